@@ -1,0 +1,82 @@
+"""langmeter meters LangChain pipelines from inside the process: tokens, money, time and streams.
+
+Importing this module loads the native core and nothing else: every public name is loaded when it is
+first asked for (PEP 562), so that `langchain_core` is imported only by those who make a handler.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from langmeter._core import BUILD_PROFILE, __version__
+
+if TYPE_CHECKING:
+    from langmeter.callbacks.composite import CompositeCallback
+    from langmeter.callbacks.cost import CostTrackingCallback
+    from langmeter.callbacks.defects import DefectAnalysisCallback
+    from langmeter.callbacks.performance import PerformanceCallback
+    from langmeter.callbacks.streaming import StreamingCallback
+    from langmeter.callbacks.tokens import TokenCountingCallback
+    from langmeter.config import Config
+    from langmeter.errors import ConfigError, LangmeterError
+    from langmeter.meter import Meter, install, track, uninstall
+    from langmeter.snapshot import Snapshot
+
+__all__ = [
+    "CompositeCallback",
+    "Config",
+    "ConfigError",
+    "CostTrackingCallback",
+    "DefectAnalysisCallback",
+    "LangmeterError",
+    "Meter",
+    "PerformanceCallback",
+    "Snapshot",
+    "StreamingCallback",
+    "TokenCountingCallback",
+    "__version__",
+    "install",
+    "track",
+    "uninstall",
+]
+
+_ROOMS = {
+    "CompositeCallback": "callbacks.composite",
+    "Config": "config",
+    "ConfigError": "errors",
+    "CostTrackingCallback": "callbacks.cost",
+    "DefectAnalysisCallback": "callbacks.defects",
+    "LangmeterError": "errors",
+    "Meter": "meter",
+    "PerformanceCallback": "callbacks.performance",
+    "Snapshot": "snapshot",
+    "StreamingCallback": "callbacks.streaming",
+    "TokenCountingCallback": "callbacks.tokens",
+    "install": "meter",
+    "track": "meter",
+    "uninstall": "meter",
+}
+
+
+def __getattr__(name: str) -> Any:
+    room = _ROOMS.get(name)
+    if room is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"{__name__}.{room}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+if BUILD_PROFILE == "debug":
+    from warnings import warn
+
+    warn(
+        "langmeter._core is a debug build and several times slower; "
+        "build it with `maturin develop --release`",
+        RuntimeWarning,
+        stacklevel=2,
+    )

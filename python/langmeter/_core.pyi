@@ -1,0 +1,242 @@
+"""The native recorder. Durations are integer nanoseconds at this boundary and seconds in `langmeter.snapshot`."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final, final
+from uuid import UUID
+
+#: Build profile of the extension: "release" or "debug".
+BUILD_PROFILE: Final[str]
+#: Version of the workspace; the only version there is.
+__version__: Final[str]
+#: Names of the per-series counters, in the order of `SeriesStats.counters`.
+COUNTERS: Final[tuple[str, ...]]
+#: Names of the outcomes a run can end with; the position is the code `run_ended` takes.
+OUTCOMES: Final[tuple[str, ...]]
+#: Names of the kinds of component; the position is the code `run_started` takes.
+KINDS: Final[tuple[str, ...]]
+#: Names of what can be dropped, capped, reaped or refused.
+DROPPED: Final[tuple[str, ...]]
+
+@final
+class ManualClock:
+    """A clock that moves only when told to; for tests."""
+
+    def __new__(cls) -> ManualClock: ...
+    def advance(self, seconds: float) -> None: ...
+
+@final
+class Recorder:
+    """The arena. Every method may be called from any thread; none blocks."""
+
+    def __new__(
+        cls,
+        *,
+        max_series: int = 1024,
+        max_runs: int = 65_536,
+        max_run_age: float = 3600.0,
+        significant_digits: int = 3,
+        clock: ManualClock | None = None,
+    ) -> Recorder: ...
+    def run_started(
+        self,
+        run_id: UUID,
+        parent_run_id: UUID | None,
+        kind: int,
+        name: str,
+        provider: str = "",
+        model: str = "",
+    ) -> None:
+        """A run began. `provider` and `model` are the requested names, for kind llm only."""
+
+    def token(self, run_id: UUID) -> None:
+        """One token event of a streamed run; `Handler` calls this natively."""
+
+    def run_ended(
+        self,
+        run_id: UUID,
+        kind: int,
+        outcome: int,
+        provider: str = "",
+        model: str = "",
+        usage: tuple[Any, ...] | None = None,
+        cost: int | None = None,
+    ) -> None:
+        """A run ended. For kind llm: the names in the response ("" = as requested), the usage and the cost in pico-dollars.
+
+        `usage` is a tuple that begins with ints in this order: input, output, total, cache_read, cache_write,
+        cache_write_1h, reasoning, audio_input, audio_output, image_input, web_searches, estimated (tokens of `total`
+        that are not from the provider). What follows is ignored.
+        """
+
+    def count(self, kind: int, name: str, outcome: int, duration: int | None = None) -> None:
+        """One finished piece of work that was no run, e.g. a fix; `duration` in nanoseconds."""
+
+    def dropped(self, name: str, n: int = 1) -> None:
+        """Add to a named count of what was lost; a name outside `DROPPED` is counted as "other"."""
+
+    def snapshot(self) -> Snapshot: ...
+    def reset_after_fork(self) -> None:
+        """Forget everything; only for a child process that has just been forked."""
+
+    @property
+    def is_empty(self) -> bool:
+        """True until the first event."""
+
+@final
+class Snapshot:
+    """Plain data: mergeable, immutable."""
+
+    def __new__(cls) -> Snapshot:
+        """The empty snapshot, zero of the sum."""
+
+    @staticmethod
+    def from_parts(
+        series: Sequence[
+            tuple[
+                str,
+                str,
+                str,
+                Sequence[int],
+                Sequence[str],
+                Sequence[tuple[int, int, int, int, int, int]],
+            ]
+        ],
+        *,
+        in_flight: int,
+        started_at: int,
+        taken_at: int,
+        dropped: dict[str, int],
+        origin: tuple[int, int] | None,
+    ) -> Snapshot:
+        """Rebuild from (kind, a, b, counters, [latency, first token, inter-token as `to_hdr`], rates) and the properties.
+
+        Raises ValueError on what is no such thing.
+        """
+
+    def series(self) -> list[SeriesStats]: ...
+    @property
+    def in_flight(self) -> int:
+        """Model calls in flight."""
+
+    @property
+    def started_at(self) -> int:
+        """Begin of what is covered, Unix nanoseconds; 0 in the empty snapshot."""
+
+    @property
+    def taken_at(self) -> int:
+        """End of what is covered, Unix nanoseconds."""
+
+    @property
+    def windows(self) -> list[tuple[int, int, int, int, int, int]]:
+        """(window in s, ns covered, requests, input tokens, output tokens, errors), over all models."""
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """Only the names that are not 0."""
+
+    @property
+    def origin(self) -> tuple[int, int] | None:
+        """(recorder, fork generation) of a snapshot of one recorder; None when merged or empty."""
+
+    def to_bytes(self) -> bytes: ...
+    @staticmethod
+    def from_bytes(data: bytes) -> Snapshot:
+        """Raises ValueError on foreign, damaged or newer bytes."""
+
+    def __add__(self, other: Snapshot) -> Snapshot: ...
+    def __sub__(self, other: Snapshot) -> Snapshot:
+        """Raises ValueError when `other` is not an earlier snapshot of the same counts."""
+
+    def __eq__(self, other: object) -> bool: ...
+    def __hash__(self) -> int: ...
+
+@final
+class SeriesStats:
+    """One label set. kind "model": a is the provider, b the model; every other kind: a is the name, b empty."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def a(self) -> str: ...
+    @property
+    def b(self) -> str: ...
+    @property
+    def counters(self) -> tuple[int, ...]:
+        """In the order of `COUNTERS`."""
+
+    @property
+    def rates(self) -> list[tuple[int, int, int, int, int, int]]:
+        """As `Snapshot.windows`, of this model alone; empty for components."""
+
+    @property
+    def latency(self) -> Distribution: ...
+    @property
+    def time_to_first_token(self) -> Distribution: ...
+    @property
+    def inter_token_latency(self) -> Distribution: ...
+
+@final
+class Distribution:
+    """An HDR histogram of durations, recorded in microseconds from 1 µs to 1 h. Figures out are in seconds."""
+
+    @property
+    def count(self) -> int: ...
+    @property
+    def sum(self) -> float:
+        """Sum of the recorded durations in seconds, at the histogram's precision."""
+
+    @property
+    def mean(self) -> float:
+        """Mean in seconds, at the histogram's precision; nan when empty."""
+
+    @property
+    def min(self) -> float: ...
+    @property
+    def max(self) -> float:
+        """Highest value at the histogram's precision, seconds; nan when empty."""
+
+    def quantile(self, q: float) -> float:
+        """Value at quantile q in [0, 1], seconds; nan when empty. Raises ValueError outside [0, 1]."""
+
+    def buckets(self) -> list[tuple[int, int, int]]:
+        """(lowest µs, highest µs, count) of the occupied buckets, ascending."""
+
+    def to_hdr(self) -> str:
+        """Base64 of the compressed HdrHistogram V2 encoding, values in microseconds."""
+
+    def __eq__(self, other: object) -> bool: ...
+    def __hash__(self) -> int: ...
+
+class Handler:
+    """Base of every callback: the hooks that fire for each token, without a Python frame.
+
+    Unbound until `_bind`; token events of an unbound handler are ignored.
+    """
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Handler: ...
+    def _bind(self, recorder: Recorder) -> Recorder:
+        """Bind once and return the recorder now bound; binding to another recorder later raises RuntimeError."""
+
+    def _bound(self) -> Recorder | None: ...
+    def _on_token(self, callback: Callable[[str], Any] | None) -> None:
+        """Call `callback(text)` after each token event; its exceptions go to `self._failed(where, exc)`."""
+
+    def on_llm_new_token(
+        self,
+        token: str | list[Any],
+        *,
+        chunk: Any = None,
+        run_id: UUID | None = None,
+        parent_run_id: UUID | None = None,
+        tags: Any = None,
+        **kwargs: Any,
+    ) -> None: ...
+    def on_stream_event(
+        self,
+        event: Any,
+        *,
+        run_id: UUID | None = None,
+        parent_run_id: UUID | None = None,
+        tags: Any = None,
+        **kwargs: Any,
+    ) -> None: ...

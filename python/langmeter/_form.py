@@ -1,0 +1,73 @@
+"""The series of a snapshot as plain data: for `to_dict` and back, and for merging."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any, TypeAlias
+
+from langmeter import _core
+
+#: What `_core.Snapshot.from_parts` takes of a series.
+Part: TypeAlias = tuple[str, str, str, list[int], list[str], list[Any]]
+
+#: Counter → its place in `SeriesStats.counters`.
+PLACE = {name: place for place, name in enumerate(_core.COUNTERS)}
+DISTRIBUTIONS = ("latency", "time_to_first_token", "inter_token_latency")
+_WINDOW = ("window_s", "covered_ns", "requests", "input_tokens", "output_tokens", "errors")
+
+
+def usd(pico_dollars: int) -> Decimal:
+    # By text, because arithmetic would round to the precision of the caller's context.
+    return Decimal(f"{pico_dollars}E-12")
+
+
+#: HdrHistogram V2 of no value: 1 µs to 1 h, 3 digits. Empty ones of 2 digits are equal to it.
+EMPTY_HDR = "HISTFAAAABx4nJNpmSzMgADMUJoRRFybvITB/gNEAABQ2gSH"
+
+
+def part(s: _core.SeriesStats, a: str, b: str) -> Any:
+    return (s.kind, a, b, s.counters, [getattr(s, name).to_hdr() for name in DISTRIBUTIONS], [])
+
+
+def series_to_dict(s: _core.SeriesStats) -> dict[str, Any]:
+    """One series: the labels, what people look for, then everything that rebuilds it."""
+    counters = {name: n for name, n in zip(_core.COUNTERS, s.counters, strict=True) if n}
+    model = s.kind == "model"
+    shown: dict[str, Any] = (
+        {"provider": s.a, "model": s.b} if model else {"kind": s.kind, "name": s.a}
+    )
+    shown["calls"] = sum(counters.get(name, 0) for name in _core.OUTCOMES)
+    shown["errors"] = counters.get("error", 0)
+    if model:
+        priced = counters.get("priced_calls", 0)
+        shown["cost_usd"] = f"{usd(counters.get('cost', 0)):f}" if priced else None
+    shown["counters"] = counters
+    for name in DISTRIBUTIONS:
+        shown[name] = _distribution(getattr(s, name))
+    shown["rates"] = [dict(zip(_WINDOW, window, strict=True)) for window in s.rates]
+    return shown
+
+
+def _distribution(d: Distribution) -> dict[str, Any] | None:
+    if not d.count:
+        return None
+    return {
+        "count": d.count,
+        "mean": d.mean,
+        "p50": d.quantile(0.5),
+        "p95": d.quantile(0.95),
+        "p99": d.quantile(0.99),
+        "max": d.max,
+        "hdr": d.to_hdr(),
+    }
+
+
+def series_from_dict(shown: Mapping[str, Any]) -> Any:
+    a, b = (shown["provider"], shown["model"]) if "provider" in shown else (shown["name"], "")
+    counters = [0] * len(_core.COUNTERS)
+    for name, n in shown["counters"].items():
+        counters[PLACE[name]] = n
+    hdrs = [d["hdr"] if (d := shown[name]) else EMPTY_HDR for name in DISTRIBUTIONS]
+    rates = [tuple(window[name] for name in _WINDOW) for window in shown["rates"]]
+    return (shown.get("kind", "model"), a, b, counters, hdrs, rates)

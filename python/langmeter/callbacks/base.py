@@ -1,0 +1,331 @@
+"""What every handler is: hooks that make one native call each, over one recorder.
+
+LangChain calls the hooks of streamed tokens (`on_llm_new_token`, `on_stream_event`) natively: the
+native type is first in the MRO. Every other hook here declares what LangChain sends by keyword,
+because an undeclared one costs a dict (200 ns), and keeps `**kwargs` for what a later version adds.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from importlib.util import find_spec
+from typing import Any, NoReturn
+from uuid import UUID
+from weakref import WeakSet
+
+from langchain_core.callbacks import BaseCallbackHandler
+
+from langmeter import _core
+from langmeter.config import Config
+from langmeter.prices import PriceBook
+from langmeter.snapshot import Snapshot
+from langmeter.usage import NOTHING, read, requested
+
+LLM, CHAIN, TOOL, RETRIEVER, FIX = map(
+    _core.KINDS.index, ("llm", "chain", "tool", "retriever", "fix")
+)
+OK, ERROR, CANCELLED, INTERRUPTED, CACHE_HIT = map(
+    _core.OUTCOMES.index, ("ok", "error", "cancelled", "interrupted", "cache_hit")
+)
+
+_log = logging.getLogger("langmeter")
+
+#: Ends that are no failures, by the name of a class in the exception's MRO: langgraph need not be
+#: imported, and `concurrent.futures` has a CancelledError of its own.
+_CONTROL_FLOW = {
+    "CancelledError": CANCELLED,
+    "GeneratorExit": CANCELLED,
+    "KeyboardInterrupt": CANCELLED,
+    "GraphBubbleUp": INTERRUPTED,
+}
+
+#: From langchain-core 1.8 decision models are model calls that arrive as chains.
+_DECISIONS = find_spec("langchain_core.decisions") is not None
+
+_bound: WeakSet[Callback] = WeakSet()
+
+
+def _after_fork() -> None:
+    for recorder in {handler._bound() for handler in list(_bound)}:
+        if recorder is not None:
+            recorder.reset_after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def outcome_of(error: BaseException) -> int:
+    """The code of the outcome that an exception means."""
+    for cls in type(error).__mro__:
+        code = _CONTROL_FLOW.get(cls.__name__)
+        if code is not None:
+            return code
+    return ERROR
+
+
+def component_name(name: Any, serialized: Any, fallback: str) -> str:
+    """Name of a run: as the user or LangChain called it, else its class."""
+    if not name and serialized:
+        name = serialized.get("name")
+        if not name:
+            path = serialized.get("id")
+            name = path[-1] if path else None
+    return name if name.__class__ is str else str(name or fallback)
+
+
+class _Asked:
+    """(provider, model) asked for by the runs in flight, for the runs that end.
+
+    In two halves of which the older is let go when the younger is full, so that runs which never end
+    do not add up. A run whose names are gone is still counted; only its price may go by the
+    response's word for the provider.
+    """
+
+    __slots__ = ("_old", "_young")
+
+    HALF = 2048
+
+    def __init__(self) -> None:
+        self._young: dict[UUID, tuple[str, str]] = {}
+        self._old: dict[UUID, tuple[str, str]] = {}
+
+    def put(self, run_id: UUID, names: tuple[str, str]) -> None:
+        if len(self._young) >= self.HALF:
+            self._old, self._young = self._young, {}
+        self._young[run_id] = names
+
+    def __contains__(self, run_id: UUID) -> bool:
+        return run_id in self._young or run_id in self._old
+
+    def take(self, run_id: UUID) -> tuple[str, str]:
+        names = self._young.pop(run_id, None)
+        return names or self._old.pop(run_id, None) or ("", "")
+
+
+class Callback(_core.Handler, BaseCallbackHandler):
+    """Base of the handlers: counts model calls, and gives snapshots of what was counted.
+
+    Settings are those of `langmeter.Config`, by keyword. The recorder is made at the first event or
+    the first question; a handler in a `CompositeCallback` shares that of the composite.
+
+    Whatever happens inside a hook, the call being metered goes on: the first failure is logged to
+    the logger `langmeter`, all are counted in `snapshot().dropped["hook_errors"]`.
+    """
+
+    # Sync and inline: LangChain sends every event of any other sync handler through an executor,
+    # 70 µs a token, and for as long as it is saturated none at all.
+    run_inline = True
+    raise_error = False
+    # Plain attributes, because LangChain asks before every event and a property costs a frame.
+    ignore_llm = False
+    ignore_chat_model = False
+    ignore_chain = not _DECISIONS
+    ignore_agent = True  # gates tool starts too
+    ignore_retriever = True
+    ignore_retry = True  # never sent by with_retry: every attempt is a run of its own
+    ignore_custom_event = True
+
+    #: Where prices come from; None leaves calls unpriced.
+    _prices: PriceBook | None = None
+    _reported = False
+
+    def __init__(self, *, config: Config | None = None, **settings: Any) -> None:
+        if config is None:
+            config = Config.load(**settings)
+        elif settings:
+            raise TypeError(f"give either config or {', '.join(settings)}, not both")
+        self._config = config
+        self._asked = _Asked()
+
+    @property
+    def config(self) -> Config:
+        """The settings of this handler's recorder."""
+        return self._config
+
+    def snapshot(self) -> Snapshot:
+        """Everything counted so far. Recorders go on meanwhile; nothing is reset."""
+        return Snapshot(self._recorder.snapshot())
+
+    @property
+    def _recorder(self) -> _core.Recorder:
+        return self._bound() or self._join(_core.Recorder(**self._config.recorder_settings()))
+
+    def _join(self, recorder: _core.Recorder) -> _core.Recorder:
+        """Record into `recorder` from now on; if another thread was faster, into that one's."""
+        try:
+            recorder = self._bind(recorder)
+        except RuntimeError:
+            bound = self._bound()
+            if bound is None:
+                raise
+            return bound
+        _bound.add(self)
+        return recorder
+
+    def _failed(self, where: str, exc: BaseException) -> None:
+        """Count a failure of ours and let the metered call go on.
+
+        A Rust panic is a BaseException and ends here too; Ctrl-C, SystemExit and their like are the
+        host's, happen to arrive while we run, and go on their way.
+        """
+        if not isinstance(exc, Exception) and type(exc).__module__ != "pyo3_runtime":
+            raise exc
+        recorder = self._bound()
+        if recorder is not None:
+            recorder.dropped("hook_errors")
+        if not self._reported:
+            self._reported = True
+            _log.warning(
+                "%s.%s failed; the call goes on, and further failures are only counted",
+                type(self).__name__,
+                where,
+                exc_info=exc,
+            )
+
+    def on_llm_start(
+        self,
+        serialized: Any,
+        prompts: Any,
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        tags: Any = None,
+        metadata: Any = None,
+        invocation_params: Any = None,
+        options: Any = None,
+        name: Any = None,
+        batch_size: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """A text completion or, as `on_chat_model_start`, a chat completion begins."""
+        try:
+            names = requested(metadata, invocation_params, serialized)
+            self._asked.put(run_id, names)
+            (self._bound() or self._recorder).run_started(
+                run_id, parent_run_id, LLM, component_name(name, serialized, "llm"), *names
+            )
+        except BaseException as exc:
+            self._failed("on_llm_start", exc)
+
+    # The same function: a super() call would cost another frame.
+    on_chat_model_start = on_llm_start
+
+    def on_llm_end(
+        self,
+        response: Any,
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        tags: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """A model call gave its result."""
+        try:
+            self._model_ended(run_id, OK, response)
+        except BaseException as exc:
+            self._failed("on_llm_end", exc)
+
+    def on_llm_error(
+        self,
+        error: BaseException,
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        tags: Any = None,
+        response: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """A model call failed or was given up; `response` holds what had come by then."""
+        try:
+            self._model_ended(run_id, outcome_of(error), response)
+        except BaseException as exc:
+            self._failed("on_llm_error", exc)
+
+    def on_chain_start(
+        self,
+        serialized: Any,
+        inputs: Any,
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        tags: Any = None,
+        metadata: Any = None,
+        run_type: Any = None,
+        name: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """A chain begins, which for a decision model is a model call."""
+        if run_type == "llm":
+            self.on_llm_start(
+                serialized,
+                inputs,
+                run_id=run_id,
+                parent_run_id=parent_run_id,
+                metadata=metadata,
+                name=name,
+            )
+
+    def on_chain_end(
+        self,
+        outputs: Any,
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        tags: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """A chain gave its result; only that of a decision model is counted here."""
+        try:
+            if run_id in self._asked:
+                self._model_ended(run_id, OK, outputs)
+        except BaseException as exc:
+            self._failed("on_chain_end", exc)
+
+    def on_chain_error(
+        self,
+        error: BaseException,
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        tags: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """A chain failed; only a decision model is counted here."""
+        try:
+            if run_id in self._asked:
+                self._model_ended(run_id, outcome_of(error), None)
+        except BaseException as exc:
+            self._failed("on_chain_error", exc)
+
+    def _model_ended(self, run_id: UUID, outcome: int, response: Any, kind: int = LLM) -> None:
+        """Hand usage, names and cost to the recorder, which applies them to model runs alone."""
+        recorder = self._bound() or self._recorder
+        reading = NOTHING if response is None else read(response)
+        usage, told, model, cache_hit, refused = reading[:5]
+        asked_provider, asked_model = self._asked.take(run_id)
+        # The response names the dialect it speaks ("openai" for Azure too), the request who serves it.
+        provider = asked_provider or told
+        if refused:
+            recorder.dropped("usage_refused", refused)
+        cost = None
+        if cache_hit:
+            outcome = CACHE_HIT
+        elif usage is not None and self._prices is not None and self._prices.ready:
+            card = self._prices.card(provider, model or asked_model, tier=usage.tier)
+            if card is not None:
+                cost = card.cost(usage)
+        recorder.run_ended(run_id, kind, outcome, provider, model, usage, cost)
+
+    def __copy__(self) -> Callback:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Callback:
+        # As LangChain's tracers do: the copy of a model or config reports to the same books.
+        return self
+
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        raise TypeError(
+            f"a {type(self).__name__} counts in this process and cannot be pickled; make one in the "
+            "other process, send its snapshot() back, which can be pickled, and add the snapshots"
+        )

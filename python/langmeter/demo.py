@@ -1,0 +1,341 @@
+"""The main job: a real LangChain pipeline, hundreds of calls in flight, metered and checked.
+
+`langmeter demo` runs it. The pipeline is what a small service would have, `tool | prompt | ChatOpenAI
+| parser` with retries, called in all four ways (`invoke`, `stream`, `ainvoke`, `astream`) by clients
+some of whom give up. The model is `langmeter.simulator` on loopback, which knows exactly what it
+sent; the closing check holds the meter's figures against it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import random
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, Final, TextIO
+
+from langmeter.simulator import Simulator, Truth
+
+if TYPE_CHECKING:
+    from langchain_core.runnables import Runnable
+
+    from langmeter import Meter, Snapshot
+
+    Chain = Runnable[dict[str, Any], str]
+
+WAYS: Final = ("invoke", "astream", "stream", "ainvoke")
+MODELS: Final = ("gpt-4o-mini", "gpt-4o-mini", "gpt-4.1-mini", "gpt-4o", "o4-mini")
+#: Answers of 32 tokens at the median instead of production's 129: the OpenAI client takes 0.6 ms of
+#: CPU a token, and 400 calls shall be over in 15 s on two cores.
+ANSWER: Final = (32.0, 0.86)
+#: One call in so many belongs to a client that gives up, once the first ones are through.
+GIVES_UP: Final = 25
+PATIENCE: Final = 2.0  # seconds that such a client waits for a whole answer
+READS: Final = 0.2  # seconds that such a client reads a stream that has begun
+MISSING: Final = "langmeter demo needs {}: pip install 'langmeter[demo]'"
+GLOSSARY: Final = {
+    "histogram": "Counts of values by range; an HDR histogram keeps a fixed relative precision.",
+    "quantile": "The value below which a given share of all values lies.",
+    "token": "The piece of text that a language model reads and writes, and is paid for.",
+    "stream": "An answer that arrives piece by piece while it is being written.",
+    "budget": "The amount that may be spent in a period.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of the job: which model, in which of `WAYS`, and whether its client gives up."""
+
+    number: int
+    model: str
+    way: str
+    gives_up: bool
+
+    @property
+    def question(self) -> dict[str, Any]:
+        """What the pipeline is asked; no two calls ask the same."""
+        term = tuple(GLOSSARY)[self.number % len(GLOSSARY)]
+        return {"term": term, "question": f"Question {self.number}: what is a {term}, in short?"}
+
+
+def plan(calls: int, first: int, seed: int) -> list[Call]:
+    """The calls in order; nobody gives up in a sync `invoke`, nor among the first `first` calls."""
+    rng = random.Random(seed)
+    ways = itertools.cycle(WAYS)
+    return [
+        Call(
+            number,
+            rng.choice(MODELS),
+            way := next(ways),
+            rng.random() < 1 / GIVES_UP and number > first and way != "invoke",
+        )
+        for number in range(1, calls + 1)
+    ]
+
+
+def run_demo(
+    calls: int = 400,
+    concurrency: int = 64,
+    json: str | None = None,
+    *,
+    seed: int = 1,
+    speed: float = 1.0,
+    file: TextIO | None = None,
+) -> int:
+    """Run the job and print the report and the check.
+
+    Args:
+        calls: how many times the pipeline is asked; retries come on top.
+        concurrency: how many of them are in flight at most.
+        json: a file for `Snapshot.to_json()`.
+        seed: the same seed gives the same calls and the same tokens.
+        speed: how many times faster than life the simulated service is.
+        file: where to print; standard output by default.
+
+    Returns:
+        The exit code: 0, 1 when the check or the writing of the file failed, 2 when a package is
+        missing, 130 after Ctrl-C (with the report so far).
+
+    Raises:
+        ValueError: `calls` or `concurrency` is not positive.
+    """
+    if calls < 1 or concurrency < 1:
+        raise ValueError("calls and concurrency must be positive")
+    try:
+        import langchain_openai  # noqa: F401, PLC0415
+        import rich  # noqa: F401, PLC0415
+    except ImportError as error:
+        print(MISSING.format(error.name), file=sys.stderr)
+        return 2
+    from langmeter import Meter  # noqa: PLC0415
+
+    out = file or sys.stdout
+    todo = plan(calls, concurrency, seed)
+    meter = Meter()
+    service = Simulator(seed, speed=speed, output_tokens=ANSWER)
+    began = time.monotonic()
+    # Left in reverse: the service first, so that threads still in a call see their connection end.
+    with ThreadPoolExecutor(concurrency, "langmeter-demo") as pool, service:
+        print(f"{calls} calls, {concurrency} at a time, to {service.url}", file=out)
+        job = _Job(todo, meter, pool, concurrency, out)
+        try:
+            asyncio.run(job.run(service.url))
+            interrupted = False
+        except KeyboardInterrupt:
+            interrupted = True
+        snapshot = meter.snapshot()
+        pool.shutdown(wait=False, cancel_futures=True)
+    print(f"{job.done} calls in {time.monotonic() - began:.1f} s\n\n{snapshot}\n", file=out)
+    code = 0
+    if interrupted:
+        print("Interrupted: this is the report so far, without the closing check.", file=out)
+        code = 130
+    elif not _check(snapshot, service.truth(), sum(call.gives_up for call in todo), out):
+        code = 1
+    if json is not None:
+        try:
+            with open(json, "w", encoding="utf-8") as target:
+                target.write(snapshot.to_json() + "\n")
+        except OSError as error:
+            print(f"langmeter demo: cannot write {json}: {error.strerror}", file=sys.stderr)
+            code = code or 1
+    return code
+
+
+class _Job:
+    """The calls on their way, and the table that shows them."""
+
+    def __init__(
+        self,
+        todo: Sequence[Call],
+        meter: Meter,
+        pool: ThreadPoolExecutor,
+        concurrency: int,
+        out: TextIO,
+    ) -> None:
+        self.done = 0
+        self._todo = todo
+        self._meter = meter
+        self._pool = pool
+        self._concurrency = concurrency
+        self._out = out
+
+    async def run(self, url: str) -> None:
+        """Make all the calls, the sync ones in threads, the others as tasks."""
+        # Not httpx by name: openai decides which HTTP library it stands on.
+        from openai import DefaultAsyncHttpxClient, DefaultHttpxClient  # noqa: PLC0415
+
+        gate = asyncio.Semaphore(self._concurrency)
+        # A proxy in the environment has no business between a program and its own loopback.
+        async with DefaultAsyncHttpxClient(trust_env=False) as async_client:
+            with DefaultHttpxClient(trust_env=False) as client:
+                chains = _chains(url, client, async_client)
+                watch = asyncio.create_task(self._watch())
+                try:
+                    async with asyncio.TaskGroup() as group:
+                        for call in self._todo:
+                            chain = chains[call.model, call.gives_up]
+                            group.create_task(self._one(call, chain, gate))
+                finally:
+                    watch.cancel()
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await watch
+
+    async def _one(self, call: Call, chain: Chain, gate: asyncio.Semaphore) -> None:
+        import openai  # noqa: PLC0415
+
+        async with gate:
+            # Errors that outlive the retries, and givers-up, are what the meter is here to count.
+            with contextlib.suppress(openai.OpenAIError, TimeoutError):
+                if call.way in ("invoke", "stream"):
+                    loop = asyncio.get_running_loop()
+                    await loop.run_in_executor(self._pool, self._in_thread, call, chain)
+                else:
+                    await self._in_task(call, chain)
+            self.done += 1
+
+    def _in_thread(self, call: Call, chain: Chain) -> None:
+        config: Any = {"callbacks": [self._meter]}
+        if call.way == "invoke":
+            chain.invoke(call.question, config)
+            return
+        stream = chain.stream(call.question, config)
+        with contextlib.closing(stream):  # type: ignore[type-var]
+            for text in stream:
+                if text and call.gives_up:
+                    break
+
+    async def _in_task(self, call: Call, chain: Chain) -> None:
+        config: Any = {"callbacks": [self._meter]}
+        if call.way == "ainvoke":
+            async with asyncio.timeout(PATIENCE if call.gives_up else None):
+                await chain.ainvoke(call.question, config)
+            return
+        async with asyncio.timeout(None) as patience:
+            async for text in chain.astream(call.question, config):
+                if text and call.gives_up and patience.when() is None:
+                    patience.reschedule(asyncio.get_running_loop().time() + READS)
+
+    async def _watch(self) -> None:
+        """Show progress until cancelled: a live table, or a line a second where there is no terminal."""
+        from rich.console import Console  # noqa: PLC0415
+        from rich.live import Live  # noqa: PLC0415
+
+        from langmeter.report.terminal import table  # noqa: PLC0415
+
+        console = Console(file=self._out)
+        if not console.is_terminal:
+            while True:
+                await asyncio.sleep(1.0)
+                print(self._line(self._meter.snapshot()), file=self._out, flush=True)
+        with Live(console=console, auto_refresh=False, transient=True) as live:
+            while True:
+                await asyncio.sleep(0.25)
+                live.update(table(self._meter.snapshot()), refresh=True)
+
+    def _line(self, snapshot: Snapshot) -> str:
+        tokens = snapshot.totals.tokens.total
+        return (
+            f"  {self.done} of {len(self._todo)} calls done, {snapshot.in_flight} in flight, "
+            f"{tokens:,} tokens"
+        )
+
+
+def _chains(url: str, client: Any, async_client: Any) -> Mapping[tuple[str, bool], Chain]:
+    """(model, whether the service stalls) → the pipeline."""
+    import openai  # noqa: PLC0415
+    from langchain_core.output_parsers import StrOutputParser  # noqa: PLC0415
+    from langchain_core.prompts import ChatPromptTemplate  # noqa: PLC0415
+    from langchain_core.runnables import RunnablePassthrough  # noqa: PLC0415
+    from langchain_core.tools import tool  # noqa: PLC0415
+    from langchain_openai import ChatOpenAI  # noqa: PLC0415
+
+    @tool
+    def glossary(term: str) -> str:
+        """What the glossary says about a term."""
+        return GLOSSARY[term]
+
+    prompt = ChatPromptTemplate.from_messages(
+        [("system", "Answer with the help of this note: {note}"), ("human", "{question}")]
+    )
+    notes = RunnablePassthrough.assign(note=itemgetter("term") | glossary)
+    chains: dict[tuple[str, bool], Chain] = {}
+    for name in MODELS:
+        model = ChatOpenAI(
+            model=name,
+            base_url=url,
+            api_key="loopback",  # type: ignore[arg-type]
+            max_retries=0,  # LangChain retries instead, where the meter sees each attempt
+            stream_usage=True,  # off by default wherever the address is not OpenAI's own
+            http_client=client,
+            http_async_client=async_client,
+        )
+        patient = model.with_retry(
+            retry_if_exception_type=(openai.OpenAIError,),
+            exponential_jitter_params={"max": 0.25},
+        )
+        # Who gives up does so on a service that has fallen silent. It can then never count as sent
+        # whole what its client did not wait for, and the check can ask for equality.
+        stalled = model.bind(extra_headers={"x-simulate": "stall"})
+        for gives_up, step in ((False, patient), (True, stalled)):
+            answer: Any = notes | prompt | step | StrOutputParser()
+            chains[name, gives_up] = answer.with_config(run_name="answer")
+    return chains
+
+
+def _check(snapshot: Snapshot, truth: Truth, gave_up: int, out: TextIO) -> bool:
+    """Hold the meter's figures against what the service says it sent; print the verdict."""
+    wrong = list(_differences(snapshot, truth, gave_up))
+    sent = truth.sent("ok")
+    refused, failed, broken = (
+        truth.sent(outcome).calls for outcome in ("rate_limited", "server_error", "broken")
+    )
+    print(
+        f"Check: the service sent {sent.input + sent.output:,} tokens in {sent.calls} completed "
+        f"calls; it failed {refused + failed + broken} (429: {refused}, 500: {failed}, broken off: "
+        f"{broken}); {gave_up} clients gave up.",
+        file=out,
+    )
+    if not wrong:
+        print(
+            "       langmeter counted exactly that, model by model, cached and reasoning tokens too.",
+            file=out,
+        )
+    for line in wrong:
+        print(f"       WRONG: {line}", file=out)
+    return not wrong
+
+
+def _differences(snapshot: Snapshot, truth: Truth, gave_up: int) -> Iterator[str]:
+    """What the meter and the service do not agree about, one line each."""
+    from langmeter.snapshot import Tokens  # noqa: PLC0415
+
+    stats = snapshot.models
+    for name in sorted(truth.models):
+        sent = truth.sent("ok", model=name)
+        rows = [row for (_, model), row in stats.items() if model == name]
+        tokens = sum((row.tokens for row in rows), start=Tokens())
+        for what, expected, counted in (
+            ("completed calls", sent.calls, sum(row.outcomes["ok"] for row in rows)),
+            # What the meter estimated itself, for streams cut short, nobody has sent.
+            ("tokens", sent.input + sent.output, tokens.total - tokens.estimated),
+            ("cached tokens", sent.cache_read, tokens.cache_read),
+            ("reasoning tokens", sent.reasoning, tokens.reasoning),
+        ):
+            if counted != expected:
+                yield f"{name}: {what}: sent {expected:,}, counted {counted:,}"
+    outcomes = [row.outcomes for row in stats.values()]
+    failed = truth.sent("rate_limited", "server_error", "broken").calls
+    for what, names, expected in (
+        ("failed calls", ("error",), failed),
+        ("clients that gave up", ("cancelled", "abandoned"), gave_up),
+    ):
+        counted = sum(row[name] for row in outcomes for name in names)
+        if counted != expected:
+            yield f"{what}: {expected}, counted {counted}"

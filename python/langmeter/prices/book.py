@@ -1,0 +1,264 @@
+"""The price book: (provider, model, tier, time) → rates, resolved once, then from a dict."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
+from fractions import Fraction
+from math import inf
+from pathlib import Path
+from time import time
+from typing import Any, Final, TypeAlias
+
+from . import catalogue, own
+from .card import PICO, RateCard, usd
+from .explain import Explanation
+from .names import canonical, catalogue_id
+
+#: A moment: a datetime (naive means UTC) or Unix seconds.
+Moment: TypeAlias = datetime | float
+
+#: (valid from, valid until, card or None when unpriced), and the same with those for other times.
+_Window: TypeAlias = tuple[float, float, RateCard | None]
+_Answer: TypeAlias = tuple[float, float, RateCard | None, tuple[_Window, ...]]
+
+#: Models whose answers are kept; past it all are forgotten and asked again (30 to 100 µs each).
+_MAX_ANSWERS: Final = 4096
+_MAX_WINDOWS: Final = 8
+
+_NIM: Final = Fraction(PICO, 5_000_000)  # 0.0002 USD per 1,000 tokens
+
+#: Prices of whole providers, used when nothing else is known.
+_DEFAULTS: Final = {
+    "nvidia_nim": own.Own(
+        {"": {"input": ((-1, _NIM),), "output": ((-1, _NIM),)}}, source="default", date=""
+    )
+}
+
+
+class PriceBook:
+    """What models cost. Safe to share between threads; nothing here takes a lock.
+
+    Own prices win over the catalogue (genai-prices), the catalogue over a provider's default. A
+    model without a price is `None`, never 0. Constructing one loads no catalogue: the first
+    question does, or `warm` before it.
+    """
+
+    __slots__ = ("_answers", "_own", "_snapshot", "version")
+
+    def __init__(self, prices: Mapping[str, Any] | str | Path | None = None) -> None:
+        """`prices`: own prices, see `langmeter.prices.own`; a bad one raises ValueError."""
+        self._own: own.Book = {} if prices is None else own.load(prices)
+        self._answers: dict[tuple[str, str, str], _Answer] = {}
+        self._snapshot: object = None
+        #: Grows when a price may have changed: what was unpriced is worth asking again.
+        self.version = 0
+
+    @property
+    def ready(self) -> bool:
+        """True when no question waits for the catalogue to load."""
+        return catalogue.ready()
+
+    def warm(self, *, wait: bool = False) -> PriceBook:
+        """Load the catalogue in a daemon thread, once per process (250 to 900 ms).
+
+        With `wait` it returns when the catalogue is loaded. Returns itself:
+        `book = PriceBook().warm()`.
+        """
+        catalogue.warm(wait=wait)
+        return self
+
+    def card(
+        self, provider: str, model: str, *, tier: str = "", at: Moment | None = None
+    ) -> RateCard | None:
+        """The rates of a model at a time (default: now); None when it has no price.
+
+        `provider`: our name or the catalogue's; "" lets the catalogue tell it from the model's
+        name, if it does. `tier`: "batch", "flex", "priority", "fast" …; one without a price of its
+        own costs the standard price.
+        """
+        answer = self._answers.get((provider, model, tier))
+        if answer is not None:
+            now = time() if at is None else at if type(at) is float else _seconds(at)
+            if answer[0] <= now < answer[1]:
+                return answer[2]
+        return self._resolve(provider, model, tier, time() if at is None else _seconds(at))
+
+    def cost(
+        self,
+        provider: str,
+        model: str,
+        *,
+        input: int = 0,
+        output: int = 0,
+        total: int = 0,
+        cache_read: int = 0,
+        cache_write: int = 0,
+        cache_write_1h: int = 0,
+        reasoning: int = 0,
+        audio_input: int = 0,
+        audio_output: int = 0,
+        image_input: int = 0,
+        web_searches: int = 0,
+        tier: str = "",
+        at: Moment | None = None,
+    ) -> Decimal | None:
+        """USD for one call; None when the model has no price.
+
+        Counts are inclusive: `input` holds cache_read, cache_write, audio_input and image_input,
+        cache_write holds cache_write_1h, output holds reasoning and audio_output. `total` is
+        ignored, so that a usage can be passed whole. Raises ValueError for counts that are
+        negative, no integers or greater than what they are part of.
+        """
+        usage = _checked(
+            input=input,
+            output=output,
+            total=total,
+            cache_read=cache_read,
+            cache_write=cache_write,
+            cache_write_1h=cache_write_1h,
+            reasoning=reasoning,
+            audio_input=audio_input,
+            audio_output=audio_output,
+            image_input=image_input,
+            web_searches=web_searches,
+        )
+        card = self.card(provider, model, tier=tier, at=at)
+        return None if card is None else usd(card.cost(usage))
+
+    def set(
+        self,
+        provider: str,
+        model: str,
+        *,
+        input: float | str | Decimal,
+        output: float | str | Decimal,
+        bands: Iterable[Mapping[str, Any]] = (),
+        tiers: Mapping[str, Mapping[str, Any]] | None = None,
+        source: str = "own",
+        date: str = "",
+        **kinds: float | str | Decimal,
+    ) -> None:
+        """Set an own price, from the next question on; model "*" is every model of the provider.
+
+        USD per million tokens; `kinds`: cache_read, cache_write, cache_write_1h, reasoning,
+        audio_input, audio_output, image_input, cached_audio, cached_image, and web_search and
+        request in USD each. Raises ValueError.
+        """
+        key = own.split(f"{provider}/{model}")
+        spec: dict[str, Any] = {"input": input, "output": output, "bands": list(bands), **kinds}
+        spec |= {"tiers": tiers or {}, "source": source, "date": date}
+        self._own[key] = own.entry(f"{provider}/{model}", spec)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Ask everything again, e.g. after genai-prices' `UpdatePrices` has fetched new data."""
+        # Replaced, not cleared: an answer on its way goes into the old dict, with it.
+        self._answers = {}
+        self.version += 1
+
+    def explain(
+        self, provider: str, model: str, *, tier: str = "", at: Moment | None = None
+    ) -> Explanation:
+        """What a model costs and who says so; `str()` of it is what `langmeter prices` prints."""
+        card = self.card(provider, model, tier=tier, at=at)
+        variants: tuple[str, ...] = ()
+        comment = ""
+        if card is not None and card.source.startswith("genai-prices"):
+            found = self._find(canonical(provider), model)
+            if found is not None:
+                variants = catalogue.variants(found)
+                comment = found.model.price_comments or ""
+        elif card is not None:
+            mine = self._own.get((canonical(provider), card.model))
+            variants = tuple(sorted(mine.tiers.keys() - {""})) if mine else ()
+        return Explanation(provider, model, tier, card, variants, comment)
+
+    def _resolve(self, provider: str, model: str, tier: str, now: float) -> RateCard | None:
+        answers = self._answers
+        key = (provider, model, tier)
+        known = answers.get(key)
+        # A price by the hour of the day comes round again: earlier windows are kept beside the last
+        # one.
+        windows: tuple[_Window, ...] = () if known is None else (known[:3], *known[3])
+        current = next((window for window in windows if window[0] <= now < window[1]), None)
+        if current is None:
+            current = self._ask(provider, model, tier, now)
+            if answers is not self._answers:  # a price was set, or the catalogue loaded, meanwhile
+                return self._resolve(provider, model, tier, now)
+        others = tuple(window for window in windows if window[0] != current[0])
+        if len(answers) >= _MAX_ANSWERS and key not in answers:
+            answers.clear()
+        answers[key] = (*current, others[:_MAX_WINDOWS])
+        return current[2]
+
+    def _ask(self, provider: str, model: str, tier: str, now: float) -> _Window:
+        ours, name = canonical(provider), model.strip().lower()
+        mine = self._own.get((ours, name))
+        if mine is not None:
+            return -inf, inf, mine.card(ours, name, tier)
+        default = _DEFAULTS.get(ours)
+        found = None if default else self._find(ours, model)
+        if found is not None:
+            # An own price of `gpt-4o` is meant for `gpt-4o-2024-08-06` too.
+            listed = found.model.id.lower()
+            mine = self._own.get((ours, listed))
+            if mine is not None:
+                return -inf, inf, mine.card(ours, listed, tier)
+        mine = self._own.get((ours, "*"), None if found else default)
+        if mine is not None:
+            return -inf, inf, mine.card(ours, "*", tier)
+        if found is None:
+            return -inf, inf, None
+        card = catalogue.card(found, tier, datetime.fromtimestamp(now, UTC))
+        return card.valid_from, card.valid_until, card
+
+    def _find(self, ours: str, model: str) -> catalogue.Listing | None:
+        data = catalogue.snapshot()
+        if data is not self._snapshot:
+            self._snapshot = data
+            self.refresh()
+        return None if data is None else catalogue.find(data, catalogue_id(ours), model)
+
+
+def _seconds(at: Moment) -> float:
+    if isinstance(at, datetime):
+        return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+    # Beyond it no calendar goes; also false for nan.
+    if isinstance(at, bool) or not isinstance(at, int | float) or not 0 <= at < 253_402_300_800:
+        raise ValueError(
+            f"at = {at!r} must be a datetime or Unix seconds between the years 1970 and 9999; "
+            "pass e.g. datetime.now(UTC) or time.time()"
+        )
+    return float(at)
+
+
+#: A part and the whole it cannot exceed.
+_PARTS: Final = (
+    (("cache_read", "cache_write"), "input"),
+    (("audio_input", "image_input"), "input"),
+    (("cache_write_1h",), "cache_write"),
+    (("reasoning",), "output"),
+    (("audio_output",), "output"),
+)
+
+
+def _checked(**counts: int) -> tuple[int, ...]:
+    for name, count in counts.items():
+        try:
+            if isinstance(count, bool) or operator.index(count) < 0:
+                raise TypeError
+        except TypeError:
+            raise ValueError(
+                f"{name} = {count!r} must be a whole number >= 0; pass 0 for what is not known"
+            ) from None
+    for parts, whole in _PARTS:
+        least = sum(counts[part] for part in parts)
+        if counts[whole] < least:
+            raise ValueError(
+                f"{whole} = {counts[whole]} must be at least {' + '.join(parts)} = {least}: "
+                f"counts are inclusive, add {' and '.join(parts)} to {whole}"
+            )
+    return tuple(counts.values())

@@ -1,0 +1,35 @@
+"""Snapshots on a terminal: a plain report, and a table that `rich` can show live."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from langmeter import _table
+from langmeter.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+def report(snapshot: Snapshot) -> str:
+    """The closing report of a process: what was covered, then the tables. Plain text."""
+    begin, end = snapshot.started_at, snapshot.taken_at
+    if begin is None or end is None:
+        return f"langmeter: nothing metered\n\n{snapshot}"
+    lasted = _table.duration((end - begin).total_seconds())
+    title = f"langmeter: {begin:%Y-%m-%d %H:%M:%S} UTC, {lasted}"
+    return f"{title}\n\n{snapshot}"
+
+
+def table(snapshot: Snapshot) -> Table:
+    """The models of a snapshot as a `rich.table.Table`. Raises ImportError where rich is missing."""
+    from rich.table import Table  # an extra: `pip install langmeter[demo]`
+    from rich.text import Text
+
+    drawn = Table(caption=f"{snapshot.in_flight:,} in flight", caption_justify="left")
+    for place, name in enumerate(_table.HEADER):
+        drawn.add_column(name, justify="right" if place else "left", no_wrap=True)
+    for row in _table.rows(snapshot):
+        # As Text, because a model's name may look like markup.
+        drawn.add_row(*map(Text, row))
+    return drawn

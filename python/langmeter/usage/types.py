@@ -1,0 +1,63 @@
+"""The plain data that reading a response gives."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Final, NamedTuple
+
+#: Counts from here on are refused: no call uses a million million tokens, and sums must fit 64 bits.
+LIMIT: Final = 1 << 40
+
+
+class Usage(NamedTuple):
+    """What one call used, in tokens unless said otherwise. Every count is in `[0, LIMIT)`.
+
+    `input` includes cache reads and writes, `output` includes reasoning. The parts are the
+    provider's own figures: a provider that contradicts itself (more cached tokens than input) is
+    passed on as it is, so do not subtract them without a floor at 0.
+    """
+
+    input: int = 0
+    output: int = 0
+    #: The provider's total, else input + output.
+    total: int = 0
+    cache_read: int = 0
+    #: Cache writes of every lifetime together.
+    cache_write: int = 0
+    #: Those of `cache_write` that live for one hour.
+    cache_write_1h: int = 0
+    reasoning: int = 0
+    audio_input: int = 0
+    audio_output: int = 0
+    image_input: int = 0
+    #: Searches, not tokens.
+    web_searches: int = 0
+    #: Tokens of `total` that did not come from the provider; always 0 as read.
+    estimated: int = 0
+    #: Service tier that served the call: "" is the default one, else "flex", "priority", "batch"…
+    tier: str = ""
+
+
+class Reading(NamedTuple):
+    """Everything a response says about its call."""
+
+    #: None when the response holds no usage.
+    usage: Usage | None = None
+    #: Who the response says answered, in OpenTelemetry's words; "" if it does not say. It names the
+    #: dialect ("openai" for Azure and every compatible server), so the requested name is the better one.
+    provider: str = ""
+    #: The model named by the response; "" if it names none.
+    model: str = ""
+    #: Served by LangChain's own response cache: `usage` was saved, not spent.
+    cache_hit: bool = False
+    #: Values that stood where a number belongs and were none; each was read as 0.
+    refused: int = 0
+    #: What the provider says it billed, in USD.
+    billed: Decimal | None = None
+    #: No usage here because it may be whole on another run: LangChain reports the usage of a batch
+    #: of text prompts on the first one. Do not estimate such a run when its batch had several prompts.
+    shared: bool = False
+
+
+#: The reading of a response that says nothing.
+NOTHING: Final = Reading()

@@ -1,0 +1,9 @@
+//! Durations in HDR histograms: layout (arithmetic), recorder (atomic cells), snapshot (plain data).
+
+mod layout;
+mod recorder;
+mod snapshot;
+
+pub use layout::{Layout, MAX_MICROS};
+pub use recorder::Recorder;
+pub use snapshot::Histogram;

@@ -1,0 +1,34 @@
+//! The recorder of langmeter: events land in one flat, bounded arena of atomic cells and leave as one
+//! immutable, mergeable [`Snapshot`]. Knows no Python.
+
+#![deny(unsafe_code)] // but for one cast in `cells`
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+#![cfg_attr(test, allow(clippy::cast_possible_truncation))] // tests place small numbers
+
+mod cells;
+mod clock;
+mod error;
+pub mod histogram;
+mod recorder;
+mod runs;
+mod series;
+mod snapshot;
+mod window;
+
+pub use cells::Cells;
+pub use clock::{Clock, ManualClock};
+pub use error::Error;
+pub use recorder::{COUNTERS, Counter, Dropped, End, Outcome, Recorder, Settings, Usage};
+pub use runs::{RunKey, RunTable, Via};
+pub use series::{Kind, LabelSet, SeriesTable};
+pub use snapshot::{Origin, SeriesData, Snapshot, WindowCounts};
+pub use window::Window;

@@ -1,0 +1,592 @@
+//! The events: where each one lands in the arena.
+
+use crate::cells::Cells;
+use crate::clock::Clock;
+use crate::error::Error;
+use crate::histogram::{self, Layout};
+use crate::runs::{Run, RunKey, RunTable, Start, Token, Via};
+use crate::series::{Kind, SeriesId, SeriesTable};
+use crate::snapshot::{Origin, SeriesData, Snapshot, WindowCounts};
+use crate::window::{WINDOWS, Window};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+macro_rules! named {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal),* $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[repr(usize)]
+        pub enum $name { $($(#[$vdoc])* $variant),* }
+
+        impl $name {
+            /// Every one, in the order of its code.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
+
+            /// The name users see.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $text),* }
+            }
+        }
+    };
+}
+
+named! {
+    /// How a run ended; also the first counters of a series.
+    Outcome {
+        /// It gave its result.
+        Ok = "ok",
+        /// It failed.
+        Error = "error",
+        /// The caller gave up.
+        Cancelled = "cancelled",
+        /// Nobody said how it ended: reaped by age, by capacity or with its ancestor.
+        Abandoned = "abandoned",
+        /// Control flow of a graph, not a failure.
+        Interrupted = "interrupted",
+        /// Answered from LangChain's response cache.
+        CacheHit = "cache_hit",
+    }
+}
+
+named! {
+    /// The counters of a series that follow its outcomes.
+    Counter {
+        /// Input tokens, cached ones included.
+        Input = "input",
+        /// Output tokens, reasoning included.
+        Output = "output",
+        /// The provider's total, else input and output.
+        Total = "total",
+        /// Input read from the provider's prompt cache.
+        CacheRead = "cache_read",
+        /// Input written to it, every lifetime.
+        CacheWrite = "cache_write",
+        /// Input written to it for an hour.
+        CacheWrite1h = "cache_write_1h",
+        /// Output spent on reasoning.
+        Reasoning = "reasoning",
+        /// Audio in the input.
+        AudioInput = "audio_input",
+        /// Audio in the output.
+        AudioOutput = "audio_output",
+        /// Images in the input.
+        ImageInput = "image_input",
+        /// Web searches the provider ran.
+        WebSearches = "web_searches",
+        /// Tokens of `total` that are counted here, not told by the provider.
+        Estimated = "estimated",
+        /// Cost in pico-dollars.
+        Cost = "cost",
+        /// Calls that `cost` covers.
+        PricedCalls = "priced_calls",
+        /// Calls with tokens and no price.
+        UnpricedCalls = "unpriced_calls",
+        /// Calls that streamed.
+        Streamed = "streamed",
+        /// Token events of those.
+        TokenEvents = "token_events",
+        /// Tokens that a response-cache hit spared.
+        SavedTotal = "saved_total",
+    }
+}
+
+named! {
+    /// What was capped, reaped or refused.
+    Dropped {
+        /// Events of label sets beyond `max_series`: counted under `other`.
+        SeriesCapped = "series_capped",
+        /// Labels longer than 248 bytes.
+        LabelsCut = "labels_cut",
+        /// Runs reaped at `max_runs`.
+        RunsCapped = "runs_capped",
+        /// Runs reaped at `max_run_age`.
+        RunsAged = "runs_aged",
+        /// Runs reaped because an ancestor had ended.
+        RunsOrphaned = "runs_orphaned",
+        /// Starts of a run already in flight.
+        DuplicateStart = "duplicate_start",
+        /// Ends of a run that had ended.
+        DuplicateEnd = "duplicate_end",
+        /// Ends of a run that had been reaped; its tokens are counted all the same.
+        LateEnd = "late_end",
+        /// Ends of a run that never started here.
+        EndWithoutStart = "end_without_start",
+        /// Tokens of a run not in flight.
+        StrayTokens = "stray_tokens",
+        /// Durations outside 1 µs to 1 h.
+        Clamped = "clamped",
+        /// Gaps between tokens that went to the model that answered the call before.
+        GapsMislaid = "gaps_mislaid",
+        /// Usage figures that were no number.
+        UsageRefused = "usage_refused",
+        /// Exceptions inside a hook.
+        HookErrors = "hook_errors",
+        /// Exceptions of a user's callback.
+        CallbackErrors = "callback_errors",
+        /// Anything else.
+        Other = "other",
+    }
+}
+
+const OUTCOMES: usize = Outcome::ALL.len();
+/// Counters of a series: outcomes, then `Counter`.
+pub const COUNTERS: usize = OUTCOMES + Counter::ALL.len();
+/// What a call used: the first counters, `Input` to `Estimated`.
+pub type Usage = [u64; Counter::Estimated as usize + 1];
+
+// A series: counters | alias | windows | three histograms.
+const COUNTER_CELLS: usize = 32;
+const HOME: usize = COUNTERS;
+const ALIAS: usize = COUNTERS + 1;
+const _: () = assert!(ALIAS < COUNTER_CELLS, "a series' counters outgrew their cells");
+
+// The header.
+const GENERATION: usize = 0;
+const STARTED: usize = 1;
+const DROPPED: usize = 8;
+const HEADER: usize = 32;
+const _: () = assert!(DROPPED + Dropped::ALL.len() <= HEADER, "the header is too small");
+
+/// Ends remembered, so that a second end of the same run is known for what it is.
+const ENDED: usize = if cfg!(loom) { 8 } else { 4096 };
+
+/// Sizes of a recorder.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// Label sets, 1 to 1,000,000.
+    pub max_series: u64,
+    /// Runs in flight, 1 to 16,777,216.
+    pub max_runs: u64,
+    /// When a run in flight counts as abandoned; more than 0.
+    pub max_run_age: Duration,
+    /// Digits of the histograms, 2 or 3.
+    pub significant_digits: u8,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { max_series: 1024, max_runs: 65_536, max_run_age: Duration::from_secs(3600), significant_digits: 3 }
+    }
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy)]
+pub struct End<'a> {
+    /// The run.
+    pub key: RunKey,
+    /// What it is.
+    pub kind: Kind,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Provider as the response names it; empty: as requested.
+    pub provider: &'a str,
+    /// Model as the response names it; empty: as requested.
+    pub model: &'a str,
+    /// What it used, if known.
+    pub usage: Option<Usage>,
+    /// Its cost in pico-dollars, if priced.
+    pub cost: Option<u64>,
+}
+
+/// The arena and the events that land in it.
+///
+/// Every method may run in any number of threads at once; none blocks, allocates (but to reap) or panics.
+///
+/// Consistency of a snapshot beside recorders: each figure by itself is exact up to some moment during the
+/// snapshot and never falls from one snapshot to the next; a run that ends meanwhile may be in some figures
+/// and not yet in others. Figures that must agree are derived from the same cells (calls from outcomes,
+/// counts of a histogram from its buckets). Once the recording threads are joined, everything is exact.
+#[derive(Debug)]
+pub struct Recorder {
+    cells: Cells,
+    clock: Clock,
+    id: u64,
+    max_age: u64,
+    layout: Layout,
+    runs: RunTable,
+    series: SeriesTable,
+    ended: usize,
+    blocks: usize,
+    stride: usize,
+}
+
+impl Recorder {
+    /// Reserves the arena: 640 MB of address space at the defaults, of which 100 KB are resident at first.
+    pub fn new(settings: Settings, clock: Clock) -> Result<Self, Error> {
+        let slots = SeriesTable::check(settings.max_series)?;
+        let max_runs = RunTable::check(settings.max_runs)?;
+        let layout = Layout::new(settings.significant_digits)?;
+        let max_age = u64::try_from(settings.max_run_age.as_nanos()).unwrap_or(u64::MAX);
+        if max_age == 0 {
+            return Err(Error::OutOfRange { name: "max_run_age", value: "0".into(), allowed: "more than 0 seconds" });
+        }
+        let histogram = histogram::Recorder::cells(layout);
+        let stride = COUNTER_CELLS.saturating_add(Window::CELLS).saturating_add(histogram.saturating_mul(3));
+        let series = HEADER;
+        let runs = series.saturating_add(SeriesTable::cells(slots));
+        let ended = runs.saturating_add(RunTable::cells(max_runs)).next_multiple_of(8);
+        let blocks = ended.saturating_add(ENDED);
+        let total = blocks.saturating_add(slots.saturating_add(Kind::ALL.len()).saturating_mul(stride));
+        let recorder = Self {
+            cells: Cells::zeroed(total)?,
+            id: identity(),
+            max_age,
+            layout,
+            runs: RunTable::at(runs, max_runs),
+            series: SeriesTable::at(series, slots),
+            ended,
+            blocks,
+            stride,
+            clock,
+        };
+        recorder.cells.set(STARTED, recorder.clock.now());
+        Ok(recorder)
+    }
+
+    const fn block(&self, id: SeriesId) -> usize {
+        self.blocks.wrapping_add(id.wrapping_mul(self.stride))
+    }
+
+    const fn window(&self, id: SeriesId) -> Window {
+        Window::at(self.block(id).wrapping_add(COUNTER_CELLS))
+    }
+
+    /// Histogram 0 is latency, 1 time to first token, 2 the gaps.
+    fn histogram(&self, id: SeriesId, which: usize) -> histogram::Recorder {
+        let first = self.block(id).wrapping_add(COUNTER_CELLS).wrapping_add(Window::CELLS);
+        histogram::Recorder::at(
+            self.layout,
+            first.wrapping_add(which.wrapping_mul(histogram::Recorder::cells(self.layout))),
+        )
+    }
+
+    fn record(&self, id: SeriesId, which: usize, nanos: u64) {
+        if self.histogram(id, which).record(&self.cells, nanos) {
+            self.drop_one(Dropped::Clamped);
+        }
+    }
+
+    fn bump(&self, id: SeriesId, counter: Counter, n: u64) {
+        if n > 0 {
+            self.cells.add(self.block(id).wrapping_add(OUTCOMES).wrapping_add(counter as usize), n);
+        }
+    }
+
+    fn resolve(&self, kind: Kind, a: &str, b: &str) -> SeriesId {
+        let (id, other, cut) = self.series.resolve(&self.cells, kind, a, b);
+        if other {
+            self.drop_one(Dropped::SeriesCapped);
+        }
+        if cut {
+            self.drop_one(Dropped::LabelsCut);
+        }
+        id
+    }
+
+    /// Adds to a count of what was lost.
+    pub fn dropped(&self, what: Dropped, n: u64) {
+        self.cells.add(DROPPED.wrapping_add(what as usize), n);
+    }
+
+    fn drop_one(&self, what: Dropped) {
+        self.dropped(what, 1);
+    }
+
+    /// True until the first event.
+    pub fn is_empty(&self) -> bool {
+        self.series.ids(&self.cells).nth(Kind::ALL.len()).is_none()
+            && Kind::ALL.iter().all(|k| self.counters(*k as usize).iter().all(|n| *n == 0))
+            && Dropped::ALL.iter().all(|d| self.cells.get(DROPPED.wrapping_add(*d as usize)) == 0)
+    }
+
+    /// A run began. `provider` and `model` are the requested names of an llm run.
+    pub fn run_started(
+        &self,
+        key: RunKey,
+        parent: Option<RunKey>,
+        kind: Kind,
+        name: &str,
+        provider: &str,
+        model: &str,
+    ) {
+        let component = self.resolve(kind, name, "");
+        let (model, gaps) = if kind == Kind::Llm {
+            let requested = self.resolve(Kind::Model, provider, model);
+            // The gaps between tokens are recorded before the response names its model: they go to the
+            // model that answered this request last time.
+            let alias = self.cells.get(self.block(requested).wrapping_add(ALIAS));
+            (requested, usize::try_from(alias).ok().and_then(|a| a.checked_sub(1)).unwrap_or(requested))
+        } else {
+            (component, component)
+        };
+        let start = Start { key, parent, now: self.clock.now(), kind, component, model, gaps };
+        let fresh = self.runs.start(&self.cells, &start, |run| {
+            self.abandon(&run, Dropped::RunsCapped);
+        });
+        if !fresh {
+            self.drop_one(Dropped::DuplicateStart);
+        }
+    }
+
+    /// A token of a streamed run; false when the other hook has reported it or the run is not in flight.
+    #[inline]
+    pub fn token(&self, key: RunKey, via: Via) -> bool {
+        match self.runs.token(&self.cells, key, self.clock.now(), via) {
+            Token::Next { series, gap } => self.record(series, 2, gap),
+            Token::First | Token::Counted => {}
+            Token::Echo => return false,
+            Token::Unknown => {
+                self.drop_one(Dropped::StrayTokens);
+                return false;
+            }
+        }
+        true
+    }
+
+    /// A run ended.
+    pub fn run_ended(&self, end: &End<'_>) {
+        let now = self.clock.now();
+        let Some(run) = self.runs.take(&self.cells, end.key) else {
+            return self.ended_unknown(end, now);
+        };
+        self.remember(run.key, false);
+        if run.children > 0 {
+            self.runs.reap_descendants(&self.cells, run.key, |orphan| {
+                self.abandon(&orphan, Dropped::RunsOrphaned);
+            });
+        }
+        let lasted = now.saturating_sub(run.start);
+        self.outcome(run.component, end.outcome);
+        self.record(run.component, 0, lasted);
+        if run.kind != Kind::Llm {
+            return;
+        }
+        let answered = self.answered_by(&run, end);
+        let model = answered.unwrap_or(run.model);
+        self.finish_model(model, end, now);
+        if end.outcome != Outcome::CacheHit {
+            self.record(model, 0, lasted);
+        }
+        self.streamed(&run, model, answered);
+    }
+
+    /// The series of the model that answered, and what is learned from it about the requested name.
+    fn answered_by(&self, run: &Run, end: &End<'_>) -> Option<SeriesId> {
+        if end.model.is_empty() && end.provider.is_empty() {
+            return None;
+        }
+        let model = if end.model.is_empty() || end.provider.is_empty() {
+            let asked = self.series.labels(&self.cells, run.model);
+            let (provider, name) = asked.map_or_else(Default::default, |l| (l.a, l.b));
+            let told = |told: &str, asked: String| if told.is_empty() { asked } else { told.to_owned() };
+            self.resolve(Kind::Model, &told(end.provider, provider), &told(end.model, name))
+        } else {
+            self.resolve(Kind::Model, end.provider, end.model)
+        };
+        if model != run.model {
+            self.cells.set(self.block(run.model).wrapping_add(ALIAS), model.saturating_add(1) as u64);
+        }
+        Some(model)
+    }
+
+    /// Where the gaps of a run that streamed are shown. Those recorded under the requested name stay hidden
+    /// until its first stream ends, and then belong, for good, to the model that answered that one.
+    fn settle_gaps(&self, run: &Run, answered: Option<SeriesId>) {
+        if run.events < 2 {
+            return;
+        }
+        let model = answered.filter(|_| run.gaps == run.model).unwrap_or(run.gaps);
+        let cell = self.block(run.gaps).wrapping_add(HOME);
+        let home = match self.cells.exchange(cell, 0, model.saturating_add(1) as u64) {
+            Ok(()) => model.saturating_add(1) as u64,
+            Err(home) => home,
+        };
+        if answered.is_some_and(|model| home != model.saturating_add(1) as u64) {
+            self.dropped(Dropped::GapsMislaid, run.events.saturating_sub(1));
+        }
+    }
+
+    fn streamed(&self, run: &Run, model: SeriesId, answered: Option<SeriesId>) {
+        if run.events > 0 {
+            self.settle_gaps(run, answered);
+            self.bump(model, Counter::Streamed, 1);
+            self.bump(model, Counter::TokenEvents, run.events);
+            if let Some(first) = run.first_token {
+                self.record(model, 1, first.saturating_sub(run.start));
+            }
+        }
+    }
+
+    fn outcome(&self, id: SeriesId, outcome: Outcome) {
+        self.cells.add(self.block(id).wrapping_add(outcome as usize), 1);
+    }
+
+    fn finish_model(&self, model: SeriesId, end: &End<'_>, now: u64) {
+        self.outcome(model, end.outcome);
+        if end.outcome == Outcome::CacheHit {
+            self.window(model).add(&self.cells, now, [1, 0, 0, 0]);
+            self.bump(model, Counter::SavedTotal, end.usage.map_or(0, |[_, _, total, ..]| total));
+            return;
+        }
+        self.spend(model, end, now, 1);
+    }
+
+    /// Tokens and money of a call.
+    fn spend(&self, model: SeriesId, end: &End<'_>, now: u64, requests: u64) {
+        let usage = end.usage.unwrap_or_default();
+        for (counter, n) in Counter::ALL.iter().zip(usage) {
+            self.bump(model, *counter, n);
+        }
+        if let Some(cost) = end.cost {
+            self.bump(model, Counter::Cost, cost);
+            self.bump(model, Counter::PricedCalls, 1);
+        } else if usage.iter().any(|n| *n > 0) {
+            self.bump(model, Counter::UnpricedCalls, 1);
+        }
+        let errors = u64::from(end.outcome == Outcome::Error && requests > 0);
+        let [input, output, ..] = usage;
+        self.window(model).add(&self.cells, now, [requests, input, output, errors]);
+    }
+
+    /// The end of a run that is not in flight: a second end, an end after the run was reaped, or an end
+    /// whose start went to somebody else. What was spent is counted once in every case.
+    fn ended_unknown(&self, end: &End<'_>, now: u64) {
+        let key = end.key.get();
+        let seen = self.cells.get(self.ended_cell(end.key));
+        if seen == key {
+            return self.drop_one(Dropped::DuplicateEnd);
+        }
+        let late = seen == !key;
+        self.drop_one(if late { Dropped::LateEnd } else { Dropped::EndWithoutStart });
+        self.remember(end.key, false);
+        if end.kind != Kind::Llm || (end.model.is_empty() && end.provider.is_empty()) {
+            return;
+        }
+        let model = self.resolve(Kind::Model, end.provider, end.model);
+        if !late {
+            self.finish_model(model, end, now);
+        } else if end.outcome != Outcome::CacheHit {
+            self.spend(model, end, now, 0);
+        }
+    }
+
+    #[allow(clippy::cast_possible_truncation)] // a position
+    const fn ended_cell(&self, key: RunKey) -> usize {
+        self.ended.wrapping_add((key.get() as usize) % ENDED)
+    }
+
+    fn remember(&self, key: RunKey, reaped: bool) {
+        self.cells.set(self.ended_cell(key), if reaped { !key.get() } else { key.get() });
+    }
+
+    fn abandon(&self, run: &Run, why: Dropped) {
+        self.remember(run.key, true);
+        self.drop_one(why);
+        self.outcome(run.component, Outcome::Abandoned);
+        if run.kind == Kind::Llm {
+            self.outcome(run.model, Outcome::Abandoned);
+            self.window(run.model).add(&self.cells, self.clock.now(), [1, 0, 0, 0]);
+            self.streamed(run, run.model, None);
+        }
+    }
+
+    /// One finished piece of work that was no run.
+    pub fn count(&self, kind: Kind, name: &str, outcome: Outcome, nanos: Option<u64>) {
+        let id = self.resolve(kind, name, "");
+        self.outcome(id, outcome);
+        if let Some(nanos) = nanos {
+            self.record(id, 0, nanos);
+        }
+    }
+
+    fn counters(&self, id: SeriesId) -> [u64; COUNTERS] {
+        let block = self.block(id);
+        std::array::from_fn(|i| self.cells.get(block.wrapping_add(i)))
+    }
+
+    /// Everything so far; recorders go on meanwhile. Reaps runs past `max_run_age` first.
+    pub fn snapshot(&self) -> Snapshot {
+        let now = self.clock.now();
+        let limit = now.saturating_sub(self.max_age);
+        let in_flight = self.runs.reap(&self.cells, limit, |run| {
+            self.abandon(&run, Dropped::RunsAged);
+        });
+        let started = self.cells.get(STARTED);
+        let mut series: BTreeMap<_, SeriesData> = BTreeMap::new();
+        for id in self.series.ids(&self.cells) {
+            let Some(labels) = self.series.labels(&self.cells, id) else {
+                continue;
+            };
+            let home =
+                usize::try_from(self.cells.get(self.block(id).wrapping_add(HOME))).ok().and_then(|h| h.checked_sub(1));
+            if let Some(home) = home.and_then(|home| self.series.labels(&self.cells, home)) {
+                let gaps = self.histogram(id, 2).snapshot(&self.cells);
+                let there = series.entry(home).or_default();
+                there.inter_token_latency = there.inter_token_latency.merged(&gaps);
+            }
+            series.entry(labels.clone()).or_default().add(&self.read(id, labels.kind, now, started));
+        }
+        series.retain(|_, data| !data.is_zero());
+        Snapshot {
+            origin: Origin::One { recorder: self.id, generation: self.cells.get(GENERATION) },
+            started_at: self.clock.unix(started),
+            taken_at: self.clock.unix(now),
+            in_flight: i64::try_from(in_flight).unwrap_or(i64::MAX),
+            dropped: Dropped::ALL
+                .iter()
+                .map(|d| (d.name().to_owned(), self.cells.get(DROPPED.wrapping_add(*d as usize))))
+                .filter(|(_, n)| *n > 0)
+                .collect(),
+            series,
+        }
+    }
+
+    /// All of a series but its gaps. Histograms first: a run that ends meanwhile has its outcome counted
+    /// before its latency.
+    fn read(&self, id: SeriesId, kind: Kind, now: u64, started: u64) -> SeriesData {
+        let histogram = |which: usize| self.histogram(id, which).snapshot(&self.cells);
+        let mut data = SeriesData { latency: histogram(0), ..SeriesData::default() };
+        if kind == Kind::Model {
+            data.time_to_first_token = histogram(1);
+            let lived = now.saturating_sub(started);
+            let shown = |(seconds, counts): (&u64, _)| WindowCounts {
+                seconds: *seconds,
+                covered: lived.min(seconds.saturating_mul(1_000_000_000)),
+                counts,
+            };
+            data.windows = WINDOWS.iter().zip(self.window(id).sums(&self.cells, now)).map(shown).collect();
+        }
+        data.counters = self.counters(id);
+        data
+    }
+
+    /// Forgets everything: for a process that has just been forked and has one thread. The arena is the
+    /// parent's, copied on write; the parent reports what it holds.
+    pub fn reset_after_fork(&self) {
+        for id in self.series.ids(&self.cells) {
+            let block = self.block(id);
+            for cell in block..block.wrapping_add(COUNTER_CELLS) {
+                self.cells.set(cell, 0);
+            }
+            self.window(id).clear(&self.cells);
+            for which in 0..3 {
+                self.histogram(id, which).clear(&self.cells);
+            }
+        }
+        self.series.clear(&self.cells);
+        self.runs.clear(&self.cells);
+        for cell in (self.ended..self.blocks).chain(DROPPED..HEADER) {
+            if self.cells.get(cell) != 0 {
+                self.cells.set(cell, 0);
+            }
+        }
+        self.cells.add(GENERATION, 1);
+        self.cells.set(STARTED, self.clock.now());
+    }
+}
+
+/// A number that no other recorder has: the standard library's random keys, hashed.
+fn identity() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    std::hash::RandomState::new().build_hasher().finish()
+}

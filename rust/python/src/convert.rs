@@ -1,0 +1,55 @@
+//! Python values to the core's.
+
+use langmeter_core::{Kind, Outcome, RunKey, Usage};
+use pyo3::exceptions::PyValueError;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+use std::time::Duration;
+
+/// The key of a run: the hash of the id's 128-bit int, which Python folds modulo 2^61 - 1 in C. (Taking
+/// the 128 bits out through the stable API measured 140 ns, this 31; `UUID.__hash__` is a Python frame.)
+#[inline]
+pub fn run_key(id: &Bound<'_, PyAny>) -> PyResult<RunKey> {
+    let hash = match id.getattr(intern!(id.py(), "int")) {
+        Ok(int) => int.hash()?,
+        Err(_) => id.hash()?,
+    };
+    Ok(RunKey::new(hash.cast_unsigned() as u64))
+}
+
+/// The same of an optional id.
+#[inline]
+pub fn parent_key(id: Option<&Bound<'_, PyAny>>) -> PyResult<Option<RunKey>> {
+    id.map(run_key).transpose()
+}
+
+/// A kind by its code.
+pub fn kind(code: u64) -> PyResult<Kind> {
+    Kind::from_code(code).ok_or_else(|| out_of_range("kind", code, Kind::ALL.len()))
+}
+
+/// An outcome by its code.
+pub fn outcome(code: u64) -> PyResult<Outcome> {
+    let position = usize::try_from(code).ok();
+    position.and_then(|i| Outcome::ALL.get(i)).copied().ok_or_else(|| out_of_range("outcome", code, Outcome::ALL.len()))
+}
+
+fn out_of_range(name: &str, code: u64, count: usize) -> PyErr {
+    PyValueError::new_err(format!("{name} = {code} is out of range: allowed is 0 to {}", count.saturating_sub(1)))
+}
+
+/// Seconds as a duration; refuses what is negative, not finite or beyond 584 years.
+pub fn duration(name: &str, seconds: f64) -> PyResult<Duration> {
+    Duration::try_from_secs_f64(seconds)
+        .map_err(|e| PyValueError::new_err(format!("{name} = {seconds} is out of range: allowed is 0 or more ({e})")))
+}
+
+/// The first items of a usage tuple. A negative number counts as 0: a correction below zero is no tokens.
+pub fn usage(tuple: &Bound<'_, PyTuple>) -> PyResult<Usage> {
+    let mut usage = Usage::default();
+    for (to, item) in usage.iter_mut().zip(tuple.iter_borrowed()) {
+        *to = u64::try_from(item.extract::<i64>()?).unwrap_or(0);
+    }
+    Ok(usage)
+}

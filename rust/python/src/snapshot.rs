@@ -1,0 +1,189 @@
+//! `Snapshot` and `SeriesStats`.
+
+use crate::distribution::{Distribution, hashed};
+use crate::error::raise;
+use langmeter_core::histogram::Histogram;
+use langmeter_core::{self as core, COUNTERS, Kind, LabelSet, Origin, SeriesData, WindowCounts};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyTuple};
+use std::collections::BTreeMap;
+
+/// (window in s, ns covered, requests, input tokens, output tokens, errors).
+type Row = (u64, u64, u64, u64, u64, u64);
+/// (kind, a, b, counters, [latency, first token, inter-token], rates).
+type Part = (String, String, String, Vec<u64>, Vec<String>, Vec<Row>);
+
+fn row(w: &WindowCounts) -> Row {
+    let [requests, input, output, errors] = w.counts;
+    (w.seconds, w.covered, requests, input, output, errors)
+}
+
+fn counts((seconds, covered, requests, input, output, errors): Row) -> WindowCounts {
+    WindowCounts { seconds, covered, counts: [requests, input, output, errors] }
+}
+
+/// Plain data: mergeable, immutable.
+#[pyclass(frozen, module = "langmeter._core")]
+pub struct Snapshot(pub core::Snapshot);
+
+#[pymethods]
+impl Snapshot {
+    #[new]
+    fn new() -> Self {
+        Self(core::Snapshot::default())
+    }
+
+    #[staticmethod]
+    #[pyo3(signature = (series, *, in_flight, started_at, taken_at, dropped, origin))]
+    fn from_parts(
+        series: Vec<Part>,
+        in_flight: i64,
+        started_at: u64,
+        taken_at: u64,
+        dropped: BTreeMap<String, u64>,
+        origin: Option<(u64, u64)>,
+    ) -> PyResult<Self> {
+        let series = series.into_iter().map(parsed).collect::<PyResult<BTreeMap<_, _>>>()?;
+        let origin = match origin {
+            Some((recorder, generation)) => Origin::One { recorder, generation },
+            None if taken_at == 0 => Origin::Nobody,
+            None => Origin::Many,
+        };
+        let snapshot = core::Snapshot { origin, started_at, taken_at, in_flight, dropped, series };
+        snapshot.validate().map_err(raise)?;
+        Ok(Self(snapshot))
+    }
+
+    fn series(&self) -> Vec<SeriesStats> {
+        let both = self.0.series.iter();
+        both.map(|(labels, data)| SeriesStats { labels: labels.clone(), data: data.clone() }).collect()
+    }
+
+    #[getter]
+    fn in_flight(&self) -> i64 {
+        self.0.in_flight
+    }
+
+    #[getter]
+    fn started_at(&self) -> u64 {
+        self.0.started_at
+    }
+
+    #[getter]
+    fn taken_at(&self) -> u64 {
+        self.0.taken_at
+    }
+
+    #[getter]
+    fn windows(&self) -> Vec<Row> {
+        self.0.windows().iter().map(row).collect()
+    }
+
+    #[getter]
+    fn dropped(&self) -> BTreeMap<String, u64> {
+        self.0.dropped.clone()
+    }
+
+    #[getter]
+    fn origin(&self) -> Option<(u64, u64)> {
+        match self.0.origin {
+            Origin::One { recorder, generation } => Some((recorder, generation)),
+            Origin::Nobody | Origin::Many => None,
+        }
+    }
+
+    fn to_bytes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        let bytes = py.detach(|| self.0.to_bytes()).map_err(raise)?;
+        Ok(PyBytes::new(py, &bytes))
+    }
+
+    #[staticmethod]
+    fn from_bytes(py: Python<'_>, data: &[u8]) -> PyResult<Self> {
+        py.detach(|| core::Snapshot::from_bytes(data)).map(Self).map_err(raise)
+    }
+
+    fn __add__(&self, py: Python<'_>, other: &Bound<'_, Self>) -> Self {
+        let other = &other.get().0;
+        Self(py.detach(|| self.0.plus(other)))
+    }
+
+    fn __sub__(&self, py: Python<'_>, other: &Bound<'_, Self>) -> PyResult<Self> {
+        let other = &other.get().0;
+        py.detach(|| self.0.minus(other)).map(Self).map_err(raise)
+    }
+
+    fn __eq__(&self, other: &Bound<'_, PyAny>) -> bool {
+        other.cast::<Self>().is_ok_and(|o| o.get().0 == self.0)
+    }
+
+    fn __hash__(&self) -> u64 {
+        hashed(&self.0)
+    }
+}
+
+fn parsed((kind, a, b, counters, histograms, rates): Part) -> PyResult<(LabelSet, SeriesData)> {
+    let refuse = |what: String| PyValueError::new_err(format!("not a langmeter snapshot: {what}"));
+    let kind = Kind::from_name(&kind).ok_or_else(|| refuse(format!("kind {kind:?} is none of llm, model, …")))?;
+    if counters.len() > COUNTERS {
+        return Err(refuse(format!("{} counters of {a:?} where at most {COUNTERS} are known", counters.len())));
+    }
+    let histograms: Vec<_> =
+        histograms.iter().map(|h| Histogram::from_hdr(h)).collect::<Result<_, _>>().map_err(raise)?;
+    let [latency, time_to_first_token, inter_token_latency] = <[Histogram; 3]>::try_from(histograms)
+        .map_err(|h| refuse(format!("{} histograms of {a:?} where 3 are expected", h.len())))?;
+    let mut data = SeriesData { latency, time_to_first_token, inter_token_latency, ..SeriesData::default() };
+    data.counters.iter_mut().zip(counters).for_each(|(to, n)| *to = n);
+    data.windows = rates.into_iter().map(counts).collect();
+    Ok((LabelSet { kind, a, b }, data))
+}
+
+/// One label set.
+#[pyclass(frozen, module = "langmeter._core")]
+pub struct SeriesStats {
+    labels: LabelSet,
+    data: SeriesData,
+}
+
+#[pymethods]
+impl SeriesStats {
+    #[getter]
+    fn kind(&self) -> &'static str {
+        self.labels.kind.name()
+    }
+
+    #[getter]
+    fn a(&self) -> &str {
+        &self.labels.a
+    }
+
+    #[getter]
+    fn b(&self) -> &str {
+        &self.labels.b
+    }
+
+    #[getter]
+    fn counters<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        PyTuple::new(py, self.data.counters)
+    }
+
+    #[getter]
+    fn rates(&self) -> Vec<Row> {
+        self.data.windows.iter().map(row).collect()
+    }
+
+    #[getter]
+    fn latency(&self) -> Distribution {
+        Distribution(self.data.latency.clone())
+    }
+
+    #[getter]
+    fn time_to_first_token(&self) -> Distribution {
+        Distribution(self.data.time_to_first_token.clone())
+    }
+
+    #[getter]
+    fn inter_token_latency(&self) -> Distribution {
+        Distribution(self.data.inter_token_latency.clone())
+    }
+}
