@@ -18,6 +18,7 @@ _WINDOW = ("window_s", "covered_ns", "requests", "input_tokens", "output_tokens"
 
 
 def usd(pico_dollars: int) -> Decimal:
+    """Pico-dollars as US dollars."""
     # By text, because arithmetic would round to the precision of the caller's context.
     return Decimal(f"{pico_dollars}E-12")
 
@@ -26,8 +27,16 @@ def usd(pico_dollars: int) -> Decimal:
 EMPTY_HDR = "HISTFAAAABx4nJNpmSzMgADMUJoRRFybvITB/gNEAABQ2gSH"
 
 
-def part(s: _core.SeriesStats, a: str, b: str) -> Any:
-    return (s.kind, a, b, s.counters, [getattr(s, name).to_hdr() for name in DISTRIBUTIONS], [])
+def part(s: _core.SeriesStats, a: str, b: str) -> Part:
+    """A series under other labels and without its rates."""
+    return (
+        s.kind,
+        a,
+        b,
+        list(s.counters),
+        [getattr(s, name).to_hdr() for name in DISTRIBUTIONS],
+        [],
+    )
 
 
 def series_to_dict(s: _core.SeriesStats) -> dict[str, Any]:
@@ -49,7 +58,7 @@ def series_to_dict(s: _core.SeriesStats) -> dict[str, Any]:
     return shown
 
 
-def _distribution(d: Distribution) -> dict[str, Any] | None:
+def _distribution(d: _core.Distribution) -> dict[str, Any] | None:
     if not d.count:
         return None
     return {
@@ -63,7 +72,8 @@ def _distribution(d: Distribution) -> dict[str, Any] | None:
     }
 
 
-def series_from_dict(shown: Mapping[str, Any]) -> Any:
+def series_from_dict(shown: Mapping[str, Any]) -> Part:
+    """Inverse of `series_to_dict`; raises KeyError or TypeError on what is no such dict."""
     a, b = (shown["provider"], shown["model"]) if "provider" in shown else (shown["name"], "")
     counters = [0] * len(_core.COUNTERS)
     for name, n in shown["counters"].items():

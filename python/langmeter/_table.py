@@ -87,7 +87,7 @@ _QUANTILES = (0.5, 0.95, 0.99)
 
 
 def rows(snapshot: Snapshot) -> list[tuple[str, ...]]:
-    """Figures of each model under `HEADER`, the busiest first, and totals where there are several."""
+    """Figures of each model under `HEADER`, the busiest first; totals where there are several."""
     busiest = sorted(snapshot.models.items(), key=lambda item: (-item[1].calls, item[0]))
     shown = [_row("/".join(filter(None, key)) or "unknown", stats) for key, stats in busiest]
     if len(shown) > 1:

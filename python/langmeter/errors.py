@@ -8,7 +8,7 @@ class LangmeterError(Exception):
 
 
 class ConfigError(LangmeterError, ValueError):
-    """A setting is unknown or out of range; the message names the value, the range and the remedy."""
+    """A setting is unknown or out of range; the message names value, range and remedy."""
 
 
 class SnapshotError(LangmeterError, ValueError):

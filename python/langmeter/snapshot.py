@@ -1,4 +1,4 @@
-"""What was metered up to a moment: immutable, mergeable, and read without asking the recorder again.
+"""What was metered up to a moment: immutable, mergeable, and read without asking again.
 
 A snapshot is taken while recorders run on. Every counter in it is exact for some moment between the
 begin and the end of the call; two counters may be of moments a few microseconds apart. Once the
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from decimal import Decimal
-from functools import cached_property, reduce
+from functools import cached_property, partial, reduce
 from operator import add
 from types import MappingProxyType
 from typing import Any
@@ -38,10 +38,11 @@ _OUTCOMES = _core.OUTCOMES
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """Token counts. `input` includes what came from or went to a cache, `output` includes reasoning.
+    """Token counts. `input` includes what came from or went to a cache, `output` reasoning.
 
     `estimated` is the part of `total` that was counted here because the provider sent no usage;
-    `saved` are tokens of calls that LangChain's response cache answered: not spent, in no other count.
+    `saved` are tokens of calls that LangChain's response cache answered: not spent, and in no other
+    count.
     """
 
     input: int = 0
@@ -253,9 +254,7 @@ class Snapshot:
         """`(provider, model)`, as the response names them, to figures."""
         return MappingProxyType(
             {
-                (s.a, s.b): ModelStats(
-                    s.a, s.b, s.counters, s.rates, lambda name, s=s: getattr(s, name)
-                )
+                (s.a, s.b): ModelStats(s.a, s.b, s.counters, s.rates, partial(getattr, s))
                 for s in self._series
                 if s.kind == "model"
             }
@@ -280,7 +279,7 @@ class Snapshot:
 
     @cached_property
     def _merged(self) -> _core.SeriesStats:
-        zero = ("model", "", "", [0] * len(_core.COUNTERS), [_form.EMPTY_HDR] * 3, [])
+        zero: _form.Part = ("model", "", "", [0] * len(_form.PLACE), [_form.EMPTY_HDR] * 3, [])
         parts = [
             _core.Snapshot.from_parts(
                 [part], in_flight=0, started_at=0, taken_at=0, dropped={}, origin=None
@@ -320,7 +319,7 @@ class Snapshot:
         return Snapshot(self._native + other._native)
 
     def __sub__(self, other: Snapshot) -> Snapshot:
-        """Figures since `other`. Raises ValueError when it is no earlier snapshot of the same counts."""
+        """Figures since `other`; ValueError when that is no earlier snapshot of the same counts."""
         if not isinstance(other, Snapshot):
             return NotImplemented
         return Snapshot(self._native - other._native)

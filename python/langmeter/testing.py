@@ -1,9 +1,6 @@
 """For the tests of code that is metered: a clock that moves only when told to.
 
-    clock = ManualClock()
-    meter = Meter(clock=clock)
-    ...
-    clock.advance(60.0)
+`meter = Meter(clock=(clock := ManualClock()))`, and later `clock.advance(60.0)`.
 """
 
 from __future__ import annotations

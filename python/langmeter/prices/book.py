@@ -64,8 +64,8 @@ class PriceBook:
     def warm(self, *, wait: bool = False) -> PriceBook:
         """Load the catalogue in a daemon thread, once per process (250 to 900 ms).
 
-        With `wait` it returns when the catalogue is loaded. Returns itself:
-        `book = PriceBook().warm()`.
+        With `wait` it returns when the catalogue is loaded. Call it at start-up: the import holds
+        the GIL for 30 ms at a time, and where Python may not cache bytecode once for half a second.
         """
         catalogue.warm(wait=wait)
         return self

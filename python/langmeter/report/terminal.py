@@ -22,7 +22,7 @@ def report(snapshot: Snapshot) -> str:
 
 
 def table(snapshot: Snapshot) -> Table:
-    """The models of a snapshot as a `rich.table.Table`. Raises ImportError where rich is missing."""
+    """The models of a snapshot as a `rich` table. Raises ImportError where rich is missing."""
     from rich.table import Table  # an extra: `pip install langmeter[demo]`
     from rich.text import Text
 

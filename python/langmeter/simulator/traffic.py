@@ -155,7 +155,8 @@ class Dice:
             reasoning=reasoning,
             delays=tuple(delay / t.speed for delay in delays),
             cut=rng.randint(min(1, visible), visible),
-            retry_after=rng.uniform(0.2, 1.0) / t.speed,
+            # OpenAI's client takes 0 for no answer and waits as long as it sees fit.
+            retry_after=max(0.001, rng.uniform(0.2, 1.0) / t.speed),
         )
 
     def _rng(self, body: Mapping[str, Any]) -> random.Random:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any, Final
@@ -24,8 +24,8 @@ from langmeter.usage.shapes import (
 from langmeter.usage.tally import Tally
 from langmeter.usage.types import Reading, Usage
 
-#: These responses name no model: what stands there is only what the client asked for.
-ECHOES: Final = frozenset(("bedrock", "bedrock_converse"))
+# These responses name no model: what stands there is only what the client asked for.
+_ECHOES: Final = frozenset(("bedrock", "bedrock_converse"))
 
 _MODEL: Final = ("model_name", "model", "model_id")
 _USAGE: Final = (
@@ -39,11 +39,17 @@ _USAGE: Final = (
 _SHORTEST: Final = 4
 
 
-@lru_cache(maxsize=1024)
-def model_name(name: str) -> str:
-    """The name, once: merging chunks that each carry it, LangChain strings it together."""
-    period = (name + name).find(name, 1)
-    return name[:period] if period >= _SHORTEST else name
+@lru_cache(maxsize=4096)
+def names(dialect: str, model: str) -> tuple[str, str]:
+    """(provider, model) as a `Reading` has them, from the words of a response.
+
+    A model's name stands there once: where chunks each carry it, merging them strings it together.
+    """
+    provider = provider_name(dialect)
+    if dialect in _ECHOES:
+        return provider, ""
+    period = (model + model).find(model, 1)
+    return provider, model[:period] if period >= _SHORTEST else model
 
 
 def look_carefully(response: Any) -> Reading:
@@ -78,10 +84,11 @@ def look_carefully(response: Any) -> Reading:
             usage = _usage(None, raws, whole, tally)
             costs.extend(_cost(raws, tally))
             usages.extend(() if usage is None else (usage,))
+    provider, model = names(dialect, model)
     return Reading(
         usage=balanced(added(usages), dialect) if usages else None,
-        provider=provider_name(dialect),
-        model="" if dialect in ECHOES else model_name(model),
+        provider=provider,
+        model=model,
         cache_hit=cache_hit,
         refused=tally.refused,
         billed=sum(costs, Decimal()) if costs and not cache_hit else None,
@@ -97,22 +104,21 @@ def _prompts(response: Any) -> Iterator[Sequence[Any]]:
             yield from generations
         else:
             yield generations  # a ChatResult
-    elif isinstance(_field(response, "response_metadata"), Mapping):
+    elif isinstance(_field(response, "response_metadata"), dict):
         yield ({"message": response},)
 
 
 def _usage(figures: Any, raws: Sequence[Raw], meta: Any, tally: Tally) -> Usage | None:
-    """LangChain's figures, completed by the provider's own; those alone where there are no others."""
-    usage = from_mapping(figures, tally) if isinstance(figures, Mapping) else None
+    """LangChain's figures, completed by the provider's own; one of the two if there is one."""
+    usage = from_mapping(figures, tally) if isinstance(figures, dict) else None
     for raw in raws:
         own = from_mapping(raw, tally)
         if own is not None:
-            usage = own if usage is None else completed(
-                usage,
-                own,
-                input_parts=not entry(figures, *INPUT_DETAILS),
-                output_parts=not entry(figures, *OUTPUT_DETAILS),
-            )
+            if usage is not None:
+                bare_input = not entry(figures, *INPUT_DETAILS)
+                bare_output = not entry(figures, *OUTPUT_DETAILS)
+                own = completed(usage, own, input_parts=bare_input, output_parts=bare_output)
+            usage = own
             break
     if usage is not None and not usage.tier:
         tier = tier_name(_field(meta, "service_tier"))
@@ -124,16 +130,16 @@ def _raws(source: Any) -> Iterator[Raw]:
     """The mappings of usage in a mapping or an object, its most likely places first."""
     for key in _USAGE:
         raw = _field(source, key)
-        if raw and isinstance(raw, Mapping):
+        if raw and isinstance(raw, dict):
             yield raw
-    if isinstance(source, Mapping) and not MARKS.isdisjoint(source):
+    if isinstance(source, dict) and not MARKS.isdisjoint(source):
         yield source  # Ollama writes the counts straight into generation_info
 
 
 def _cost(raws: Sequence[Any], tally: Tally) -> Iterator[Decimal]:
     """The first billed cost, if there is one."""
     for raw in raws:
-        if isinstance(raw, Mapping):
+        if isinstance(raw, dict):
             cost = billed(raw, tally)
             if cost is not None:
                 yield cost
@@ -142,12 +148,12 @@ def _cost(raws: Sequence[Any], tally: Tally) -> Iterator[Decimal]:
 
 def _is_hit(figures: Any) -> bool:
     """LangChain's mark on a message that came from its own response cache."""
-    cost = figures.get("total_cost") if isinstance(figures, Mapping) else None
+    cost = figures.get("total_cost") if isinstance(figures, dict) else None
     return isinstance(cost, (int, float)) and not isinstance(cost, bool) and cost == 0
 
 
 def _field(source: Any, name: str) -> Any:
-    return source.get(name) if isinstance(source, Mapping) else getattr(source, name, None)
+    return source.get(name) if isinstance(source, dict) else getattr(source, name, None)
 
 
 def _text(source: Any, *names: str) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-# LangChain's `ls_provider` and `model_provider` → `gen_ai.provider.name`. A name that is in neither
-# list is its own name, in lower case ("cerebras", "fireworks", "ollama", "openrouter", "together"…).
+# LangChain's `ls_provider` and `model_provider` → `gen_ai.provider.name`. A name that is not
+# here is its own name, in lower case: "cerebras", "fireworks", "ollama", "openrouter", "together"…
 _NAMES: Final[dict[str, str]] = {
     "amazon_bedrock": "aws.bedrock",
     "anthropic-bedrock": "aws.bedrock",
@@ -17,12 +16,16 @@ _NAMES: Final[dict[str, str]] = {
     "aws": "aws.bedrock",
     "bedrock": "aws.bedrock",
     "bedrock_converse": "aws.bedrock",
+    "bedrockconverse": "aws.bedrock",
     "azure": "azure.ai.openai",
     "azure_openai": "azure.ai.openai",
     "azure-openai": "azure.ai.openai",
+    "azureopenai": "azure.ai.openai",
+    "azurechatopenai": "azure.ai.openai",
     "azure_ai": "azure.ai.inference",
     "google": "gcp.gemini",
     "google_genai": "gcp.gemini",
+    "googlegenerativeai": "gcp.gemini",
     "google_vertexai": "gcp.vertex_ai",
     "google_anthropic_vertex": "gcp.vertex_ai",
     "vertexai": "gcp.vertex_ai",
@@ -130,7 +133,7 @@ def provider_at(url: str) -> str:
 
 def text(mapping: Any, *keys: str) -> str:
     """The first of these entries that is a non-empty string, else ""."""
-    if isinstance(mapping, Mapping):
+    if isinstance(mapping, dict):
         for key in keys:
             value = mapping.get(key)
             if value and isinstance(value, str):
@@ -154,8 +157,8 @@ def requested(
 
 
 def _requested(metadata: Any, invocation_params: Any, serialized: Any) -> tuple[str, str]:
-    made = serialized.get("kwargs") if isinstance(serialized, Mapping) else None
-    provider = provider_name(text(metadata, "ls_provider"))
+    made = serialized.get("kwargs") if isinstance(serialized, dict) else None
+    provider = provider_name(text(metadata, "ls_provider") or _class_name(serialized))
     if provider in _DIALECTS or not provider:
         for source in (made, invocation_params, metadata):
             known = provider_at(text(source, *_ADDRESSES))
@@ -163,7 +166,7 @@ def _requested(metadata: Any, invocation_params: Any, serialized: Any) -> tuple[
                 provider = known
                 break
         else:
-            if provider == "gcp.gemini" and isinstance(made, Mapping) and _is_vertex(made):
+            if provider == "gcp.gemini" and isinstance(made, dict) and _is_vertex(made):
                 provider = "gcp.vertex_ai"
     model = text(metadata, "ls_model_name") or text(invocation_params, *_MODELS)
     if provider == "aws.bedrock":
@@ -172,7 +175,16 @@ def _requested(metadata: Any, invocation_params: Any, serialized: Any) -> tuple[
     return provider, "" if model == "UNKNOWN" else model
 
 
-def _is_vertex(made: Mapping[Any, Any]) -> bool:
+def _class_name(serialized: Any) -> str:
+    """The client's class without "Chat" and "LLM", as LangChain guesses a provider.
+
+    `generate` of a text model gives its start hook no `ls_provider`.
+    """
+    name = text(serialized, "name")
+    return name.removeprefix("Chat").removesuffix("Chat").removesuffix("LLM")
+
+
+def _is_vertex(made: dict[Any, Any]) -> bool:
     """Whether a ChatGoogleGenerativeAI made with these arguments talks to Vertex AI."""
     chosen = made.get("vertexai")
     return bool(made.get("project")) if chosen is None else bool(chosen)

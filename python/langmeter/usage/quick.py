@@ -2,43 +2,26 @@
 
 `careful` written out for one kind of response: a single chat candidate with LangChain's own
 figures, all whole numbers, nothing rare. Every other kind raises, and a test holds that the two
-agree. FIGURES_HERE
+agree. Measured on CPython 3.11 beside busy neighbours: 2.0 µs for OpenAI and Anthropic, 1.9 µs for
+a stream; `careful` takes 30 to 45 µs. Tried and dropped: one `set(map(type, counts))` in place of
+the type checks (+0.5 µs), a rare-key `isdisjoint` over the raw usage (+0.1 µs).
 """
 
 from __future__ import annotations
 
 from typing import Any, Final
 
-from langmeter.usage.careful import ECHOES, model_name
-from langmeter.usage.providers import provider_name
+from langmeter.usage.careful import look_carefully, names
 from langmeter.usage.shapes import STANDARD
-from langmeter.usage.types import LIMIT, Reading, Usage
+from langmeter.usage.types import LIMIT, NOTHING, Reading, Usage
 
-_INPUT_KEYS: Final = frozenset(
-    (
-        "audio",
-        "cache_read",
-        "cache_creation",
-        "ephemeral_5m_input_tokens",
-        "ephemeral_1h_input_tokens",
-    )
-)
+_INPUT_KEYS: Final = frozenset(("audio", "cache_read", "cache_creation"))
+# Anthropic's and Bedrock's: never fewer than three.
+_LIFETIME_KEYS: Final = _INPUT_KEYS | {"ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens"}
+_FEW: Final = 3
 _OUTPUT_KEYS: Final = frozenset(("audio", "reasoning"))
 # LangChain's own five: a sixth is the mark of a response cache, or something to look at.
 _FIGURES: Final = 5
-# Of the input details only Anthropic's and Bedrock's are more than these.
-_FEW: Final = 3
-# Raw keys that may say more than LangChain's figures.
-_RARE: Final = frozenset(
-    (
-        "cost",
-        "cost_in_usd_ticks",
-        "num_cached_tokens",
-        "cached_tokens",
-        "num_search_queries",
-        "reasoning_tokens",
-    )
-)
 # What raw usage may hold, beside empty details, where LangChain gives no details.
 _PLAIN: Final = frozenset(
     (
@@ -57,11 +40,30 @@ _STANDARD: Final = frozenset((None, *STANDARD))
 _new: Final = tuple.__new__
 
 
-class NotCommonError(Exception):
+class _NotCommonError(Exception):
     """The response is of another kind."""
 
 
-def look_quickly(response: Any) -> Reading:  # noqa: PLR0912
+def read(response: Any) -> Reading:
+    """Read what a call used, who answered and what was billed.
+
+    Takes an `LLMResult` (of `on_llm_end`, or the partial one of `on_llm_error`), the response of a
+    decision model, a message, a `message-finish` event, or anything else: what it does not find is
+    empty, what is no number is counted in `refused`. Never raises. Several prompts in one response
+    are added up; of several candidates the first that holds usage counts, because each repeats
+    that of the whole call.
+    """
+    try:
+        return look_quickly(response)
+    except Exception:  # not of the common kind, whatever the surprise
+        pass
+    try:
+        return look_carefully(response)
+    except Exception:  # an object that raises when looked at
+        return NOTHING._replace(refused=1)
+
+
+def look_quickly(response: Any) -> Reading:
     """Read the common kind of response; raises (anything) for every other."""
     ((generation,),) = response.generations
     message = generation.message
@@ -72,19 +74,25 @@ def look_quickly(response: Any) -> Reading:  # noqa: PLR0912
     cache_read = cache_write = five = hour = reasoning = audio = audio_out = searches = 0
     into = figures.get("input_token_details")
     if into:
-        if not _INPUT_KEYS.issuperset(into):
-            raise NotCommonError
         get = into.get
         cache_read = get("cache_read", 0)
         cache_write = get("cache_creation", 0)
         audio = get("audio", 0)
-        if len(into) >= _FEW:
+        if len(into) < _FEW:
+            if not _INPUT_KEYS.issuperset(into):
+                raise _NotCommonError
+        elif _LIFETIME_KEYS.issuperset(into):
             five = get("ephemeral_5m_input_tokens", 0)
             hour = get("ephemeral_1h_input_tokens", 0)
+            if type(five) is not int or type(hour) is not int:
+                raise _NotCommonError
+            cache_write = cache_write or five + hour
+        else:
+            raise _NotCommonError
     out_of = figures.get("output_token_details")
     if out_of:
         if not _OUTPUT_KEYS.issuperset(out_of):
-            raise NotCommonError
+            raise _NotCommonError
         get = out_of.get
         reasoning = get("reasoning", 0)
         audio_out = get("audio", 0)
@@ -94,51 +102,48 @@ def look_quickly(response: Any) -> Reading:  # noqa: PLR0912
     tier = get("service_tier")
     raw = get("token_usage") or get("usage")
     if raw:
-        if not _RARE.isdisjoint(raw) or raw.get("service_tier") not in _STANDARD:
-            raise NotCommonError
-        parts = raw.get("prompt_tokens_details")
-        if parts and (not into or parts.get("image_tokens")):
-            raise NotCommonError
+        if into:
+            if "cost" in raw or "num_search_queries" in raw or "cost_in_usd_ticks" in raw:
+                raise _NotCommonError
+            parts = raw.get("prompt_tokens_details")
+            if parts and parts.get("image_tokens"):
+                raise _NotCommonError
+            tools = raw.get("server_tool_use")
+            if tools:
+                searches = tools["web_search_requests"]
+                if type(searches) is not int or not 0 <= searches < LIMIT:
+                    raise _NotCommonError
+        elif not _PLAIN.issuperset(raw) or raw.get("prompt_tokens_details"):
+            raise _NotCommonError
         if not out_of and (
-            raw.get("completion_tokens_details") or raw.get("output_tokens_details")
+            raw.get("completion_tokens_details")
+            or raw.get("output_tokens_details")
+            or "reasoning_tokens" in raw
         ):
-            raise NotCommonError
-        if not into and not _PLAIN.issuperset(raw):
-            raise NotCommonError
-        tools = raw.get("server_tool_use")
-        if tools:
-            searches = tools["web_search_requests"]
-    provider = get("model_provider")
-    if provider in ECHOES:
-        if "serviceTier" in meta:
-            raise NotCommonError
-        model = ""
-    else:
-        model = model_name(get("model_name"))
-    if not cache_write:
-        cache_write = five + hour
+            raise _NotCommonError
+        if raw.get("service_tier") not in _STANDARD:
+            raise _NotCommonError
+    provider, model = names(get("model_provider"), get("model_name"))
     if not (
         type(inputs) is int
         and type(outputs) is int
         and type(total) is int
         and type(cache_read) is int
         and type(cache_write) is int
-        and type(hour) is int
         and type(reasoning) is int
         and type(audio) is int
         and type(audio_out) is int
-        and type(searches) is int
-        and inputs + outputs == total
+        and total == inputs + outputs
         # One look at the bits of all: a negative or a huge one shows.
         and 0
-        <= inputs | outputs | cache_read | cache_write | hour | reasoning | audio | audio_out
+        <= inputs | outputs | cache_read | cache_write | five | hour | reasoning | audio | audio_out
         < LIMIT
-        and 0 <= searches < LIMIT
         and len(figures) <= _FIGURES
         and tier in _STANDARD
         and "cost" not in meta
+        and (model or "serviceTier" not in meta)
     ):
-        raise NotCommonError
+        raise _NotCommonError
     usage = _new(
         Usage,
         (
@@ -157,4 +162,4 @@ def look_quickly(response: Any) -> Reading:  # noqa: PLR0912
             "",
         ),
     )
-    return _new(Reading, (usage, provider_name(provider), model, False, 0, None, False))
+    return _new(Reading, (usage, provider, model, False, 0, None, False))

@@ -5,12 +5,12 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Final, NamedTuple
 
-#: Counts from here on are refused: no call uses a million million tokens, and sums must fit 64 bits.
+#: Figures from here on are refused: no call uses a million million tokens, and sums have 64 bits.
 LIMIT: Final = 1 << 40
 
 
 class Usage(NamedTuple):
-    """What one call used, in tokens unless said otherwise. Every count is in `[0, LIMIT)`.
+    """What one call used, in tokens unless said otherwise. No count is negative or above 8 * LIMIT.
 
     `input` includes cache reads and writes, `output` includes reasoning. The parts are the
     provider's own figures: a provider that contradicts itself (more cached tokens than input) is
@@ -43,8 +43,8 @@ class Reading(NamedTuple):
 
     #: None when the response holds no usage.
     usage: Usage | None = None
-    #: Who the response says answered, in OpenTelemetry's words; "" if it does not say. It names the
-    #: dialect ("openai" for Azure and every compatible server), so the requested name is the better one.
+    #: Who the response says answered, in OpenTelemetry's words; "" if it does not say. It is only
+    #: the dialect ("openai" for Azure and every compatible server): the requested name is the better.
     provider: str = ""
     #: The model named by the response; "" if it names none.
     model: str = ""
@@ -54,8 +54,8 @@ class Reading(NamedTuple):
     refused: int = 0
     #: What the provider says it billed, in USD.
     billed: Decimal | None = None
-    #: No usage here because it may be whole on another run: LangChain reports the usage of a batch
-    #: of text prompts on the first one. Do not estimate such a run when its batch had several prompts.
+    #: No usage here because it may be whole on another run: LangChain reports that of a batch of
+    #: text prompts on the first one. Do not estimate such a run if its batch had several prompts.
     shared: bool = False
 
 

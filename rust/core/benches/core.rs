@@ -1,3 +1,223 @@
-//! Times of the core.
+//! Times of the core, beside what else could hold the runs in flight.
 
-fn main() {}
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use langmeter_core::histogram::{self, Layout};
+use langmeter_core::{Cells, Clock, End, Kind, Outcome, Recorder, RunKey, Settings, Via};
+use std::collections::HashMap;
+use std::hint::black_box;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+fn recorder() -> Recorder {
+    Recorder::new(Settings::default(), Clock::monotonic()).expect("recorder")
+}
+
+/// Keys as uuid7 gives them: evenly spread.
+fn key(n: u64) -> RunKey {
+    RunKey::new(n.wrapping_mul(0x9E37_79B9_7F4A_7C15))
+}
+
+fn start(recorder: &Recorder, n: u64, model: &str) {
+    recorder.run_started(key(n), None, Kind::Llm, "ChatOpenAI", "openai", model);
+}
+
+fn end(recorder: &Recorder, n: u64, model: &str) {
+    let usage = Some([100, 20, 120, 40, 0, 0, 8, 0, 0, 0, 0, 0]);
+    let (key, outcome) = (key(n), Outcome::Ok);
+    recorder.run_ended(&End { key, kind: Kind::Llm, outcome, provider: "openai", model, usage, cost: Some(5) });
+}
+
+fn hot(c: &mut Criterion) {
+    let layout = Layout::THREE;
+    let cells = Cells::zeroed(histogram::Recorder::cells(layout)).expect("cells");
+    let held = histogram::Recorder::at(layout, 0);
+    let mut nanos = 1_000_000_u64;
+    c.bench_function("record on a held handle", |b| {
+        b.iter(|| {
+            nanos = nanos.wrapping_mul(5).wrapping_add(12_345) % 4_000_000_000;
+            held.record(&cells, black_box(nanos))
+        });
+    });
+
+    let r = recorder();
+    start(&r, 1, "gpt-4o");
+    c.bench_function("token event", |b| b.iter(|| r.token(black_box(key(1)), Via::Token)));
+
+    let mut n = 2;
+    c.bench_function("start + end", |b| {
+        b.iter(|| {
+            n += 1;
+            start(&r, n, "gpt-4o");
+            end(&r, n, "gpt-4o-2024-08-06");
+        });
+    });
+
+    c.bench_function("clock", |b| {
+        let clock = Clock::monotonic();
+        b.iter(|| black_box(clock.now()));
+    });
+}
+
+/// What one run of 8 tokens costs in the table of runs alone, and in two maps instead of it.
+fn tables(c: &mut Criterion) {
+    struct Run {
+        start: u64,
+        last: AtomicU64,
+    }
+    let mut group = c.benchmark_group("insert + 8 updates + remove");
+    let mut n = 0_u64;
+    let mut next = || {
+        n += 1;
+        n.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 2
+    };
+
+    let cells = Cells::zeroed(langmeter_core::RunTable::cells(65_536)).expect("cells");
+    let table = langmeter_core::RunTable::at(0, 65_536);
+    group.bench_function("set-associative table", |b| {
+        b.iter(|| {
+            let key = RunKey::new(next());
+            let run =
+                langmeter_core::Start { key, parent: None, now: 5, kind: Kind::Llm, component: 1, model: 2, gaps: 2 };
+            table.start(&cells, &run, |_| ());
+            for t in 0..8 {
+                black_box(table.token(&cells, key, t, Via::Token));
+            }
+            black_box(table.take(&cells, key))
+        });
+    });
+
+    let shards: Vec<Mutex<HashMap<u64, Run>>> = (0..64).map(|_| Mutex::new(HashMap::new())).collect();
+    group.bench_function("sharded mutex map", |b| {
+        let shard = |k: u64| &shards[(k % 64) as usize];
+        b.iter(|| {
+            let k = next();
+            shard(k).lock().expect("lock").insert(k, Run { start: 5, last: AtomicU64::new(5) });
+            for t in 0..8 {
+                let map = shard(k).lock().expect("lock");
+                map.get(&k).map(|r| r.last.swap(t, Relaxed));
+            }
+            shard(k).lock().expect("lock").remove(&k).map(|r| r.start)
+        });
+    });
+
+    let papaya: papaya::HashMap<u64, Run> = papaya::HashMap::new();
+    group.bench_function("papaya", |b| {
+        b.iter(|| {
+            let k = next();
+            papaya.pin().insert(k, Run { start: 5, last: AtomicU64::new(5) });
+            for t in 0..8 {
+                papaya.pin().get(&k).map(|r| r.last.swap(t, Relaxed));
+            }
+            papaya.pin().remove(&k).map(|r| r.start)
+        });
+    });
+    group.finish();
+}
+
+/// A run of 8 tokens, in one thread and in two at a time on series of their own.
+fn threads(c: &mut Criterion) {
+    let r = recorder();
+    let runs = |first: u64, n: u64, model: &str| {
+        for i in first..first + n {
+            start(&r, i, model);
+            for _ in 0..8 {
+                r.token(key(i), Via::Token);
+            }
+            end(&r, i, model);
+        }
+    };
+    let mut group = c.benchmark_group("runs of 8 tokens");
+    group.throughput(Throughput::Elements(1));
+    let mut first = 1_u64;
+    group.bench_function("one thread", |b| {
+        b.iter_custom(|n| {
+            first += n;
+            let t = Instant::now();
+            runs(first, n, "a");
+            t.elapsed()
+        });
+    });
+    group.bench_function("two threads", |b| {
+        b.iter_custom(|n| {
+            first += n;
+            let half = n / 2 + 1;
+            let t = Instant::now();
+            std::thread::scope(|s| {
+                s.spawn(|| runs(first, half, "a"));
+                s.spawn(|| runs(first + (1 << 40), half, "b"));
+            });
+            t.elapsed()
+        });
+    });
+    group.finish();
+}
+
+fn rare(c: &mut Criterion) {
+    let r = recorder();
+    let mut n = 1_u64;
+    for model in 0..100 {
+        let name = format!("model-{model}");
+        for _ in 0..1000 {
+            n += 1;
+            start(&r, n, &name);
+            r.token(key(n), Via::Token);
+            r.token(key(n), Via::Token);
+            end(&r, n, &name);
+        }
+    }
+    // Latencies of a service: lognormal over three octaves, put straight into the arena by `count`.
+    let mut x = 1_u64;
+    for i in 0..100_000_u64 {
+        x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let nanos = 200_000_000 + (x >> 33) % 3_000_000_000;
+        r.count(Kind::Tool, &format!("tool-{}", i % 100), Outcome::Ok, Some(nanos));
+    }
+    c.bench_function("snapshot of 100 models and 100 tools", |b| b.iter(|| black_box(r.snapshot())));
+    let s = r.snapshot();
+    c.bench_function("encode it", |b| b.iter(|| black_box(s.to_bytes())));
+    c.bench_function("merge two", |b| b.iter(|| black_box(s.plus(&s))));
+
+    let full = recorder();
+    (1..=65_536).for_each(|n| start(&full, n, "m"));
+    let mut n = 100_000;
+    c.bench_function("start at capacity, evicting the oldest", |b| {
+        b.iter(|| {
+            n += 1;
+            start(&full, n, "m");
+        });
+    });
+    c.bench_function("end with an orphan among 65,536 runs", |b| {
+        b.iter_batched(
+            || {
+                n += 2;
+                full.run_started(key(n), None, Kind::Chain, "chain", "", "");
+                full.run_started(key(n + 1), Some(key(n)), Kind::Llm, "ChatOpenAI", "openai", "m");
+                n
+            },
+            |n| {
+                let end = End {
+                    key: key(n),
+                    kind: Kind::Chain,
+                    outcome: Outcome::Cancelled,
+                    provider: "",
+                    model: "",
+                    usage: None,
+                    cost: None,
+                };
+                full.run_ended(&end);
+            },
+            BatchSize::PerIteration,
+        );
+    });
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default()
+        .sample_size(30)
+        .warm_up_time(Duration::from_millis(300))
+        .measurement_time(Duration::from_secs(2));
+    targets = hot, tables, threads, rare
+}
+criterion_main!(benches);

@@ -28,7 +28,7 @@ pub use cells::Cells;
 pub use clock::{Clock, ManualClock};
 pub use error::Error;
 pub use recorder::{COUNTERS, Counter, Dropped, End, Outcome, Recorder, Settings, Usage};
-pub use runs::{RunKey, RunTable, Via};
+pub use runs::{RunKey, RunTable, Start, Via};
 pub use series::{Kind, LabelSet, SeriesTable};
 pub use snapshot::{Origin, SeriesData, Snapshot, WindowCounts};
 pub use window::Window;

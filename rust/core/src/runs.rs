@@ -14,11 +14,14 @@ const BUSY: u64 = 1;
 const RECORD: usize = 8;
 /// How many of the oldest runs one scan finds for eviction.
 const VICTIMS: usize = if cfg!(loom) { 2 } else { 256 };
-/// Header: live runs | next victim | who refills, each on a line of its own.
+/// Levels of the table.
+const LEVELS: usize = 3;
+/// Header: live runs | next victim | who refills | levels in use, each on a line of its own.
 const LIVE: usize = 0;
 const NEXT_VICTIM: usize = 8;
 const REFILL: usize = 16;
-const HEADER: usize = 24;
+const IN_USE: usize = 24;
+const HEADER: usize = 32;
 
 // Cells of a record.
 const START: usize = 0;
@@ -52,11 +55,11 @@ impl RunKey {
         self.0
     }
 
+    /// Two independent halves of 32 bits.
+    #[allow(clippy::cast_possible_truncation)] // both halves are taken
     const fn mixed(self) -> u64 {
-        let wide = (self.0 as u128).wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835_u128);
-        #[allow(clippy::cast_possible_truncation)] // the middle bits
-        let mixed = (wide >> 32) as u64;
-        mixed
+        let wide = (self.0 as u128).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        (wide as u64) ^ ((wide >> 64) as u64)
     }
 }
 
@@ -135,17 +138,23 @@ pub struct Run {
 
 /// The table in the arena.
 ///
-/// Two sets of 8 keys may hold a run (the emptier takes it); there are twice as many slots as runs may be
-/// in flight, so that a set fills only by accident. A slot goes `EMPTY → BUSY → key → BUSY → EMPTY`; each
-/// change from a key is one compare-and-swap, so every run leaves exactly once, whoever ends, reaps or
-/// evicts it. A token is a compare-and-swap on the run's last-token cell, checked against the key: a late
-/// token of a run that is gone never moves the figures of the slot's next run.
+/// Levels of growing size, each of sets of 8 keys, one cache line: a run goes to the first level whose set
+/// has room, so a program with a few hundred calls in flight lives in 74 KB of it, whatever the capacity,
+/// and a scan reads only the levels ever used. (One level of 131,072 slots was tried: the same run of 8
+/// tokens took 3 times as long, all of it cache misses, and a scan 60 µs.) The last level alone has twice
+/// as many slots as runs may be in flight, and two sets for a key, of which the emptier takes it.
 ///
-/// Figures (insert + 8 tokens + remove, without clock and histograms) are in docs/design/0001.
+/// A slot goes `EMPTY → BUSY → key → BUSY → EMPTY`; each change from a key is one compare-and-swap, so every
+/// run leaves exactly once, whoever ends, reaps or evicts it. A token is a compare-and-swap on the run's
+/// last-token cell, checked against the key: a late token of a run that is gone never moves the figures of
+/// the slot's next run.
+///
+/// Figures beside two maps are in docs/design/0001; the benchmark `core` prints them.
 #[derive(Debug, Clone, Copy)]
 pub struct RunTable {
     base: usize,
-    sets: usize,
+    /// Slots of each level, powers of two; 0 where there is no such level.
+    levels: [usize; LEVELS],
     capacity: u64,
 }
 
@@ -160,32 +169,39 @@ impl RunTable {
     }
 
     #[allow(clippy::cast_possible_truncation)] // at most 2^25
-    fn slots_for(capacity: u64) -> usize {
-        (capacity.saturating_mul(2) as usize).next_power_of_two().max(WAYS.saturating_mul(2))
+    fn levels_for(capacity: u64) -> [usize; LEVELS] {
+        let last = (capacity.saturating_mul(2) as usize).next_power_of_two().max(WAYS.saturating_mul(2));
+        let before = |slots: usize| if last > slots.saturating_mul(4) { slots } else { 0 };
+        [before(1024), before(16_384), last]
     }
 
     /// Cells for a capacity.
     pub fn cells(capacity: u64) -> usize {
-        Self::slots_for(capacity)
-            .saturating_mul(RECORD.saturating_add(1))
-            .saturating_add(HEADER)
-            .saturating_add(VICTIMS * 2)
+        let slots = Self::at(0, capacity).slots();
+        slots.saturating_mul(RECORD.saturating_add(1)).saturating_add(HEADER).saturating_add(VICTIMS * 2)
     }
 
     /// The table whose cells begin at `base`.
     pub fn at(base: usize, capacity: u64) -> Self {
-        Self { base, sets: Self::slots_for(capacity) / WAYS, capacity }
+        Self { base, levels: Self::levels_for(capacity), capacity }
     }
 
-    const fn slots(self) -> usize {
-        self.sets.saturating_mul(WAYS)
+    fn slots(self) -> usize {
+        self.levels.iter().fold(0, |sum, n| sum.saturating_add(*n))
+    }
+
+    /// Slots of the levels that ever held a run.
+    fn slots_in_use(self, cells: &Cells) -> usize {
+        let in_use = cells.get(self.base.wrapping_add(IN_USE));
+        let deepest = (0..LEVELS).rev().find(|level| in_use >> level & 1 == 1);
+        self.levels.iter().take(deepest.map_or(0, |d| d.wrapping_add(1))).fold(0, |sum, n| sum.wrapping_add(*n))
     }
 
     const fn key_cell(self, slot: usize) -> usize {
         self.base.wrapping_add(HEADER).wrapping_add(VICTIMS * 2).wrapping_add(slot)
     }
 
-    const fn record(self, slot: usize) -> usize {
+    fn record(self, slot: usize) -> usize {
         self.key_cell(self.slots()).wrapping_add(slot.wrapping_mul(RECORD))
     }
 
@@ -193,20 +209,33 @@ impl RunTable {
         self.base.wrapping_add(HEADER).wrapping_add(i.wrapping_mul(2))
     }
 
-    /// First slots of the two sets of a key.
+    /// The sets of a key: level and first slot. Only the last level has two.
+    #[inline]
     #[allow(clippy::cast_possible_truncation)] // positions
-    const fn sets_of(self, key: RunKey) -> [usize; 2] {
-        let (mixed, mask) = (key.mixed(), self.sets.wrapping_sub(1));
-        let first = mixed as usize & mask;
-        let second = (mixed >> 32) as usize & mask;
-        // Always two different sets (there are at least two).
-        let second = if first == second { second ^ 1 } else { second };
-        [first.wrapping_mul(WAYS), second.wrapping_mul(WAYS)]
+    fn sets_of(self, key: RunKey) -> [(usize, usize); LEVELS + 1] {
+        let mixed = key.mixed();
+        let [small, middle, last] = self.levels;
+        let set = |slots: usize, hash: u64| hash as usize & slots.wrapping_sub(1) & !(WAYS - 1);
+        let deep = small.wrapping_add(middle);
+        let first = set(last, mixed);
+        let second = set(last, mixed >> 32);
+        // Always two different sets: there are at least two.
+        let second = if first == second { second ^ WAYS } else { second };
+        [
+            (0, if small == 0 { 0 } else { set(small, mixed) }),
+            (1, small.wrapping_add(if middle == 0 { 0 } else { set(middle, mixed) })),
+            (2, deep.wrapping_add(first)),
+            (2, deep.wrapping_add(second)),
+        ]
     }
 
     #[inline]
     fn find(self, cells: &Cells, key: RunKey) -> Option<usize> {
-        for set in self.sets_of(key) {
+        let in_use = cells.get(self.base.wrapping_add(IN_USE));
+        for (level, set) in self.sets_of(key) {
+            if in_use >> level & 1 == 0 {
+                continue;
+            }
             for slot in set..set.wrapping_add(WAYS) {
                 if cells.observe(self.key_cell(slot)) == key.0 {
                     return Some(slot);
@@ -249,37 +278,56 @@ impl RunTable {
         true
     }
 
-    /// A slot of one of the key's sets, owned. The oldest of 16 makes room when both sets are full.
+    /// A slot of one of the key's sets, owned: the shallowest with room. When there is none, the oldest run
+    /// of the last level's two sets makes room.
+    #[inline]
     fn claim_empty(self, cells: &Cells, key: RunKey, evicted: &mut impl FnMut(Run)) -> usize {
-        let mut sets = self.sets_of(key);
-        let free = |set: usize| (set..set.wrapping_add(WAYS)).filter(|s| cells.get(self.key_cell(*s)) == EMPTY).count();
-        if free(sets[1]) > free(sets[0]) {
-            sets.swap(0, 1);
+        let [small, middle, mut a, mut b] = self.sets_of(key);
+        for (level, set) in [small, middle] {
+            if self.levels.get(level) != Some(&0)
+                && let Some(slot) = self.claim_in(cells, level, set)
+            {
+                return slot;
+            }
+        }
+        let free = |set: usize| {
+            let slots = set..set.wrapping_add(WAYS);
+            slots.filter(|s| cells.get(self.key_cell(*s)) == EMPTY).count()
+        };
+        if free(b.1) > free(a.1) {
+            std::mem::swap(&mut a, &mut b);
         }
         loop {
-            let mut oldest: Option<(u64, u64, usize)> = None;
-            for slot in sets.into_iter().flat_map(|set| set..set.wrapping_add(WAYS)) {
-                match cells.observe(self.key_cell(slot)) {
-                    EMPTY => {
-                        if cells.claim(self.key_cell(slot), EMPTY, BUSY).is_ok() {
-                            return slot;
-                        }
-                    }
-                    BUSY => {}
-                    found => {
-                        let start = cells.get(self.record(slot).wrapping_add(START));
-                        if oldest.is_none_or(|(t, ..)| start < t) {
-                            oldest = Some((start, found, slot));
-                        }
-                    }
+            for (level, set) in [a, b] {
+                if let Some(slot) = self.claim_in(cells, level, set) {
+                    return slot;
                 }
             }
-            if let Some((_, found, slot)) = oldest
-                && let Some(run) = self.take_slot(cells, slot, found)
+            let slots = [a, b].into_iter().flat_map(|(_, set)| set..set.wrapping_add(WAYS));
+            let runs = slots.map(|slot| (slot, cells.observe(self.key_cell(slot)))).filter(|(_, key)| *key > BUSY);
+            let oldest = runs.min_by_key(|(slot, _)| cells.get(self.record(*slot).wrapping_add(START)));
+            if let Some((slot, key)) = oldest
+                && let Some(run) = self.take_slot(cells, slot, key)
             {
                 evicted(run);
             }
         }
+    }
+
+    #[inline]
+    fn claim_in(self, cells: &Cells, level: usize, set: usize) -> Option<usize> {
+        for slot in set..set.wrapping_add(WAYS) {
+            let cell = self.key_cell(slot);
+            if cells.get(cell) == EMPTY && cells.claim(cell, EMPTY, BUSY).is_ok() {
+                let (in_use, bit) = (self.base.wrapping_add(IN_USE), 1 << level);
+                // Before the key is published: whoever may know of the run finds its level in use.
+                if cells.get(in_use) & bit == 0 {
+                    cells.or(in_use, bit);
+                }
+                return Some(slot);
+            }
+        }
+        None
     }
 
     /// Takes the run out of the table: exactly one caller gets it.
@@ -415,7 +463,7 @@ impl RunTable {
 
     /// Calls `f(slot, key, start)` for each run; the start is that of the key or of a later run.
     fn each(self, cells: &Cells, mut f: impl FnMut(usize, u64, u64)) {
-        for slot in 0..self.slots() {
+        for slot in 0..self.slots_in_use(cells) {
             // Relaxed first: an empty slot, and most are, costs a plain load.
             if cells.get(self.key_cell(slot)) <= BUSY {
                 continue;
@@ -443,7 +491,8 @@ impl RunTable {
     }
 
     /// Takes every descendant of a run that is gone. Only for a run that left with open children: a scan of
-    /// the keys (measured 60 µs at 131,072 slots) for each generation.
+    /// the keys in use for each generation: 1 µs with a few hundred runs in flight, 100 µs with tens of
+    /// thousands.
     pub fn reap_descendants(self, cells: &Cells, of: RunKey, mut reaped: impl FnMut(Run)) {
         let mut parents = vec![of.0];
         while !parents.is_empty() {
@@ -464,12 +513,12 @@ impl RunTable {
 
     /// Back to empty; only while nobody records.
     pub fn clear(self, cells: &Cells) {
-        for slot in 0..self.slots() {
+        for slot in 0..self.slots_in_use(cells) {
             if cells.get(self.key_cell(slot)) != EMPTY {
                 cells.set(self.key_cell(slot), EMPTY);
             }
         }
-        for cell in [LIVE, NEXT_VICTIM, REFILL] {
+        for cell in [LIVE, NEXT_VICTIM, REFILL, IN_USE] {
             cells.set(self.base.wrapping_add(cell), 0);
         }
     }
@@ -548,7 +597,7 @@ mod tests {
 
     #[test]
     fn at_capacity_the_oldest_makes_room() {
-        for capacity in [1, 5, 100, 1000] {
+        for capacity in [1, 5, 100, 1000, 10_000] {
             let (cells, table) = table(capacity);
             let mut gone = Vec::new();
             for i in 0..capacity + 700 {

@@ -1,0 +1,173 @@
+"""Several handlers as one: one recorder, one native call per event."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.callbacks.manager import handle_event
+
+from langmeter.callbacks.base import Callback
+from langmeter.callbacks.components import ComponentCallback
+from langmeter.callbacks.defects import DefectAnalysisCallback
+from langmeter.callbacks.streaming import StreamingCallback
+from langmeter.config import Config
+
+#: Every hook of BaseCallbackHandler, and the attribute of a handler that switches it off.
+HOOKS = {
+    "on_llm_start": "ignore_llm",
+    "on_chat_model_start": "ignore_chat_model",
+    "on_llm_new_token": "ignore_llm",
+    "on_stream_event": "ignore_llm",
+    "on_llm_end": "ignore_llm",
+    "on_llm_error": "ignore_llm",
+    "on_chain_start": "ignore_chain",
+    "on_chain_end": "ignore_chain",
+    "on_chain_error": "ignore_chain",
+    "on_tool_start": "ignore_agent",
+    "on_tool_end": "ignore_agent",
+    "on_tool_error": "ignore_agent",
+    "on_retriever_start": "ignore_retriever",
+    "on_retriever_end": "ignore_retriever",
+    "on_retriever_error": "ignore_retriever",
+    "on_agent_action": "ignore_agent",
+    "on_agent_finish": "ignore_agent",
+    "on_text": None,
+    "on_retry": "ignore_retry",
+    "on_custom_event": "ignore_custom_event",
+}
+_SWITCHES = sorted({switch for switch in HOOKS.values() if switch})
+
+
+class CompositeCallback(ComponentCallback):
+    """Joins langmeter's handlers over one recorder, and foreign ones beside them.
+
+    An event is recorded once, however many of the joined classes count it; each of them stays what
+    answers for its part. Give LangChain the composite alone, not its parts as well. Foreign
+    handlers are called after the recording, inline, as LangChain would call them in sync code:
+    `ignore_*` and `raise_error` are theirs. Only the hooks of `BaseCallbackHandler` reach them.
+
+    Raises:
+        ValueError: a handler already counts into a recorder of its own.
+        TypeError: a handler is async, itself a composite, or no handler at all.
+    """
+
+    def __init__(
+        self,
+        handlers: Sequence[BaseCallbackHandler] = (),
+        *,
+        config: Config | None = None,
+        **settings: Any,
+    ) -> None:
+        super().__init__(config=config, **settings)
+        self._parts = [handler for handler in handlers if isinstance(handler, Callback)]
+        foreign = [handler for handler in handlers if not isinstance(handler, Callback)]
+        for part in self._parts:
+            _check_part(part)
+        for handler in foreign:
+            _check_foreign(handler)
+        self.handlers: tuple[BaseCallbackHandler, ...] = tuple(handlers)
+        recorder = self._recorder
+        for part in self._parts:
+            if part._join(recorder) is not recorder:
+                raise _bound_elsewhere(part)
+            if part._prices is not None:
+                self._prices = part._prices
+        for switch in _SWITCHES:
+            setattr(self, switch, all(getattr(part, switch) for part in self._parts))
+        self._fixes = next(
+            (part for part in self._parts if isinstance(part, DefectAnalysisCallback)), None
+        )
+        self._listen()
+        if foreign:
+            self._forward_to(foreign)
+
+    def _listen(self) -> None:
+        callbacks = [
+            part._token_callback
+            for part in self._parts
+            if isinstance(part, StreamingCallback) and part._token_callback is not None
+        ]
+        if len(callbacks) == 1:
+            self._on_token(callbacks[0])
+        elif callbacks:
+            self._on_token(lambda text: _call_all(callbacks, text, self._failed))
+
+    def on_custom_event(self, name: str, data: Any, **kwargs: Any) -> None:
+        """Count a fix, where a `DefectAnalysisCallback` is among the handlers."""
+        if self._fixes is not None:
+            self._fixes.on_custom_event(name, data, **kwargs)
+
+    def _forward_to(self, foreign: list[BaseCallbackHandler]) -> None:
+        """Lay over each hook one that records first and then calls the foreign handlers.
+
+        On the instance, so that a composite without foreign handlers keeps its native token hooks.
+        """
+        for hook, switch in HOOKS.items():
+            ignored = switch is not None and getattr(self, switch)
+            record = None if ignored else getattr(self, hook)
+            setattr(self, hook, _forwarding(record, foreign, hook, switch))
+        for switch in _SWITCHES:
+            setattr(self, switch, False)
+        # What a foreign handler wants raised must pass LangChain's own catch around this one.
+        self.raise_error = any(handler.raise_error for handler in foreign)
+
+
+def _forwarding(
+    record: Callable[..., Any] | None,
+    foreign: list[BaseCallbackHandler],
+    hook: str,
+    switch: str | None,
+) -> Callable[..., None]:
+    def forward(*args: Any, **kwargs: Any) -> None:
+        if record is not None:
+            record(*args, **kwargs)
+        handle_event(foreign, hook, switch, *args, **kwargs)
+
+    forward.__name__ = hook
+    return forward
+
+
+def _call_all(
+    callbacks: list[Callable[[str], Any]], text: str, failed: Callable[[str, BaseException], None]
+) -> None:
+    for callback in callbacks:
+        try:
+            callback(text)
+        except BaseException as exc:
+            failed("on_token_callback", exc)
+
+
+def _check_part(part: Callback) -> None:
+    name = type(part).__name__
+    if isinstance(part, CompositeCallback):
+        raise TypeError(f"a {name} cannot be part of a composite; hand in its handlers instead")
+    if part._bound() is not None:
+        raise _bound_elsewhere(part)
+    for hook in HOOKS:
+        owner = next(cls for cls in type(part).__mro__ if hook in vars(cls))
+        if not owner.__module__.startswith(("langmeter.", "langchain_core.")):
+            raise TypeError(
+                f"{name}.{hook} would not be called: a composite records for its parts; "
+                "put what it adds into a handler of its own that extends BaseCallbackHandler"
+            )
+
+
+def _bound_elsewhere(part: Callback) -> ValueError:
+    return ValueError(
+        f"this {type(part).__name__} already counts into another recorder: it has metered a "
+        "call, been asked for figures, or is part of another composite; make a new one for this"
+    )
+
+
+def _check_foreign(handler: object) -> None:
+    if not isinstance(handler, BaseCallbackHandler):
+        raise TypeError(f"{handler!r} is no BaseCallbackHandler")
+    for hook in HOOKS:
+        if inspect.iscoroutinefunction(getattr(handler, hook)):
+            raise TypeError(
+                f"{type(handler).__name__}.{hook} is async and cannot be called inline; give this "
+                "handler to LangChain beside the composite: callbacks=[composite, handler]"
+            )

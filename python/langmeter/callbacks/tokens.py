@@ -1,0 +1,36 @@
+"""Tokens, as the providers report them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from langmeter.callbacks.base import Callback
+from langmeter.snapshot import Tokens
+
+
+class TokenCountingCallback(Callback):
+    """Counts input, output, cached and reasoning tokens by provider and model."""
+
+    @property
+    def input_tokens(self) -> int:
+        """Input tokens of all models, cached ones included."""
+        return self.snapshot().totals.tokens.input
+
+    @property
+    def output_tokens(self) -> int:
+        """Output tokens of all models, reasoning included."""
+        return self.snapshot().totals.tokens.output
+
+    @property
+    def total_tokens(self) -> int:
+        """Tokens of all models, by the provider's own total where it sends one."""
+        return self.snapshot().totals.tokens.total
+
+    @property
+    def provider_usage(self) -> Mapping[str, Tokens]:
+        """Token counts by provider, over all its models."""
+        usage: dict[str, Tokens] = {}
+        for (provider, _), stats in self.snapshot().models.items():
+            usage[provider] = usage.get(provider, Tokens()) + stats.tokens
+        return MappingProxyType(usage)

@@ -1,0 +1,125 @@
+"""The command `langmeter`: run a program with a meter on, or the demo."""
+
+from __future__ import annotations
+
+import argparse
+import atexit
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import langmeter
+from langmeter import _program
+
+if TYPE_CHECKING:
+    from langmeter import Meter
+
+_RUN_USAGE = "langmeter run [-h] [--json FILE] (script.py | -m module) [args ...]"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; `argv` without the program's name, by default from `sys.argv`.
+
+    Returns the exit code. Whatever a program under `langmeter run` raises goes on its way.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    # argparse would take a program's options for its own: what follows the program is set apart.
+    program: list[str] = []
+    if arguments[:1] == ["run"]:
+        start = _program_starts(arguments)
+        arguments, program = arguments[:start], arguments[start:]
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.command == "demo":
+        return _demo(options)
+    if options.command == "run":
+        return _run(program, options.json, options.parser)
+    parser.print_help(sys.stderr)
+    return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="langmeter", description="The meter for LangChain.")
+    parser.add_argument("--version", action="version", version=f"langmeter {langmeter.__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    run = commands.add_parser(
+        "run",
+        usage=_RUN_USAGE,
+        help="run a Python script or module with every LangChain call metered",
+        description="Run a Python script or module with every LangChain call of the process "
+        "metered, threads included; print the report to standard error when it ends.",
+    )
+    run.add_argument("--json", metavar="FILE", help="also write the snapshot to FILE")
+    run.set_defaults(parser=run)
+    demo = commands.add_parser(
+        "demo", help="meter a real pipeline against a simulated service on loopback"
+    )
+    demo.add_argument("--calls", type=_positive, metavar="N", help="how many calls")
+    demo.add_argument("--concurrency", type=_positive, metavar="C", help="how many at a time")
+    demo.add_argument("--json", metavar="FILE", help="also write the snapshot to FILE")
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+def _program_starts(arguments: Sequence[str]) -> int:
+    """Where in `run …` the program begins: `-m`, or the first word that is no option."""
+    place = 1
+    while place < len(arguments):
+        word = arguments[place]
+        if word == "--json":
+            place += 2
+        elif word == "-m" or not word.startswith("-"):
+            break
+        else:
+            place += 1
+    return place
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from langmeter.demo import run_demo
+
+    chosen = {name: getattr(options, name) for name in ("calls", "concurrency", "json")}
+    return run_demo(**{name: value for name, value in chosen.items() if value is not None})
+
+
+def _run(program: list[str], json: str | None, parser: argparse.ArgumentParser) -> int:
+    is_module = program[:1] == ["-m"]
+    if is_module:
+        del program[0]
+    if not program:
+        parser.error("name a script, or -m and a module")
+    if json is not None and not Path(json).absolute().parent.is_dir():
+        parser.error(f"--json {json}: no such directory; make it first")
+    meter = langmeter.install()
+    # Registered before the program's own exit handlers and therefore run after them, and after its
+    # threads; also after an exception, sys.exit() or Ctrl-C.
+    atexit.register(_report, meter, json, os.getpid())
+    target, *arguments = program
+    if is_module:
+        _program.run_module(target, arguments)
+    else:
+        _program.run_script(target, arguments)
+    return 0
+
+
+def _report(meter: Meter, json: str | None, pid: int) -> None:
+    if os.getpid() != pid:
+        return  # a forked child: the report is the parent's
+    from langmeter.report.terminal import report
+
+    snapshot = meter.snapshot()
+    sys.stdout.flush()
+    print(f"\n{report(snapshot)}", file=sys.stderr)
+    if json is not None:
+        try:
+            Path(json).write_text(snapshot.to_json(indent=1) + "\n", encoding="utf-8")
+        except OSError as error:
+            print(f"langmeter run: cannot write {json}: {error.strerror}", file=sys.stderr)

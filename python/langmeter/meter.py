@@ -1,0 +1,158 @@
+"""The meter: every class in one handler, for one call, a scope, or the whole process."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, cast
+
+from langchain_core.tracers.context import register_configure_hook
+
+from langmeter.callbacks.composite import CompositeCallback
+from langmeter.callbacks.cost import CostTrackingCallback
+from langmeter.callbacks.defects import DefectAnalysisCallback
+from langmeter.callbacks.performance import PerformanceCallback
+from langmeter.callbacks.streaming import StreamingCallback
+from langmeter.callbacks.tokens import TokenCountingCallback
+from langmeter.config import Config
+from langmeter.prices import PriceBook
+
+_log = logging.getLogger("langmeter")
+
+
+class Meter(CompositeCallback):
+    """A handler with everything on.
+
+    `chain.invoke(question, config={"callbacks": [meter]})`, then `print(meter.snapshot())`.
+
+    Attributes:
+        tokens, cost, performance, streaming, defects: the views of its recorder.
+    """
+
+    def __init__(
+        self,
+        *,
+        on_token_callback: Callable[[str], Any] | None = None,
+        prices: PriceBook | None = None,
+        config: Config | None = None,
+        **settings: Any,
+    ) -> None:
+        config = config or Config.load(**settings)
+        self.tokens = TokenCountingCallback(config=config)
+        self.cost = CostTrackingCallback(prices, config=config)
+        self.performance = PerformanceCallback(config=config)
+        self.streaming = StreamingCallback(on_token_callback, config=config)
+        self.defects = DefectAnalysisCallback(config=config)
+        views = (self.tokens, self.cost, self.performance, self.streaming, self.defects)
+        super().__init__(views, config=config)
+
+
+#: The meters of `track()` around this code, outermost first.
+_scopes: ContextVar[tuple[Meter, ...]] = ContextVar("langmeter_scopes", default=())
+#: The meter of `install()`, under its only key. A dict, for an atomic "set unless set".
+_installed: dict[str, Meter] = {}
+
+
+class _Installed:
+    """What LangChain takes for a context variable whose value every thread sees.
+
+    A ContextVar shows every thread its default alone, and that is fixed when it is made.
+    """
+
+    def __init__(self) -> None:
+        self._answer = threading.local()
+
+    def get(self) -> Meter | None:
+        # LangChain asks twice, "is there one?" and "which?", and would call None if another thread
+        # uninstalled in between: the second answer repeats the first.
+        meter = self._answer.__dict__.pop("meter", None)
+        if meter is None:
+            meter = _installed.get("meter")
+            if meter is not None:
+                self._answer.meter = meter
+        return cast("Meter | None", meter)
+
+
+class _Scope:
+    """What LangChain takes for a context variable: the n-th of the scopes around this code.
+
+    One variable names one handler, but a scope in a scope reports to both. LangChain adds a handler
+    unless that very handler is there already, so nothing is counted twice.
+    """
+
+    def __init__(self, depth: int) -> None:
+        self._depth = depth
+
+    def get(self) -> Meter | None:
+        scopes = _scopes.get()
+        return scopes[self._depth] if self._depth < len(scopes) else None
+
+
+#: What LangChain has been told of: it never forgets a hook and walks them all on every call, so one
+#: for `install()` and one for each depth that scopes were ever nested to, usually one.
+_hooks: dict[str | int, _Installed | _Scope] = {}
+
+
+def _register(key: str | int, hook: _Installed | _Scope) -> None:
+    if _hooks.setdefault(key, hook) is hook:
+        register_configure_hook(cast("ContextVar[Any]", hook), inheritable=True)
+
+
+def install(meter: Meter | None = None, **settings: Any) -> Meter:
+    """Meter every LangChain call of the process from now on, in every thread; returns the meter.
+
+    A second `install()` returns the meter that is already there. Raises ValueError when it asks for
+    another meter or other settings than those.
+    """
+    if meter is not None and settings:
+        raise TypeError(f"give either a meter or {', '.join(settings)}, not both")
+    _register("installed", _Installed())
+    there = _installed.get("meter")
+    if there is None:
+        wanted = Meter(**settings) if meter is None else meter
+        there = _installed.setdefault("meter", wanted)
+        if there is wanted:
+            return there
+    other = meter is not None and meter is not there
+    if other or (settings and Config.load(**settings) != there.config):
+        raise ValueError("another meter is installed; call langmeter.uninstall() first")
+    return there
+
+
+def uninstall() -> Meter | None:
+    """End what `install()` began; returns the meter, None when there was none.
+
+    Runs in flight are still metered to their end.
+    """
+    return _installed.pop("meter", None)
+
+
+@contextmanager
+def track(meter: Meter | None = None, **settings: Any) -> Iterator[Meter]:
+    """Meter what runs inside the `with` block.
+
+    Inside means the same thread or task, and the threads and tasks that LangChain and asyncio
+    start from it; a plain ThreadPoolExecutor does not carry the scope along, `install()` does.
+    A scope in a scope reports to both meters; a meter that is also in `callbacks` counts once.
+    """
+    if meter is None:
+        meter = Meter(**settings)
+    elif settings:
+        raise TypeError(f"give either a meter or {', '.join(settings)}, not both")
+    scopes = _scopes.get()
+    if meter not in scopes:
+        scopes = (*scopes, meter)
+    depth = len(scopes) - 1
+    _register(depth, _Scope(depth))
+    token = _scopes.set(scopes)
+    try:
+        yield meter
+    finally:
+        try:
+            _scopes.reset(token)
+        except ValueError:
+            # A generator that was finalised in another context, where this scope never was.
+            _log.debug("a track() scope ended in another context than it began", exc_info=True)

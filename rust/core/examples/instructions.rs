@@ -1,0 +1,50 @@
+//! One hot operation, n times: `instructions OP N`, for counting instructions under callgrind.
+//! The difference between two N is the price of the operation, whatever the machine's mood.
+
+use langmeter_core::histogram::{self, Layout};
+use langmeter_core::{Cells, Clock, End, Kind, ManualClock, Outcome, Recorder, RunKey, Settings, Via};
+use std::hint::black_box;
+
+fn main() -> Result<(), String> {
+    let mut args = std::env::args().skip(1);
+    let (Some(op), Some(Ok(n))) = (args.next(), args.next().map(|n| n.parse::<u64>())) else {
+        return Err("usage: instructions record|token|run N".into());
+    };
+    // The clock by hand: reading the machine's is a call into the kernel's page that callgrind cannot follow.
+    let settings = Settings { max_series: 16, max_runs: 1024, ..Settings::default() };
+    let recorder = Recorder::new(settings, Clock::Manual(ManualClock::default())).map_err(|e| e.to_string())?;
+    let start = |i: u64| recorder.run_started(RunKey::new(i), None, Kind::Llm, "ChatOpenAI", "openai", "gpt-4o");
+    match op.as_str() {
+        "record" => {
+            let cells = Cells::zeroed(histogram::Recorder::cells(Layout::THREE)).map_err(|e| e.to_string())?;
+            let held = histogram::Recorder::at(Layout::THREE, 0);
+            for i in 0..n {
+                black_box(held.record(&cells, black_box(i.wrapping_mul(1000))));
+            }
+        }
+        "token" => {
+            start(2);
+            for _ in 0..n {
+                black_box(recorder.token(black_box(RunKey::new(2)), Via::Token));
+            }
+        }
+        "run" => {
+            for i in 2..n.saturating_add(2) {
+                start(i);
+                let usage = Some([100, 20, 120, 40, 0, 0, 8, 0, 0, 0, 0, 0]);
+                let (key, outcome, model) = (RunKey::new(i), Outcome::Ok, "gpt-4o-2024-08-06");
+                recorder.run_ended(&End {
+                    key,
+                    kind: Kind::Llm,
+                    outcome,
+                    provider: "openai",
+                    model,
+                    usage,
+                    cost: Some(5),
+                });
+            }
+        }
+        other => return Err(format!("unknown operation {other}")),
+    }
+    Ok(())
+}

@@ -1,0 +1,569 @@
+"""`usage.read`: each provider's shape, as its LangChain client hands it over."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.outputs import (
+    ChatGeneration,
+    ChatGenerationChunk,
+    ChatResult,
+    Generation,
+    LLMResult,
+)
+
+from langmeter.usage import NOTHING, Usage, read
+
+# More digits than Python turns into text; with a name that pytest can print.
+VAST = pytest.param(10**5000, id="vast")
+RAW_OPENAI = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
+
+
+def figures(
+    inputs: int, outputs: int, total: int | None = None, *, into: Any = None, out_of: Any = None
+) -> dict[str, Any]:
+    """LangChain's usage_metadata, details only where given."""
+    made: dict[str, Any] = {
+        "input_tokens": inputs,
+        "output_tokens": outputs,
+        "total_tokens": inputs + outputs if total is None else total,
+    }
+    if into is not None:
+        made["input_token_details"] = into
+    if out_of is not None:
+        made["output_token_details"] = out_of
+    return made
+
+
+def chat(usage: Any = None, meta: Any = None, *, info: Any = None, llm_output: Any = None) -> Any:
+    message = AIMessage(content="hello", response_metadata=meta or {})
+    message.usage_metadata = usage  # past pydantic: what is wrong must get here too
+    return LLMResult(
+        generations=[[ChatGeneration(message=message, generation_info=info)]],
+        llm_output=llm_output,
+    )
+
+
+def text_result(token_usage: Any, **more: Any) -> LLMResult:
+    return LLMResult(
+        generations=[[Generation(text="hello")]], llm_output={"token_usage": token_usage, **more}
+    )
+
+
+def usage_of(response: Any) -> Usage:
+    usage = read(response).usage
+    assert usage is not None
+    return usage
+
+
+# ----------------------------------------------------------------------- chat, by provider
+
+
+def test_usage_starts_with_the_counts_that_the_recorder_takes() -> None:
+    """The first twelve fields are ints in the order of `Recorder.run_ended`, then the tier."""
+    assert Usage._fields == (
+        "input",
+        "output",
+        "total",
+        "cache_read",
+        "cache_write",
+        "cache_write_1h",
+        "reasoning",
+        "audio_input",
+        "audio_output",
+        "image_input",
+        "web_searches",
+        "estimated",
+        "tier",
+    )
+    assert all(type(value) is int for value in Usage()[:12])
+
+
+def test_openai_chat_is_read_with_its_details() -> None:
+    """Cached, audio and reasoning tokens come from LangChain's details, names from the metadata."""
+    reading = read(
+        chat(
+            figures(
+                100,
+                50,
+                into={"audio": 7, "cache_read": 40, "cache_creation": 9},
+                out_of={"audio": 3, "reasoning": 20},
+            ),
+            {"model_name": "gpt-4o-2024-08-06", "model_provider": "openai", "token_usage": {}},
+        )
+    )
+    assert reading.usage == Usage(
+        input=100,
+        output=50,
+        total=150,
+        cache_read=40,
+        cache_write=9,
+        reasoning=20,
+        audio_input=7,
+        audio_output=3,
+    )
+    assert (reading.provider, reading.model) == ("openai", "gpt-4o-2024-08-06")
+    assert (reading.cache_hit, reading.refused, reading.billed) == (False, 0, None)
+
+
+def test_image_tokens_are_taken_from_the_raw_usage() -> None:
+    """LangChain has no word for image tokens; OpenAI's own usage has."""
+    raw = {**RAW_OPENAI, "prompt_tokens_details": {"image_tokens": 6, "cached_tokens": 0}}
+    usage = usage_of(chat(figures(10, 5, into={"cache_read": 0}), {"token_usage": raw}))
+    assert usage == Usage(input=10, output=5, total=15, image_input=6)
+
+
+@pytest.mark.parametrize("tier", ["flex", "priority"])
+def test_openai_tiers_rename_the_details(tier: str) -> None:
+    """`flex_cache_read` is cache_read, and the tier is told by the keys alone."""
+    usage = usage_of(
+        chat(
+            figures(
+                53,
+                469,
+                into={f"{tier}_cache_read": 11, f"{tier}_cache_creation": 2, tier: 42},
+                out_of={f"{tier}_reasoning": 448, tier: 21},
+            ),
+            {"model_name": "gpt-5"},
+        )
+    )
+    assert usage == Usage(
+        input=53,
+        output=469,
+        total=522,
+        cache_read=11,
+        cache_write=2,
+        reasoning=448,
+        tier=tier,
+    )
+
+
+@pytest.mark.parametrize(
+    ("meta", "tier"),
+    [
+        ({"service_tier": "default"}, ""),
+        ({"service_tier": "on_demand"}, ""),
+        ({"service_tier": None}, ""),
+        ({"service_tier": 7}, ""),
+        ({"service_tier": " Flex "}, "flex"),
+        (
+            {"usage": {"input_tokens": 1, "output_tokens": 1, "service_tier": "priority"}},
+            "priority",
+        ),
+        ({"usage": {"input_tokens": 1, "output_tokens": 1, "service_tier": "standard"}}, ""),
+        ({"model_provider": "bedrock_converse", "serviceTier": {"type": "flex"}}, "flex"),
+    ],
+)
+def test_the_service_tier_is_found_where_each_provider_puts_it(meta: Any, tier: str) -> None:
+    """OpenAI and Groq beside the usage, Anthropic within it, Bedrock in a mapping."""
+    assert usage_of(chat(figures(1, 1), meta)).tier == tier
+
+
+def test_anthropic_cache_writes_by_lifetime_are_counted_once() -> None:
+    """With lifetimes LangChain's sum is 0 and the raw sum repeats them: 300, not 600."""
+    raw = {
+        "input_tokens": 3,
+        "output_tokens": 9,
+        "cache_read_input_tokens": 50,
+        "cache_creation_input_tokens": 300,
+        "cache_creation": {"ephemeral_5m_input_tokens": 100, "ephemeral_1h_input_tokens": 200},
+        "server_tool_use": {"web_search_requests": 2, "web_fetch_requests": 0},
+        "service_tier": "standard",
+    }
+    into = {
+        "cache_read": 50,
+        "cache_creation": 0,
+        "ephemeral_5m_input_tokens": 100,
+        "ephemeral_1h_input_tokens": 200,
+    }
+    expected = Usage(
+        input=353,
+        output=9,
+        total=362,
+        cache_read=50,
+        cache_write=300,
+        cache_write_1h=200,
+        web_searches=2,
+    )
+    assert usage_of(chat(figures(353, 9, into=into), {"usage": raw})) == expected
+    # and the same numbers from the raw mapping alone, whose input leaves out the cache
+    assert usage_of(chat(None, {"usage": raw})) == expected
+
+
+def test_a_cache_write_sum_wins_over_its_lifetimes() -> None:
+    """When both are given they are the same tokens."""
+    into = {"cache_creation": 30, "ephemeral_5m_input_tokens": 30, "cache_read": 0}
+    assert usage_of(chat(figures(40, 1, into=into))).cache_write == 30
+
+
+def test_mistral_cached_tokens_are_only_in_the_raw_usage() -> None:
+    """ChatMistralAI gives no details at all; both spellings of Mistral's own are read."""
+    for extra in ({"num_cached_tokens": 32}, {"prompt_tokens_details": {"cached_tokens": 32}}):
+        meta = {"model_provider": "mistralai", "token_usage": {**RAW_OPENAI, **extra}}
+        reading = read(chat(figures(64, 6), meta))
+        assert reading.usage == Usage(input=64, output=6, total=70, cache_read=32)
+        assert reading.provider == "mistral_ai"
+
+
+def test_deepseek_cache_hits_are_read_from_the_raw_usage() -> None:
+    """`prompt_cache_hit_tokens` is part of the prompt."""
+    raw = {**RAW_OPENAI, "prompt_cache_hit_tokens": 4, "prompt_cache_miss_tokens": 6}
+    assert usage_of(chat(None, {"token_usage": raw})) == Usage(10, 5, 15, cache_read=4)
+
+
+def test_a_reasoning_that_the_total_shows_to_be_extra_is_output() -> None:
+    """At xAI: 8 reasoning beside 2 completion tokens, and 20 in all with 10 prompt tokens."""
+    usage = usage_of(chat(figures(10, 2, 20, out_of={"reasoning": 8})))
+    assert (usage.input, usage.output, usage.reasoning, usage.total) == (10, 10, 8, 20)
+
+
+def test_more_reasoning_than_output_is_passed_on_when_the_total_does_not_explain_it() -> None:
+    """A provider that contradicts itself is quoted, not corrected."""
+    usage = usage_of(chat(figures(43, 10, 53, out_of={"reasoning": 11})))
+    assert (usage.output, usage.reasoning, usage.total) == (10, 11, 53)
+
+
+def test_google_corrections_downwards_do_not_inflate_the_total() -> None:
+    """Merged chunks of 169 and then -90 input tokens: the total stays 169, the truth is 91."""
+    first = AIMessageChunk(
+        content="a",
+        usage_metadata={"input_tokens": 169, "output_tokens": 0, "total_tokens": 169},
+        response_metadata={"model_provider": "google_genai"},
+    )
+    last = AIMessageChunk(
+        content="b", usage_metadata={"input_tokens": -90, "output_tokens": 12, "total_tokens": 0}
+    )
+    merged = ChatGenerationChunk(message=first) + ChatGenerationChunk(message=last)
+    reading = read(LLMResult(generations=[[merged]]))
+    assert reading.usage == Usage(input=79, output=12, total=91)
+    assert reading.provider == "gcp.gemini"
+
+
+def test_another_total_than_the_sum_is_the_providers() -> None:
+    """Google's OpenAI endpoint leaves hidden thoughts out of the parts, not out of the total."""
+    assert usage_of(chat(figures(35, 12, 109))).total == 109
+
+
+@pytest.mark.parametrize("total", [None, 0])
+def test_a_missing_total_is_the_sum(total: Any) -> None:
+    """None and 0 beside positive parts are no totals."""
+    usage = figures(4, 3)
+    usage["total_tokens"] = total
+    assert usage_of(chat(usage)).total == 7
+
+
+def test_google_raw_usage_includes_tool_prompts_and_thoughts() -> None:
+    """Vertex AI's own names, in a text model's generation_info: modalities are a list there."""
+    raw = {
+        "prompt_token_count": 20,
+        "candidates_token_count": 7,
+        "thoughts_token_count": 5,
+        "tool_use_prompt_token_count": 3,
+        "cached_content_token_count": 8,
+        "total_token_count": 35,
+        "prompt_tokens_details": [
+            {"modality": "TEXT", "token_count": 4},
+            {"modality": "MediaModality.AUDIO", "token_count": 10},
+            {"modality": "IMAGE", "token_count": 6},
+        ],
+        "candidates_tokens_details": [{"modality": "AUDIO", "token_count": 2}],
+    }
+    result = LLMResult(
+        generations=[[Generation(text="x", generation_info={"usage_metadata": raw})]]
+    )
+    assert usage_of(result) == Usage(
+        input=23,
+        output=12,
+        total=35,
+        cache_read=8,
+        reasoning=5,
+        audio_input=10,
+        image_input=6,
+        audio_output=2,
+    )
+
+
+def test_bedrock_names_no_model_and_keeps_the_cache_beside_the_input() -> None:
+    """Its model_name is an echo of the request; Converse's inputTokens exclude the cache."""
+    meta = {"model_provider": "bedrock_converse", "model_name": "some.profile"}
+    into = {"cache_read": 5, "cache_creation": 0}
+    assert read(chat(figures(9, 1, into=into), meta))[1:3] == ("aws.bedrock", "")
+    raw = {
+        "inputTokens": 3,
+        "outputTokens": 4,
+        "totalTokens": 37,
+        "cacheReadInputTokens": 10,
+        "cacheWriteInputTokens": 20,
+        "cacheDetails": [{"ttl": "1h", "inputTokens": 15}, {"ttl": "5m", "inputTokens": 5}],
+    }
+    assert usage_of(chat(None, {"usage": raw})) == Usage(
+        input=33, output=4, total=37, cache_read=10, cache_write=20, cache_write_1h=15
+    )
+
+
+def test_bedrock_invoke_llm_output_has_the_cache_beside_the_prompt() -> None:
+    """BedrockLLM leaves the usage under "usage" of the llm_output."""
+    raw = {
+        "prompt_tokens": 3,
+        "completion_tokens": 4,
+        "cache_read_input_tokens": 0,
+        "cache_write_input_tokens": 20,
+        "total_tokens": 7,
+    }
+    reading = read(
+        LLMResult(
+            generations=[[Generation(text="x")]],
+            llm_output={"usage": raw, "model_id": "anthropic.claude-v2"},
+        )
+    )
+    assert reading.usage == Usage(input=23, output=4, total=27, cache_write=20)
+    assert reading.model == "anthropic.claude-v2"
+
+
+@pytest.mark.parametrize(
+    ("info", "expected"),
+    [
+        ({"prompt_eval_count": 26, "eval_count": 298, "total_duration": 5}, Usage(26, 298, 324)),
+        ({"token_count": {"input_tokens": 8.0, "output_tokens": 3.0}}, Usage(8, 3, 11)),
+        (
+            {"amazon-bedrock-invocationMetrics": {"inputTokenCount": 2, "outputTokenCount": 9}},
+            Usage(2, 9, 11),
+        ),
+        ({"finish_reason": "stop"}, None),
+    ],
+    ids=["ollama", "cohere", "bedrock", "none"],
+)
+def test_usage_in_generation_info(info: Any, expected: Any) -> None:
+    """Ollama writes counts straight into it, Cohere (as floats) and Bedrock under a key."""
+    generation = Generation(text="x", generation_info=info)
+    assert read(LLMResult(generations=[[generation]])).usage == expected
+
+
+def test_watsonx_text_usage() -> None:
+    """IBM's own words."""
+    raw = {"input_token_count": 3, "generated_token_count": 4}
+    assert usage_of(text_result(raw)) == Usage(3, 4, 7)
+
+
+def test_perplexity_searches_and_reasoning() -> None:
+    """Both stand beside the counts in Perplexity's usage; the cost is a mapping there."""
+    raw = {
+        **RAW_OPENAI,
+        "num_search_queries": 3,
+        "reasoning_tokens": 2,
+        "cost": {"total_cost": 0.012},
+    }
+    reading = read(chat(figures(10, 5), {"token_usage": raw}))
+    assert reading.usage == Usage(10, 5, 15, reasoning=2, web_searches=3)
+    assert reading.billed == Decimal("0.012")
+
+
+def test_nvidia_gives_figures_without_any_details() -> None:
+    """ChatNVIDIA: three numbers and a model name, no provider; the total may be 0."""
+    reading = read(chat(figures(7, 2, 0), {"model_name": "meta/llama-3.1-70b-instruct"}))
+    assert reading == (Usage(7, 2, 9), "", "meta/llama-3.1-70b-instruct", False, 0, None, False)
+
+
+# ----------------------------------------------------------------------- billed cost
+
+
+@pytest.mark.parametrize(
+    ("meta", "billed"),
+    [
+        ({"cost": 0.0004970133333333333}, Decimal("0.0004970133333333333")),
+        ({"cost": 0}, Decimal(0)),
+        ({"cost": "0.25"}, Decimal("0.25")),
+        ({"cost": None}, None),
+        ({"token_usage": {**RAW_OPENAI, "cost": 1e-07}}, Decimal("1E-7")),
+        ({"token_usage": {**RAW_OPENAI, "cost_in_usd_ticks": 37756000}}, Decimal("0.0037756000")),
+    ],
+)
+def test_a_billed_cost_is_the_decimal_that_was_sent(meta: Any, billed: Any) -> None:
+    """OpenRouter beside or within the usage, xAI in ticks of 10^-10 USD; no float arithmetic."""
+    assert read(chat(figures(10, 5), meta)).billed == billed
+
+
+@pytest.mark.parametrize("cost", [True, "free", float("nan"), float("inf"), -1, [1], VAST])
+def test_a_cost_that_is_no_amount_is_refused(cost: Any) -> None:
+    """It is counted and the tokens still stand."""
+    reading = read(chat(figures(10, 5), {"cost": cost}))
+    assert (reading.billed, reading.refused, reading.usage) == (None, 1, Usage(10, 5, 15))
+
+
+# ----------------------------------------------------------------------- results and runs
+
+
+def test_every_candidate_repeats_the_usage_of_the_call() -> None:
+    """With n = 2 the first candidate's usage counts, once; the name is in llm_output."""
+    message = AIMessage(content="x", usage_metadata=figures(11, 26))
+    result = LLMResult(
+        generations=[[ChatGeneration(message=message), ChatGeneration(message=message)]],
+        llm_output={"model_name": "gpt-3.5-turbo-0125", "model_provider": "openai"},
+    )
+    reading = read(result)
+    assert reading.usage == Usage(11, 26, 37)
+    assert (reading.provider, reading.model) == ("openai", "gpt-3.5-turbo-0125")
+
+
+def test_usage_may_be_on_a_later_candidate() -> None:
+    """The first that holds usage counts."""
+    bare = ChatGeneration(message=AIMessage(content="x"))
+    full = ChatGeneration(message=AIMessage(content="y", usage_metadata=figures(1, 2)))
+    assert usage_of(LLMResult(generations=[[bare, full]])) == Usage(1, 2, 3)
+
+
+def test_prompts_in_one_result_add_up() -> None:
+    """An unflattened result of two prompts is the sum of both, billed costs included."""
+    one = chat(figures(1, 2), {"cost": 0.5, "service_tier": "flex"}).generations[0]
+    two = chat(figures(10, 20), {"cost": 0.25}).generations[0]
+    reading = read(LLMResult(generations=[one, two]))
+    assert reading.usage == Usage(11, 22, 33, tier="flex")
+    assert reading.billed == Decimal("0.75")
+
+
+def test_text_usage_of_a_batch_is_whole_on_its_first_run() -> None:
+    """LangChain's own `flatten`: the first run has all of it, the others an empty mapping."""
+    result = LLMResult(
+        generations=[[Generation(text="a")], [Generation(text="b")]],
+        llm_output={"token_usage": RAW_OPENAI, "model_name": "davinci-002"},
+    )
+    first, second = (read(part) for part in result.flatten())
+    assert (first.usage, first.model, first.shared) == (Usage(10, 5, 15), "davinci-002", False)
+    assert (second.usage, second.model, second.shared) == (None, "davinci-002", True)
+
+
+def test_chat_usage_that_is_only_in_llm_output() -> None:
+    """Integrations without usage_metadata."""
+    assert usage_of(chat(llm_output={"token_usage": RAW_OPENAI})) == Usage(10, 5, 15)
+
+
+def test_a_stream_names_its_model_once() -> None:
+    """Merging two chunks that both carry the name, LangChain makes one double name of it."""
+    chunk = AIMessageChunk(content="x", response_metadata={"model_name": "facebook/opt-125m"})
+    merged = ChatGenerationChunk(message=chunk) + ChatGenerationChunk(message=chunk)
+    assert merged.message.response_metadata["model_name"] == "facebook/opt-125m" * 2
+    assert read(LLMResult(generations=[[merged]])).model == "facebook/opt-125m"
+
+
+def test_a_message_a_chat_result_and_an_event_are_read_too() -> None:
+    """What users and v3 streams hold in their hands is read like the result around it."""
+    meta = {"model_name": "m", "model_provider": "xai"}
+    message = AIMessage(content="x", usage_metadata=figures(1, 2), response_metadata=meta)
+    expected = (Usage(1, 2, 3), "x_ai", "m")
+    assert read(message)[:3] == expected
+    assert read(ChatResult(generations=[ChatGeneration(message=message)]))[:3] == expected
+    assert read({"event": "message-finish", "usage": figures(1, 2)}).usage == Usage(1, 2, 3)
+
+
+def test_a_decision_models_outputs_are_read() -> None:
+    """A response object with `usage` and `model`, as langchain-core 1.8 hands to on_chain_end."""
+
+    class Response:
+        model = "judge-1"
+        usage = figures(30, 1)
+
+    assert read(Response())[:3] == (Usage(30, 1, 31), "", "judge-1")
+    assert read({"model": "judge-1", "usage": figures(30, 1)})[:3] == (
+        Usage(30, 1, 31),
+        "",
+        "judge-1",
+    )
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        None,
+        7,
+        "text",
+        {},
+        [],
+        object(),
+        LLMResult(generations=[]),
+        LLMResult(generations=[[]]),
+        chat(),
+        chat({}),
+        chat({"input_tokens": None, "output_tokens": None, "total_tokens": 0}),
+    ],
+)
+def test_no_usage_is_none_and_not_zero(response: Any) -> None:
+    """So that what was not reported can be estimated."""
+    assert read(response) == NOTHING
+
+
+# ----------------------------------------------------------------------- numbers that are none
+
+
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [
+        (12, 12),
+        (12.0, 12),
+        ("12", 12),
+        (" 12 ", 12),
+        (Decimal("12"), 12),
+        (None, 0),
+    ],
+)
+def test_what_is_a_number_is_read_as_one(value: Any, number: int) -> None:
+    """Whole floats and digits are numbers, None is an absent one."""
+    reading = read(chat(figures(100, 5, 105, into={"cache_read": value})))
+    assert reading.usage == Usage(100, 5, 105, cache_read=number)
+    assert reading.refused == 0
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        True,
+        False,
+        1.5,
+        float("nan"),
+        float("inf"),
+        "",
+        "many",
+        "1e3",
+        "-1",
+        "٣",
+        -1,
+        1 << 40,
+        10**400,
+        Decimal("NaN"),
+        Decimal("0.5"),
+        [1],
+        {"a": 1},
+        object(),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("place", ["cache_read", "audio", "ephemeral_1h_input_tokens"])
+def test_what_is_no_number_is_counted_and_read_as_zero(value: Any, place: str) -> None:
+    """Never a guess, never an exception."""
+    reading = read(chat(figures(100, 5, into={"cache_creation": 1, place: value})))
+    assert reading.usage == Usage(100, 5, 105, cache_write=1)
+    assert reading.refused == 1
+
+
+def test_usage_without_any_number_is_no_usage() -> None:
+    """Two refusals and nothing else: better estimated than called 0."""
+    reading = read(chat({"input_tokens": "a few", "output_tokens": True, "total_tokens": 1}))
+    assert (reading.usage, reading.refused) == (None, 2)
+
+
+def test_half_a_usage_is_kept() -> None:
+    """One number of two still counts, and the other one is refused."""
+    reading = read(chat({"input_tokens": 5, "output_tokens": "?", "total_tokens": None}))
+    assert (reading.usage, reading.refused) == (Usage(5, 0, 5), 1)
+
+
+def test_an_object_that_raises_when_looked_at_is_a_refusal() -> None:
+    """Whatever stands in the place of a response."""
+
+    class Hostile:
+        def __getattr__(self, name: str) -> Any:
+            raise RuntimeError(name)
+
+    assert read(Hostile()) == NOTHING._replace(refused=1)
