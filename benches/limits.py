@@ -1,4 +1,4 @@
-"""What has to hold beside speed and memory: exactness, an undisturbed host, snapshots, the import."""
+"""What has to hold beside speed and memory: exact counts, an undisturbed host, the import."""
 
 from __future__ import annotations
 
@@ -88,6 +88,7 @@ def executor() -> list[Row]:
         return took
 
     meter, contrast = Meter(), LatencyList()
+    meter.cost.prices.warm(wait=True)  # a thread of its own at first, that would be measured too
     FakeChat().invoke(PROMPT, {"callbacks": [meter]})
     earlier = meter.snapshot()
     without, inline = asyncio.run(wall([])), asyncio.run(wall([meter]))

@@ -152,7 +152,8 @@ def abandoned(calls: int) -> list[Row]:
     meter.cost.prices.warm(wait=True)
 
     async def main() -> tuple[int, int, int]:
-        await _time_out(1000, meter, chat)  # warm-up
+        # As many as are measured: asyncio's and langmeter's own reserves are full only then.
+        await _time_out(calls, meter, chat)
         await asyncio.sleep(1)
         earlier, before = meter.snapshot(), resident()
         await _time_out(calls, meter, chat)

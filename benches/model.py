@@ -1,4 +1,4 @@
-"""A chat model that costs next to nothing, so that what is measured is LangChain and the handlers."""
+"""A chat model that costs next to nothing: what is measured is LangChain and the handlers."""
 
 from __future__ import annotations
 
@@ -89,14 +89,17 @@ class FakeChat(BaseChatModel):
     answered_by: str = ANSWERED_BY
     delay: float = 0.0
 
+    @classmethod
+    def is_lc_serializable(cls) -> bool:
+        """As the real clients are: their start hooks see the constructor's arguments."""
+        return True
+
     @property
     def _llm_type(self) -> str:
         return "fake-chat"
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
-        return LangSmithParams(
-            ls_provider="openai", ls_model_name=self.model, ls_model_type="chat"
-        )
+        return LangSmithParams(ls_provider="openai", ls_model_name=self.model, ls_model_type="chat")
 
     def _generate(self, *args: Any, **kwargs: Any) -> ChatResult:
         metadata = _metadata(self.answered_by)

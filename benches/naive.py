@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
+from itertools import pairwise
 from typing import Any
 from uuid import UUID
 
@@ -32,7 +33,9 @@ class NaiveHandler(BaseCallbackHandler):
         self.lock = threading.Lock()
         self.calls = 0
 
-    def on_chat_model_start(self, serialized: Any, messages: Any, **kwargs: Any) -> None:
+    def on_chat_model_start(
+        self, serialized: Any, messages: Any, *, run_id: UUID, **kwargs: Any
+    ) -> None:
         """Chat models, too."""
 
 
@@ -125,7 +128,7 @@ class StreamRecorder(NaiveHandler):
             started, times = self.started.pop(run_id, None), self.times.pop(run_id, [])
             if started is not None and times:
                 self.first_token.append(times[0] - started)
-                self.gaps.extend(b - a for a, b in zip(times, times[1:], strict=False))
+                self.gaps.extend(b - a for a, b in pairwise(times))
 
 
 class DefectCounter(NaiveHandler):

@@ -16,6 +16,7 @@ from langchain_core.callbacks import BaseCallbackHandler, UsageMetadataCallbackH
 
 from benches.model import INPUT_TOKENS, TOKENS
 from langmeter import Meter
+from langmeter.callbacks.composite import HOOKS
 
 NONE, EMPTY, METER, USAGE, NAIVE = (
     "no handler",
@@ -44,58 +45,50 @@ class Empty(BaseCallbackHandler):
 
     run_inline = True
 
-    def on_llm_start(  # noqa: D102
-        self,
-        serialized: Any,
-        prompts: Any,
-        *,
-        run_id: Any,
-        parent_run_id: Any = None,
-        tags: Any = None,
-        metadata: Any = None,
-        **kwargs: Any,
-    ) -> None:
-        pass
 
-    on_chat_model_start = on_llm_start
-    on_chain_start = on_llm_start
-    on_tool_start = on_llm_start
-    on_retriever_start = on_llm_start
+def _start(
+    self: Any,
+    serialized: Any,
+    inputs: Any,
+    *,
+    run_id: Any,
+    parent_run_id: Any = None,
+    tags: Any = None,
+    metadata: Any = None,
+    **kwargs: Any,
+) -> None:
+    pass
 
-    def on_llm_new_token(  # noqa: D102
-        self,
-        token: Any,
-        *,
-        chunk: Any = None,
-        run_id: Any,
-        parent_run_id: Any = None,
-        tags: Any = None,
-        **kwargs: Any,
-    ) -> None:
-        pass
 
-    def on_llm_end(  # noqa: D102
-        self,
-        response: Any,
-        *,
-        run_id: Any,
-        parent_run_id: Any = None,
-        tags: Any = None,
-        **kwargs: Any,
-    ) -> None:
-        pass
+def _token(
+    self: Any,
+    token: Any,
+    *,
+    chunk: Any = None,
+    run_id: Any,
+    parent_run_id: Any = None,
+    tags: Any = None,
+    **kwargs: Any,
+) -> None:
+    pass
 
-    on_llm_error = on_llm_end
-    on_stream_event = on_llm_end
-    on_chain_end = on_llm_end
-    on_chain_error = on_llm_end
-    on_tool_end = on_llm_end
-    on_tool_error = on_llm_end
-    on_retriever_end = on_llm_end
-    on_retriever_error = on_llm_end
 
-    def on_custom_event(self, name: str, data: Any, *, run_id: Any, **kwargs: Any) -> None:  # noqa: D102
-        pass
+def _end(
+    self: Any,
+    result: Any,
+    *,
+    run_id: Any,
+    parent_run_id: Any = None,
+    tags: Any = None,
+    **kwargs: Any,
+) -> None:
+    pass
+
+
+for _hook in HOOKS:
+    if getattr(Meter, _hook) is not getattr(BaseCallbackHandler, _hook):
+        _kind = _hook.rpartition("_")[2]
+        setattr(Empty, _hook, {"start": _start, "token": _token}.get(_kind, _end))
 
 
 def _none() -> Peer:
@@ -178,7 +171,7 @@ def _openinference() -> Peer:
     from openinference.instrumentation.langchain._tracer import OpenInferenceTracer
 
     provider, ended = _tracer_provider()
-    tracer = OITracer(provider.get_tracer("benches"), config=TraceConfig())
+    tracer: Any = OITracer(provider.get_tracer("benches"), config=TraceConfig())
     return Peer("OpenInference", [OpenInferenceTracer(tracer, False)], ended)
 
 

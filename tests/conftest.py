@@ -24,7 +24,7 @@ USAGE = {
 
 
 def chat_model(**response: Any) -> GenericFakeChatModel:
-    """langchain's own fake model, answering `alpha beta gamma` with the usage above."""
+    """Langchain's own fake model, answering `alpha beta gamma` with the usage above."""
     message = AIMessage(
         response.pop("content", "alpha beta gamma"),
         usage_metadata=response.pop("usage", USAGE),
@@ -37,9 +37,7 @@ def chat_model(**response: Any) -> GenericFakeChatModel:
 @pytest.fixture(scope="session")
 def prices() -> PriceBook:
     """Own prices in round numbers: USD per million tokens."""
-    book = PriceBook(
-        {"genericfakechatmodel/fake-1": {"input": 2, "output": 10, "cache_read": 1}}
-    )
+    book = PriceBook({"genericfakechatmodel/fake-1": {"input": 2, "output": 10, "cache_read": 1}})
     return book.warm(wait=True)
 
 

@@ -14,7 +14,6 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from conftest import chat_model
 from langchain_core.callbacks import BaseCallbackHandler, dispatch_custom_event
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
 from langchain_core.language_models.llms import LLM
@@ -24,6 +23,7 @@ from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import tool
 
+from conftest import chat_model
 from langmeter import (
     CompositeCallback,
     Config,

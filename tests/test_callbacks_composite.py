@@ -7,7 +7,6 @@ import uuid
 from typing import Any
 
 import pytest
-from conftest import chat_model
 from langchain_core.callbacks import (
     AsyncCallbackHandler,
     BaseCallbackHandler,
@@ -17,6 +16,7 @@ from langchain_core.callbacks import (
 from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import tool
 
+from conftest import chat_model
 from langmeter import (
     CompositeCallback,
     CostTrackingCallback,

@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any, TypedDict
 
 import pytest
-from conftest import USAGE, chat_model
 from langchain_core.caches import InMemoryCache
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
@@ -21,6 +20,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import interrupt
 
+from conftest import USAGE, chat_model
 from langmeter import Meter, PerformanceCallback, TokenCountingCallback
 from langmeter.callbacks import base
 from langmeter.callbacks.base import outcome_of
@@ -314,7 +314,7 @@ def test_a_decision_model_is_a_model_call(cls: Any) -> None:
 
 
 def test_an_end_without_a_start_is_tolerated() -> None:
-    """LangChain drops a start of ours never, of others sometimes; tokens are counted all the same."""
+    """LangChain may drop a start; the tokens are counted all the same."""
     meter = Meter()
     response = chat_model().generate([[HumanMessage("hi")]])
     meter.on_llm_end(response, run_id=uuid.uuid4())

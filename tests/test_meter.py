@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from conftest import chat_model
 from langchain_core.runnables import RunnableLambda
 
 import langmeter
+from conftest import chat_model
 from langmeter import Meter, install, track, uninstall
 from langmeter.meter import _Installed
 from langmeter.prices import PriceBook
@@ -85,12 +85,18 @@ def test_installing_from_many_threads_gives_one_meter() -> None:
 def test_a_scope_meters_what_runs_inside_it() -> None:
     """Not what runs before and after, and it ends after an exception too."""
     chat_model().invoke("hi")
-    with pytest.raises(ZeroDivisionError), track() as meter:
-        chat_model().invoke("hi")
-        _ = 1 / 0
+    meter = Meter()
+
+    def work() -> None:
+        with track(meter):
+            chat_model().invoke("hi")
+            _ = 1 / 0
+
+    with pytest.raises(ZeroDivisionError):
+        work()
     chat_model().invoke("hi")
     assert calls(meter) == 1
-    with track(meter, **{}) as same:
+    with track(meter) as same:
         chat_model().invoke("hi")
     assert same is meter
     assert calls(meter) == 2

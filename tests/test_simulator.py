@@ -33,7 +33,7 @@ NO_FAULTS = {"rate_limited": 0.0, "server_error": 0.0, "broken": 0.0}
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[Simulator]:
-    """One service for all that look at a single reply; without delays and without faults of its own."""
+    """One service for all that look at a single reply; no delays and no faults of its own."""
     with Simulator(7, speed=math.inf, **NO_FAULTS) as simulator:
         yield simulator
 
@@ -132,7 +132,7 @@ class TestTraffic:
         for name in ("rate_limited", "server_error", "broken"):
             assert faults.count(name) / 3000 == pytest.approx(getattr(traffic, name), abs=0.03)
 
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=50, deadline=None)
     @given(
         model=st.sampled_from([*MODELS, "mystery"]),
         n=st.integers(1, 4),
@@ -140,7 +140,7 @@ class TestTraffic:
         seed=st.integers(0, 2**31),
     )
     def test_laws_of_usage(self, model: str, n: int, limit: int | None, seed: int) -> None:
-        """Parts are within their wholes, steps are OpenAI's, limits hold, and delays go with tokens."""
+        """Parts are within wholes, steps are OpenAI's, limits hold, each token has a delay."""
         request = body(model=model, n=n, **({"max_completion_tokens": limit} if limit else {}))
         reply = Dice(Traffic(seed)).reply(request)
         visible = sum(choice.tokens for choice in reply.choices)
@@ -448,7 +448,7 @@ class TestService:
             connection.close()
 
     def test_truth_is_kept(self) -> None:
-        """The books outlive the service and travel as plain data; a second start begins new ones."""
+        """The books outlive the service, travel as plain data and are new at a second start."""
         service = Simulator(1, speed=math.inf, **NO_FAULTS)
         with pytest.raises(RuntimeError, match="not running"):
             service.truth()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 from decimal import Decimal
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage
@@ -14,9 +14,10 @@ from langchain_core.outputs import ChatGeneration, LLMResult
 
 from langmeter.usage import LIMIT, Reading, Usage, read, requested
 from langmeter.usage.careful import look_carefully
-from langmeter.usage.quick import look_quickly
+from langmeter.usage.quick import _NotCommonError, look_quickly
 from langmeter.usage.shapes import _FIELD_OF, _PART_OF, _TIER_OF
 
+LIFETIMES = {"cache_read": 0, "cache_creation": 0, "ephemeral_5m_input_tokens": 0}
 counts = st.integers(0, 200)
 junk = st.one_of(
     st.none(),
@@ -84,6 +85,20 @@ def assert_sound(reading: Reading) -> None:
     assert reading.billed is None or (type(reading.billed) is Decimal and reading.billed >= 0)
 
 
+def assert_agreeing(response: Any) -> None:
+    """Where the quick look answers at all, it says what the careful one says.
+
+    What it does not need of the raw figures it does not look at, so it refuses nothing there.
+    """
+    try:
+        quick = look_quickly(response)
+    except Exception:  # not of the common kind
+        quick = None
+    careful = look_carefully(response)
+    assert quick is None or quick == careful._replace(refused=0)
+    assert read(response) == (quick or careful)
+
+
 @given(usage=st.one_of(mapping, tree), meta=st.one_of(mapping, tree), info=tree, output=tree)
 @settings(max_examples=300, deadline=None)
 def test_junk_in_every_place_is_read_without_an_exception(
@@ -95,9 +110,7 @@ def test_junk_in_every_place_is_read_without_an_exception(
     assert_sound(reading)
     assert_sound(read(usage))
     assert_sound(read([meta]))
-    with contextlib.suppress(Exception):  # not of the common kind
-        quick = look_quickly(response)
-        assert quick == look_carefully(response)
+    assert_agreeing(response)
 
 
 details_in = st.dictionaries(
@@ -142,13 +155,7 @@ def plausible(draw: st.DrawFn) -> Thing:
 @settings(max_examples=500, deadline=None)
 def test_the_quick_look_agrees_with_the_careful_one(response: Thing) -> None:
     """Where the quick look answers at all, its answer is the careful one's."""
-    try:
-        quick = look_quickly(response)
-    except Exception:
-        quick = None
-    careful = look_carefully(response)
-    assert quick is None or quick == careful
-    assert read(response) == careful
+    assert_agreeing(response)
 
 
 def test_the_common_responses_take_the_quick_look() -> None:
@@ -185,6 +192,43 @@ def test_the_common_responses_take_the_quick_look() -> None:
         assert quick == look_carefully(response) == read(response)
         assert quick.usage is not None
         assert quick.usage[:3] == (7, 2, 9)
+
+
+@pytest.mark.parametrize(
+    ("usage", "meta"),
+    [
+        ({"input_token_details": {"flex_cache_read": 1}}, {}),
+        ({"input_token_details": {"cache_read": 1, "audio": 0, "new": 0}}, {}),
+        ({"input_token_details": LIFETIMES | {"ephemeral_5m_input_tokens": "7"}}, {}),
+        ({"input_token_details": LIFETIMES | {"cache_read": -1}}, {}),
+        ({"output_token_details": {"flex_reasoning": 1}}, {}),
+        ({"total_tokens": 10}, {}),
+        ({"total_cost": 0, "input_token_details": {}, "output_token_details": {}}, {}),
+        ({}, {"service_tier": "flex"}),
+        ({}, {"cost": 0.1}),
+        ({}, {"model_provider": "bedrock", "serviceTier": {"type": "flex"}}),
+        ({}, {"token_usage": {"num_cached_tokens": 1}}),
+        ({}, {"token_usage": {"prompt_tokens_details": {"cached_tokens": 1}}}),
+        ({}, {"token_usage": {"completion_tokens_details": {"reasoning_tokens": 1}}}),
+        ({"input_token_details": {"cache_read": 1}}, {"token_usage": {"cost": 1}}),
+        ({"input_token_details": {"cache_read": 1}}, {"usage": {"service_tier": "batch"}}),
+        (
+            {"input_token_details": {"cache_read": 1}},
+            {"token_usage": {"prompt_tokens_details": {"image_tokens": 1}}},
+        ),
+        (
+            {"input_token_details": {"cache_read": 1}},
+            {"usage": {"server_tool_use": {"web_search_requests": "2"}}},
+        ),
+    ],
+)
+def test_every_other_response_is_left_to_the_careful_look(usage: Any, meta: Any) -> None:
+    """One thing out of the common, and the quick look declines."""
+    sums = {"input_tokens": 7, "output_tokens": 2, "total_tokens": 9}
+    common = {"model_provider": "openai", "model_name": "m"}
+    look_quickly(result(sums, common))
+    with pytest.raises(_NotCommonError):
+        look_quickly(result(sums | usage, common | meta))
 
 
 @given(st.lists(st.tuples(counts, counts, counts), min_size=1, max_size=5))

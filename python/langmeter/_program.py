@@ -22,7 +22,7 @@ def run_script(path: str, arguments: list[str]) -> None:
     """`python path arguments…`; a directory or zip file with a `__main__.py` will do."""
     sys.argv = [path, *arguments]
     full = os.path.abspath(path)
-    importer: Any = pkgutil.get_importer(path) if os.path.exists(path) else None
+    importer: Any = pkgutil.get_importer(full) if os.path.exists(full) else None
     if importer is not None:
         _search_first(full)
         spec: ModuleSpec | None = importer.find_spec("__main__")
@@ -83,7 +83,10 @@ def _execute(compiled: Callable[[], CodeType], spec: ModuleSpec | None, file: st
         __package__=spec.parent if spec else None,
         __loader__=spec.loader if spec else SourceFileLoader("__main__", file or ""),
     )
-    _replaced.append(sys.modules["__main__"])
+    replaced = sys.modules["__main__"]
+    if "__annotations__" in vars(replaced):  # until Python 3.13
+        main.__annotations__ = {}
+    _replaced.append(replaced)
     sys.modules["__main__"] = main
     try:
         exec(compiled(), main.__dict__)

@@ -74,8 +74,8 @@ class Call:
         return {"term": term, "question": f"Question {self.number}: what is a {term}, in short?"}
 
 
-def plan(calls: int, first: int, seed: int) -> list[Call]:
-    """The calls in order; nobody gives up in a sync `invoke`, nor among the first `first` calls."""
+def plan(calls: int, seed: int) -> list[Call]:
+    """The calls in order; nobody gives up in a sync `invoke`, nor in the first quarter's rush."""
     rng = random.Random(seed)
     ways = itertools.cycle(WAYS)
     return [
@@ -83,7 +83,7 @@ def plan(calls: int, first: int, seed: int) -> list[Call]:
             number,
             rng.choice(MODELS),
             way := next(ways),
-            rng.random() < 1 / GIVES_UP and number > first and way != "invoke",
+            rng.random() < 1 / GIVES_UP and number > calls // 4 and way != "invoke",
         )
         for number in range(1, calls + 1)
     ]
@@ -126,7 +126,7 @@ def run_demo(
     from langmeter import Meter
 
     out = file or sys.stdout
-    todo = plan(calls, concurrency, seed)
+    todo = plan(calls, seed)
     meter = Meter()
     service = Simulator(seed, speed=speed, **SHORT)
     began = time.monotonic()
@@ -182,6 +182,7 @@ class _Job:
         # Not httpx by name: openai decides which HTTP library it stands on.
         from openai import DefaultAsyncHttpxClient, DefaultHttpxClient
 
+        asyncio.get_running_loop().set_exception_handler(_unless_langchain_left_it)
         gate = asyncio.Semaphore(self._concurrency)
         # A proxy in the environment has no business between a program and its own loopback.
         async with DefaultAsyncHttpxClient(trust_env=False) as async_client:
@@ -241,6 +242,7 @@ class _Job:
         """Show progress until cancelled: a live table, or lines where there is no terminal."""
         from rich.console import Console, Group
         from rich.live import Live
+        from rich.text import Text
 
         from langmeter.report.terminal import table
 
@@ -253,7 +255,7 @@ class _Job:
             while True:
                 await asyncio.sleep(0.25)
                 snapshot = self._meter.snapshot()
-                live.update(Group(table(snapshot), self._line(snapshot)), refresh=True)
+                live.update(Group(Text(self._line(snapshot)), table(snapshot)), refresh=True)
 
     def _line(self, snapshot: Snapshot) -> str:
         tokens = snapshot.totals.tokens.total
@@ -261,6 +263,15 @@ class _Job:
             f"{self.done} of {len(self._todo)} calls done, {snapshot.in_flight} in flight, "
             f"{tokens:,} tokens"
         )
+
+
+def _unless_langchain_left_it(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Report what asyncio found lying about, but for the ends of LangChain's own iterations.
+
+    Its parallel step, when cancelled (Ctrl-C), leaves tasks behind that ended as iterators do.
+    """
+    if not isinstance(context.get("exception"), StopAsyncIteration):
+        loop.default_exception_handler(context)
 
 
 def _chains(url: str, client: Any, async_client: Any) -> Mapping[tuple[str, str], Chain]:

@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, cast
 
-from langchain_core.tracers.context import register_configure_hook
-
 from langmeter.callbacks.composite import CompositeCallback
 from langmeter.callbacks.cost import CostTrackingCallback
 from langmeter.callbacks.defects import DefectAnalysisCallback
@@ -98,6 +96,9 @@ _hooks: dict[str | int, _Installed | _Scope] = {}
 
 def _register(key: str | int, hook: _Installed | _Scope) -> None:
     if _hooks.setdefault(key, hook) is hook:
+        # Loads langsmith, 130 ms that LangChain itself puts off to its first call.
+        from langchain_core.tracers.context import register_configure_hook
+
         register_configure_hook(cast("ContextVar[Any]", hook), inheritable=True)
 
 

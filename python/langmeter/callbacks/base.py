@@ -87,7 +87,7 @@ class _Asked:
     HALF = 2048
 
     def __init__(self) -> None:
-        # By the 128-bit number, because a UUID's own hash and equality are Python: 1.8 µs against 0.5.
+        # By the 128-bit number: a UUID's own hash and equality are Python, 1.8 µs against 0.5.
         self._young: dict[int, tuple[str, str]] = {}
         self._old: dict[int, tuple[str, str]] = {}
 
@@ -129,7 +129,7 @@ class Callback(_core.Handler, BaseCallbackHandler):
 
     #: Where prices come from; None leaves calls unpriced.
     _prices: PriceBook | None = None
-    _prices_ready = False
+    _prices_now: PriceBook | None = None
     _reported = False
 
     def __init__(self, *, config: Config | None = None, **settings: Any) -> None:
@@ -316,17 +316,17 @@ class Callback(_core.Handler, BaseCallbackHandler):
         cost = None
         if cache_hit:
             outcome = CACHE_HIT
-        elif usage is not None and self._prices is not None and self._can_price():
-            card = self._prices.card(provider, model, tier=usage.tier)
+        elif usage is not None and (prices := self._prices_now or self._prices_if_ready()):
+            card = prices.card(provider, model, tier=usage.tier)
             if card is not None:
                 cost = card.cost(usage)  # type: ignore[arg-type]
         recorder.run_ended(run_id, kind, outcome, provider, model, usage, cost)
 
-    def _can_price(self) -> bool:
+    def _prices_if_ready(self) -> PriceBook | None:
         # Asking for a price before the catalogue is loaded would load it here and now.
-        if not self._prices_ready and self._prices is not None:
-            self._prices_ready = self._prices.ready
-        return self._prices_ready
+        if self._prices is not None and self._prices.ready:
+            self._prices_now = self._prices
+        return self._prices_now
 
     def __copy__(self) -> Callback:
         return self

@@ -86,6 +86,9 @@ class Simulator:
         """Start the service and wait until it listens."""
         if self._child is not None:
             raise RuntimeError("the simulator is already running")
+        # A process, not a thread: what the service computes (90 µs a streamed token) is then not
+        # taken from the program under the meter. 150 streams of 8,100 tokens took 5.3 s of that
+        # program's CPU beside a process and 6.8 s beside an asyncio thread.
         traffic = json.dumps(asdict(self.traffic))
         command = ["--until-eof", "--port", str(self._port), "--traffic", traffic]
         root = str(Path(__file__).parents[2])

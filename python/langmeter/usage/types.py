@@ -44,7 +44,7 @@ class Reading(NamedTuple):
     #: None when the response holds no usage.
     usage: Usage | None = None
     #: Who the response says answered, in OpenTelemetry's words; "" if it does not say. It is only
-    #: the dialect ("openai" for Azure and every compatible server): the requested name is the better.
+    #: the dialect ("openai" for Azure and every compatible server); the requested name is better.
     provider: str = ""
     #: The model named by the response; "" if it names none.
     model: str = ""

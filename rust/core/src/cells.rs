@@ -110,6 +110,72 @@ impl Cells {
     }
 }
 
+/// Eight neighbouring cells, bounds checked once.
+#[derive(Debug, Clone, Copy)]
+pub struct Line<'a>(&'a [AtomicU64; 8]);
+
+impl Cells {
+    /// The line that begins at `i`; None where the arena ends sooner.
+    #[inline]
+    pub fn line(&self, i: usize) -> Option<Line<'_>> {
+        self.0.cells().get(i..)?.first_chunk().map(Line)
+    }
+}
+
+impl<'a> Line<'a> {
+    #[inline]
+    fn at<const I: usize>(self) -> &'a AtomicU64 {
+        const { assert!(I < 8, "a line has eight cells") };
+        let [a, b, c, d, e, f, g, h] = self.0;
+        match I {
+            0 => a,
+            1 => b,
+            2 => c,
+            3 => d,
+            4 => e,
+            5 => f,
+            6 => g,
+            _ => h,
+        }
+    }
+
+    /// Relaxed load.
+    #[inline]
+    pub fn get<const I: usize>(self) -> u64 {
+        self.at::<I>().load(Ordering::Relaxed)
+    }
+
+    /// Relaxed store.
+    #[inline]
+    pub fn set<const I: usize>(self, value: u64) {
+        self.at::<I>().store(value, Ordering::Relaxed);
+    }
+
+    /// Relaxed wrapping add.
+    #[inline]
+    pub fn add<const I: usize>(self, n: u64) {
+        self.at::<I>().fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// Relaxed bitwise or.
+    #[inline]
+    pub fn or<const I: usize>(self, bits: u64) {
+        self.at::<I>().fetch_or(bits, Ordering::Relaxed);
+    }
+
+    /// Relaxed compare-and-swap, for a cell that guards nothing but itself.
+    #[inline]
+    pub fn exchange<const I: usize>(self, from: u64, to: u64) -> Result<(), u64> {
+        self.at::<I>().compare_exchange(from, to, Ordering::Relaxed, Ordering::Relaxed).map(drop)
+    }
+
+    /// Position of the first cell with this value among the first `ways`; acquire.
+    #[inline]
+    pub fn find(self, ways: usize, value: u64) -> Option<usize> {
+        self.0.iter().take(ways).position(|c| c.load(Ordering::Acquire) == value)
+    }
+}
+
 #[cfg(not(any(loom, miri)))]
 mod memory {
     use super::{AtomicU64, Error};

@@ -433,9 +433,12 @@ impl Recorder {
 
     /// Tokens and money of a call.
     fn spend(&self, model: SeriesId, end: &End<'_>, now: u64, requests: u64) {
-        let usage = end.usage.unwrap_or_default();
-        for (counter, n) in Counter::ALL.iter().zip(usage) {
-            self.bump(model, *counter, n);
+        let usage = end.usage.as_ref().unwrap_or(&[0; Counter::Estimated as usize + 1]);
+        let first = self.block(model).wrapping_add(OUTCOMES);
+        for (i, n) in usage.iter().enumerate() {
+            if *n > 0 {
+                self.cells.add(first.wrapping_add(i), *n);
+            }
         }
         if let Some(cost) = end.cost {
             self.bump(model, Counter::Cost, cost);
@@ -445,7 +448,7 @@ impl Recorder {
         }
         let errors = u64::from(end.outcome == Outcome::Error && requests > 0);
         let [input, output, ..] = usage;
-        self.window(model).add(&self.cells, now, [requests, input, output, errors]);
+        self.window(model).add(&self.cells, now, [requests, *input, *output, errors]);
     }
 
     /// The end of a run that is not in flight: a second end, an end after the run was reaped, or an end

@@ -1,6 +1,6 @@
 //! Runs in flight: a set-associative table of atomic keys, bounded by capacity and age.
 
-use crate::cells::Cells;
+use crate::cells::{Cells, Line};
 use crate::error::Error;
 use crate::series::{Kind, SeriesId};
 use std::collections::BinaryHeap;
@@ -155,6 +155,8 @@ pub struct RunTable {
     base: usize,
     /// Slots of each level, powers of two; 0 where there is no such level.
     levels: [usize; LEVELS],
+    /// Where the records begin, after the keys.
+    records: usize,
     capacity: u64,
 }
 
@@ -177,17 +179,19 @@ impl RunTable {
 
     /// Cells for a capacity.
     pub fn cells(capacity: u64) -> usize {
-        let slots = Self::at(0, capacity).slots();
+        let slots = Self::slots(Self::levels_for(capacity));
         slots.saturating_mul(RECORD.saturating_add(1)).saturating_add(HEADER).saturating_add(VICTIMS * 2)
     }
 
     /// The table whose cells begin at `base`.
     pub fn at(base: usize, capacity: u64) -> Self {
-        Self { base, levels: Self::levels_for(capacity), capacity }
+        let levels = Self::levels_for(capacity);
+        let table = Self { base, levels, records: 0, capacity };
+        Self { records: table.key_cell(Self::slots(levels)), ..table }
     }
 
-    fn slots(self) -> usize {
-        self.levels.iter().fold(0, |sum, n| sum.saturating_add(*n))
+    fn slots(levels: [usize; LEVELS]) -> usize {
+        levels.iter().fold(0, |sum, n| sum.saturating_add(*n))
     }
 
     /// Slots of the levels that ever held a run.
@@ -201,8 +205,13 @@ impl RunTable {
         self.base.wrapping_add(HEADER).wrapping_add(VICTIMS * 2).wrapping_add(slot)
     }
 
-    fn record(self, slot: usize) -> usize {
-        self.key_cell(self.slots()).wrapping_add(slot.wrapping_mul(RECORD))
+    const fn record(self, slot: usize) -> usize {
+        self.records.wrapping_add(slot.wrapping_mul(RECORD))
+    }
+
+    #[inline]
+    fn run(self, cells: &Cells, slot: usize) -> Option<Line<'_>> {
+        cells.line(self.record(slot))
     }
 
     const fn victim(self, i: usize) -> usize {
@@ -236,10 +245,9 @@ impl RunTable {
             if in_use >> level & 1 == 0 {
                 continue;
             }
-            for slot in set..set.wrapping_add(WAYS) {
-                if cells.observe(self.key_cell(slot)) == key.0 {
-                    return Some(slot);
-                }
+            let way = cells.line(self.key_cell(set)).and_then(|keys| keys.find(WAYS, key.0));
+            if let Some(way) = way {
+                return Some(set.wrapping_add(way));
             }
         }
         None
@@ -262,15 +270,16 @@ impl RunTable {
             evicted(oldest);
         }
         let slot = self.claim_empty(cells, run.key, &mut evicted);
-        let record = self.record(slot);
-        cells.set(record.wrapping_add(START), run.now);
-        cells.set(record.wrapping_add(PARENT), run.parent.map_or(EMPTY, RunKey::get));
-        cells.set(record.wrapping_add(WHO), run.component as u64 | ((run.kind as u64) << 32));
-        cells.set(record.wrapping_add(MODEL), run.model as u64 | ((run.gaps as u64) << 32));
-        cells.set(record.wrapping_add(LAST), run.now | NO_TOKEN);
-        cells.set(record.wrapping_add(FIRST), 0);
-        cells.set(record.wrapping_add(EVENTS), 0);
-        cells.set(record.wrapping_add(CHILDREN), 0);
+        if let Some(record) = self.run(cells, slot) {
+            record.set::<START>(run.now);
+            record.set::<PARENT>(run.parent.map_or(EMPTY, RunKey::get));
+            record.set::<WHO>(run.component as u64 | ((run.kind as u64) << 32));
+            record.set::<MODEL>(run.model as u64 | ((run.gaps as u64) << 32));
+            record.set::<LAST>(run.now | NO_TOKEN);
+            record.set::<FIRST>(0);
+            record.set::<EVENTS>(0);
+            record.set::<CHILDREN>(0);
+        }
         cells.publish(self.key_cell(slot), run.key.0);
         if let Some(parent) = run.parent.and_then(|p| self.find(cells, p)) {
             cells.add(self.record(parent).wrapping_add(CHILDREN), 1);
@@ -341,19 +350,19 @@ impl RunTable {
     #[allow(clippy::cast_possible_truncation)] // what `start` packed
     fn take_slot(self, cells: &Cells, slot: usize, key: u64) -> Option<Run> {
         cells.claim(self.key_cell(slot), key, BUSY).ok()?;
-        let cell = |i: usize| cells.get(self.record(slot).wrapping_add(i));
-        let (who, model, parent) = (cell(WHO), cell(MODEL), cell(PARENT));
+        let record = self.run(cells, slot)?;
+        let (who, model, parent) = (record.get::<WHO>(), record.get::<MODEL>(), record.get::<PARENT>());
         let run = Run {
             key: RunKey(key),
             parent: (parent != EMPTY).then_some(RunKey(parent)),
-            start: cell(START),
-            first_token: (cell(LAST) & NO_TOKEN == 0).then(|| cell(FIRST)),
+            start: record.get::<START>(),
+            first_token: (record.get::<LAST>() & NO_TOKEN == 0).then(|| record.get::<FIRST>()),
             kind: Kind::from_code(who >> 32).unwrap_or(Kind::Chain),
             component: (who & LOW) as usize,
             model: (model & LOW) as usize,
             gaps: (model >> 32) as usize,
-            events: cell(EVENTS) & !BY_TOKEN,
-            children: cell(CHILDREN),
+            events: record.get::<EVENTS>() & !BY_TOKEN,
+            children: record.get::<CHILDREN>(),
         };
         cells.publish(self.key_cell(slot), EMPTY);
         cells.sub(self.base.wrapping_add(LIVE), 1);
@@ -376,31 +385,29 @@ impl RunTable {
         let Some(slot) = self.find(cells, key) else {
             return Token::Unknown;
         };
-        let record = self.record(slot);
-        let events = record.wrapping_add(EVENTS);
-        let by_token = cells.get(events) & BY_TOKEN != 0;
+        let Some(record) = self.run(cells, slot) else { return Token::Unknown };
+        let by_token = record.get::<EVENTS>() & BY_TOKEN != 0;
         if via == Via::StreamEvent && by_token {
             return Token::Echo;
         }
-        let last = record.wrapping_add(LAST);
-        let before = cells.get(last);
-        let series = (cells.get(record.wrapping_add(MODEL)) >> 32) as usize;
+        let before = record.get::<LAST>();
+        let series = (record.get::<MODEL>() >> 32) as usize;
         if cells.observe(self.key_cell(slot)) != key.0 {
             return Token::Unknown;
         }
-        let won = cells.exchange(last, before, now).is_ok();
+        let won = record.exchange::<LAST>(before, now).is_ok();
         if !won && cells.observe(self.key_cell(slot)) != key.0 {
             return Token::Unknown;
         }
-        cells.add(events, 1);
+        record.add::<EVENTS>(1);
         if via == Via::Token && !by_token {
-            cells.or(events, BY_TOKEN);
+            record.or::<EVENTS>(BY_TOKEN);
         }
         if !won {
             return Token::Counted;
         }
         if before & NO_TOKEN != 0 {
-            cells.set(record.wrapping_add(FIRST), now);
+            record.set::<FIRST>(now);
             return Token::First;
         }
         Token::Next { series, gap: now.saturating_sub(before) }

@@ -117,8 +117,9 @@ impl SeriesTable {
         let cut = cut_a || cut_b;
         let others = Kind::ALL.len();
         let hash = hash(kind, a, b);
-        #[allow(clippy::cast_possible_truncation)] // a position in the table
-        let mut slot = (hash as usize).checked_rem(self.slots).unwrap_or(0);
+        // The high half of the product: even, and no division.
+        #[allow(clippy::cast_possible_truncation)] // below `slots`
+        let mut slot = (u128::from(hash).wrapping_mul(self.slots as u128) >> 64) as usize;
         for _ in 0..self.slots {
             let key = self.base.wrapping_add(slot);
             let mut found = cells.observe(key);
@@ -219,15 +220,20 @@ fn cut(text: &str, longest: usize) -> (&str, bool) {
 fn hash(kind: Kind, a: &str, b: &str) -> u64 {
     let mut h = 0x9E37_79B9_7F4A_7C15_u64 ^ (kind as u64);
     for part in [a.as_bytes(), b.as_bytes()] {
+        let word = |at: usize| part.get(at..).and_then(|p| p.first_chunk()).map_or(0, |w| u64::from_le_bytes(*w));
         h = fold(h ^ part.len() as u64, 0xA076_1D64_78BD_642F);
-        let mut chunks = part.chunks_exact(8);
-        for chunk in chunks.by_ref() {
-            let word = chunk.try_into().map_or(0, u64::from_le_bytes);
-            h = fold(h ^ word, 0xE703_7ED1_A0B4_28DB);
+        if part.len() < 8 {
+            let short = part.iter().fold(0_u64, |w, byte| (w << 8) | u64::from(*byte));
+            h = fold(h ^ short, 0x8EBC_6AF0_9C88_C6E3);
+            continue;
         }
-        let mut rest = [0_u8; 8];
-        rest.iter_mut().zip(chunks.remainder()).for_each(|(to, from)| *to = *from);
-        h = fold(h ^ u64::from_le_bytes(rest), 0x8EBC_6AF0_9C88_C6E3);
+        // Whole words, and the last eight bytes once more where they do not end on one.
+        let mut at = 0_usize;
+        while at.wrapping_add(8) < part.len() {
+            h = fold(h ^ word(at), 0xE703_7ED1_A0B4_28DB);
+            at = at.wrapping_add(8);
+        }
+        h = fold(h ^ word(part.len().wrapping_sub(8)), 0x8EBC_6AF0_9C88_C6E3);
     }
     h.max(1)
 }

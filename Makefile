@@ -1,0 +1,99 @@
+# The one vocabulary of people and CI. Everything is set up by need; nothing outside this folder is touched.
+
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV := VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv
+RUST := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
+
+.PHONY: demo test test-python test-rust loom miri e2e bench bench-smoke lint format coverage clean
+
+demo: $(VENV)/native
+	$(BIN)/langmeter demo
+
+test: test-rust loom test-python
+
+test-python: $(VENV)/native
+	$(BIN)/python -m pytest --cov --cov-report=term
+
+test-rust:
+	cargo test --locked --package langmeter-core --all-targets
+
+# Every lock-free type under every interleaving of at most three preemptions.
+loom:
+	RUSTFLAGS="--cfg loom" LOOM_MAX_PREEMPTIONS=3 \
+		cargo test --locked --profile loom --target-dir target/loom --package langmeter-core --lib loom
+
+# Undefined behaviour; needs a nightly toolchain with miri, so it is not part of `test`.
+miri:
+	PROPTEST_CASES=3 MIRIFLAGS=-Zmiri-disable-isolation \
+		cargo +nightly miri test --target-dir target/miri --package langmeter-core --lib --tests
+
+e2e: $(VENV)/native $(VENV)/node
+	$(BIN)/python -m pytest -m e2e --no-cov tests/e2e
+
+bench: $(VENV)/bench
+	cargo bench --locked --package langmeter-core
+	$(BIN)/python -m benches.instructions
+	$(BIN)/python -m pytest --no-cov -p no:cacheprovider benches/test_hooks.py
+	$(BIN)/python -m benches
+
+# The whole suite in a short form, so that it cannot rot; it judges counts, never times.
+bench-smoke: $(VENV)/bench
+	cargo bench --locked --package langmeter-core -- --test
+	$(BIN)/python -m benches --smoke
+
+lint: $(VENV)/native $(VENV)/lint
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest langmeter._core
+
+format: $(VENV)/lint
+	cargo fmt --all
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Line coverage of the core; installs cargo-llvm-cov under target/ at its first use.
+coverage: target/tools/bin/cargo-llvm-cov
+	PATH="$(CURDIR)/target/tools/bin:$$PATH" \
+		cargo llvm-cov --package langmeter-core --all-targets --ignore-filename-regex 'benches|examples' --fail-under-lines 95
+
+target/tools/bin/cargo-llvm-cov:
+	rustup component add llvm-tools
+	cargo install --quiet --locked --root target/tools cargo-llvm-cov
+
+clean:
+	rm -rf $(VENV) target python/langmeter/*.so
+
+# --- set-up, each step once -------------------------------------------------------------------------------
+
+$(BIN)/uv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "langmeter needs Python 3.11 or newer: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@command -v cargo >/dev/null || { echo "langmeter's core is Rust: install cargo (rustup.rs), then try again"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+
+$(VENV)/packages: pyproject.toml $(BIN)/uv
+	$(UV) pip install --quiet 'maturin>=1.16,<2' --group test
+	@touch $@
+
+$(VENV)/native: $(VENV)/packages $(RUST)
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/maturin develop --quiet --release --locked --uv --extras demo
+	@touch $@
+
+$(VENV)/lint: $(VENV)/packages
+	$(UV) pip install --quiet --group lint
+	@touch $@
+
+$(VENV)/bench: $(VENV)/native
+	$(UV) pip install --quiet --group bench
+	@touch $@
+
+$(VENV)/node: tests/e2e/package.json
+	npm install --prefix tests/e2e --no-audit --no-fund --loglevel=error
+	@touch $@
