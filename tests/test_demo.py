@@ -28,7 +28,7 @@ class Terminal(io.StringIO):
 def small(**more: object) -> tuple[int, str]:
     """Exit code and output of a small fast run."""
     out = more.pop("out", None) or io.StringIO()
-    code = run_demo(**{"calls": 60, "concurrency": 12, "speed": 20.0, "file": out, **more})
+    code = run_demo(**{"calls": 40, "concurrency": 8, "speed": 20.0, "file": out, **more})
     return code, out.getvalue()
 
 
@@ -81,16 +81,16 @@ def test_live_table() -> None:
     """On a terminal a table of models and the progress are shown while the job runs."""
     code, text = small(out=Terminal(), speed=5.0)
     assert code == 0, text
-    before_report = text.partition("60 calls in")[0]
-    assert re.search(r"\d+ of 60 calls done, \d+ in flight", before_report)
+    before_report = text.partition("40 calls in")[0]
+    assert re.search(r"\d+ of 40 calls done, \d+ in flight", before_report)
     assert "gpt-4o-mini" in before_report
 
 
 def test_lines_without_terminal() -> None:
     """Elsewhere progress is a line now and then, without control codes."""
-    code, text = small(calls=30, concurrency=2, speed=1.0)
+    code, text = small(calls=16, concurrency=2, speed=1.0)
     assert code == 0, text
-    assert re.search(r"^  \d+ of 30 calls done, \d+ in flight, [\d,]+ tokens$", text, re.M)
+    assert re.search(r"^  \d+ of 16 calls done, \d+ in flight, [\d,]+ tokens$", text, re.M)
     assert "\x1b" not in text
 
 

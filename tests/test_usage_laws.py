@@ -100,7 +100,7 @@ def assert_agreeing(response: Any) -> None:
 
 
 @given(usage=st.one_of(mapping, tree), meta=st.one_of(mapping, tree), info=tree, output=tree)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_junk_in_every_place_is_read_without_an_exception(
     usage: Any, meta: Any, info: Any, output: Any
 ) -> None:
@@ -152,7 +152,7 @@ def plausible(draw: st.DrawFn) -> Thing:
 
 
 @given(plausible())
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_the_quick_look_agrees_with_the_careful_one(response: Thing) -> None:
     """Where the quick look answers at all, its answer is the careful one's."""
     assert_agreeing(response)

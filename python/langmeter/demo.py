@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from operator import itemgetter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from langmeter.simulator import Simulator, Truth
@@ -125,60 +126,44 @@ def run_demo(
         return 2
     from langmeter import Meter
 
-    out = file or sys.stdout
     todo = plan(calls, seed)
-    meter = Meter()
     service = Simulator(seed, speed=speed, **SHORT)
-    began = time.monotonic()
-    # Left in reverse: the service first, so that threads still in a call see their connection end.
-    with ThreadPoolExecutor(concurrency, "langmeter-demo") as pool, service:
-        print(f"{calls} calls, {concurrency} at a time, to {service.url}", file=out)
-        job = _Job(todo, meter, pool, concurrency, out)
-        try:
-            asyncio.run(job.run(service.url))
-            interrupted = False
-        except KeyboardInterrupt:
-            interrupted = True
-        pool.shutdown(wait=False, cancel_futures=True)
-    snapshot = job.snapshot
-    print(f"{job.done} calls in {time.monotonic() - began:.1f} s\n\n{snapshot}\n", file=out)
-    code = 0
-    if interrupted:
-        print("Interrupted: this is the report so far, without the closing check.", file=out)
-        code = 130
-    elif not _check(snapshot, service.truth(), sum(call.gives_up for call in todo), out):
-        code = 1
-    if json is not None:
-        try:
-            with open(json, "w", encoding="utf-8") as target:
-                target.write(snapshot.to_json() + "\n")
-        except OSError as error:
-            print(f"langmeter demo: cannot write {json}: {error.strerror}", file=sys.stderr)
-            code = code or 1
-    return code
+    job = _Job(todo, Meter(), concurrency, file or sys.stdout)
+    interrupted = job.run(service)
+    return _close(job, None if interrupted else service.truth(), json)
 
 
 class _Job:
     """The calls on their way, and the table that shows them."""
 
-    def __init__(
-        self,
-        todo: Sequence[Call],
-        meter: Meter,
-        pool: ThreadPoolExecutor,
-        concurrency: int,
-        out: TextIO,
-    ) -> None:
+    def __init__(self, todo: Sequence[Call], meter: Meter, concurrency: int, out: TextIO) -> None:
+        self.todo = todo
+        self.out = out
         self.done = 0
+        self.seconds = 0.0
         self.snapshot = meter.snapshot()
-        self._todo = todo
         self._meter = meter
-        self._pool = pool
         self._concurrency = concurrency
-        self._out = out
+        self._pool = ThreadPoolExecutor(concurrency, "langmeter-demo")
 
-    async def run(self, url: str) -> None:
-        """Make all the calls, the sync ones in threads, the others as tasks."""
+    def run(self, service: Simulator) -> bool:
+        """Make all the calls; True when Ctrl-C came first."""
+        began = time.monotonic()
+        interrupted = False
+        # Left in reverse: the service first, so that threads in a call see their connection end.
+        with self._pool, service:
+            many = f"{len(self.todo)} calls, {self._concurrency} at a time"
+            print(f"{many}, to {service.url}", file=self.out, flush=True)
+            try:
+                asyncio.run(self._run(service.url))
+            except KeyboardInterrupt:
+                interrupted = True
+            self._pool.shutdown(wait=False, cancel_futures=True)
+        self.seconds = time.monotonic() - began
+        return interrupted
+
+    async def _run(self, url: str) -> None:
+        """Make the sync calls in threads, the others as tasks."""
         # Not httpx by name: openai decides which HTTP library it stands on.
         from openai import DefaultAsyncHttpxClient, DefaultHttpxClient
 
@@ -191,7 +176,7 @@ class _Job:
                 watch = asyncio.create_task(self._watch())
                 try:
                     async with asyncio.TaskGroup() as group:
-                        for call in self._todo:
+                        for call in self.todo:
                             chain = chains[call.model, call.pipeline]
                             group.create_task(self._one(call, chain, gate))
                 finally:
@@ -246,11 +231,11 @@ class _Job:
 
         from langmeter.report.terminal import table
 
-        console = Console(file=self._out)
+        console = Console(file=self.out)
         if not console.is_terminal:
             while True:
                 await asyncio.sleep(1.0)
-                print(" ", self._line(self._meter.snapshot()), file=self._out, flush=True)
+                print(" ", self._line(self._meter.snapshot()), file=self.out, flush=True)
         with Live(console=console, auto_refresh=False, transient=True) as live:
             while True:
                 await asyncio.sleep(0.25)
@@ -260,7 +245,7 @@ class _Job:
     def _line(self, snapshot: Snapshot) -> str:
         tokens = snapshot.totals.tokens.total
         return (
-            f"{self.done} of {len(self._todo)} calls done, {snapshot.in_flight} in flight, "
+            f"{self.done} of {len(self.todo)} calls done, {snapshot.in_flight} in flight, "
             f"{tokens:,} tokens"
         )
 
@@ -331,6 +316,24 @@ def _impatient(model: Runnable[Any, Any]) -> Runnable[Any, Any]:
             return await model.ainvoke(messages, config)
 
     return RunnableLambda(impatient)
+
+
+def _close(job: _Job, truth: Truth | None, json: str | None) -> int:
+    """Print the report and, given the truth, the check; write the file; return the exit code."""
+    code = 0
+    print(f"{job.done} calls in {job.seconds:.1f} s\n\n{job.snapshot}\n", file=job.out)
+    if truth is None:
+        print("Interrupted: this is the report so far, without the closing check.", file=job.out)
+        code = 130
+    elif not _check(job.snapshot, truth, sum(call.gives_up for call in job.todo), job.out):
+        code = 1
+    if json is not None:
+        try:
+            Path(json).write_text(job.snapshot.to_json() + "\n", "utf-8")
+        except OSError as error:
+            print(f"langmeter demo: cannot write {json}: {error.strerror}", file=sys.stderr)
+            code = code or 1
+    return code
 
 
 def _check(snapshot: Snapshot, truth: Truth, gave_up: int, out: TextIO) -> bool:
