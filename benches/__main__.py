@@ -24,7 +24,7 @@ _ALONE: dict[str, tuple[Callable[..., list[Row]], tuple[int, ...], tuple[int, ..
     "in-flight": (memory.in_flight, (50_000,), (1_000,)),
     "abandoned": (memory.abandoned, (10_000,), (500,)),
     "exact": (limits.exact, (64, 10_000), (64, 50)),
-    "executor": (limits.executor, (), ()),
+    "executor": (limits.executor, (4,), (1,)),
     "import": (limits.import_time, (20,), (2,)),
 }
 _NAMES = [*(workload.name for workload in WORKLOADS), *_ALONE]

@@ -144,7 +144,7 @@ def _naive() -> Peer:
 
 
 def _prometheus() -> Peer:
-    from benches.naive import PrometheusHandler
+    from benches.prometheus import PrometheusHandler
 
     handler = PrometheusHandler()
     return Peer("prometheus_client handler", [handler], lambda: handler.calls)
@@ -227,8 +227,9 @@ _MAKERS: tuple[Callable[[], Peer], ...] = (
 def peers() -> Iterator[Peer]:
     """Every peer that is installed."""
     # No other handler may come in by the environment, and no spans by it be lost.
-    for variable in ("LANGSMITH_TRACING", "LANGCHAIN_TRACING_V2", "OTEL_SDK_DISABLED"):
-        os.environ.pop(variable, None)
+    for variable in list(os.environ):
+        if variable.startswith(("LANGSMITH_", "LANGCHAIN_", "LANGFUSE_", "OTEL_", "TRACELOOP_")):
+            del os.environ[variable]
     for maker in _MAKERS:
         try:
             yield maker()

@@ -46,7 +46,7 @@ def targets(matrix: Matrix) -> list[Row]:
                         times >= part,
                     )
                 )
-    for workload, what in (("invoke", "invoke"), ("run", "of it start + end, in the cache")):
+    for workload, what in (("invoke", "invoke"), ("run", "start + end alone, in the cache")):
         if workload in have:
             over = matrix.added(workload, METER) - matrix.added(workload, EMPTY)
             rows.append(

@@ -35,7 +35,6 @@ from langmeter import (
     TokenCountingCallback,
     _core,
 )
-from langmeter.callbacks.base import _Asked
 from langmeter.prices import PriceBook
 from langmeter.testing import ManualClock
 
@@ -466,17 +465,6 @@ def test_joining_a_second_recorder_keeps_the_first() -> None:
     tokens = TokenCountingCallback()
     first = tokens._recorder
     assert tokens._join(_core.Recorder()) is first
-
-
-def test_names_of_runs_that_never_end_do_not_add_up() -> None:
-    """At most two halves are kept, and the younger one always."""
-    asked = _Asked()
-    runs = [uuid.uuid4() for _ in range(10 * asked.HALF)]
-    for run in runs:
-        asked.put(run, ("p", "m"))
-    assert len(asked._young) + len(asked._old) <= 2 * asked.HALF
-    assert all(asked.take(run) == ("p", "m") for run in runs[-asked.HALF :])
-    assert asked.take(runs[0]) == ("", "")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")

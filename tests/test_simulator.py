@@ -12,9 +12,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import closing, contextmanager
+from io import BytesIO, TextIOWrapper
+from threading import Thread
+from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -26,20 +28,57 @@ from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_openai import ChatOpenAI
 
 from langmeter.simulator import MODELS, OUTCOMES, Sent, Simulator, Traffic, Truth
+from langmeter.simulator.__main__ import main
+from langmeter.simulator.server import Server
 from langmeter.simulator.traffic import Dice, prompt_tokens
 
+Service: TypeAlias = "Inside | Simulator"
 NO_FAULTS = {"rate_limited": 0.0, "server_error": 0.0, "broken": 0.0}
 
 
+class Inside:
+    """The service in a thread of this process, where coverage sees it."""
+
+    def __init__(self, traffic: Traffic) -> None:
+        self._server = Server(traffic)
+        self._loop = asyncio.new_event_loop()
+        self._thread = Thread(target=self._loop.run_forever)
+        self._thread.start()
+        self._listener = self._call(asyncio.start_server(self._server.serve, "127.0.0.1", 0))
+        self.url = "http://127.0.0.1:{1}/v1".format(*self._listener.sockets[0].getsockname())
+
+    def truth(self) -> Truth:
+        async def read() -> Truth:
+            return self._server.books.truth()
+
+        return self._call(read())
+
+    def close(self) -> None:
+        async def end() -> None:
+            self._listener.close()
+            left = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in left:
+                task.cancel()
+            assert await asyncio.gather(*left) == [None] * len(left)
+
+        self._call(end())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _call(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(20)
+
+
 @pytest.fixture(scope="module")
-def service() -> Iterator[Simulator]:
+def service() -> Iterator[Inside]:
     """One service for all that look at a single reply; no delays and no faults of its own."""
-    with Simulator(7, speed=math.inf, **NO_FAULTS) as simulator:
-        yield simulator
+    with closing(Inside(Traffic(7, speed=math.inf, **NO_FAULTS))) as inside:
+        yield inside
 
 
 @contextmanager
-def chat(service: Simulator, model: str = "gpt-4o-mini", **settings: Any) -> Iterator[ChatOpenAI]:
+def chat(service: Service, model: str = "gpt-4o-mini", **settings: Any) -> Iterator[ChatOpenAI]:
     with openai.DefaultHttpxClient(trust_env=False) as client:
         yield ChatOpenAI(
             model=model,
@@ -75,7 +114,7 @@ def receive(llm: ChatOpenAI, question: str, stream: bool, words: list[str]) -> N
         words += [piece.text] if piece.text else []
 
 
-def during(service: Simulator, *outcomes: str) -> Callable[[], Sent]:
+def during(service: Service, *outcomes: str) -> Callable[[], Sent]:
     """What was sent from now until the call."""
     before = service.truth().sent(*outcomes)
     return lambda: Sent(
@@ -93,7 +132,7 @@ def eventually(condition: Callable[[], bool]) -> bool:
     return True
 
 
-def ask(service: Simulator, head: bytes, data: bytes = b"") -> bytes:
+def ask(service: Service, head: bytes, data: bytes = b"") -> bytes:
     """Raw bytes there and back, until the service closes the connection."""
     address = urlsplit(service.url)
     with socket.create_connection((address.hostname, address.port), timeout=20) as connection:
@@ -174,7 +213,7 @@ class TestTraffic:
 
 class TestReplies:
     @pytest.mark.parametrize("model", ["gpt-4o-mini", "o4-mini", "mystery"])
-    def test_invoke(self, service: Simulator, model: str) -> None:
+    def test_invoke(self, service: Service, model: str) -> None:
         """The usage in a whole reply is what the books say, under the dated name."""
         sent = during(service, "ok")
         with chat(service, model) as llm:
@@ -185,7 +224,7 @@ class TestReplies:
         assert words == usage(message).output - usage(message).reasoning
         assert (usage(message).reasoning > 0) == (model == "o4-mini")
 
-    def test_stream(self, service: Simulator) -> None:
+    def test_stream(self, service: Service) -> None:
         """A stream sends an empty role, one word at a time, and the usage once, at the end."""
         sent = during(service, "ok")
         with chat(service) as llm:
@@ -201,7 +240,7 @@ class TestReplies:
         assert len(whole.text.split()) == len(words)
         assert whole.response_metadata["finish_reason"] == "stop"
 
-    async def test_async(self, service: Simulator) -> None:
+    async def test_async(self, service: Service) -> None:
         """64 calls at once, half of them streamed: the client's sum is the books' sum."""
         sent = during(service, "ok")
         async with openai.DefaultAsyncHttpxClient(trust_env=False) as client:
@@ -227,7 +266,7 @@ class TestReplies:
         assert finishes == {"stop", "length"}
 
     @pytest.mark.parametrize("stream", [True, False])
-    def test_several_choices(self, service: Simulator, stream: bool) -> None:
+    def test_several_choices(self, service: Service, stream: bool) -> None:
         """With n = 3 three answers come, and one usage for all of them."""
         sent = during(service, "ok")
         with openai.DefaultHttpxClient(trust_env=False) as http_client:
@@ -250,7 +289,7 @@ class TestReplies:
         assert all(texts)
         assert sum(len(text.split()) for text in texts) == bill.completion_tokens == sent().output
 
-    def test_stream_without_usage(self, service: Simulator) -> None:
+    def test_stream_without_usage(self, service: Service) -> None:
         """A stream whose client did not ask for usage gets none; the books call it unreported."""
         sent = during(service, "unreported")
         with chat(service) as llm:
@@ -259,7 +298,7 @@ class TestReplies:
         assert sent().calls == 1
         assert sent().output == sum(bool(piece.text) for piece in pieces)
 
-    def test_nothing_visible(self, service: Simulator) -> None:
+    def test_nothing_visible(self, service: Service) -> None:
         """A token limit that reasoning uses up leaves an empty answer that was cut."""
         with chat(service, "o4-mini", max_completion_tokens=10) as llm:
             chunks = list(llm.stream("Think."))
@@ -269,7 +308,7 @@ class TestReplies:
 
 
 class TestFaults:
-    def test_rate_limited(self, service: Simulator) -> None:
+    def test_rate_limited(self, service: Service) -> None:
         """429 comes as OpenAI's error with a time to wait, and costs no tokens."""
         sent = during(service, "rate_limited")
         with (
@@ -281,7 +320,7 @@ class TestFaults:
         assert float(caught.value.response.headers["retry-after-ms"]) >= 0
         assert sent() == Sent(calls=1)
 
-    def test_server_error(self, service: Simulator) -> None:
+    def test_server_error(self, service: Service) -> None:
         """500 comes as OpenAI's error."""
         sent = during(service, "server_error")
         with (
@@ -292,7 +331,7 @@ class TestFaults:
         assert sent() == Sent(calls=1)
 
     @pytest.mark.parametrize("stream", [True, False])
-    def test_broken(self, service: Simulator, stream: bool) -> None:
+    def test_broken(self, service: Service, stream: bool) -> None:
         """A reply that breaks off is an error to the client, after the tokens in the books."""
         sent = during(service, "broken")
         words: list[str] = []
@@ -305,7 +344,7 @@ class TestFaults:
         assert bool(words) == stream
 
     @pytest.mark.parametrize("stream", [True, False])
-    def test_stall(self, service: Simulator, stream: bool) -> None:
+    def test_stall(self, service: Service, stream: bool) -> None:
         """A reply that falls silent lasts until the client gives up, and is counted then."""
         sent = during(service, "disconnected")
         words: list[str] = []
@@ -383,7 +422,22 @@ class TestService:
         assert books[0] == books[1]
         assert books[0].sent().calls == 40
 
-    def test_models(self, service: Simulator) -> None:
+    def test_process(self) -> None:
+        """The service in its own process keeps the same books as the one in a thread."""
+        requests = [body(f"question {n}") for n in range(5)]
+        books = []
+        traffic = {"speed": math.inf, **NO_FAULTS}
+        with Simulator(9, **traffic) as outside, closing(Inside(Traffic(9, **traffic))) as inside:
+            for one in (outside, inside):
+                with openai.DefaultHttpxClient(trust_env=False) as client:
+                    llm = openai.OpenAI(base_url=one.url, api_key="any", http_client=client)
+                    for request in requests:
+                        llm.chat.completions.create(**request)
+                books.append(one.truth())
+        assert books[0] == books[1] == outside.truth()
+        assert books[0].sent("ok").calls == 5
+
+    def test_models(self, service: Service) -> None:
         """GET /v1/models lists the names that can be asked for."""
         with openai.DefaultHttpxClient(trust_env=False) as client:
             llm = openai.OpenAI(base_url=service.url, api_key="any", http_client=client)
@@ -401,7 +455,7 @@ class TestService:
             (json.dumps(body()).encode(), "x-simulate: magic\r\n"),
         ],
     )
-    def test_bad_request(self, service: Simulator, data: bytes, header: str) -> None:
+    def test_bad_request(self, service: Service, data: bytes, header: str) -> None:
         """What is no chat completion request is refused with OpenAI's 400, and counted."""
         sent = during(service, "invalid")
         head = f"POST /v1/chat/completions HTTP/1.1\r\n{header}Content-Length: {len(data)}\r\n\r\n"
@@ -421,11 +475,11 @@ class TestService:
             b"nonsense\r\n\r\n",
         ],
     )
-    def test_bad_http(self, service: Simulator, head: bytes) -> None:
+    def test_bad_http(self, service: Service, head: bytes) -> None:
         """What is no HTTP request with a length is refused, and the connection closed."""
         assert ask(service, head).startswith(b"HTTP/1.1 400 Bad Request\r\n")
 
-    def test_left_in_the_middle(self, service: Simulator) -> None:
+    def test_left_in_the_middle(self, service: Service) -> None:
         """A request cut short gets no answer; no route gets 404; a query is no part of a route."""
         assert ask(service, b"GET /v1/models HT") == b""
         assert ask(service, b"POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\nab") == b""
@@ -434,7 +488,7 @@ class TestService:
             b"HTTP/1.1 200 OK\r\n"
         )
 
-    def test_one_connection(self, service: Simulator) -> None:
+    def test_one_connection(self, service: Service) -> None:
         """A connection serves one request after another."""
         address = urlsplit(service.url)
         connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=20)
@@ -492,7 +546,7 @@ class TestService:
             monkeypatch.setattr(child, "communicate", communicate)
         assert child.returncode == -signal.SIGKILL
 
-    def test_port_in_use(self, service: Simulator, capfd: pytest.CaptureFixture[str]) -> None:
+    def test_port_in_use(self, service: Service, capfd: pytest.CaptureFixture[str]) -> None:
         """A port that is taken is an error at the start."""
         port = urlsplit(service.url).port
         with pytest.raises(RuntimeError, match="did not start"):
@@ -514,9 +568,21 @@ class TestService:
             assert child.wait(20) == 130
 
     @pytest.mark.parametrize("traffic", ["{", '{"velocity": 1}', '{"speed": 0}'])
-    def test_alone_refuses(self, traffic: str) -> None:
+    def test_alone_refuses(self, traffic: str, capsys: pytest.CaptureFixture[str]) -> None:
         """Traffic that cannot be is a usage error."""
-        command = [sys.executable, "-m", "langmeter.simulator", "--traffic", traffic]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 2
-        assert "error:" in done.stderr
+        with pytest.raises(SystemExit, match="2"):
+            main(["--traffic", traffic])
+        assert "error:" in capsys.readouterr().err
+
+    def test_until_eof(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """The service that is somebody's child ends with its standard input, not with Ctrl-C."""
+        monkeypatch.setattr(sys, "stdin", TextIOWrapper(BytesIO(b"anything")))
+        before = signal.getsignal(signal.SIGINT)
+        try:
+            assert main(["--until-eof"]) == 0
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        finally:
+            signal.signal(signal.SIGINT, before)
+        assert json.loads(capsys.readouterr().out)["url"].endswith("/v1")

@@ -1,4 +1,7 @@
-"""The native recorder. Durations are integer nanoseconds at this boundary and seconds in `langmeter.snapshot`."""
+"""The native recorder.
+
+Durations are integer nanoseconds at this boundary and seconds in `langmeter.snapshot`.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Final, final
@@ -48,6 +51,9 @@ class Recorder:
     ) -> None:
         """A run began. `provider` and `model` are the requested names, for kind llm only."""
 
+    def requested(self, run_id: UUID) -> tuple[str, str, float] | None:
+        """What a model run in flight asked for: provider, model, and its start in Unix seconds."""
+
     def token(self, run_id: UUID) -> None:
         """One token event of a streamed run; `Handler` calls this natively."""
 
@@ -61,11 +67,13 @@ class Recorder:
         usage: tuple[Any, ...] | None = None,
         cost: int | None = None,
     ) -> None:
-        """A run ended. For kind llm: the names in the response ("" = as requested), the usage and the cost in pico-dollars.
+        """A run ended. What it is was said at its start; `kind` counts only where there was none.
 
-        `usage` is a tuple that begins with ints in this order: input, output, total, cache_read, cache_write,
-        cache_write_1h, reasoning, audio_input, audio_output, image_input, web_searches, estimated (tokens of `total`
-        that are not from the provider). What follows is ignored.
+        For kind llm: the names in the response ("" = as requested), the usage and the cost in
+        pico-dollars. `usage` is a tuple that begins with ints in this order: input, output, total,
+        cache_read, cache_write, cache_write_1h, reasoning, audio_input, audio_output, image_input,
+        web_searches, estimated (tokens of `total` that are not from the provider). What follows is
+        ignored.
         """
 
     def count(self, kind: int, name: str, outcome: int, duration: int | None = None) -> None:
@@ -108,9 +116,10 @@ class Snapshot:
         dropped: dict[str, int],
         origin: tuple[int, int] | None,
     ) -> Snapshot:
-        """Rebuild from (kind, a, b, counters, [latency, first token, inter-token as `to_hdr`], rates) and the properties.
+        """Rebuild from what `series` and the properties show.
 
-        Raises ValueError on what is no such thing.
+        A series is (kind, a, b, counters, [latency, time to first token, inter-token latency as
+        `to_hdr`], rates). Raises ValueError on what is no such thing.
         """
 
     def series(self) -> list[SeriesStats]: ...
@@ -128,7 +137,7 @@ class Snapshot:
 
     @property
     def windows(self) -> list[tuple[int, int, int, int, int, int]]:
-        """(window in s, ns covered, requests, input tokens, output tokens, errors), over all models."""
+        """Of all models: (seconds, ns covered, requests, input tokens, output tokens, errors)."""
 
     @property
     def dropped(self) -> dict[str, int]:
@@ -152,7 +161,10 @@ class Snapshot:
 
 @final
 class SeriesStats:
-    """One label set. kind "model": a is the provider, b the model; every other kind: a is the name, b empty."""
+    """One label set.
+
+    Kind "model": a is the provider, b the model; every other kind: a is the name, b empty.
+    """
 
     @property
     def kind(self) -> str: ...
@@ -177,7 +189,13 @@ class SeriesStats:
 
 @final
 class Distribution:
-    """An HDR histogram of durations, recorded in microseconds from 1 µs to 1 h. Figures out are in seconds."""
+    """An HDR histogram of durations, recorded in microseconds from 1 µs to 1 h.
+
+    Figures out are in seconds.
+    """
+
+    def __new__(cls) -> Distribution:
+        """The empty distribution, zero of the sum."""
 
     @property
     def count(self) -> int: ...
@@ -196,7 +214,7 @@ class Distribution:
         """Highest value at the histogram's precision, seconds; nan when empty."""
 
     def quantile(self, q: float) -> float:
-        """Value at quantile q in [0, 1], seconds; nan when empty. Raises ValueError outside [0, 1]."""
+        """Value at quantile q, seconds; nan when empty. Raises ValueError outside [0, 1]."""
 
     def buckets(self) -> list[tuple[int, int, int]]:
         """(lowest µs, highest µs, count) of the occupied buckets, ascending."""
@@ -204,6 +222,7 @@ class Distribution:
     def to_hdr(self) -> str:
         """Base64 of the compressed HdrHistogram V2 encoding, values in microseconds."""
 
+    def __add__(self, other: Distribution) -> Distribution: ...
     def __eq__(self, other: object) -> bool: ...
     def __hash__(self) -> int: ...
 
@@ -215,11 +234,14 @@ class Handler:
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Handler: ...
     def _bind(self, recorder: Recorder) -> Recorder:
-        """Bind once and return the recorder now bound; binding to another recorder later raises RuntimeError."""
+        """Bind once and return the recorder now bound; RuntimeError when bound elsewhere."""
 
     def _bound(self) -> Recorder | None: ...
     def _on_token(self, callback: Callable[[str], Any] | None) -> None:
-        """Call `callback(text)` after each token event; its exceptions go to `self._failed(where, exc)`."""
+        """Call `callback(text)` after each token event.
+
+        Its exceptions go to `self._failed(where, exc)`.
+        """
 
     def on_llm_new_token(
         self,

@@ -12,8 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from decimal import Decimal
-from functools import cached_property, partial, reduce
-from operator import add
+from functools import cached_property, partial
 from types import MappingProxyType
 from typing import Any
 
@@ -274,19 +273,12 @@ class Snapshot:
         zero = (0,) * len(_core.COUNTERS)
         counters = tuple(map(sum, zip(zero, *(s.counters for s in models), strict=True)))
         return ModelStats(
-            "", "", counters, self._native.windows, lambda name: getattr(self._merged, name)
+            "",
+            "",
+            counters,
+            self._native.windows,
+            lambda name: sum((getattr(s, name) for s in models), Distribution()),
         )
-
-    @cached_property
-    def _merged(self) -> _core.SeriesStats:
-        zero: _form.Part = ("model", "", "", [0] * len(_form.PLACE), [_form.EMPTY_HDR] * 3, [])
-        parts = [
-            _core.Snapshot.from_parts(
-                [part], in_flight=0, started_at=0, taken_at=0, dropped={}, origin=None
-            )
-            for part in (zero, *(_form.part(s, "", "") for s in self._series if s.kind == "model"))
-        ]
-        return reduce(add, parts).series()[0]
 
     @cached_property
     def rates(self) -> Mapping[int, Rate]:

@@ -40,6 +40,9 @@ _CONTROL_FLOW = {
     "GraphBubbleUp": INTERRUPTED,
 }
 
+#: What is known of a run that is not in flight: provider, model, start.
+_NOT_ASKED: tuple[str, str, float | None] = ("", "", None)
+
 #: From langchain-core 1.8 decision models are model calls that arrive as chains.
 _DECISIONS = find_spec("langchain_core.decisions") is not None
 
@@ -72,36 +75,6 @@ def component_name(name: Any, serialized: Any, fallback: str) -> str:
             path = serialized.get("id")
             name = path[-1] if path else None
     return name if name.__class__ is str else str(name or fallback)
-
-
-class _Asked:
-    """(provider, model) asked for by the runs in flight, for the runs that end.
-
-    In two halves of which the older is let go when the younger is full, so that runs which never
-    end do not add up. A run whose names are gone is still counted; only its price may go by the
-    response's word for the provider.
-    """
-
-    __slots__ = ("_old", "_young")
-
-    HALF = 2048
-
-    def __init__(self) -> None:
-        # By the 128-bit number: a UUID's own hash and equality are Python, 1.8 µs against 0.5.
-        self._young: dict[int, tuple[str, str]] = {}
-        self._old: dict[int, tuple[str, str]] = {}
-
-    def put(self, run_id: UUID, names: tuple[str, str]) -> None:
-        if len(self._young) >= self.HALF:
-            self._old, self._young = self._young, {}
-        self._young[run_id.int] = names
-
-    def __contains__(self, run_id: UUID) -> bool:
-        return run_id.int in self._young or run_id.int in self._old
-
-    def take(self, run_id: UUID) -> tuple[str, str]:
-        key = run_id.int
-        return self._young.pop(key, None) or self._old.pop(key, None) or ("", "")
 
 
 class Callback(_core.Handler, BaseCallbackHandler):
@@ -138,7 +111,6 @@ class Callback(_core.Handler, BaseCallbackHandler):
         elif settings:
             raise TypeError(f"give either config or {', '.join(settings)}, not both")
         self._config = config
-        self._asked = _Asked()
 
     @property
     def config(self) -> Config:
@@ -204,10 +176,12 @@ class Callback(_core.Handler, BaseCallbackHandler):
     ) -> None:
         """A text completion or, as `on_chat_model_start`, a chat completion begins."""
         try:
-            names = requested(metadata, invocation_params, serialized)
-            self._asked.put(run_id, names)
             (self._bound() or self._recorder).run_started(
-                run_id, parent_run_id, LLM, component_name(name, serialized, "llm"), *names
+                run_id,
+                parent_run_id,
+                LLM,
+                component_name(name, serialized, "llm"),
+                *requested(metadata, invocation_params, serialized),
             )
         except BaseException as exc:
             self._failed("on_llm_start", exc)
@@ -281,7 +255,7 @@ class Callback(_core.Handler, BaseCallbackHandler):
     ) -> None:
         """A chain gave its result; only that of a decision model is counted here."""
         try:
-            if run_id in self._asked:
+            if self._recorder.requested(run_id):
                 self._model_ended(run_id, OK, outputs)
         except BaseException as exc:
             self._failed("on_chain_end", exc)
@@ -297,7 +271,7 @@ class Callback(_core.Handler, BaseCallbackHandler):
     ) -> None:
         """A chain failed; only a decision model is counted here."""
         try:
-            if run_id in self._asked:
+            if self._recorder.requested(run_id):
                 self._model_ended(run_id, outcome_of(error), None)
         except BaseException as exc:
             self._failed("on_chain_error", exc)
@@ -307,17 +281,16 @@ class Callback(_core.Handler, BaseCallbackHandler):
         recorder = self._bound() or self._recorder
         reading = NOTHING if response is None else read(response)
         usage, told, model, cache_hit, refused = reading[:5]
-        asked_provider, asked_model = self._asked.take(run_id)
         # The response names the dialect it speaks ("openai" for Azure too), the request who serves.
+        asked_provider, asked_model, started = recorder.requested(run_id) or _NOT_ASKED
         provider = asked_provider or told
-        model = model or asked_model
         if refused:
             recorder.dropped("usage_refused", refused)
         cost = None
         if cache_hit:
             outcome = CACHE_HIT
         elif usage is not None and (prices := self._prices_now or self._prices_if_ready()):
-            card = prices.card(provider, model, tier=usage.tier)
+            card = prices.card(provider, model or asked_model, tier=usage.tier, at=started)
             if card is not None:
                 cost = card.cost(usage)  # type: ignore[arg-type]
         recorder.run_ended(run_id, kind, outcome, provider, model, usage, cost)

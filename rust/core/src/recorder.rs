@@ -5,7 +5,7 @@ use crate::clock::Clock;
 use crate::error::Error;
 use crate::histogram::{self, Layout};
 use crate::runs::{Run, RunKey, RunTable, Start, Token, Via};
-use crate::series::{Kind, SeriesId, SeriesTable};
+use crate::series::{Kind, LabelSet, SeriesId, SeriesTable};
 use crate::snapshot::{Origin, SeriesData, Snapshot, WindowCounts};
 use crate::window::{WINDOWS, Window};
 use std::collections::BTreeMap;
@@ -370,6 +370,12 @@ impl Recorder {
         self.streamed(&run, model, answered);
     }
 
+    /// What a model run in flight asked for, and when (Unix nanoseconds); None when it is not in flight.
+    pub fn requested(&self, key: RunKey) -> Option<(LabelSet, u64)> {
+        let (model, start) = self.runs.model_of(&self.cells, key)?;
+        Some((self.series.labels(&self.cells, model)?, self.clock.unix(start)))
+    }
+
     /// The series of the model that answered, and what is learned from it about the requested name.
     fn answered_by(&self, run: &Run, end: &End<'_>) -> Option<SeriesId> {
         if end.model.is_empty() && end.provider.is_empty() {
@@ -383,6 +389,9 @@ impl Recorder {
         } else {
             self.resolve(Kind::Model, end.provider, end.model)
         };
+        if model == run.model && end.model.is_empty() {
+            return None; // only the provider was named: which model answered is not known
+        }
         if model != run.model {
             self.cells.set(self.block(run.model).wrapping_add(ALIAS), model.saturating_add(1) as u64);
         }

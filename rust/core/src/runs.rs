@@ -339,6 +339,15 @@ impl RunTable {
         None
     }
 
+    /// Requested model and start of a model run in flight.
+    #[allow(clippy::cast_possible_truncation)] // what `start` packed
+    pub fn model_of(self, cells: &Cells, key: RunKey) -> Option<(SeriesId, u64)> {
+        let slot = self.find(cells, key)?;
+        let record = self.run(cells, slot)?;
+        let model = (record.get::<MODEL>() & LOW) as usize;
+        (record.get::<WHO>() >> 32 == Kind::Llm as u64).then(|| (model, record.get::<START>()))
+    }
+
     /// Takes the run out of the table: exactly one caller gets it.
     #[inline]
     pub fn take(self, cells: &Cells, key: RunKey) -> Option<Run> {

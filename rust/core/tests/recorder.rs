@@ -149,6 +149,35 @@ fn gaps_of_a_request_that_another_model_answers_are_said_to_be_mislaid() {
 }
 
 #[test]
+fn a_stream_that_breaks_before_its_model_is_named_mislays_no_gaps() {
+    let b = bench(Settings::default());
+    for (n, answer) in [(2, "a"), (3, "")] {
+        b.start(n, None, Kind::Llm);
+        for _ in 0..3 {
+            b.wait(1);
+            b.recorder.token(key(n), Via::Token);
+        }
+        b.end(n, Outcome::Cancelled, answer, None);
+    }
+    let s = b.recorder.snapshot();
+    assert_eq!(s.dropped.len(), 0, "{:?}", s.dropped);
+    assert_eq!(model(&s, "a").map(|d| d.inter_token_latency.count()), Some(4));
+}
+
+#[test]
+fn what_a_run_asked_for_is_known_until_it_ends() {
+    let b = bench(Settings::default());
+    b.wait(5);
+    b.start(2, None, Kind::Llm);
+    b.start(3, None, Kind::Chain);
+    let (labels, at) = b.recorder.requested(key(2)).expect("in flight");
+    assert_eq!((labels.a.as_str(), labels.b.as_str(), at), ("openai", "gpt-4o", 1_005_000_000));
+    assert_eq!((b.recorder.requested(key(3)), b.recorder.requested(key(4))), (None, None));
+    b.end(2, Outcome::Ok, "", None);
+    assert_eq!(b.recorder.requested(key(2)), None);
+}
+
+#[test]
 fn a_cache_hit_is_saved_not_spent() {
     let b = bench(Settings::default());
     b.start(2, None, Kind::Llm);

@@ -17,6 +17,11 @@ fn seconds(micros: Option<u64>) -> f64 {
 
 #[pymethods]
 impl Distribution {
+    #[new]
+    fn new() -> Self {
+        Self(Histogram::default())
+    }
+
     #[getter]
     fn count(&self) -> u64 {
         self.0.count()
@@ -58,6 +63,10 @@ impl Distribution {
 
     fn to_hdr(&self, py: Python<'_>) -> PyResult<String> {
         py.detach(|| self.0.to_hdr()).map_err(raise)
+    }
+
+    fn __add__(&self, other: &Bound<'_, Self>) -> Self {
+        Self(self.0.merged(&other.get().0))
     }
 
     fn __eq__(&self, other: &Bound<'_, PyAny>) -> bool {

@@ -50,6 +50,12 @@ impl Recorder {
         Ok(())
     }
 
+    #[allow(clippy::cast_precision_loss)] // seconds to the microsecond
+    fn requested(&self, run_id: &Bound<'_, PyAny>) -> PyResult<Option<(String, String, f64)>> {
+        let asked = self.core.requested(convert::run_key(run_id)?);
+        Ok(asked.map(|(labels, at)| (labels.a, labels.b, at as f64 / 1e9)))
+    }
+
     fn token(&self, run_id: &Bound<'_, PyAny>) -> PyResult<()> {
         self.core.token(convert::run_key(run_id)?, Via::Token);
         Ok(())
