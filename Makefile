@@ -80,6 +80,9 @@ $(BIN)/uv:
 
 $(VENV)/packages: pyproject.toml $(BIN)/uv
 	$(UV) pip install --quiet 'maturin>=1.16,<2' --group test
+	# Ships tiktoken's vocabularies, so that the oracle needs no network. It is only located, never imported;
+	# its dependencies would pin the openai client to an older one.
+	$(UV) pip install --quiet --no-deps 'litellm>=1.60'
 	@touch $@
 
 $(VENV)/native: $(VENV)/packages $(RUST)

@@ -20,6 +20,18 @@ KINDS: Final[tuple[str, ...]]
 #: Names of what can be dropped, capped, reaped or refused.
 DROPPED: Final[tuple[str, ...]]
 
+def count_tokens(text: str, encoding: str) -> int:
+    """Tokens of a text as PyPI tiktoken's `encode_ordinary` counts them; releases the GIL.
+
+    `encoding`: cl100k_base, o200k_base, o200k_harmony or p50k_base; ValueError for any other.
+    """
+
+def encoding_for_model(model: str) -> str | None:
+    """The encoding of an OpenAI model, as tiktoken maps names; None for other models."""
+
+def chat_overhead(model: str) -> tuple[int, int, int]:
+    """Tokens a chat adds: (per message, per name, for the reply's beginning)."""
+
 @final
 class ManualClock:
     """A clock that moves only when told to; for tests."""

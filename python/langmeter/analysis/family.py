@@ -25,7 +25,7 @@ _SIZES: Final = frozenset(
     "haiku sonnet opus".split()
 )
 _UNFINISHED: Final = frozenset({"preview", "exp", "experimental"})
-#: Says when, not what; and words of how a model was trained to answer, which all of them are.
+#: Says when, not what.
 _SILENT: Final = _UNFINISHED | {"latest"}
 
 
@@ -47,7 +47,7 @@ def line(model: str) -> Line:
         numbered = _NUMBERED.fullmatch(token)
         if token in _SIZES or _PARAMETERS.fullmatch(token):
             sizes.add(token)
-        elif _DATE.fullmatch(token) and token != "0":
+        elif _DATE.fullmatch(token):
             date = token
         elif numbered:
             version.append(int(numbered[2]))
@@ -67,6 +67,8 @@ def may_replace(candidate: Line, current: Line) -> bool:
     if candidate.version and current.version:
         return candidate.version >= current.version
     # Without versions dates tell, where both are written alike.
-    return not (candidate.version or current.version) and (
-        len(candidate.date) != len(current.date) or candidate.date >= current.date
+    return (
+        candidate.version == current.version
+        and len(candidate.date) == len(current.date)
+        and candidate.date >= current.date
     )

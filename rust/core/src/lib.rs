@@ -22,6 +22,7 @@ mod recorder;
 mod runs;
 mod series;
 mod snapshot;
+pub mod tokenizer;
 mod window;
 
 pub use cells::Cells;

@@ -351,9 +351,7 @@ impl Recorder {
         };
         self.remember(run.key, false);
         if run.children > 0 {
-            self.runs.reap_descendants(&self.cells, run.key, |orphan| {
-                self.abandon(&orphan, Dropped::RunsOrphaned);
-            });
+            self.runs.orphan(&self.cells, run.key, now, |orphan| self.abandon(&orphan, Dropped::RunsOrphaned));
         }
         let lasted = now.saturating_sub(run.start);
         self.outcome(run.component, end.outcome);
@@ -516,12 +514,13 @@ impl Recorder {
         std::array::from_fn(|i| self.cells.get(block.wrapping_add(i)))
     }
 
-    /// Everything so far; recorders go on meanwhile. Reaps runs past `max_run_age` first.
+    /// Everything so far; recorders go on meanwhile. Reaps runs past `max_run_age`, and those whose ancestor
+    /// has ended, first.
     pub fn snapshot(&self) -> Snapshot {
         let now = self.clock.now();
         let limit = now.saturating_sub(self.max_age);
-        let in_flight = self.runs.reap(&self.cells, limit, |run| {
-            self.abandon(&run, Dropped::RunsAged);
+        let in_flight = self.runs.reap(&self.cells, limit, |run, orphan| {
+            self.abandon(&run, if orphan { Dropped::RunsOrphaned } else { Dropped::RunsAged });
         });
         let started = self.cells.get(STARTED);
         let mut series: BTreeMap<_, SeriesData> = BTreeMap::new();

@@ -37,6 +37,10 @@ const CHILDREN: usize = 7;
 const NO_TOKEN: u64 = 1 << 63;
 /// In `EVENTS`: this run reports its tokens by `on_llm_new_token`.
 const BY_TOKEN: u64 = 1 << 63;
+/// In `CHILDREN`: an ancestor has ended; the rest is when.
+const ORPHAN: u64 = 1 << 63;
+/// How long an orphan may still end by itself when orphans are looked for, nanoseconds.
+const GRACE: u64 = 1_000_000_000;
 const LOW: u64 = 0xFFFF_FFFF;
 
 /// Who a run is: 64 bits of its 128-bit id, spread evenly (61 of them are random for a uuid7 folded modulo
@@ -371,7 +375,7 @@ impl RunTable {
             model: (model & LOW) as usize,
             gaps: (model >> 32) as usize,
             events: record.get::<EVENTS>() & !BY_TOKEN,
-            children: record.get::<CHILDREN>(),
+            children: Some(record.get::<CHILDREN>()).filter(|n| n & ORPHAN == 0).unwrap_or(0),
         };
         cells.publish(self.key_cell(slot), EMPTY);
         cells.sub(self.base.wrapping_add(LIVE), 1);
@@ -380,7 +384,7 @@ impl RunTable {
             // Not below zero: the parent may have been reaped and its slot have a new run. The count is a
             // hint that saves scans; age reaps what it misses.
             let n = cells.get(children);
-            if n > 0 {
+            if n > 0 && n & ORPHAN == 0 {
                 let _ = cells.exchange(children, n, n.wrapping_sub(1));
             }
         }
@@ -491,13 +495,15 @@ impl RunTable {
         }
     }
 
-    /// Takes every run that started before `limit`; returns how many model runs stay in flight.
-    pub fn reap(self, cells: &Cells, limit: u64, mut reaped: impl FnMut(Run)) -> u64 {
+    /// Takes every run that started before `limit` and every orphan; the flag says which. Returns how many
+    /// model runs stay in flight.
+    pub fn reap(self, cells: &Cells, limit: u64, mut reaped: impl FnMut(Run, bool)) -> u64 {
         let mut models = 0_u64;
         self.each(cells, |slot, key, start| {
-            if start < limit {
+            let orphan = self.run(cells, slot).is_some_and(|r| r.get::<CHILDREN>() & ORPHAN != 0);
+            if start < limit || orphan {
                 if let Some(run) = self.take_slot(cells, slot, key) {
-                    reaped(run);
+                    reaped(run, orphan);
                 }
             } else if cells.get(self.record(slot).wrapping_add(WHO)) >> 32 == Kind::Llm as u64 {
                 models = models.saturating_add(1);
@@ -506,21 +512,28 @@ impl RunTable {
         models
     }
 
-    /// Takes every descendant of a run that is gone. Only for a run that left with open children: a scan of
-    /// the keys in use for each generation: 1 µs with a few hundred runs in flight, 100 µs with tens of
-    /// thousands.
-    pub fn reap_descendants(self, cells: &Cells, of: RunKey, mut reaped: impl FnMut(Run)) {
+    /// Marks every descendant of a run that is gone as an orphan, and takes those marked a second ago and
+    /// before. Not at once: a stream that its reader leaves ends its chain first and its model call, as
+    /// cancelled, a moment later. Only for a run that left with open children: a scan of the keys in use for
+    /// each generation, 1 µs with a few hundred runs in flight, 100 µs with tens of thousands.
+    pub fn orphan(self, cells: &Cells, of: RunKey, now: u64, mut reaped: impl FnMut(Run)) {
         let mut parents = vec![of.0];
         while !parents.is_empty() {
             let mut found = Vec::new();
             self.each(cells, |slot, key, _| {
-                if parents.contains(&cells.get(self.record(slot).wrapping_add(PARENT)))
-                    && let Some(run) = self.take_slot(cells, slot, key)
-                {
-                    if run.children > 0 {
-                        found.push(key);
+                let Some(record) = self.run(cells, slot) else { return };
+                let children = record.get::<CHILDREN>();
+                if children & ORPHAN != 0 {
+                    if now.saturating_sub(children & !ORPHAN) > GRACE
+                        && let Some(run) = self.take_slot(cells, slot, key)
+                    {
+                        reaped(run);
                     }
-                    reaped(run);
+                } else if parents.contains(&record.get::<PARENT>())
+                    && record.exchange::<CHILDREN>(children, now | ORPHAN).is_ok()
+                    && children > 0
+                {
+                    found.push(key);
                 }
             });
             parents = found;
@@ -644,20 +657,38 @@ mod tests {
     }
 
     #[test]
-    fn an_ancestor_takes_its_descendants_of_every_generation() {
+    fn an_ancestor_orphans_its_descendants_of_every_generation() {
         let (cells, table) = table(64);
         let child = |key, parent| Start { parent: Some(RunKey::new(parent)), ..start(key, 1) };
         table.start(&cells, &start(10, 1), |_| ());
-        for (key, parent) in [(11, 10), (12, 10), (13, 11), (14, 13), (20, 19)] {
+        for (key, parent) in [(11, 10), (12, 10), (13, 11), (14, 13), (15, 11), (20, 19)] {
             table.start(&cells, &child(key, parent), |_| ());
         }
         assert_eq!(table.take(&cells, RunKey::new(12)).map(|r| r.children), Some(0));
         let root = table.take(&cells, RunKey::new(10)).expect("in flight");
         assert_eq!(root.children, 1);
+        table.orphan(&cells, root.key, 5, |_| unreachable!());
+        // One ends by itself after all; the others go with the next look that is a second later.
+        assert!(table.take(&cells, RunKey::new(15)).is_some());
         let mut gone = Vec::new();
-        table.reap_descendants(&cells, root.key, |r| gone.push(r.key.get()));
+        table.orphan(&cells, RunKey::new(77), 5 + GRACE, |_| unreachable!());
+        table.orphan(&cells, RunKey::new(77), 6 + GRACE, |r| gone.push((r.key.get(), r.children)));
         gone.sort_unstable();
-        assert_eq!((gone, table.live(&cells)), (vec![11, 13, 14], 1));
+        assert_eq!((gone, table.live(&cells)), (vec![(11, 0), (13, 0), (14, 0)], 1));
+    }
+
+    #[test]
+    fn orphans_are_reaped_whatever_their_age() {
+        let (cells, table) = table(64);
+        table.start(&cells, &start(10, 9), |_| ());
+        table.start(&cells, &Start { parent: Some(RunKey::new(10)), ..start(11, 9) }, |_| ());
+        table.start(&cells, &start(12, 1), |_| ());
+        table.take(&cells, RunKey::new(10));
+        table.orphan(&cells, RunKey::new(10), 10, |_| unreachable!());
+        let mut gone = Vec::new();
+        assert_eq!(table.reap(&cells, 5, |run, orphan| gone.push((run.key.get(), orphan))), 0);
+        gone.sort_unstable();
+        assert_eq!(gone, vec![(11, true), (12, false)]);
     }
 
     #[test]
@@ -668,11 +699,11 @@ mod tests {
             table.start(&cells, &Start { kind, ..start(i, i) }, |_| ());
         }
         let mut gone = Vec::new();
-        assert_eq!(table.reap(&cells, 7, |r| gone.push(r.start)), 2);
+        assert_eq!(table.reap(&cells, 7, |r, _| gone.push(r.start)), 2);
         gone.sort_unstable();
         assert_eq!(gone, vec![2, 3, 4, 5, 6]);
         table.clear(&cells);
-        assert_eq!((table.live(&cells), table.reap(&cells, u64::MAX, |_| unreachable!())), (0, 0));
+        assert_eq!((table.live(&cells), table.reap(&cells, u64::MAX, |_, _| unreachable!())), (0, 0));
     }
 
     #[test]
@@ -742,7 +773,7 @@ mod loom_tests {
                 thread::spawn(move || table.take(&cells, RunKey::new(5)))
             };
             let mut reaped = 0;
-            table.reap(&cells, u64::MAX, |run| {
+            table.reap(&cells, u64::MAX, |run, _| {
                 assert_eq!(run.start, 10);
                 reaped += 1;
             });
@@ -779,7 +810,7 @@ mod loom_tests {
                     table.start(&cells, &start(6, 100), |_| ());
                 })
             };
-            table.reap(&cells, 50, |run| assert_eq!(run.start, 10));
+            table.reap(&cells, 50, |run, _| assert_eq!(run.start, 10));
             there.join().expect("joins");
             assert_eq!(table.take(&cells, RunKey::new(6)).map(|r| r.start), Some(100));
         });

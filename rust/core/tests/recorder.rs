@@ -47,7 +47,7 @@ fn model(snapshot: &Snapshot, name: &str) -> Option<SeriesData> {
     snapshot.series.get(&labels).cloned()
 }
 
-fn outcome(data: &SeriesData, outcome: Outcome) -> u64 {
+fn outcome_of(data: &SeriesData, outcome: Outcome) -> u64 {
     data.counters[outcome as usize]
 }
 
@@ -78,7 +78,7 @@ fn a_call_counts_under_the_name_in_its_response() {
     let s = b.recorder.snapshot();
     assert_eq!(model(&s, "gpt-4o"), None);
     let data = model(&s, "gpt-4o-2024").expect("counted");
-    assert_eq!((outcome(&data, Outcome::Ok), s.in_flight), (1, 0));
+    assert_eq!((outcome_of(&data, Outcome::Ok), s.in_flight), (1, 0));
     let used: Vec<u64> = Counter::ALL.iter().take(USED.len()).map(|c| counter(&data, *c)).collect();
     assert_eq!(used, USED);
     assert_eq!((counter(&data, Counter::Cost), counter(&data, Counter::PricedCalls)), (77, 1));
@@ -86,7 +86,7 @@ fn a_call_counts_under_the_name_in_its_response() {
     assert_eq!((data.latency.count(), data.latency.quantile_micros(0.5)), (1, Some(250_111)));
     assert_eq!(data.windows[0].counts, [1, 100, 20, 0]);
     let component = &s.series[&LabelSet { kind: Kind::Llm, a: "name".into(), b: String::new() }];
-    assert_eq!((outcome(component, Outcome::Ok), component.latency.count()), (1, 1));
+    assert_eq!((outcome_of(component, Outcome::Ok), component.latency.count()), (1, 1));
     assert!(!b.recorder.is_empty());
 }
 
@@ -183,7 +183,7 @@ fn a_cache_hit_is_saved_not_spent() {
     b.start(2, None, Kind::Llm);
     b.end(2, Outcome::CacheHit, "gpt-4o", Some(USED));
     let data = model(&b.recorder.snapshot(), "gpt-4o").expect("counted");
-    assert_eq!((outcome(&data, Outcome::CacheHit), counter(&data, Counter::SavedTotal)), (1, 120));
+    assert_eq!((outcome_of(&data, Outcome::CacheHit), counter(&data, Counter::SavedTotal)), (1, 120));
     assert_eq!(
         (counter(&data, Counter::Total), counter(&data, Counter::UnpricedCalls), data.latency.count()),
         (0, 0, 0)
@@ -220,15 +220,30 @@ fn the_end_of_an_ancestor_abandons_its_descendants_and_a_late_end_still_counts_w
     });
     let s = b.recorder.snapshot();
     let data = model(&s, "gpt-4o").expect("counted");
-    assert_eq!((outcome(&data, Outcome::Abandoned), counter(&data, Counter::Streamed), s.in_flight), (1, 1, 0));
+    assert_eq!((outcome_of(&data, Outcome::Abandoned), counter(&data, Counter::Streamed), s.in_flight), (1, 1, 0));
     assert_eq!(dropped(&s, Dropped::RunsOrphaned), 2);
     b.end(4, Outcome::Ok, "gpt-4o", Some(USED));
     b.end(4, Outcome::Ok, "gpt-4o", Some(USED));
     let s = b.recorder.snapshot();
     let data = model(&s, "gpt-4o").expect("counted");
-    assert_eq!((outcome(&data, Outcome::Ok), outcome(&data, Outcome::Abandoned)), (0, 1));
+    assert_eq!((outcome_of(&data, Outcome::Ok), outcome_of(&data, Outcome::Abandoned)), (0, 1));
     assert_eq!(counter(&data, Counter::Total), 120);
     assert_eq!((dropped(&s, Dropped::LateEnd), dropped(&s, Dropped::DuplicateEnd)), (1, 1));
+}
+
+#[test]
+fn a_call_whose_chain_ends_a_moment_sooner_keeps_its_own_outcome() {
+    let b = bench(Settings::default());
+    b.start(2, None, Kind::Chain);
+    b.start(3, Some(2), Kind::Llm);
+    b.wait(5);
+    let (key, kind, outcome) = (key(2), Kind::Chain, Outcome::Ok);
+    b.finish(&End { key, kind, outcome, provider: "", model: "", usage: None, cost: None });
+    b.end(3, Outcome::Cancelled, "", Some(USED));
+    let s = b.recorder.snapshot();
+    let data = model(&s, "gpt-4o").expect("counted");
+    assert_eq!((outcome_of(&data, Outcome::Cancelled), outcome_of(&data, Outcome::Abandoned)), (1, 0));
+    assert_eq!((data.latency.count(), s.dropped.len()), (1, 0));
 }
 
 #[test]
@@ -241,7 +256,7 @@ fn duplicates_and_strays_are_counted_and_change_nothing_else() {
     assert!(!b.recorder.token(key(9), Via::Token));
     let s = b.recorder.snapshot();
     let data = model(&s, "gpt-4o").expect("counted");
-    assert_eq!((outcome(&data, Outcome::Ok), counter(&data, Counter::Total)), (1, 120));
+    assert_eq!((outcome_of(&data, Outcome::Ok), counter(&data, Counter::Total)), (1, 120));
     for what in [Dropped::DuplicateStart, Dropped::DuplicateEnd, Dropped::StrayTokens] {
         assert_eq!(dropped(&s, what), 1, "{}", what.name());
     }
@@ -257,7 +272,7 @@ fn an_end_without_a_start_counts_the_call_once() {
     b.finish(&chain);
     let s = b.recorder.snapshot();
     let data = model(&s, "gpt-4o").expect("counted");
-    assert_eq!((outcome(&data, Outcome::Ok), counter(&data, Counter::Input), data.latency.count()), (1, 100, 0));
+    assert_eq!((outcome_of(&data, Outcome::Ok), counter(&data, Counter::Input), data.latency.count()), (1, 100, 0));
     assert_eq!((dropped(&s, Dropped::EndWithoutStart), dropped(&s, Dropped::DuplicateEnd)), (2, 1));
 }
 
@@ -273,7 +288,7 @@ fn a_run_past_its_age_is_abandoned_by_the_next_snapshot() {
     b.wait(200);
     let s = b.recorder.snapshot();
     assert_eq!((s.in_flight, dropped(&s, Dropped::RunsAged)), (1, 100));
-    assert_eq!(outcome(&model(&s, "gpt-4o").expect("counted"), Outcome::Abandoned), 100);
+    assert_eq!(outcome_of(&model(&s, "gpt-4o").expect("counted"), Outcome::Abandoned), 100);
 }
 
 #[test]
@@ -348,12 +363,12 @@ fn after_a_fork_the_child_has_only_its_own() {
     b.wait(1);
     b.end(2, Outcome::Ok, "gpt-4o", Some(USED));
     let child = b.recorder.snapshot();
-    assert_eq!(outcome(&model(&child, "gpt-4o").expect("counted"), Outcome::Ok), 1);
+    assert_eq!(outcome_of(&model(&child, "gpt-4o").expect("counted"), Outcome::Ok), 1);
     assert_eq!(child.dropped.len(), 0);
     // A difference to what the parent had before is all the child's.
     assert_eq!(child.minus(&parent), Ok(child.clone()));
     let both = child.plus(&parent);
-    assert_eq!(outcome(&model(&both, "gpt-4o").expect("counted"), Outcome::Ok), 2);
+    assert_eq!(outcome_of(&model(&both, "gpt-4o").expect("counted"), Outcome::Ok), 2);
 }
 
 #[test]
@@ -396,7 +411,7 @@ fn many_threads_count_exactly_beside_snapshots() {
     let data = model(&s, "m").expect("counted");
     let n = threads * calls;
     assert_eq!(
-        (outcome(&data, Outcome::Ok), counter(&data, Counter::Total), counter(&data, Counter::Cost)),
+        (outcome_of(&data, Outcome::Ok), counter(&data, Counter::Total), counter(&data, Counter::Cost)),
         (n, 120 * n, n)
     );
     assert_eq!(

@@ -8,6 +8,7 @@ mod handler;
 mod output;
 mod recorder;
 mod snapshot;
+mod tokenizer;
 
 use langmeter_core::{Counter, Dropped, Kind, Outcome};
 use pyo3::prelude::*;
@@ -31,5 +32,8 @@ fn init(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<recorder::Recorder>()?;
     m.add_class::<snapshot::SeriesStats>()?;
     m.add_class::<snapshot::Snapshot>()?;
+    m.add_function(wrap_pyfunction!(tokenizer::count_tokens, m)?)?;
+    m.add_function(wrap_pyfunction!(tokenizer::encoding_for_model, m)?)?;
+    m.add_function(wrap_pyfunction!(tokenizer::chat_overhead, m)?)?;
     Ok(())
 }

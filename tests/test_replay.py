@@ -1,0 +1,95 @@
+"""Recorded traffic of real providers, replayed through their real LangChain clients into a `Meter`.
+
+The oracle is the usage in the recorded bytes, read without LangChain by a program that is not
+ours. The recordings lie beside the repository, not in it; without them nothing is tested here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+TESTS = Path(__file__).resolve().parent
+REPLAY = TESTS.parents[1] / "shared" / "replay" / "replay.py"
+#: Those whose clients are in the test group.
+APIS = "openai-chat,openai-responses,anthropic"
+
+pytestmark = pytest.mark.skipif(not REPLAY.is_file(), reason="no recorded traffic beside the repo")
+
+
+def replay(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the program in a process of its own: it empties `os.environ` and disables logging."""
+    return subprocess.run(
+        [sys.executable, str(REPLAY), "--handler", "replay_handler:factory", *arguments],
+        cwd=TESTS,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """One call a meter: two recordings of each kind, in every mode."""
+    report = tmp_path_factory.mktemp("replay") / "runs.jsonl"
+    done = replay("--api", APIS, "--quick", "2", "--report", str(report))
+    assert done.returncode == 0, done.stdout + done.stderr
+    return [json.loads(line) for line in report.read_text(encoding="utf-8").splitlines()]
+
+
+def test_every_number_that_reaches_a_callback_is_exact(runs: list[dict[str, Any]]) -> None:
+    """In all six fields, in every mode; and what failed, or came without usage, counts nothing."""
+    statuses = Counter(run["status"] for run in runs)
+    assert not statuses["FAIL"] + statuses["MISSING"] + statuses["client-error"]
+    # `client-lost`: langchain-anthropic drops the input tokens of streams that name them only at
+    # their start.
+    assert {run["api"] for run in runs if run["status"] == "client-lost"} <= {"anthropic"}
+    exact = Counter((run["api"], run["mode"]) for run in runs if run["status"] == "ok")
+    modes = ("invoke", "ainvoke", "stream", "astream", "invoke_stream")
+    assert set(exact) == {(api, mode) for api in APIS.split(",") for mode in modes}
+
+
+def test_providers_have_the_names_of_opentelemetry(runs: list[dict[str, Any]]) -> None:
+    """One label a call, and it is the vendor's."""
+    labels = {(run["api"], label[0]) for run in runs for label in run["labels"]}
+    assert labels == {
+        ("openai-chat", "openai"),
+        ("openai-responses", "openai"),
+        ("anthropic", "anthropic"),
+    }
+
+
+def test_one_meter_with_32_calls_in_flight_is_exact(runs: list[dict[str, Any]]) -> None:
+    """Sums over all calls and of each model, by the name in its response."""
+    lost = {run["id"] for run in runs if run["status"] != "ok"}
+    reachable = {run["id"] for run in runs} - lost
+    done = replay("--id", ",".join(sorted(reachable)), "--aggregate", "--concurrency", "32")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert ", 0 client errors" in done.stdout
+    equal, models = map(int, re.findall(r"(\d+)/(\d+) equal in all fields", done.stdout)[0])
+    assert equal == models > 1, done.stdout
+    assert "labels that no response carried" not in done.stdout
+
+
+def test_timings_are_those_of_an_independent_clock(tmp_path: Path) -> None:
+    """Latency agrees with a handler that only reads the clock; the server's first byte is 80 ms."""
+    report = tmp_path / "runs.jsonl"
+    slow = ("--timing", "--first-ms", "80", "--gap-ms", "2", "--modes", "invoke,stream,astream")
+    done = replay("--api", APIS, "--quick", "1", "--tag", "reasoning", *slow, "--report", str(report))
+    assert done.returncode == 0, done.stdout + done.stderr
+    runs = [json.loads(line) for line in report.read_text(encoding="utf-8").splitlines()]
+    print(len(runs), Counter((r["api"], r["mode"]) for r in runs))
+    for run in runs:
+        ours, theirs = run["timing"], run["timing_true"]
+        assert ours["latency_s"] == pytest.approx(theirs["latency_s"], rel=0.02)
+        print(run["mode"], ours, theirs)
