@@ -1,67 +1,28 @@
-"""What a snapshot says about spending less: findings, each with its figures.
+"""What a snapshot says about spending less.
 
-A snapshot holds sums of calls. What it cannot know is never guessed: a saving is exact for the same
-token counts, or a bound that says so and names what it assumes.
+A snapshot holds sums of calls. What it cannot know is not guessed: a saving is exact for the same
+tokens, or a bound that says so and names what it assumes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
 from decimal import Decimal
-from types import MappingProxyType
-from typing import Final, Literal, TypeAlias
+from math import ceil
+from typing import Final
 
-from langmeter import _table
-from langmeter.analysis.family import Line, line, may_replace
+from langmeter.analysis.finding import Finding, costs, finding
+from langmeter.analysis.models import compared, named, relatives
 from langmeter.analysis.traffic import Traffic, traffic
-from langmeter.prices import PriceBook, RateCard, usd
+from langmeter.prices import Band, PriceBook
 from langmeter.prices.book import Moment
-from langmeter.prices.catalogue import find, snapshot as catalogue
-from langmeter.prices.names import canonical, catalogue_id
 from langmeter.snapshot import Snapshot
 
-#: How a saving is meant.
-Bound: TypeAlias = Literal["exactly", "at least", "at most"]
-Figure: TypeAlias = int | float | Decimal
-
-#: Siblings shown for a model: the cheapest of each size, the cheapest sizes first.
-_SIBLINGS: Final = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing the traffic says.
-
-    Attributes:
-        kind: alternative_model, prompt_caching, unread_cache, service_tier, reasoning or unfinished.
-        title: one line for people.
-        provider, model: whose traffic it is about.
-        figures: what it rests on, by name; `…_usd` in US dollars, `…_share` from 0 to 1, else
-            tokens or calls.
-        saving: US dollars that this traffic would have cost less; negative when it would have cost
-            more, None when the snapshot cannot tell.
-        bound: whether that is exact, the least or the most.
-        assumption: what has to hold for it; "" when nothing.
-    """
-
-    kind: str
-    title: str
-    provider: str
-    model: str
-    figures: Mapping[str, Figure] = field(hash=False)
-    saving: Decimal | None = None
-    bound: Bound = "exactly"
-    assumption: str = ""
-
-    def __str__(self) -> str:
-        saved = "" if self.saving is None else f"{self.bound} {_table.money(self.saving)}: "
-        lines = [
-            f"{saved}{self.title}",
-            *([f"  if {self.assumption}"] if self.assumption else []),
-            *(f"  {name:<26}{_figure(name, value)}" for name, value in self.figures.items()),
-        ]
-        return "\n".join(lines)
+#: Service tiers that cost less for who can wait, and what taking them asks of every call.
+_TIERS: Final = {
+    "batch": "every call can wait for a batch, up to a day",
+    "flex": "every call can be slower and now and then refused",
+}
 
 
 def advise(
@@ -70,124 +31,181 @@ def advise(
     prices: PriceBook | None = None,
     alternatives: Iterable[str | tuple[str, str]] = (),
 ) -> list[Finding]:
-    """Findings about the traffic of a snapshot, the greatest saving first, None last.
+    """Findings about the traffic of a snapshot: the greatest saving first, those without one last.
 
-    `alternatives`: models to compare every model with, as `provider/model` or a pair, beside those
-    of its own family on the same provider's price list. Prices are those at the snapshot's end. The
-    first call loads the price catalogue. Raises ValueError for an alternative that has no price.
+    `alternatives`: models to compare all with, as `provider/model` or pairs, beside the relatives
+    on the provider's own price list. Prices are those at the end of the snapshot. The first call in
+    a process loads the catalogue. Raises ValueError for an alternative without a price.
     """
     book = PriceBook() if prices is None else prices
     at = snapshot.taken_at
-    named = [_named(book, name, at) for name in alternatives]
+    others = [named(book, name, at) for name in alternatives]
     findings: list[Finding] = []
     for (provider, model), stats in snapshot.models.items():
         found = traffic(provider, model, stats, book.card(provider, model, at=at))
-        for check in _CHECKS:
-            findings.extend(check(found))
+        findings += _unfinished(found)
         if found.calls:
-            findings.extend(_alternatives(found, named))
-            if found.card is not None:
-                findings.extend(_service_tiers(found, book, at))
-                findings.extend(_siblings(found, book, at))
+            findings += _reasoning(found)
+            findings += _prompt_caching(found)
+            findings += _unread_cache(found)
+            findings += _service_tiers(found, book, at)
+            siblings = list(relatives(found, book, at))
+            shown = {sibling.title for sibling in siblings}
+            findings += siblings
+            findings += (new for new in compared(found, others) if new.title not in shown)
     return sorted(findings, key=_order)
 
 
-def text(findings: Iterable[Finding]) -> str:
-    """Findings as plain text, numbered."""
-    shown = [f"{number}. {finding}" for number, finding in enumerate(findings, 1)]
-    return "\n\n".join(shown) if shown else "nothing found to save"
+def _order(found: Finding) -> tuple[bool, Decimal, str]:
+    return found.saving is None, -(found.saving or Decimal(0)), found.title
 
 
-def _order(finding: Finding) -> tuple[bool, Decimal, str, str]:
-    saving = finding.saving
-    return saving is None, -(saving or Decimal(0)), finding.title, finding.kind
-
-
-def _figure(name: str, value: Figure) -> str:
-    if isinstance(value, Decimal):
-        return _table.money(value)
-    return f"{value:.1%}" if name.endswith("_share") else f"{value:,}"
-
-
-def _finding(
-    found: Traffic,
-    kind: str,
-    title: str,
-    figures: Mapping[str, Figure],
-    *,
-    saving: int | None = None,
-    bound: Bound = "exactly",
-    assumption: str = "",
-) -> Finding:
-    estimated = found.stats.tokens.estimated
-    return Finding(
-        kind,
-        f"{found.name}: {title}",
-        found.provider,
-        found.model,
-        MappingProxyType(
+def _prompt_caching(found: Traffic) -> Iterator[Finding]:
+    """What caching can have saved at most: what repeats is nowhere in a snapshot."""
+    card, cost, tokens = found.card, found.cost, found.stats.tokens
+    if card is None or cost is None or "cache_read" not in card.priced:
+        return
+    plain = found.plain_input
+    # Whatever the calls were, the longest of them is no repetition, and it is at least the mean.
+    written = ceil(plain / found.calls)
+    read = plain - written
+    saving = max(
+        read * _read_gain(band, found) - written * max(0, band.cache_write - band.input)
+        for band in found.bands(card)
+    )
+    saving = min(saving // card.scale, cost.high)
+    if saving > 0:
+        yield finding(
+            found,
+            "prompt_caching",
+            f"{plain:,} of {tokens.input:,} input tokens neither came from a prompt cache "
+            "nor went to one",
             {
-                "calls": found.stats.calls,
-                **figures,
-                **({"estimated_tokens": estimated} if estimated else {}),
-            }
-        ),
-        None if saving is None else usd(saving),
-        bound,
-        assumption,
+                "input_tokens": tokens.input,
+                "cache_read_tokens": tokens.cache_read,
+                "cache_write_tokens": tokens.cache_write,
+                "cache_read_share": tokens.cache_read / tokens.input,
+                "mean_input_tokens": tokens.input // found.calls,
+                "assumed_repeated_share": read / plain,
+                **costs("cost", cost),
+            },
+            saving=saving,
+            bound="at most",
+            assumption="all these tokens but the longest prompt repeat what was cached just before; "
+            "most providers cache from 1,024 tokens a prompt" + _rates(found),
+        )
+
+
+def _read_gain(band: Band, found: Traffic) -> int:
+    """What a token read from the cache costs less, at most."""
+    tokens = found.stats.tokens
+    gains = [band.input - band.cache_read]
+    if tokens.audio_input:
+        gains.append(band.audio_input - band.cached_audio)
+    if tokens.image_input:
+        gains.append(band.image_input - band.cached_image)
+    return max(gains)
+
+
+def _unread_cache(found: Traffic) -> Iterator[Finding]:
+    """Cache writes that cost more than the reads have saved."""
+    card, tokens = found.card, found.stats.tokens
+    if card is None or not tokens.cache_write:
+        return
+    losses = []
+    for band in found.bands(card):
+        short = max(0, tokens.cache_write - tokens.cache_write_1h)
+        extra = short * (band.cache_write - band.input)
+        extra += tokens.cache_write_1h * (band.cache_write_1h - band.input)
+        losses.append((extra - tokens.cache_read * (band.input - band.cache_read)) // card.scale)
+    if min(losses) > 0:
+        yield finding(
+            found,
+            "unread_cache",
+            "writing to the prompt cache cost more than reading from it saved",
+            {
+                "cache_write_tokens": tokens.cache_write,
+                "cache_read_tokens": tokens.cache_read,
+                "reads_per_write": round(tokens.cache_read / tokens.cache_write, 2),
+            },
+            saving=min(losses),
+            bound="exactly" if min(losses) == max(losses) else "at least",
+            assumption="nothing is cached" + _rates(found),
+        )
+
+
+def _service_tiers(found: Traffic, book: PriceBook, at: Moment | None) -> Iterator[Finding]:
+    cost, streamed = found.cost, found.stats.streamed
+    if cost is None:
+        return
+    for tier in book.explain(found.provider, found.model, at=at).variants:
+        card = book.card(found.provider, found.model, tier=tier, at=at)
+        # Nobody reads a batch as it is written.
+        if tier not in _TIERS or card is None or (tier == "batch" and streamed >= found.calls):
+            continue
+        instead = found.at(card)
+        if cost.high > instead.low:
+            yield finding(
+                found,
+                "service_tier",
+                f"the same traffic at the {tier} price",
+                {
+                    "streamed_calls": streamed,
+                    **costs("cost", cost),
+                    **costs(f"{tier}_cost", instead),
+                },
+                saving=cost.high - instead.low,
+                bound="at most",
+                assumption=_TIERS[tier],
+            )
+
+
+def _reasoning(found: Traffic) -> Iterator[Finding]:
+    card, cost, tokens = found.card, found.cost, found.stats.tokens
+    if not tokens.reasoning:
+        return
+    saving = None
+    if card is not None and cost is not None:
+        dearest = max(band.reasoning for band in found.bands(card))
+        saving = min(tokens.reasoning * dearest // card.scale, cost.high)
+    yield finding(
+        found,
+        "reasoning",
+        f"{tokens.reasoning:,} of {tokens.output:,} output tokens were reasoning",
+        {
+            "output_tokens": tokens.output,
+            "reasoning_tokens": tokens.reasoning,
+            "reasoning_share": tokens.reasoning / max(tokens.output, tokens.reasoning),
+            **(costs("cost", cost) if cost is not None else {}),
+        },
+        saving=saving,
+        bound="at most",
+        assumption="none of it was needed" + _rates(found),
     )
 
 
-# --- other models -------------------------------------------------------------------------------
-
-
-class _Candidate(tuple[str, RateCard]):
-    __slots__ = ()
-
-
-def _named(
-    book: PriceBook, name: str | tuple[str, str], at: Moment | None
-) -> tuple[str, str, RateCard]:
-    provider, slash, model = name.partition("/") if isinstance(name, str) else (name[0], "/", name[1])
-    if not (provider and slash and model):
-        raise ValueError(
-            f'alternative {name!r} must be "provider/model", e.g. "openai/gpt-4o-mini"'
+def _unfinished(found: Traffic) -> Iterator[Finding]:
+    """Calls without an answer; what they cost is in the model's sum and cannot be told from it."""
+    stats = found.stats
+    counts = {name: stats.outcomes[name] for name in ("error", "cancelled", "abandoned")}
+    total = sum(counts.values())
+    if total:
+        yield finding(
+            found,
+            "unfinished",
+            f"{total:,} of {stats.calls:,} calls gave no answer",
+            {
+                **{f"{name}_calls": n for name, n in counts.items()},
+                "unfinished_share": total / stats.calls,
+            },
         )
-    card = book.card(provider, model, at=at)
-    if card is None:
-        raise ValueError(
-            f"no price is known for the alternative {provider}/{model}; check the name with "
-            f"`langmeter prices {model} --provider {provider}` or give a price of your own"
-        )
-    return canonical(provider), model, card
 
 
-def _alternatives(
-    found: Traffic, named: Iterable[tuple[str, str, RateCard]]
-) -> Iterator[Finding]:
-    for provider, model, card in named:
-        same = found.card is not None and found.card[2:4] == card[2:4]
-        if not same and _comparable(found, card):
-            yield _moved(found, f"{provider}/{model}", card, "named by you")
-
-
-def _siblings(found: Traffic, book: PriceBook, at: Moment | None) -> Iterator[Finding]:
-    """The cheapest of each size in the family, where it would surely have cost less."""
-    data, provider = catalogue(), canonical(found.provider)
-    listing = data and find(data, catalogue_id(provider), found.model)
-    if not listing or found.cost is None:
-        return
-    current = line(listing.model.id)
-    cheapest: dict[Line | frozenset[str], tuple[int, str, RateCard, Line]] = {}
-    mean_input = found.stats.tokens.input / found.calls
-    for other in listing.provider.models:
-        parts = line(other.id)
-        fits = other.context_window is None or other.context_window > mean_input
-        if other.id == listing.model.id or other.deprecated or not fits:
-            continue
-        if not may_replace(parts, current):
-            continue
-        card = book.card(found.provider, other.id, at=at)
-        # An id that finds another entry has no price of its own to compare with.
-        if card is None or card.model != other.id.lower() != other.id or not _comparable(found, card):
-            continue
+def _rates(found: Traffic) -> str:
+    """What else is assumed where the traffic was not charged at standard rates."""
+    if found.card is None or found.cost is None:
+        return ""
+    standard = found.at(found.card)
+    if standard.low <= found.cost.low and found.cost.high <= standard.high:
+        return ""
+    return ", at standard rates, which are not what was charged"

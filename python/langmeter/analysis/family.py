@@ -55,9 +55,7 @@ def line(model: str) -> Line:
         else:
             words.add(token)
     unfinished = bool(words & _UNFINISHED)
-    return Line(
-        frozenset(words - _SILENT), frozenset(sizes), tuple(version), date, unfinished
-    )
+    return Line(frozenset(words - _SILENT), frozenset(sizes), tuple(version), date, unfinished)
 
 
 def may_replace(candidate: Line, current: Line) -> bool:

@@ -365,7 +365,7 @@ impl Recorder {
         if end.outcome != Outcome::CacheHit {
             self.record(model, 0, lasted);
         }
-        self.streamed(&run, model, answered);
+        self.streamed(&run, model, answered, end.outcome == Outcome::Ok);
     }
 
     /// What a model run in flight asked for, and when (Unix nanoseconds); None when it is not in flight.
@@ -397,9 +397,10 @@ impl Recorder {
     }
 
     /// Where the gaps of a run that streamed are shown. Those recorded under the requested name stay hidden
-    /// until its first stream ends, and then belong, for good, to the model that answered that one.
-    fn settle_gaps(&self, run: &Run, answered: Option<SeriesId>) {
-        if run.events < 2 {
+    /// until its first stream ends with its model named or else whole, and then belong, for good, to the
+    /// model that answered that one. A stream that breaks sooner tells nothing.
+    fn settle_gaps(&self, run: &Run, answered: Option<SeriesId>, whole: bool) {
+        if run.events < 2 || (answered.is_none() && !whole) {
             return;
         }
         let model = answered.filter(|_| run.gaps == run.model).unwrap_or(run.gaps);
@@ -413,9 +414,9 @@ impl Recorder {
         }
     }
 
-    fn streamed(&self, run: &Run, model: SeriesId, answered: Option<SeriesId>) {
+    fn streamed(&self, run: &Run, model: SeriesId, answered: Option<SeriesId>, whole: bool) {
         if run.events > 0 {
-            self.settle_gaps(run, answered);
+            self.settle_gaps(run, answered, whole);
             self.bump(model, Counter::Streamed, 1);
             self.bump(model, Counter::TokenEvents, run.events);
             if let Some(first) = run.first_token {
@@ -496,7 +497,7 @@ impl Recorder {
         if run.kind == Kind::Llm {
             self.outcome(run.model, Outcome::Abandoned);
             self.window(run.model).add(&self.cells, self.clock.now(), [1, 0, 0, 0]);
-            self.streamed(run, run.model, None);
+            self.streamed(run, run.model, None, false);
         }
     }
 
