@@ -403,13 +403,14 @@ impl Recorder {
         if run.events < 2 || (answered.is_none() && !whole) {
             return;
         }
-        let model = answered.filter(|_| run.gaps == run.model).unwrap_or(run.gaps);
-        let cell = self.block(run.gaps).wrapping_add(HOME);
-        let home = match self.cells.exchange(cell, 0, model.saturating_add(1) as u64) {
-            Ok(()) => model.saturating_add(1) as u64,
-            Err(home) => home,
+        let settle = |series: SeriesId, home: SeriesId| {
+            let home = home.saturating_add(1) as u64;
+            self.cells.exchange(self.block(series).wrapping_add(HOME), 0, home).map_or_else(|there| there, |()| home)
         };
-        if answered.is_some_and(|model| home != model.saturating_add(1) as u64) {
+        // From here on the gaps of this request go to the model that answered, which is its own home.
+        let model = answered.unwrap_or(run.model);
+        settle(model, model);
+        if settle(run.gaps, model) != model.saturating_add(1) as u64 {
             self.dropped(Dropped::GapsMislaid, run.events.saturating_sub(1));
         }
     }
