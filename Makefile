@@ -42,6 +42,7 @@ bench: $(VENV)/bench
 # The whole suite in a short form, so that it cannot rot; it judges counts, never times.
 bench-smoke: $(VENV)/bench
 	cargo bench --locked --package langmeter-core -- --test
+	$(BIN)/python -m pytest --no-cov -p no:cacheprovider --benchmark-disable benches/test_hooks.py
 	$(BIN)/python -m benches --smoke
 
 lint: $(VENV)/native $(VENV)/lint

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from langmeter.callbacks.streaming import StreamingCallback
     from langmeter.callbacks.tokens import TokenCountingCallback
     from langmeter.config import Config
+    from langmeter.embeddings import track_embeddings
     from langmeter.errors import ConfigError, LangmeterError
     from langmeter.meter import Meter, install, track, uninstall
     from langmeter.snapshot import Snapshot
@@ -38,6 +39,7 @@ __all__ = [
     "__version__",
     "install",
     "track",
+    "track_embeddings",
     "uninstall",
 ]
 
@@ -55,6 +57,7 @@ _ROOMS = {
     "TokenCountingCallback": "callbacks.tokens",
     "install": "meter",
     "track": "meter",
+    "track_embeddings": "embeddings",
     "uninstall": "meter",
 }
 

@@ -238,6 +238,18 @@ class Distribution:
     def __eq__(self, other: object) -> bool: ...
     def __hash__(self) -> int: ...
 
+@final
+class RateCard:
+    """What one model costs, in whole pico-dollars, and from when to when (Unix seconds)."""
+
+    def __new__(
+        cls, bands: Sequence[tuple[int, Sequence[int]]], valid_from: float, valid_until: float
+    ) -> RateCard:
+        """`bands`: (above, the 13 rates in the order of `langmeter.prices.card.KINDS`)."""
+
+    def cost(self, usage: tuple[Any, ...]) -> int | None:
+        """Pico-dollars; None when a part of the usage exceeds its whole or the sum 64 bits."""
+
 class Handler:
     """Base of every callback: the hooks that fire for each token, without a Python frame.
 
@@ -253,6 +265,21 @@ class Handler:
         """Call `callback(text)` after each token event.
 
         Its exceptions go to `self._failed(where, exc)`.
+        """
+
+    def on_llm_end(
+        self,
+        response: Any,
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        tags: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """A model call gave its result.
+
+        The common response is read here, and priced by `self._prices_now.native`; every other goes
+        to `self._model_ended(run_id, outcome, response)`. Failures go to `self._failed`.
         """
 
     def on_llm_new_token(

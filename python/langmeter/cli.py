@@ -1,4 +1,4 @@
-"""The command `langmeter`: run a program with a meter on, or the demo."""
+"""The command `langmeter`: run a program with a meter on, the demo, and questions about money."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ import langmeter
 from langmeter import _program
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from langmeter import Meter
+    from langmeter.prices import PriceBook
 
 _RUN_USAGE = "langmeter run [-h] [--json FILE] (script.py | -m module) [args ...]"
 
@@ -34,6 +37,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.command == "demo":
         return _demo(options)
+    if options.command == "advice":
+        return _advice(options)
+    if options.command == "prices":
+        return _prices(options)
     if options.command == "run":
         return _run(program, options.json, options.parser)
     parser.print_help(sys.stderr)
@@ -59,7 +66,37 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--calls", type=_positive, metavar="N", help="how many calls")
     demo.add_argument("--concurrency", type=_positive, metavar="C", help="how many at a time")
     demo.add_argument("--json", metavar="FILE", help="also write the snapshot to FILE")
+    _add_money(commands)
     return parser
+
+
+def _add_money(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    advice = commands.add_parser(
+        "advice",
+        help="what a snapshot says about spending less",
+        description="Print what a snapshot says about spending less: each finding with its "
+        "figures and the USD it would have saved on that very traffic, the greatest first.",
+    )
+    advice.add_argument("file", metavar="FILE", help="a snapshot: JSON, or the bytes of to_bytes()")
+    advice.add_argument(
+        "--alternative",
+        action="append",
+        default=[],
+        metavar="PROVIDER/MODEL",
+        help="also compare every model with this one; can be given several times",
+    )
+    prices = commands.add_parser(
+        "prices",
+        help="what a model costs, and who says so",
+        description="Print what a model costs, and who says so; exit code 1 when nobody does.",
+    )
+    prices.add_argument("model", metavar="MODEL")
+    prices.add_argument("--provider", default="", metavar="P", help="told from the name if it can")
+    prices.add_argument("--tier", default="", metavar="T", help="batch, flex, priority …")
+    prices.add_argument("--at", type=_moment, metavar="ISO", help="a date or time, UTC; now if not")
+    for command in (advice, prices):
+        command.add_argument("--prices", metavar="FILE", help="own prices, .toml or .json")
+        command.set_defaults(parser=command)
 
 
 def _positive(text: str) -> int:
@@ -67,6 +104,13 @@ def _positive(text: str) -> int:
     if number < 1:
         raise ValueError
     return number
+
+
+def _moment(text: str) -> datetime:
+    from datetime import UTC, datetime
+
+    at = datetime.fromisoformat(text)
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
 def _program_starts(arguments: Sequence[str]) -> int:
@@ -88,6 +132,47 @@ def _demo(options: argparse.Namespace) -> int:
 
     chosen = {name: getattr(options, name) for name in ("calls", "concurrency", "json")}
     return run_demo(**{name: value for name, value in chosen.items() if value is not None})
+
+
+def _advice(options: argparse.Namespace) -> int:
+    from langmeter.analysis import advise, text
+    from langmeter.snapshot import Snapshot
+
+    parser: argparse.ArgumentParser = options.parser
+    try:
+        data = Path(options.file).read_bytes()
+        is_json = data.lstrip().startswith(b"{")
+        snapshot = Snapshot.from_json(data) if is_json else Snapshot.from_bytes(data)
+    except OSError as error:
+        parser.error(f"cannot read {options.file}: {error.strerror}")
+    except ValueError as error:
+        parser.error(f"{options.file}: {error}")
+    book = _book(options)
+    try:
+        findings = advise(snapshot, prices=book, alternatives=options.alternative)
+    except ValueError as error:
+        parser.error(str(error))
+    print(text(findings))
+    return 0
+
+
+def _prices(options: argparse.Namespace) -> int:
+    found = _book(options).explain(
+        options.provider, options.model, tier=options.tier, at=options.at
+    )
+    print(found)
+    return 0 if found.card is not None else 1
+
+
+def _book(options: argparse.Namespace) -> PriceBook:
+    from langmeter.prices import PriceBook
+
+    try:
+        return PriceBook(options.prices)
+    except OSError as error:
+        options.parser.error(f"cannot read {options.prices}: {error.strerror}")
+    except ValueError as error:
+        options.parser.error(str(error))
 
 
 def _run(program: list[str], json: str | None, parser: argparse.ArgumentParser) -> int:

@@ -13,8 +13,8 @@ from typing import Final
 
 from langmeter.analysis.finding import Finding, costs, finding
 from langmeter.analysis.models import compared, named, relatives
-from langmeter.analysis.traffic import Traffic, traffic
-from langmeter.prices import Band, PriceBook
+from langmeter.analysis.traffic import Cost, Traffic, traffic
+from langmeter.prices import Band, PriceBook, RateCard
 from langmeter.prices.book import Moment
 from langmeter.snapshot import Snapshot
 
@@ -91,8 +91,8 @@ def _prompt_caching(found: Traffic) -> Iterator[Finding]:
             },
             saving=saving,
             bound="at most",
-            assumption="all these tokens but the longest prompt repeat what was cached just before; "
-            "most providers cache from 1,024 tokens a prompt" + _rates(found),
+            assumption="all of them but one prompt repeat what was cached just before (most "
+            "providers cache prompts from 1,024 tokens on)" + _rates(found, card, cost),
         )
 
 
@@ -109,8 +109,8 @@ def _read_gain(band: Band, found: Traffic) -> int:
 
 def _unread_cache(found: Traffic) -> Iterator[Finding]:
     """Cache writes that cost more than the reads have saved."""
-    card, tokens = found.card, found.stats.tokens
-    if card is None or not tokens.cache_write:
+    card, cost, tokens = found.card, found.cost, found.stats.tokens
+    if card is None or cost is None or not tokens.cache_write:
         return
     losses = []
     for band in found.bands(card):
@@ -130,7 +130,7 @@ def _unread_cache(found: Traffic) -> Iterator[Finding]:
             },
             saving=min(losses),
             bound="exactly" if min(losses) == max(losses) else "at least",
-            assumption="nothing is cached" + _rates(found),
+            assumption="nothing had been cached" + _rates(found, card, cost),
         )
 
 
@@ -164,10 +164,11 @@ def _reasoning(found: Traffic) -> Iterator[Finding]:
     card, cost, tokens = found.card, found.cost, found.stats.tokens
     if not tokens.reasoning:
         return
-    saving = None
+    saving, assumption = None, ""
     if card is not None and cost is not None:
         dearest = max(band.reasoning for band in found.bands(card))
         saving = min(tokens.reasoning * dearest // card.scale, cost.high)
+        assumption = "none of it was needed" + _rates(found, card, cost)
     yield finding(
         found,
         "reasoning",
@@ -180,7 +181,7 @@ def _reasoning(found: Traffic) -> Iterator[Finding]:
         },
         saving=saving,
         bound="at most",
-        assumption="none of it was needed" + _rates(found),
+        assumption=assumption,
     )
 
 
@@ -201,11 +202,9 @@ def _unfinished(found: Traffic) -> Iterator[Finding]:
         )
 
 
-def _rates(found: Traffic) -> str:
+def _rates(found: Traffic, card: RateCard, cost: Cost) -> str:
     """What else is assumed where the traffic was not charged at standard rates."""
-    if found.card is None or found.cost is None:
-        return ""
-    standard = found.at(found.card)
-    if standard.low <= found.cost.low and found.cost.high <= standard.high:
+    standard = found.at(card)
+    if standard.low <= cost.low and cost.high <= standard.high:
         return ""
     return ", at standard rates, which are not what was charged"

@@ -21,8 +21,10 @@ _DATE: Final = re.compile(r"\d{4,}|0\d+")
 _FULL_DATE: Final = re.compile(r"(20\d\d)-(\d\d)-(\d\d)")
 
 _SIZES: Final = frozenset(
-    "nano micro tiny mini small medium large lite light flash air turbo fast plus pro premier max "
-    "haiku sonnet opus".split()
+    (
+        *("nano", "micro", "tiny", "mini", "small", "medium", "large", "lite", "light", "flash"),
+        *("air", "turbo", "fast", "plus", "pro", "premier", "max", "haiku", "sonnet", "opus"),
+    )
 )
 _UNFINISHED: Final = frozenset({"preview", "exp", "experimental"})
 #: Says when, not what.
@@ -41,7 +43,10 @@ class Line(NamedTuple):
 
 def line(model: str) -> Line:
     """Take a model's name apart."""
-    words, sizes, version, date = set(), set(), [], ""
+    words: set[str] = set()
+    sizes: set[str] = set()
+    version: list[int] = []
+    date = ""
     tokens = _TOKEN.split(_FULL_DATE.sub(r"\1\2\3", model.lower()))
     for token in filter(None, tokens):
         numbered = _NUMBERED.fullmatch(token)

@@ -189,21 +189,6 @@ class Callback(_core.Handler, BaseCallbackHandler):
     # The same function: a super() call would cost another frame.
     on_chat_model_start = on_llm_start  # type: ignore[assignment]
 
-    def on_llm_end(
-        self,
-        response: Any,
-        *,
-        run_id: UUID,
-        parent_run_id: UUID | None = None,
-        tags: Any = None,
-        **kwargs: Any,
-    ) -> None:
-        """A model call gave its result."""
-        try:
-            self._model_ended(run_id, OK, response)
-        except BaseException as exc:
-            self._failed("on_llm_end", exc)
-
     def on_llm_error(
         self,
         error: BaseException,

@@ -12,6 +12,8 @@ from pathlib import Path
 from time import time
 from typing import Any, Final, TypeAlias
 
+from langmeter import _core
+
 from . import catalogue, own
 from .card import PICO, RateCard, usd
 from .explain import Explanation
@@ -46,13 +48,16 @@ class PriceBook:
     question does, or `warm` before it.
     """
 
-    __slots__ = ("_answers", "_own", "_snapshot", "version")
+    __slots__ = ("_answers", "_own", "_snapshot", "native", "version")
 
     def __init__(self, prices: Mapping[str, Any] | str | Path | None = None) -> None:
         """`prices`: own prices, see `langmeter.prices.own`; a bad one raises ValueError."""
         self._own: own.Book = {} if prices is None else own.load(prices)
         self._answers: dict[tuple[str, str, str], _Answer] = {}
         self._snapshot: object = None
+        #: The last standard price asked for each (provider, model), None where there is none, for
+        #: the native end of a call. Replaced, never cleared, when prices change.
+        self.native: dict[tuple[str, str], _core.RateCard | None] = {}
         #: Grows when a price may have changed: what was unpriced is worth asking again.
         self.version = 0
 
@@ -157,6 +162,7 @@ class PriceBook:
         """Ask everything again, e.g. after genai-prices' `UpdatePrices` has fetched new data."""
         # Replaced, not cleared: an answer on its way goes into the old dict, with it.
         self._answers = {}
+        self.native = {}
         self.version += 1
 
     def explain(
@@ -177,7 +183,7 @@ class PriceBook:
         return Explanation(provider, model, tier, card, variants, comment)
 
     def _resolve(self, provider: str, model: str, tier: str, now: float) -> RateCard | None:
-        answers = self._answers
+        answers, native = self._answers, self.native
         key = (provider, model, tier)
         known = answers.get(key)
         # A price by the hour of the day comes round again: earlier windows are kept beside the last
@@ -192,7 +198,14 @@ class PriceBook:
         if len(answers) >= _MAX_ANSWERS and key not in answers:
             answers.clear()
         answers[key] = (*current, others[:_MAX_WINDOWS])
-        return current[2]
+        card = current[2]
+        if not tier and (card is None or card.scale == 1):
+            if len(native) >= _MAX_ANSWERS:
+                native.clear()
+            native[provider, model] = card and _core.RateCard(
+                [(band.above, band[1:]) for band in card.bands], current[0], current[1]
+            )
+        return card
 
     def _ask(self, provider: str, model: str, tier: str, now: float) -> _Window:
         ours, name = canonical(provider), model.strip().lower()

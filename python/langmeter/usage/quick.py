@@ -21,7 +21,7 @@ _INPUT_KEYS: Final = frozenset(("audio", "cache_read", "cache_creation"))
 _LIFETIME_KEYS: Final = _INPUT_KEYS | {"ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens"}
 _FEW: Final = 3
 _OUTPUT_KEYS: Final = frozenset(("audio", "reasoning"))
-# LangChain's own five: a sixth is the mark of a response cache, or something to look at.
+# LangChain's own five; `total_cost` is the mark of its response cache.
 _FIGURES: Final = 5
 # What raw usage may hold, beside empty details, where LangChain gives no details.
 _PLAIN: Final = frozenset(
@@ -140,6 +140,7 @@ def look_quickly(response: Any) -> Reading:
         <= inputs | outputs | cache_read | cache_write | five | hour | reasoning | audio | audio_out
         < LIMIT
         and len(figures) <= _FIGURES
+        and "total_cost" not in figures
         and tier in _STANDARD
         and "cost" not in meta
         and (model or "serviceTier" not in meta)

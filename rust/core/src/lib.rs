@@ -18,6 +18,7 @@ mod cells;
 mod clock;
 mod error;
 pub mod histogram;
+pub mod money;
 mod recorder;
 mod runs;
 mod series;

@@ -5,10 +5,12 @@ mod convert;
 mod distribution;
 mod error;
 mod handler;
+mod money;
 mod output;
 mod recorder;
 mod snapshot;
 mod tokenizer;
+mod usage;
 
 use langmeter_core::{Counter, Dropped, Kind, Outcome};
 use pyo3::prelude::*;
@@ -29,6 +31,7 @@ fn init(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<clock::ManualClock>()?;
     m.add_class::<distribution::Distribution>()?;
     m.add_class::<handler::Handler>()?;
+    m.add_class::<money::RateCard>()?;
     m.add_class::<recorder::Recorder>()?;
     m.add_class::<snapshot::SeriesStats>()?;
     m.add_class::<snapshot::Snapshot>()?;

@@ -1,0 +1,40 @@
+//! `RateCard`.
+
+use crate::convert;
+use langmeter_core::money::{self, Band, RATES};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+
+/// What one model costs, and from when to when.
+#[pyclass(frozen, module = "langmeter._core")]
+pub struct RateCard {
+    card: money::RateCard,
+    from: f64,
+    until: f64,
+}
+
+impl RateCard {
+    /// Pico-dollars of a call that began at a time (Unix seconds); None when this card does not tell.
+    pub fn at(&self, started: f64, usage: &langmeter_core::Usage) -> Option<u64> {
+        if self.from <= started && started < self.until { self.card.cost(usage) } else { None }
+    }
+}
+
+#[pymethods]
+impl RateCard {
+    #[new]
+    fn new(bands: Vec<(i64, Vec<u64>)>, valid_from: f64, valid_until: f64) -> PyResult<Self> {
+        let band = |(above, rates): (i64, Vec<u64>)| {
+            let rates = <[u64; RATES]>::try_from(rates)
+                .map_err(|r| PyValueError::new_err(format!("{} rates where {RATES} are expected", r.len())))?;
+            Ok(Band { above, rates })
+        };
+        let bands = bands.into_iter().map(band).collect::<PyResult<_>>()?;
+        Ok(Self { card: money::RateCard { bands }, from: valid_from, until: valid_until })
+    }
+
+    fn cost(&self, usage: &Bound<'_, PyTuple>) -> PyResult<Option<u64>> {
+        Ok(self.card.cost(&convert::usage(usage)?))
+    }
+}
