@@ -83,15 +83,19 @@ def _add_money(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         action="append",
         default=[],
         metavar="PROVIDER/MODEL",
-        help="also compare every model with this one; can be given several times",
+        help="also compare every model with this one; may be repeated",
     )
     prices = commands.add_parser(
         "prices",
         help="what a model costs, and who says so",
         description="Print what a model costs, and who says so; exit code 1 when nobody does.",
     )
-    prices.add_argument("model", metavar="MODEL")
-    prices.add_argument("--provider", default="", metavar="P", help="told from the name if it can")
+    prices.add_argument(
+        "model", metavar="MODEL", help="a name, or provider/name as reports show it"
+    )
+    prices.add_argument(
+        "--provider", default="", metavar="P", help="told from MODEL where it can be"
+    )
     prices.add_argument("--tier", default="", metavar="T", help="batch, flex, priority …")
     prices.add_argument("--at", type=_moment, metavar="ISO", help="a date or time, UTC; now if not")
     for command in (advice, prices):
@@ -109,8 +113,13 @@ def _positive(text: str) -> int:
 def _moment(text: str) -> datetime:
     from datetime import UTC, datetime
 
-    at = datetime.fromisoformat(text)
-    return at if at.tzinfo else at.replace(tzinfo=UTC)
+    try:
+        at = datetime.fromisoformat(text)
+        return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
+    except (ValueError, OverflowError) as error:
+        raise argparse.ArgumentTypeError(
+            f"{error}; write e.g. 2026-10-14 or 2026-10-14T09:30"
+        ) from None
 
 
 def _program_starts(arguments: Sequence[str]) -> int:
@@ -157,22 +166,27 @@ def _advice(options: argparse.Namespace) -> int:
 
 
 def _prices(options: argparse.Namespace) -> int:
-    found = _book(options).explain(
-        options.provider, options.model, tier=options.tier, at=options.at
-    )
-    print(found)
-    return 0 if found.card is not None else 1
+    book = _book(options)
+    asked = [(options.provider, options.model)]
+    if "/" in options.model and not options.provider:
+        # As the reports name it; but some models' own names begin with their maker's.
+        asked.insert(0, options.model.split("/", 1))
+    answers = [book.explain(*names, tier=options.tier, at=options.at) for names in asked]
+    found = next((answer for answer in answers if answer.card is not None), None)
+    print(found or answers[0])
+    return 0 if found else 1
 
 
 def _book(options: argparse.Namespace) -> PriceBook:
     from langmeter.prices import PriceBook
 
+    parser: argparse.ArgumentParser = options.parser
     try:
         return PriceBook(options.prices)
     except OSError as error:
-        options.parser.error(f"cannot read {options.prices}: {error.strerror}")
+        parser.error(f"cannot read {options.prices}: {error.strerror}")
     except ValueError as error:
-        options.parser.error(str(error))
+        parser.error(str(error))
 
 
 def _run(program: list[str], json: str | None, parser: argparse.ArgumentParser) -> int:

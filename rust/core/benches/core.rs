@@ -78,7 +78,7 @@ fn tables(c: &mut Criterion) {
         b.iter(|| {
             let key = RunKey::new(next());
             let run =
-                langmeter_core::Start { key, parent: None, now: 5, kind: Kind::Llm, component: 1, model: 2, gaps: 2 };
+                langmeter_core::Start { key, parent: None, now: 5, kind: Kind::Llm, component: 1, model: 2, gaps: 2, held: langmeter_core::budget::Reservation::default() };
             table.start(&cells, &run, |_| ());
             for t in 0..8 {
                 black_box(table.token(&cells, key, t, Via::Token));

@@ -97,6 +97,20 @@ impl Cells {
         }
     }
 
+    /// Release add; returns the value before.
+    #[inline]
+    pub fn post(&self, i: usize, n: u64) -> u64 {
+        self.at(i).map_or(0, |c| c.fetch_add(n, Ordering::Release))
+    }
+
+    /// To at least `value`; acquire and release.
+    #[inline]
+    pub fn raise(&self, i: usize, value: u64) {
+        if let Some(c) = self.at(i) {
+            c.fetch_max(value, Ordering::AcqRel);
+        }
+    }
+
     /// Compare-and-swap, acquire and release; the error is the value found instead.
     #[inline]
     pub fn claim(&self, i: usize, from: u64, to: u64) -> Result<(), u64> {
@@ -247,6 +261,8 @@ mod tests {
         cells.publish(3, 1);
         assert_eq!(cells.claim(3, 0, 1), Err(0));
         assert_eq!(cells.exchange(3, 0, 1), Err(0));
+        cells.raise(3, 1);
+        assert_eq!(cells.post(3, 1), 0);
     }
 
     #[test]

@@ -14,6 +14,7 @@
 )]
 #![cfg_attr(test, allow(clippy::cast_possible_truncation))] // tests place small numbers
 
+pub mod budget;
 mod cells;
 mod clock;
 mod error;
@@ -29,7 +30,7 @@ mod window;
 pub use cells::Cells;
 pub use clock::{Clock, ManualClock};
 pub use error::Error;
-pub use recorder::{COUNTERS, Counter, Dropped, End, Outcome, Recorder, Settings, Usage};
+pub use recorder::{Begin, COUNTERS, Counter, Demand, Dropped, End, Outcome, Recorder, Settings, Usage};
 pub use runs::{RunKey, RunTable, Start, Via};
 pub use series::{Kind, LabelSet, SeriesTable};
 pub use snapshot::{Origin, SeriesData, Snapshot, WindowCounts};

@@ -1,5 +1,6 @@
 //! The events: where each one lands in the arena.
 
+use crate::budget::{Budgets, Crossed, Refused, Reservation, Standing, Terms, Used};
 use crate::cells::Cells;
 use crate::clock::Clock;
 use crate::error::Error;
@@ -123,6 +124,8 @@ named! {
         HookErrors = "hook_errors",
         /// Exceptions of a user's callback.
         CallbackErrors = "callback_errors",
+        /// Calls that did not fit a budget, and never began.
+        BudgetRefused = "budget_refused",
         /// Anything else.
         Other = "other",
     }
@@ -138,7 +141,8 @@ pub type Usage = [u64; Counter::Estimated as usize + 1];
 const COUNTER_CELLS: usize = 32;
 const HOME: usize = COUNTERS;
 const ALIAS: usize = COUNTERS + 1;
-const _: () = assert!(ALIAS < COUNTER_CELLS, "a series' counters outgrew their cells");
+const LARGEST: usize = COUNTERS + 2;
+const _: () = assert!(LARGEST < COUNTER_CELLS, "a series' counters outgrew their cells");
 
 // The header.
 const GENERATION: usize = 0;
@@ -167,6 +171,42 @@ impl Default for Settings {
     fn default() -> Self {
         Self { max_series: 1024, max_runs: 65_536, max_run_age: Duration::from_secs(3600), significant_digits: 3 }
     }
+}
+
+/// Output tokens that a call is expected to give at most, where it sets no limit of its own and no call before
+/// it gave more.
+const USUAL_OUTPUT: u64 = 2048;
+
+/// A run as it begins.
+#[derive(Debug, Clone, Copy)]
+pub struct Begin<'a> {
+    /// The run.
+    pub key: RunKey,
+    /// Its parent.
+    pub parent: Option<RunKey>,
+    /// What it is.
+    pub kind: Kind,
+    /// Its name.
+    pub name: &'a str,
+    /// Requested provider of an llm run.
+    pub provider: &'a str,
+    /// Requested model of an llm run.
+    pub model: &'a str,
+    /// What it asks of budgets.
+    pub demand: Option<Demand>,
+}
+
+/// What a call can cost at its worst, for the budgets it belongs to.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Demand {
+    /// The budgets, a bit each.
+    pub budgets: u64,
+    /// Input tokens.
+    pub input: u64,
+    /// Output tokens; None: as many as the model was seen to give, 2,048 at least.
+    pub output: Option<u64>,
+    /// Pico-dollars for an input token, an output token, and the call.
+    pub rates: [u64; 3],
 }
 
 /// How a run ended.
@@ -205,6 +245,8 @@ pub struct Recorder {
     layout: Layout,
     runs: RunTable,
     series: SeriesTable,
+    budgets: Budgets,
+    money: Window,
     ended: usize,
     blocks: usize,
     stride: usize,
@@ -224,7 +266,9 @@ impl Recorder {
         let stride = COUNTER_CELLS.saturating_add(Window::CELLS).saturating_add(histogram.saturating_mul(3));
         let series = HEADER;
         let runs = series.saturating_add(SeriesTable::cells(slots));
-        let ended = runs.saturating_add(RunTable::cells(max_runs)).next_multiple_of(8);
+        let budgets = runs.saturating_add(RunTable::cells(max_runs)).next_multiple_of(8);
+        let money = budgets.saturating_add(Budgets::CELLS);
+        let ended = money.saturating_add(Window::CELLS);
         let blocks = ended.saturating_add(ENDED);
         let total = blocks.saturating_add(slots.saturating_add(Kind::ALL.len()).saturating_mul(stride));
         let recorder = Self {
@@ -234,6 +278,8 @@ impl Recorder {
             layout,
             runs: RunTable::at(runs, max_runs),
             series: SeriesTable::at(series, slots),
+            budgets: Budgets::at(budgets),
+            money: Window::at(money),
             ended,
             blocks,
             stride,
@@ -299,19 +345,13 @@ impl Recorder {
             && Dropped::ALL.iter().all(|d| self.cells.get(DROPPED.wrapping_add(*d as usize)) == 0)
     }
 
-    /// A run began. `provider` and `model` are the requested names of an llm run.
-    pub fn run_started(
-        &self,
-        key: RunKey,
-        parent: Option<RunKey>,
-        kind: Kind,
-        name: &str,
-        provider: &str,
-        model: &str,
-    ) {
-        let component = self.resolve(kind, name, "");
+    /// A run began, unless it does not fit its budgets: then nothing has happened but the refusal.
+    pub fn run_started(&self, begin: &Begin<'_>) -> Result<(), Refused> {
+        let &Begin { key, parent, kind, .. } = begin;
+        let now = self.clock.now();
+        let component = self.resolve(kind, begin.name, "");
         let (model, gaps) = if kind == Kind::Llm {
-            let requested = self.resolve(Kind::Model, provider, model);
+            let requested = self.resolve(Kind::Model, begin.provider, begin.model);
             // The gaps between tokens are recorded before the response names its model: they go to the
             // model that answered this request last time.
             let alias = self.cells.get(self.block(requested).wrapping_add(ALIAS));
@@ -319,13 +359,71 @@ impl Recorder {
         } else {
             (component, component)
         };
-        let start = Start { key, parent, now: self.clock.now(), kind, component, model, gaps };
+        let held = begin.demand.map_or(Ok(Reservation::default()), |demand| self.reserve(model, &demand, now))?;
+        let start = Start { key, parent, now, kind, component, model, gaps, held };
         let fresh = self.runs.start(&self.cells, &start, |run| {
             self.abandon(&run, Dropped::RunsCapped);
         });
         if !fresh {
+            self.budgets.release(&self.cells, &held);
             self.drop_one(Dropped::DuplicateStart);
         }
+        Ok(())
+    }
+
+    /// Holds the worst case of a call. Where it does not fit, runs past `max_run_age` and orphans give back
+    /// what they hold, and it is tried once more.
+    fn reserve(&self, model: SeriesId, demand: &Demand, now: u64) -> Result<Reservation, Refused> {
+        let output = demand.output.unwrap_or_else(|| {
+            self.cells.get(self.block(model).wrapping_add(LARGEST)).max(USUAL_OUTPUT)
+        });
+        let [per_input, per_output, fixed] = demand.rates;
+        let (input, out) = (demand.input.saturating_mul(per_input), output.saturating_mul(per_output));
+        let held = Reservation {
+            budgets: demand.budgets,
+            cost: fixed.saturating_add(input).saturating_add(out),
+            tokens: demand.input.saturating_add(output),
+        };
+        let unix = self.clock.unix(now);
+        let mut tried = self.budgets.reserve(&self.cells, &held, unix);
+        if tried.is_err() && self.reap(now).1 > 0 {
+            tried = self.budgets.reserve(&self.cells, &held, unix);
+        }
+        tried.inspect_err(|_| self.drop_one(Dropped::BudgetRefused)).map(|()| held)
+    }
+
+    /// Takes out runs past `max_run_age` and those whose ancestor has ended; model runs that stay, and how
+    /// many went.
+    fn reap(&self, now: u64) -> (u64, u64) {
+        let mut gone = 0_u64;
+        let stay = self.runs.reap(&self.cells, now.saturating_sub(self.max_age), |run, orphan| {
+            gone = gone.saturating_add(1);
+            self.abandon(&run, if orphan { Dropped::RunsOrphaned } else { Dropped::RunsAged });
+        });
+        (stay, gone)
+    }
+
+    /// Opens a budget; its position is its bit in [`Demand::budgets`].
+    pub fn open_budget(&self, terms: &Terms) -> Result<usize, Error> {
+        self.budgets.open(&self.cells, terms, self.clock.unix(self.clock.now()))
+    }
+
+    /// What a budget stands at; None when there is no such budget.
+    pub fn standing(&self, budget: usize) -> Option<Standing> {
+        self.budgets.standing(&self.cells, budget, self.clock.unix(self.clock.now()))
+    }
+
+    /// Money of the last 60, 300 and 900 seconds: seconds, nanoseconds covered, nano-dollars. Calls are
+    /// rounded to a nano-dollar; a second holds 1,099 USD at most.
+    pub fn spent_lately(&self) -> [(u64, u64, u64); 3] {
+        let now = self.clock.now();
+        let lived = now.saturating_sub(self.cells.get(STARTED));
+        let sums = self.money.sums(&self.cells, now);
+        let mut shown = [(0, 0, 0); 3];
+        for ((to, seconds), [nanos, ..]) in shown.iter_mut().zip(WINDOWS).zip(sums) {
+            *to = (seconds, lived.min(seconds.saturating_mul(1_000_000_000)), nanos);
+        }
+        shown
     }
 
     /// A token of a streamed run; false when the other hook has reported it or the run is not in flight.
@@ -343,13 +441,19 @@ impl Recorder {
         true
     }
 
-    /// A run ended.
-    pub fn run_ended(&self, end: &End<'_>) {
+    /// A run ended. Returns the thresholds of budgets that its spending crossed.
+    pub fn run_ended(&self, end: &End<'_>) -> Crossed {
         let now = self.clock.now();
         let Some(run) = self.runs.take(&self.cells, end.key) else {
-            return self.ended_unknown(end, now);
+            self.ended_unknown(end, now);
+            return Crossed::new();
         };
         self.remember(run.key, false);
+        let crossed = if run.held.budgets == 0 {
+            Crossed::new()
+        } else {
+            self.budgets.settle(&self.cells, &run.held, &used(end), self.clock.unix(now))
+        };
         if run.children > 0 {
             self.runs.orphan(&self.cells, run.key, now, |orphan| self.abandon(&orphan, Dropped::RunsOrphaned));
         }
@@ -357,7 +461,13 @@ impl Recorder {
         self.outcome(run.component, end.outcome);
         self.record(run.component, 0, lasted);
         if run.kind != Kind::Llm {
-            return;
+            return crossed;
+        }
+        if let Some([_, output, ..]) = end.usage {
+            let largest = self.block(run.model).wrapping_add(LARGEST);
+            if output > self.cells.get(largest) {
+                self.cells.raise(largest, output);
+            }
         }
         let answered = self.answered_by(&run, end);
         let model = answered.unwrap_or(run.model);
@@ -451,6 +561,7 @@ impl Recorder {
         }
         if let Some(cost) = end.cost {
             self.bump(model, Counter::Cost, cost);
+            self.money.add(&self.cells, now, [cost.saturating_add(500) / 1000, 0, 0, 0]);
             self.bump(model, Counter::PricedCalls, 1);
         } else if usage.iter().any(|n| *n > 0) {
             self.bump(model, Counter::UnpricedCalls, 1);
@@ -491,7 +602,9 @@ impl Recorder {
         self.cells.set(self.ended_cell(key), if reaped { !key.get() } else { key.get() });
     }
 
+    /// What an abandoned call spent is not known: what it held is given back.
     fn abandon(&self, run: &Run, why: Dropped) {
+        self.budgets.release(&self.cells, &run.held);
         self.remember(run.key, true);
         self.drop_one(why);
         self.outcome(run.component, Outcome::Abandoned);
@@ -520,10 +633,7 @@ impl Recorder {
     /// has ended, first.
     pub fn snapshot(&self) -> Snapshot {
         let now = self.clock.now();
-        let limit = now.saturating_sub(self.max_age);
-        let in_flight = self.runs.reap(&self.cells, limit, |run, orphan| {
-            self.abandon(&run, if orphan { Dropped::RunsOrphaned } else { Dropped::RunsAged });
-        });
+        let (in_flight, _) = self.reap(now);
         let started = self.cells.get(STARTED);
         let mut series: BTreeMap<_, SeriesData> = BTreeMap::new();
         for id in self.series.ids(&self.cells) {
@@ -573,8 +683,8 @@ impl Recorder {
         data
     }
 
-    /// Forgets everything: for a process that has just been forked and has one thread. The arena is the
-    /// parent's, copied on write; the parent reports what it holds.
+    /// Forgets everything but what budgets have spent: for a process that has just been forked and has one
+    /// thread. The arena is the parent's, copied on write; the parent reports what it holds.
     pub fn reset_after_fork(&self) {
         for id in self.series.ids(&self.cells) {
             let block = self.block(id);
@@ -588,6 +698,8 @@ impl Recorder {
         }
         self.series.clear(&self.cells);
         self.runs.clear(&self.cells);
+        self.budgets.release_all(&self.cells);
+        self.money.clear(&self.cells);
         for cell in (self.ended..self.blocks).chain(DROPPED..HEADER) {
             if self.cells.get(cell) != 0 {
                 self.cells.set(cell, 0);
@@ -596,6 +708,16 @@ impl Recorder {
         self.cells.add(GENERATION, 1);
         self.cells.set(STARTED, self.clock.now());
     }
+}
+
+/// What a call used, for budgets: nothing when the response cache gave it; a failed one is no call, and costs
+/// only what it is known to have used.
+fn used(end: &End<'_>) -> Used {
+    if end.outcome == Outcome::CacheHit {
+        return Used::default();
+    }
+    let tokens = end.usage.map_or(0, |[input, output, total, ..]| total.max(input.saturating_add(output)));
+    [end.cost.unwrap_or(0), tokens, u64::from(end.outcome != Outcome::Error)]
 }
 
 /// A number that no other recorder has: the standard library's random keys, hashed.

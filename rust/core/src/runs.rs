@@ -1,5 +1,6 @@
 //! Runs in flight: a set-associative table of atomic keys, bounded by capacity and age.
 
+use crate::budget::Reservation;
 use crate::cells::{Cells, Line};
 use crate::error::Error;
 use crate::series::{Kind, SeriesId};
@@ -12,6 +13,8 @@ const EMPTY: u64 = 0;
 const BUSY: u64 = 1;
 /// Cells of a run: one cache line.
 const RECORD: usize = 8;
+/// Cells of what a run holds of budgets: apart, so that a run without budgets touches none of them.
+const HELD: usize = 4;
 /// How many of the oldest runs one scan finds for eviction.
 const VICTIMS: usize = if cfg!(loom) { 2 } else { 256 };
 /// Levels of the table.
@@ -33,6 +36,8 @@ const FIRST: usize = 5;
 const EVENTS: usize = 6;
 const CHILDREN: usize = 7;
 
+/// In `WHO`: it holds something of a budget.
+const BUDGETED: u64 = 1 << 63;
 /// In `LAST`: no token yet, the rest is the start. A recycled slot never shows the value a late token saw.
 const NO_TOKEN: u64 = 1 << 63;
 /// In `EVENTS`: this run reports its tokens by `on_llm_new_token`.
@@ -113,6 +118,8 @@ pub struct Start {
     pub model: SeriesId,
     /// Series that its gaps between tokens belong to.
     pub gaps: SeriesId,
+    /// What it holds of budgets.
+    pub held: Reservation,
 }
 
 /// A run as it leaves the table.
@@ -138,6 +145,12 @@ pub struct Run {
     pub events: u64,
     /// Children that had started and not ended.
     pub children: u64,
+    /// What it held of budgets.
+    pub held: Reservation,
+}
+
+const fn kind_code(who: u64) -> u64 {
+    (who & !BUDGETED) >> 32
 }
 
 /// The table in the arena.
@@ -161,6 +174,8 @@ pub struct RunTable {
     levels: [usize; LEVELS],
     /// Where the records begin, after the keys.
     records: usize,
+    /// Where what they hold of budgets begins, after the records.
+    held: usize,
     capacity: u64,
 }
 
@@ -184,14 +199,15 @@ impl RunTable {
     /// Cells for a capacity.
     pub fn cells(capacity: u64) -> usize {
         let slots = Self::slots(Self::levels_for(capacity));
-        slots.saturating_mul(RECORD.saturating_add(1)).saturating_add(HEADER).saturating_add(VICTIMS * 2)
+        slots.saturating_mul(RECORD + HELD + 1).saturating_add(HEADER).saturating_add(VICTIMS * 2)
     }
 
     /// The table whose cells begin at `base`.
     pub fn at(base: usize, capacity: u64) -> Self {
         let levels = Self::levels_for(capacity);
-        let table = Self { base, levels, records: 0, capacity };
-        Self { records: table.key_cell(Self::slots(levels)), ..table }
+        let table = Self { base, levels, records: 0, held: 0, capacity };
+        let table = Self { records: table.key_cell(Self::slots(levels)), ..table };
+        Self { held: table.record(Self::slots(levels)), ..table }
     }
 
     fn slots(levels: [usize; LEVELS]) -> usize {
@@ -211,6 +227,10 @@ impl RunTable {
 
     const fn record(self, slot: usize) -> usize {
         self.records.wrapping_add(slot.wrapping_mul(RECORD))
+    }
+
+    const fn held(self, slot: usize) -> usize {
+        self.held.wrapping_add(slot.wrapping_mul(HELD))
     }
 
     #[inline]
@@ -277,7 +297,13 @@ impl RunTable {
         if let Some(record) = self.run(cells, slot) {
             record.set::<START>(run.now);
             record.set::<PARENT>(run.parent.map_or(EMPTY, RunKey::get));
-            record.set::<WHO>(run.component as u64 | ((run.kind as u64) << 32));
+            let budgeted = if run.held.budgets == 0 { 0 } else { BUDGETED };
+            record.set::<WHO>(run.component as u64 | ((run.kind as u64) << 32) | budgeted);
+            if budgeted != 0 {
+                for (i, n) in [run.held.budgets, run.held.cost, run.held.tokens].into_iter().enumerate() {
+                    cells.set(self.held(slot).wrapping_add(i), n);
+                }
+            }
             record.set::<MODEL>(run.model as u64 | ((run.gaps as u64) << 32));
             record.set::<LAST>(run.now | NO_TOKEN);
             record.set::<FIRST>(0);
@@ -349,7 +375,7 @@ impl RunTable {
         let slot = self.find(cells, key)?;
         let record = self.run(cells, slot)?;
         let model = (record.get::<MODEL>() & LOW) as usize;
-        (record.get::<WHO>() >> 32 == Kind::Llm as u64).then(|| (model, record.get::<START>()))
+        (kind_code(record.get::<WHO>()) == Kind::Llm as u64).then(|| (model, record.get::<START>()))
     }
 
     /// Takes the run out of the table: exactly one caller gets it.
@@ -370,12 +396,18 @@ impl RunTable {
             parent: (parent != EMPTY).then_some(RunKey(parent)),
             start: record.get::<START>(),
             first_token: (record.get::<LAST>() & NO_TOKEN == 0).then(|| record.get::<FIRST>()),
-            kind: Kind::from_code(who >> 32).unwrap_or(Kind::Chain),
+            kind: Kind::from_code(kind_code(who)).unwrap_or(Kind::Chain),
             component: (who & LOW) as usize,
             model: (model & LOW) as usize,
             gaps: (model >> 32) as usize,
             events: record.get::<EVENTS>() & !BY_TOKEN,
             children: Some(record.get::<CHILDREN>()).filter(|n| n & ORPHAN == 0).unwrap_or(0),
+            held: if who & BUDGETED == 0 {
+                Reservation::default()
+            } else {
+                let held = |i: usize| cells.get(self.held(slot).wrapping_add(i));
+                Reservation { budgets: held(0), cost: held(1), tokens: held(2) }
+            },
         };
         cells.publish(self.key_cell(slot), EMPTY);
         cells.sub(self.base.wrapping_add(LIVE), 1);
@@ -505,7 +537,7 @@ impl RunTable {
                 if let Some(run) = self.take_slot(cells, slot, key) {
                     reaped(run, orphan);
                 }
-            } else if cells.get(self.record(slot).wrapping_add(WHO)) >> 32 == Kind::Llm as u64 {
+            } else if kind_code(cells.get(self.record(slot).wrapping_add(WHO))) == Kind::Llm as u64 {
                 models = models.saturating_add(1);
             }
         });
@@ -559,18 +591,21 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
+    const NONE: Reservation = Reservation { budgets: 0, cost: 0, tokens: 0 };
+
     fn table(capacity: u64) -> (Cells, RunTable) {
         (Cells::zeroed(RunTable::cells(capacity)).expect("cells"), RunTable::at(0, capacity))
     }
 
     fn start(key: u64, now: u64) -> Start {
-        Start { key: RunKey::new(key), parent: None, now, kind: Kind::Llm, component: 7, model: 8, gaps: 9 }
+        Start { key: RunKey::new(key), parent: None, now, kind: Kind::Llm, component: 7, model: 8, gaps: 9, held: NONE }
     }
 
     #[test]
     fn a_run_leaves_with_what_it_came_with() {
         let (cells, table) = table(4);
-        let s = Start { parent: Some(RunKey::new(99)), kind: Kind::Tool, ..start(5, 1000) };
+        let held = Reservation { budgets: 5, cost: 6, tokens: 7 };
+        let s = Start { parent: Some(RunKey::new(99)), kind: Kind::Tool, held, ..start(5, 1000) };
         assert!(table.start(&cells, &s, |_| unreachable!()));
         assert_eq!(table.token(&cells, s.key, 1500, Via::Token), Token::First);
         assert_eq!(table.token(&cells, s.key, 1700, Via::Token), Token::Next { series: 9, gap: 200 });
@@ -586,10 +621,14 @@ mod tests {
             gaps: 9,
             events: 2,
             children: 0,
+            held: s.held,
         };
         assert_eq!(run, want);
         assert_eq!(table.take(&cells, s.key), None);
         assert_eq!(table.live(&cells), 0);
+        // What the slot held before is not its next run's.
+        table.start(&cells, &start(5, 1), |_| ());
+        assert_eq!(table.take(&cells, s.key).map(|r| r.held), Some(NONE));
     }
 
     #[test]
@@ -755,12 +794,14 @@ mod loom_tests {
     use loom::sync::Arc;
     use loom::thread;
 
+    const NONE: Reservation = Reservation { budgets: 0, cost: 0, tokens: 0 };
+
     fn table() -> (Arc<Cells>, RunTable) {
         (Arc::new(Cells::zeroed(RunTable::cells(2)).expect("cells")), RunTable::at(0, 2))
     }
 
     fn start(key: u64, now: u64) -> Start {
-        Start { key: RunKey::new(key), parent: None, now, kind: Kind::Llm, component: 7, model: 8, gaps: 9 }
+        Start { key: RunKey::new(key), parent: None, now, kind: Kind::Llm, component: 7, model: 8, gaps: 9, held: NONE }
     }
 
     #[test]
