@@ -1,7 +1,8 @@
-"""Instructions of the core's hot functions, counted by callgrind: the same whatever else the machine does.
+"""Instructions of the core's hot functions, counted by callgrind.
 
-`python -m benches.instructions` prints a line an operation. The price of one operation is the difference
-between two runs of different length, so start-up does not count. Needs valgrind; says so where it is absent.
+They are the same whatever else the machine does. `python -m benches.instructions` prints a line an
+operation. The price of one is the difference between two runs of different length, so start-up does
+not count. Needs valgrind; says so where it is absent.
 """
 
 from __future__ import annotations

@@ -20,7 +20,17 @@ FLOORS = [
     {"config", "testing", "_table", "_form", "snapshot"},
     {"usage", "prices", "budgets"},
     {"callbacks"},
-    {"meter", "providers", "exporters", "history", "alerts", "report", "analysis", "simulator"},
+    {
+        "embeddings",
+        "meter",
+        "providers",
+        "exporters",
+        "history",
+        "alerts",
+        "report",
+        "analysis",
+        "simulator",
+    },
     {"_program", "demo"},
     {"cli", "__main__"},
 ]

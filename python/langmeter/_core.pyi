@@ -7,6 +7,27 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, final
 from uuid import UUID
 
+from typing_extensions import disjoint_base
+
+__all__ = [
+    "BUILD_PROFILE",
+    "COUNTERS",
+    "DROPPED",
+    "KINDS",
+    "OUTCOMES",
+    "Distribution",
+    "Handler",
+    "ManualClock",
+    "RateCard",
+    "Recorder",
+    "SeriesStats",
+    "Snapshot",
+    "__version__",
+    "chat_overhead",
+    "count_tokens",
+    "encoding_for_model",
+]
+
 #: Build profile of the extension: "release" or "debug".
 BUILD_PROFILE: Final[str]
 #: Version of the workspace; the only version there is.
@@ -164,11 +185,13 @@ class Snapshot:
     def from_bytes(data: bytes) -> Snapshot:
         """Raises ValueError on foreign, damaged or newer bytes."""
 
-    def __add__(self, other: Snapshot) -> Snapshot: ...
-    def __sub__(self, other: Snapshot) -> Snapshot:
+    def __add__(self, value: Snapshot, /) -> Snapshot: ...
+    def __radd__(self, value: Snapshot, /) -> Snapshot: ...
+    def __rsub__(self, value: Snapshot, /) -> Snapshot: ...
+    def __sub__(self, value: Snapshot, /) -> Snapshot:
         """Raises ValueError when `other` is not an earlier snapshot of the same counts."""
 
-    def __eq__(self, other: object) -> bool: ...
+    def __eq__(self, value: object, /) -> bool: ...
     def __hash__(self) -> int: ...
 
 @final
@@ -234,8 +257,9 @@ class Distribution:
     def to_hdr(self) -> str:
         """Base64 of the compressed HdrHistogram V2 encoding, values in microseconds."""
 
-    def __add__(self, other: Distribution) -> Distribution: ...
-    def __eq__(self, other: object) -> bool: ...
+    def __add__(self, value: Distribution, /) -> Distribution: ...
+    def __radd__(self, value: Distribution, /) -> Distribution: ...
+    def __eq__(self, value: object, /) -> bool: ...
     def __hash__(self) -> int: ...
 
 @final
@@ -250,6 +274,7 @@ class RateCard:
     def cost(self, usage: tuple[Any, ...]) -> int | None:
         """Pico-dollars; None when a part of the usage exceeds its whole or the sum 64 bits."""
 
+@disjoint_base
 class Handler:
     """Base of every callback: the hooks that fire for each token, without a Python frame.
 

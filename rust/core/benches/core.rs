@@ -1,8 +1,9 @@
 //! Times of the core, beside what else could hold the runs in flight.
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use langmeter_core::budget::{Period, Terms, Unit};
 use langmeter_core::histogram::{self, Layout};
-use langmeter_core::{Cells, Clock, End, Kind, Outcome, Recorder, RunKey, Settings, Via};
+use langmeter_core::{Begin, Cells, Clock, Demand, End, Kind, Outcome, Recorder, RunKey, Settings, Via};
 use std::collections::HashMap;
 use std::hint::black_box;
 use std::sync::Mutex;
@@ -18,8 +19,14 @@ fn key(n: u64) -> RunKey {
     RunKey::new(n.wrapping_mul(0x9E37_79B9_7F4A_7C15))
 }
 
+fn begin(recorder: &Recorder, n: u64, parent: Option<u64>, kind: Kind, model: &str, demand: Option<Demand>) {
+    let (name, provider) = ("ChatOpenAI", "openai");
+    let begin = Begin { key: key(n), parent: parent.map(key), kind, name, provider, model, demand };
+    recorder.run_started(&begin).expect("within the budget");
+}
+
 fn start(recorder: &Recorder, n: u64, model: &str) {
-    recorder.run_started(key(n), None, Kind::Llm, "ChatOpenAI", "openai", model);
+    begin(recorder, n, None, Kind::Llm, model, None);
 }
 
 fn end(recorder: &Recorder, n: u64, model: &str) {
@@ -53,6 +60,20 @@ fn hot(c: &mut Criterion) {
         });
     });
 
+    let demand = Demand { budgets: 0b11, input: 900, output: Some(500), rates: [2_500_000, 10_000_000, 0] };
+    for unit in [Unit::Cost, Unit::Tokens] {
+        let terms =
+            Terms { unit, limit: u64::MAX / 2, period: Period::Day, blocking: true, thresholds: vec![u64::MAX / 4] };
+        r.open_budget(&terms).expect("opens");
+    }
+    c.bench_function("start + end on two budgets", |b| {
+        b.iter(|| {
+            n += 1;
+            begin(&r, n, None, Kind::Llm, "gpt-4o", Some(demand));
+            end(&r, n, "gpt-4o-2024-08-06");
+        });
+    });
+
     c.bench_function("clock", |b| {
         let clock = Clock::monotonic();
         b.iter(|| black_box(clock.now()));
@@ -77,8 +98,16 @@ fn tables(c: &mut Criterion) {
     group.bench_function("set-associative table", |b| {
         b.iter(|| {
             let key = RunKey::new(next());
-            let run =
-                langmeter_core::Start { key, parent: None, now: 5, kind: Kind::Llm, component: 1, model: 2, gaps: 2, held: langmeter_core::budget::Reservation::default() };
+            let run = langmeter_core::Start {
+                key,
+                parent: None,
+                now: 5,
+                kind: Kind::Llm,
+                component: 1,
+                model: 2,
+                gaps: 2,
+                held: langmeter_core::budget::Reservation::default(),
+            };
             table.start(&cells, &run, |_| ());
             for t in 0..8 {
                 black_box(table.token(&cells, key, t, Via::Token));
@@ -191,8 +220,8 @@ fn rare(c: &mut Criterion) {
         b.iter_batched(
             || {
                 n += 2;
-                full.run_started(key(n), None, Kind::Chain, "chain", "", "");
-                full.run_started(key(n + 1), Some(key(n)), Kind::Llm, "ChatOpenAI", "openai", "m");
+                begin(&full, n, None, Kind::Chain, "", None);
+                begin(&full, n + 1, Some(n), Kind::Llm, "m", None);
                 n
             },
             |n| {

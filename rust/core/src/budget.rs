@@ -193,7 +193,8 @@ impl Budgets {
 
     /// Opens a budget at `now` (Unix nanoseconds) and returns its bit's position.
     pub fn open(self, cells: &Cells, terms: &Terms, now: u64) -> Result<usize, Error> {
-        let wrong = |name: &'static str, value: String, allowed: &'static str| Err(Error::OutOfRange { name, value, allowed });
+        let wrong =
+            |name: &'static str, value: String, allowed: &'static str| Err(Error::OutOfRange { name, value, allowed });
         if terms.limit == 0 {
             return wrong("limit", "0".into(), "1 or more");
         }

@@ -374,9 +374,8 @@ impl Recorder {
     /// Holds the worst case of a call. Where it does not fit, runs past `max_run_age` and orphans give back
     /// what they hold, and it is tried once more.
     fn reserve(&self, model: SeriesId, demand: &Demand, now: u64) -> Result<Reservation, Refused> {
-        let output = demand.output.unwrap_or_else(|| {
-            self.cells.get(self.block(model).wrapping_add(LARGEST)).max(USUAL_OUTPUT)
-        });
+        let output =
+            demand.output.unwrap_or_else(|| self.cells.get(self.block(model).wrapping_add(LARGEST)).max(USUAL_OUTPUT));
         let [per_input, per_output, fixed] = demand.rates;
         let (input, out) = (demand.input.saturating_mul(per_input), output.saturating_mul(per_output));
         let held = Reservation {
@@ -476,6 +475,7 @@ impl Recorder {
             self.record(model, 0, lasted);
         }
         self.streamed(&run, model, answered, end.outcome == Outcome::Ok);
+        crossed
     }
 
     /// What a model run in flight asked for, and when (Unix nanoseconds); None when it is not in flight.

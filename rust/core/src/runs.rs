@@ -664,6 +664,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "minutes, and nothing unsafe in it")]
     fn at_capacity_the_oldest_makes_room() {
         for capacity in [1, 5, 100, 1000, 10_000] {
             let (cells, table) = table(capacity);
@@ -677,6 +678,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "minutes, and nothing unsafe in it")]
     fn a_full_pair_of_sets_gives_up_its_oldest() {
         let (cells, table) = table(1000);
         let home = table.sets_of(RunKey::new(3));

@@ -1,9 +1,10 @@
 //! What each event leaves in a snapshot.
 #![cfg(not(loom))]
 
+use langmeter_core::budget::{Period, Refused, Terms, Unit};
 use langmeter_core::{
-    Clock, Counter, Dropped, End, Kind, LabelSet, ManualClock, Outcome, Recorder, RunKey, SeriesData, Settings,
-    Snapshot, Usage, Via,
+    Begin, Clock, Counter, Demand, Dropped, End, Kind, LabelSet, ManualClock, Outcome, Recorder, RunKey, SeriesData,
+    Settings, Snapshot, Usage, Via,
 };
 use std::time::Duration;
 
@@ -26,7 +27,12 @@ const USED: Usage = [100, 20, 120, 40, 5, 1, 8, 0, 0, 0, 0, 0];
 
 impl Bench {
     fn start(&self, n: u64, parent: Option<u64>, kind: Kind) {
-        self.recorder.run_started(key(n), parent.map(key), kind, "name", "openai", "gpt-4o");
+        self.begin(n, parent, kind, None).expect("no budget");
+    }
+
+    fn begin(&self, n: u64, parent: Option<u64>, kind: Kind, demand: Option<Demand>) -> Result<(), Refused> {
+        let (name, provider, model) = ("name", "openai", "gpt-4o");
+        self.recorder.run_started(&Begin { key: key(n), parent: parent.map(key), kind, name, provider, model, demand })
     }
 
     fn end(&self, n: u64, outcome: Outcome, model: &str, usage: Option<Usage>) {
@@ -381,7 +387,10 @@ fn many_threads_count_exactly_beside_snapshots() {
             scope.spawn(move || {
                 for i in 0..calls {
                     let run = key(2 + t * calls + i);
-                    recorder.run_started(run, None, Kind::Llm, "name", "openai", if i % 2 == 0 { "a" } else { "b" });
+                    let model = if i % 2 == 0 { "a" } else { "b" };
+                    let (name, provider) = ("name", "openai");
+                    let begin = Begin { key: run, parent: None, kind: Kind::Llm, name, provider, model, demand: None };
+                    recorder.run_started(&begin).expect("no budget");
                     for _ in 0..3 {
                         recorder.token(run, Via::Token);
                     }

@@ -2,7 +2,7 @@
 #![cfg(not(loom))]
 
 use langmeter_core::{
-    Clock, Dropped, End, Kind, LabelSet, ManualClock, Origin, Outcome, Recorder, RunKey, SeriesData, Settings,
+    Begin, Clock, Dropped, End, Kind, LabelSet, ManualClock, Origin, Outcome, Recorder, RunKey, SeriesData, Settings,
     Snapshot, Via,
 };
 use proptest::prelude::*;
@@ -35,7 +35,9 @@ impl Machine {
             let key = RunKey::new(self.next);
             self.next += 1;
             let name = format!("m{model}");
-            self.recorder.run_started(key, None, Kind::Llm, "chat", "openai", &name);
+            let (name, provider, model) = ("chat", "openai", name.as_str());
+            let begin = Begin { key, parent: None, kind: Kind::Llm, name, provider, model, demand: None };
+            self.recorder.run_started(&begin).expect("no budget");
             for _ in 0..tokens {
                 self.clock.advance(Duration::from_micros(micros));
                 self.recorder.token(key, Via::Token);
