@@ -18,12 +18,12 @@ test-python: $(VENV)/native
 	$(BIN)/python -m pytest --cov --cov-report=term
 
 test-rust:
-	cargo test --locked --package langmeter-core --all-targets
+	cargo test --locked --quiet --package langmeter-core --lib --tests
 
 # Every lock-free type under every interleaving of at most three preemptions.
 loom:
 	RUSTFLAGS="--cfg loom" LOOM_MAX_PREEMPTIONS=3 \
-		cargo test --locked --profile loom --target-dir target/loom --package langmeter-core --lib loom
+		cargo test --locked --quiet --profile loom --target-dir target/loom --package langmeter-core --lib loom
 
 # Undefined behaviour; needs a nightly toolchain with miri, so it is not part of `test`.
 miri:

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from itertools import repeat
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage
 from langchain_core.tracers.context import _configure_hooks
 
 import langmeter
 from langmeter.prices import PriceBook
+
+# A shared machine stalls now and then; that is no finding about the code.
+settings.register_profile(
+    "langmeter",
+    settings.default,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    max_examples=50 if os.environ.get("CI") else 100,
+)
+settings.load_profile("langmeter")
 
 USAGE = {
     "input_tokens": 100,

@@ -20,6 +20,9 @@ def factory() -> tuple[Meter, Callable[[], Totals], Callable[[], Timings]]:
     meter = Meter()
 
     def totals() -> Totals:
+        snapshot = meter.snapshot()
+        if "hook_errors" in snapshot.dropped:
+            raise RuntimeError(f"a hook failed: {dict(snapshot.dropped)}")
         return {
             key: {
                 "input": stats.tokens.input,
@@ -29,7 +32,7 @@ def factory() -> tuple[Meter, Callable[[], Totals], Callable[[], Timings]]:
                 "reasoning": stats.tokens.reasoning,
                 "total": stats.tokens.total,
             }
-            for key, stats in meter.snapshot().models.items()
+            for key, stats in snapshot.models.items()
         }
 
     def timings() -> Timings:

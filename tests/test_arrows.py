@@ -17,12 +17,13 @@ ROOT = Path(langmeter.__file__).parent
 #: Lowest first; a room imports from its own floor and those below.
 FLOORS = [
     {"_core", "errors"},
-    {"config", "testing", "_table", "_form", "snapshot"},
+    {"config", "testing", "_dispatch", "_table", "_form", "snapshot"},
     {"usage", "prices", "budgets"},
     {"callbacks"},
     {
         "embeddings",
         "meter",
+        "middleware",
         "providers",
         "exporters",
         "history",

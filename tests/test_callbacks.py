@@ -11,6 +11,7 @@ import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import pytest
@@ -146,6 +147,22 @@ def test_calculate_cost(prices: PriceBook) -> None:
     assert cost.calculate_cost("nobody", 1, 1) is None
 
 
+def test_calculate_cost_by_the_mix_of_traffic(prices: PriceBook) -> None:
+    """A provider that prices by the model answers by what was metered: 3 calls to 1."""
+    book = PriceBook({f"{KEY[0]}/a": {"input": 2, "output": 10}})
+    book.set(KEY[0], "b", input=4, output=20)
+    cost = CostTrackingCallback(book.warm(wait=True))
+    assert cost.calculate_cost(KEY[0], 1_000_000, 100_000) is None
+    for name in ("a", "a", "a", "b", "unpriced"):
+        chat_model(metadata={"model_name": name}).invoke("hi", config={"callbacks": [cost]})
+    # 3 and 6 USD, weighted 3 to 1.
+    assert cost.calculate_cost(KEY[0], 1_000_000, 100_000) == Decimal("3.75")
+    assert cost.calculate_cost(KEY[0].upper(), 1_000_000, 100_000) == Decimal("3.75")
+    assert cost.calculate_cost("openai", 1, 1) is None
+    with pytest.raises(ValueError, match="whole number"):
+        cost.calculate_cost(KEY[0], -1, 1)
+
+
 def test_performance_measures_components() -> None:
     """Chains, tools, retrievers and models, by name, with errors told apart."""
     performance = PerformanceCallback()
@@ -175,7 +192,7 @@ def test_performance_measures_components() -> None:
         ("llm", "GenericFakeChatModel"): (1, 0, 1),
     }
     assert components["tool", "half"].success_rate == 0.5
-    assert "tool half: 2 calls, 1 errors" in repr(components["tool", "half"])
+    assert "tool half: 2 calls, 1 error>" in repr(components["tool", "half"])
     assert performance.in_flight == 0
 
 
@@ -234,6 +251,20 @@ def test_streaming_wants_a_function() -> None:
     """A callback that cannot be called is refused at once."""
     with pytest.raises(TypeError, match="must be a function"):
         StreamingCallback("print")  # type: ignore[arg-type]
+
+
+def test_an_async_token_callback_is_refused() -> None:
+    """Nobody would await what it returns; an object with an async `__call__` is one too."""
+
+    async def later(text: str) -> None:
+        raise AssertionError
+
+    class Later:
+        __call__ = staticmethod(later)
+
+    for callback in (later, partial(later), Later()):
+        with pytest.raises(TypeError, match="async and would never be awaited; pass a plain"):
+            StreamingCallback(callback)
 
 
 def test_v3_events_count_each_token_once() -> None:

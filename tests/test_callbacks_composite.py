@@ -78,6 +78,26 @@ def test_parts_are_views_of_one_recorder(prices: PriceBook) -> None:
     assert len({id(part._bound()) for part in (*parts, composite)}) == 1
 
 
+def test_parts_in_the_place_of_their_composite_price_too(prices: PriceBook) -> None:
+    """Whichever of them LangChain tells first that a call has ended."""
+    meter = Meter(prices=prices)
+    chat_model().invoke("hi", config={"callbacks": [meter.tokens, meter.cost]})
+    stats = meter.snapshot().models[KEY]
+    assert (stats.calls, stats.priced_calls, stats.unpriced_calls) == (1, 1, 0)
+
+
+def test_handlers_are_a_list() -> None:
+    """One handler alone is refused with the remedy; an iterator is read once."""
+    with pytest.raises(TypeError, match=r"TokenCountingCallback and must be a list"):
+        CompositeCallback(TokenCountingCallback())  # type: ignore[arg-type]
+    log = Log()
+    parts = [TokenCountingCallback(), log]
+    composite = CompositeCallback(iter(parts))  # type: ignore[arg-type]
+    assert composite.handlers == tuple(parts)
+    chat_model().invoke("hi", config={"callbacks": [composite]})
+    assert log.seen[-1] == "llm_end"
+
+
 def test_only_what_a_part_counts_is_dispatched() -> None:
     """The switches of a composite are those that all its parts have in common."""
     tokens = CompositeCallback([TokenCountingCallback()])

@@ -105,14 +105,15 @@ def test_directories_and_zip_files_run(tmp_path: Path) -> None:
 def test_what_is_not_there_fails_as_under_python(
     tmp_path: Path, arguments: tuple[str, ...]
 ) -> None:
-    """The same exit code, and a message that names it."""
+    """The same exit code, a message that names it, and no report of what never began."""
     (tmp_path / "empty").mkdir()
     (tmp_path / "pack").mkdir()
     (tmp_path / "pack" / "__init__.py").write_text("")
     expected = python(*arguments, cwd=tmp_path)
-    metered = run(*arguments, cwd=tmp_path)
+    metered = python("-m", "langmeter", "run", *arguments, cwd=tmp_path)
     assert metered.returncode == expected.returncode != 0
     assert arguments[-1] in metered.stderr
+    assert "langmeter: " not in metered.stderr
 
 
 def test_every_call_is_metered_and_written(tmp_path: Path) -> None:
@@ -193,6 +194,18 @@ def test_run_in_process(
     assert json.loads(out.read_text())["models"][0]["calls"] == 1
 
 
+def test_two_dashes_end_the_options(
+    tmp_path: Path, exits: list[Callable[[], Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As for other commands; those of the program stay its own."""
+    program = tmp_path / "program.py"
+    program.write_text("import sys\nprint(sys.argv[1:])\n")
+    assert cli.main(["run", "--", str(program), "--", "x"]) == 0
+    assert capsys.readouterr().out == "['--', 'x']\n"
+    exits[0]()
+    assert capsys.readouterr().err == "\nlangmeter: nothing metered\n"
+
+
 def test_run_a_module_in_process(
     tmp_path: Path,
     exits: list[Callable[[], Any]],
@@ -267,20 +280,28 @@ def test_without_a_search_path_of_its_own(
 def test_a_file_that_cannot_be_written_is_reported(
     tmp_path: Path, exits: list[Callable[[], Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A missing directory is refused before the program runs, the rest told after the report."""
+    """What is seen to fail is refused before the program runs, the rest told after the report."""
     program = tmp_path / "program.py"
     program.write_text("")
-    with pytest.raises(SystemExit, match="2"):
-        cli.main(["run", "--json", str(tmp_path / "none" / "x.json"), str(program)])
-    assert "no such directory" in capsys.readouterr().err
-    cli.main(["run", "--json", str(tmp_path), str(program)])
+    for command in ("run", "demo"):
+        for path, message in (
+            (tmp_path / "none" / "x.json", "no such directory"),
+            (tmp_path, "is a directory"),
+        ):
+            with pytest.raises(SystemExit, match="2"):
+                cli.main([command, "--json", str(path), *[str(program)][: command == "run"]])
+            assert message in capsys.readouterr().err
+    cli.main(["run", "--json", str(tmp_path / "x.json"), str(program)])
+    (tmp_path / "x.json").mkdir()
     exits[0]()
     assert "cannot write" in capsys.readouterr().err
     cli._report(langmeter.Meter(), None, os.getpid() + 1)
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize("arguments", [["run"], ["run", "-m"], ["run", "--json", "x"]])
+@pytest.mark.parametrize(
+    "arguments", [["run"], ["run", "-m"], ["run", "--"], ["run", "--json", "x"]]
+)
 def test_a_program_must_be_named(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """With the usage, and exit code 2."""
     with pytest.raises(SystemExit, match="2"):
@@ -312,7 +333,9 @@ def test_without_a_command_there_is_help(
     assert "usage: langmeter" in capsys.readouterr().err
 
 
-def test_demo_gets_what_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_demo_gets_what_was_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """What is left out is the demo's own default; its exit code is the command's."""
     asked: list[dict[str, Any]] = []
 
@@ -327,3 +350,4 @@ def test_demo_gets_what_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     for bad in ("0", "-1", "many"):
         with pytest.raises(SystemExit, match="2"):
             cli.main(["demo", "--calls", bad])
+        assert "must be 1 or more" in capsys.readouterr().err

@@ -34,6 +34,7 @@ def test_a_config_is_frozen_and_hashable() -> None:
         ("max_runs", 0),
         ("max_runs", 1.5),
         ("max_runs", True),
+        ("max_run_age", 10**400),
         ("max_run_age", 0),
         ("max_run_age", float("nan")),
         ("max_run_age", float("inf")),

@@ -13,7 +13,7 @@ from langchain_core.runnables import RunnableLambda
 
 import langmeter
 from conftest import chat_model
-from langmeter import Meter, install, track, uninstall
+from langmeter import Config, Meter, TokenCountingCallback, install, track, uninstall
 from langmeter.meter import _Installed
 from langmeter.prices import PriceBook
 
@@ -30,7 +30,9 @@ def test_a_meter_has_everything_on(prices: PriceBook) -> None:
     list(chat_model().stream("hi", config={"callbacks": [meter]}))
     chat_model().invoke("hi", config={"callbacks": [meter]})
     meter.defects.record_fix(True)
-    assert meter.tokens.total_tokens == 140
+    # The fake model leaves the usage out of its stream, which is counted offline.
+    tokens = meter.snapshot().totals.tokens
+    assert tokens.total - tokens.estimated == 140 < meter.tokens.total_tokens
     assert meter.cost.total_cost > 0
     assert meter.performance.percentile(50) > 0
     assert meter.streaming.time_to_first_token.count == 1
@@ -67,6 +69,39 @@ def test_install_is_idempotent() -> None:
         install(meter, max_runs=99)
     chat_model().invoke("hi")
     assert calls(meter) == 1
+
+
+@pytest.mark.parametrize("wrong", [3, "x", Meter])
+def test_what_is_no_meter_is_refused(wrong: Any) -> None:
+    """Before LangChain gets it; nothing is installed, and calls go on."""
+    with pytest.raises(TypeError, match=r"no handler of langmeter; pass a Meter\(\)"):
+        install(wrong)
+    with pytest.raises(TypeError, match=r"no handler of langmeter"), track(wrong):
+        pass
+    assert uninstall() is None
+    chat_model().invoke("hi")
+
+
+def test_any_handler_of_langmeter_has_a_scope() -> None:
+    """A scope of tokens alone."""
+    tokens = TokenCountingCallback()
+    with track(tokens):  # type: ignore[arg-type]
+        chat_model().invoke("hi")
+    assert tokens.total_tokens == 140
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"config": Config(), "max_runs": 3}, "either config or max_runs, not both"),
+        ({"config": 3}, r"config = 3: must be a langmeter\.Config"),
+        ({"prices": "x.toml"}, r"prices = 'x\.toml': must be a PriceBook; pass PriceBook"),
+    ],
+)
+def test_what_a_meter_cannot_be_made_of_is_a_type_error(wrong: Any, message: str) -> None:
+    """Named with what helps, instead of ignored."""
+    with pytest.raises(TypeError, match=message):
+        Meter(**wrong)
 
 
 def test_installing_from_many_threads_gives_one_meter() -> None:

@@ -106,7 +106,7 @@ def test_figures_of_a_model(snapshot: Snapshot) -> None:
     assert snapshot.models["p", "n"].cost is None
     assert snapshot.in_flight == 1
     assert snapshot.dropped == {"hook_errors": 2}
-    assert "p/m: 4 calls, 1 errors, 420 tokens" in repr(stats)
+    assert "p/m: 4 calls, 1 error, 420 tokens" in repr(stats)
 
 
 def test_distributions_of_a_model(snapshot: Snapshot) -> None:
@@ -150,6 +150,16 @@ def test_rates_are_per_second_of_what_was_lived_through() -> None:
     assert rates[300].errors == 0.0
     clock.advance(100.0)
     assert Snapshot(recorder.snapshot()).rates[60].requests == 0.0
+
+
+def test_rates_of_the_first_second_are_of_a_whole_one() -> None:
+    """One call in a millisecond is one a second, not a thousand; what was covered stays true."""
+    recorder, clock = metered()
+    record(recorder, clock, seconds=0.001)
+    rate = Snapshot(recorder.snapshot()).rates[60]
+    assert rate.requests == 1.0
+    assert rate.tokens == 140.0
+    assert rate.covered == pytest.approx(0.001)
 
 
 def test_quantiles_agree_with_numpy() -> None:
@@ -235,6 +245,11 @@ def test_a_snapshot_never_changes(snapshot: Snapshot) -> None:
             mapping["x"] = 1  # type: ignore[index]
     with pytest.raises(dataclasses.FrozenInstanceError):
         snapshot.totals.tokens.input = 3  # type: ignore[misc]
+    for stats in (snapshot.totals, snapshot.components["chain", "chain"]):
+        with pytest.raises(AttributeError, match=r"Stats is immutable; cannot set 'provider'"):
+            stats.provider = "q"  # type: ignore[union-attr]
+        with pytest.raises(AttributeError, match=r"cannot delete '_counters'"):
+            del stats._counters
 
 
 def test_every_form_is_lossless(snapshot: Snapshot) -> None:
@@ -273,7 +288,19 @@ def test_the_json_is_for_people(snapshot: Snapshot) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[]", "{}", "null", "3", '{"format": 1}', '{"format": 1, "models": [3]}', "{"],
+    [
+        "[" * 100_000,
+        '{"format": 1, "models": [{"counters": 3}]}',
+        '{"format": true}',
+        "",
+        "[]",
+        "{}",
+        "null",
+        "3",
+        '{"format": 1}',
+        '{"format": 1, "models": [3]}',
+        "{",
+    ],
 )
 def test_foreign_json_is_refused(text: str) -> None:
     """With an error that says what it is not."""
@@ -294,6 +321,17 @@ def test_damaged_forms_are_refused(snapshot: Snapshot) -> None:
     broken["models"][0]["latency"] = {"hdr": "AAAA"}
     with pytest.raises(SnapshotError):
         Snapshot.from_dict(broken)
+    for foreign in (3, None):
+        with pytest.raises(SnapshotError, match=r"no langmeter snapshot"):
+            Snapshot.from_json(foreign)  # type: ignore[arg-type]
+    with pytest.raises(SnapshotError, match="AttributeError") as caught:
+        Snapshot.from_dict({**data, "dropped": []})
+    assert isinstance(caught.value.__cause__, AttributeError)
+    broken = copy.deepcopy(data)
+    broken["models"][0]["counters"]["input"] = True
+    for booleans in (broken, {**data, "in_flight": True}, {**data, "dropped": {"other": True}}):
+        with pytest.raises(SnapshotError, match="True where a number belongs"):
+            Snapshot.from_dict(booleans)
     with pytest.raises(ValueError, match=r"."):
         Snapshot.from_bytes(snapshot.to_bytes()[:-3])
     with pytest.raises(ValueError, match=r"."):
@@ -312,7 +350,8 @@ def test_str_is_the_table(snapshot: Snapshot) -> None:
     assert "neither ok nor error: cancelled 1" in text
     assert "dropped: hook_errors 2" in text
     assert max(map(len, text.splitlines())) <= 120
-    assert repr(snapshot) == "<Snapshot of 2 models: 5 calls, 1 errors, 420 tokens, 1 in flight>"
+    assert repr(snapshot.totals) == "<ModelStats total: 5 calls, 1 error, 420 tokens>"
+    assert repr(snapshot) == "<Snapshot of 2 models: 5 calls, 1 error, 420 tokens, 1 in flight>"
 
 
 def test_long_names_are_cut_in_the_middle() -> None:
@@ -325,13 +364,62 @@ def test_long_names_are_cut_in_the_middle() -> None:
     assert max(map(len, text.splitlines())) <= 120
 
 
+def test_money_that_is_not_all_of_it_says_so(snapshot: Snapshot) -> None:
+    """`≥` where calls had no price, how many there were, and what to do."""
+    text = str(snapshot)
+    assert text.count("≥ $0.000000000003000") == 2  # the model and the total
+    note = "unpriced: 1 call of 1 model; ask `langmeter prices MODEL`, or set own prices"
+    assert note in text
+    recorder, clock = metered()
+    record(recorder, clock, cost=1)
+    text = str(Snapshot(recorder.snapshot()))
+    assert "≥" not in text
+    assert "unpriced" not in text
+
+
+def test_names_cannot_write_to_the_terminal() -> None:
+    """Neither a new line nor an escape sequence gets through, in tables and in reprs."""
+    recorder, clock = metered()
+    record(recorder, clock, model="a\nb\x1b[2J\u202e")
+    recorder.count(CHAIN, "c\rd", 0, 1)
+    s = Snapshot(recorder.snapshot())
+    for text in (str(s), *map(repr, (*s.models.values(), *s.components.values()))):
+        assert all(line.isprintable() for line in text.split("\n"))
+    assert "p/a\\nb\\x1b[2J\\u202e" in str(s)
+    assert "chain c\\rd" in str(s)
+
+
+def test_forty_rows_are_enough() -> None:
+    """Of models and of components; the totals are of all, and what is left out is counted."""
+    recorder, clock = metered()
+    for number in range(43):
+        record(recorder, clock, model=f"m{number}")
+        recorder.count(CHAIN, f"c{number}", 0, 1)
+    models, components = str(Snapshot(recorder.snapshot())).split("\n\n")[:2]
+    assert len(models.splitlines()) == 2 + 40 + 2
+    assert models.splitlines()[-2] == "… and 3 more"
+    assert models.splitlines()[-1].split()[:2] == ["total", "43"]
+    assert len(components.splitlines()) == 2 + 40 + 1
+    assert components.splitlines()[-1] == "… and 4 more"
+
+
+def test_what_was_told_twice_is_not_lost() -> None:
+    """Duplicates are ignored, and shown as that."""
+    recorder, _ = metered()
+    recorder.dropped("duplicate_end", 3)
+    assert str(Snapshot(recorder.snapshot())).endswith("\n\nignored: duplicate_end 3")
+    recorder.dropped("stray_tokens")
+    assert "dropped: stray_tokens 1\nignored: " in str(Snapshot(recorder.snapshot()))
+
+
 def test_the_report_says_what_it_covers(snapshot: Snapshot) -> None:
     """The date, how long, and the table."""
     report = terminal.report(snapshot)
     assert report.startswith("langmeter: ")
     assert " UTC, " in report.splitlines()[0]
     assert str(snapshot) in report
-    assert "nothing metered" in terminal.report(Snapshot())
+    assert terminal.report(Snapshot()) == "langmeter: nothing metered"
+    assert terminal.report(Snapshot(metered()[0].snapshot())) == "langmeter: nothing metered"
 
 
 def test_the_live_table_shows_the_same_cells(snapshot: Snapshot) -> None:

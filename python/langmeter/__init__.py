@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from langmeter._core import BUILD_PROFILE, __version__
 
 if TYPE_CHECKING:
+    from langmeter.budgets import Budget
     from langmeter.callbacks.composite import CompositeCallback
     from langmeter.callbacks.cost import CostTrackingCallback
     from langmeter.callbacks.defects import DefectAnalysisCallback
@@ -20,11 +21,13 @@ if TYPE_CHECKING:
     from langmeter.callbacks.tokens import TokenCountingCallback
     from langmeter.config import Config
     from langmeter.embeddings import track_embeddings
-    from langmeter.errors import ConfigError, LangmeterError
+    from langmeter.errors import BudgetExceeded, ConfigError, LangmeterError
     from langmeter.meter import Meter, install, track, uninstall
     from langmeter.snapshot import Snapshot
 
 __all__ = [
+    "Budget",
+    "BudgetExceeded",
     "CompositeCallback",
     "Config",
     "ConfigError",
@@ -44,6 +47,8 @@ __all__ = [
 ]
 
 _ROOMS = {
+    "Budget": "budgets",
+    "BudgetExceeded": "errors",
     "CompositeCallback": "callbacks.composite",
     "Config": "config",
     "ConfigError": "errors",

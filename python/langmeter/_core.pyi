@@ -81,8 +81,30 @@ class Recorder:
         name: str,
         provider: str = "",
         model: str = "",
-    ) -> None:
-        """A run began. `provider` and `model` are the requested names, for kind llm only."""
+        demand: tuple[int, int, int | None, int, int, int] | None = None,
+    ) -> tuple[int, list[tuple[int, int]]] | None:
+        """A run began. `provider` and `model` are the requested names, for kind llm only.
+
+        `demand`: bits of the budgets it belongs to, input tokens and output tokens at worst (None:
+        the most the model gave so far, at least 2,048), pico-dollars for an input token, an output
+        token and the call. Returns None, or when it does not fit a budget, and so did not begin,
+        that budget's position and the thresholds crossed, as of `run_ended`.
+        """
+
+    def open_budget(
+        self, unit: int, limit: int, period: int, blocking: bool, thresholds: list[int]
+    ) -> int:
+        """Open a budget; returns its position, which is its bit. At most 64.
+
+        `unit`: 0 pico-dollars, 1 tokens, 2 calls. `period`: 0 total, 1 minute, 2 hour, 3 day,
+        4 month. `thresholds`: up to 8 amounts, ascending. Raises ValueError.
+        """
+
+    def standing(self, budget: int) -> tuple[int, int, int, int | None, int]:
+        """Spent, reserved; begin and end of the period, and now, in Unix nanoseconds."""
+
+    def spent_lately(self) -> list[tuple[int, int, int]]:
+        """Of 60, 300 and 900 seconds: (seconds, ns covered, nano-dollars)."""
 
     def requested(self, run_id: UUID) -> tuple[str, str, float] | None:
         """What a model run in flight asked for: provider, model, and its start in Unix seconds."""
@@ -99,8 +121,10 @@ class Recorder:
         model: str = "",
         usage: tuple[Any, ...] | None = None,
         cost: int | None = None,
-    ) -> None:
+    ) -> list[tuple[int, int]] | None:
         """A run ended. What it is was said at its start; `kind` counts only where there was none.
+
+        Returns the thresholds that this crossed: (budget, position of the threshold).
 
         For kind llm: the names in the response ("" = as requested), the usage and the cost in
         pico-dollars. `usage` is a tuple that begins with ints in this order: input, output, total,

@@ -72,12 +72,19 @@ def _distribution(d: _core.Distribution) -> dict[str, Any] | None:
     }
 
 
+def number(n: Any) -> Any:
+    """`n` itself; TypeError for a boolean, which Python would take for 0 or 1."""
+    if isinstance(n, bool):
+        raise TypeError(f"{n!r} where a number belongs")
+    return n
+
+
 def series_from_dict(shown: Mapping[str, Any]) -> Part:
-    """Inverse of `series_to_dict`; raises KeyError or TypeError on what is no such dict."""
+    """Inverse of `series_to_dict`; whatever is no such dict raises as it happens to."""
     a, b = (shown["provider"], shown["model"]) if "provider" in shown else (shown["name"], "")
     counters = [0] * len(_core.COUNTERS)
     for name, n in shown["counters"].items():
-        counters[PLACE[name]] = n
+        counters[PLACE[name]] = number(n)
     hdrs = [d["hdr"] if (d := shown[name]) else EMPTY_HDR for name in DISTRIBUTIONS]
-    rates = [tuple(window[name] for name in _WINDOW) for window in shown["rates"]]
+    rates = [tuple(number(window[name]) for name in _WINDOW) for window in shown["rates"]]
     return (shown.get("kind", "model"), a, b, counters, hdrs, rates)

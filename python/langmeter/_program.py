@@ -18,6 +18,10 @@ from typing import Any, NoReturn
 _replaced: list[ModuleType] = []
 
 
+class NotStarted(SystemExit):
+    """There is no such program: none of its code has run."""
+
+
 def run_script(path: str, arguments: list[str]) -> None:
     """`python path arguments…`; a directory or zip file with a `__main__.py` will do."""
     sys.argv = [path, *arguments]
@@ -119,4 +123,4 @@ def _without_ours(traceback: TracebackType | None) -> TracebackType | None:
 
 def _refuse(message: str, code: int) -> NoReturn:
     print(f"{sys.executable}: {message}", file=sys.stderr)
-    raise SystemExit(code)
+    raise NotStarted(code)

@@ -5,13 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from langmeter.snapshot import ModelStats, Snapshot
+    from langmeter.snapshot import ComponentStats, ModelStats, Snapshot
+
+_Key = TypeVar("_Key", bound=tuple[str, str])
+_Stats = TypeVar("_Stats", bound="ComponentStats | ModelStats")
 
 #: What stands where there is no figure.
 NOTHING = "-"
+#: Characters of the longest name, and rows of models and of components, that are shown.
+WIDEST = 48
+MOST = 40
+#: What is counted as dropped and was no loss: an event that had been counted before.
+_IGNORED = ("duplicate_start", "duplicate_end")
 
 
 def duration(seconds: float) -> str:
@@ -50,16 +58,29 @@ def rate(per_second: float) -> str:
     return f"{per_second:,.0f}" if per_second >= 100 else f"{per_second:.2f}"
 
 
-def lines(
-    header: Sequence[str], rows: Iterable[Sequence[str]], *, widest: int = 40
-) -> Iterable[str]:
-    """Lay out a table: first column to the left, the others to the right, two spaces between.
+def counted(n: int, noun: str) -> str:
+    """A count of something: `1 call`, `1,234 calls`."""
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
 
-    A first cell wider than `widest` is cut in the middle, where names of models differ least.
+
+def label(name: str) -> str:
+    """A name as it may stand on a terminal: nothing in it moves the cursor or changes a colour.
+
+    One wider than `WIDEST` is cut in the middle, where names of models differ least.
     """
-    cells = [list(header), *(list(row) for row in rows)]
-    for row in cells:
-        row[0] = _cut(row[0], widest)
+    if not name.isprintable():
+        name = "".join(
+            c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in name
+        )
+    if len(name) <= WIDEST:
+        return name
+    head = (WIDEST - 1) // 2
+    return f"{name[:head]}…{name[len(name) - (WIDEST - 1 - head) :]}"
+
+
+def lines(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterable[str]:
+    """Lay out a table: first column to the left, the others to the right, two spaces between."""
+    cells = [header, *rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for number, row in enumerate(cells):
         first, *others = (
@@ -71,13 +92,6 @@ def lines(
             yield "  ".join("-" * width for width in widths)
 
 
-def _cut(text: str, widest: int) -> str:
-    if len(text) <= widest:
-        return text
-    head = (widest - 1) // 2
-    return f"{text[:head]}…{text[len(text) - (widest - 1 - head) :]}"
-
-
 #: Columns of `rows`.
 HEADER = (
     *("model", "calls", "errors", "in", "out", "cost"),
@@ -87,12 +101,24 @@ _QUANTILES = (0.5, 0.95, 0.99)
 
 
 def rows(snapshot: Snapshot) -> list[tuple[str, ...]]:
-    """Figures of each model under `HEADER`, the busiest first; totals where there are several."""
-    busiest = sorted(snapshot.models.items(), key=lambda item: (-item[1].calls, item[0]))
-    shown = [_row("/".join(filter(None, key)) or "unknown", stats) for key, stats in busiest]
+    """Figures of the busiest models under `HEADER`, and totals where there are several."""
+    shown = [
+        _row(label("/".join(filter(None, key)) or "unknown"), stats)
+        for key, stats in _busiest(snapshot.models)
+    ]
+    shown += _more(snapshot.models, len(HEADER))
     if len(shown) > 1:
         shown.append(_row("total", snapshot.totals))
     return shown
+
+
+def _busiest(series: Mapping[_Key, _Stats]) -> list[tuple[_Key, _Stats]]:
+    return sorted(series.items(), key=lambda item: (-item[1].calls, item[0]))[:MOST]
+
+
+def _more(series: Mapping[_Key, object], columns: int) -> list[tuple[str, ...]]:
+    more = len(series) - MOST
+    return [(f"… and {more:,} more", *[""] * (columns - 1))] if more > 0 else []
 
 
 def _row(name: str, stats: ModelStats) -> tuple[str, ...]:
@@ -103,11 +129,16 @@ def _row(name: str, stats: ModelStats) -> tuple[str, ...]:
         count(stats.errors),
         count(stats.tokens.input),
         count(stats.tokens.output),
-        money(stats.cost),
+        _cost(stats),
         *(duration(stats.latency.quantile(q)) for q in _QUANTILES),
         duration(stats.time_to_first_token.quantile(0.5)),
         rate(minute.requests) if minute else NOTHING,
     )
+
+
+def _cost(stats: ModelStats) -> str:
+    at_least = "≥ " if stats.cost is not None and stats.unpriced_calls else ""
+    return at_least + money(stats.cost)
 
 
 def text(snapshot: Snapshot) -> str:
@@ -123,26 +154,36 @@ def text(snapshot: Snapshot) -> str:
     others = {name: n for name, n in outcomes if n and name not in ("ok", "error")}
     if others:
         notes.append("neither ok nor error: " + _named(others))
-    if snapshot.dropped:
-        notes.append("dropped: " + _named(snapshot.dropped))
+    unpriced = [n for stats in snapshot.models.values() if (n := stats.unpriced_calls)]
+    if unpriced:
+        notes.append(
+            f"unpriced: {counted(sum(unpriced), 'call')} of {counted(len(unpriced), 'model')}; "
+            "ask `langmeter prices MODEL`, or set own prices in a PriceBook"
+        )
+    dropped = dict(snapshot.dropped)
+    ignored = {name: dropped.pop(name) for name in _IGNORED if name in dropped}
+    if dropped:
+        notes.append("dropped: " + _named(dropped))
+    if ignored:
+        notes.append("ignored: " + _named(ignored))
     if notes:
         blocks.append("\n".join(notes))
     return "\n\n".join(blocks)
 
 
 def _components(snapshot: Snapshot) -> Iterable[str]:
-    busiest = sorted(snapshot.components.items(), key=lambda item: (-item[1].calls, item[0]))
-    shown = (
+    shown: list[tuple[str, ...]] = [
         (
-            f"{kind} {name}",
+            label(f"{kind} {name}"),
             count(stats.calls),
             count(stats.errors),
             *(duration(stats.latency.quantile(q)) for q in _QUANTILES),
         )
-        for (kind, name), stats in busiest
-    )
-    return lines(("component", "calls", "errors", "p50", "p95", "p99"), shown)
+        for (kind, name), stats in _busiest(snapshot.components)
+    ]
+    header = ("component", "calls", "errors", "p50", "p95", "p99")
+    return lines(header, [*shown, *_more(snapshot.components, len(header))])
 
 
 def _named(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{name} {n:,}" for name, n in sorted(counts.items()))
+    return ", ".join(f"{label(name)} {n:,}" for name, n in sorted(counts.items()))

@@ -66,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--calls", type=_positive, metavar="N", help="how many calls")
     demo.add_argument("--concurrency", type=_positive, metavar="C", help="how many at a time")
     demo.add_argument("--json", metavar="FILE", help="also write the snapshot to FILE")
+    demo.set_defaults(parser=demo)
     _add_money(commands)
     return parser
 
@@ -104,10 +105,9 @@ def _add_money(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: must be 1 or more")
+    return int(text)
 
 
 def _moment(text: str) -> datetime:
@@ -123,13 +123,13 @@ def _moment(text: str) -> datetime:
 
 
 def _program_starts(arguments: Sequence[str]) -> int:
-    """Where in `run …` the program begins: `-m`, or the first word that is no option."""
+    """Where in `run …` the program begins: `-m`, `--`, or the first word that is no option."""
     place = 1
     while place < len(arguments):
         word = arguments[place]
         if word == "--json":
             place += 2
-        elif word == "-m" or not word.startswith("-"):
+        elif word in ("-m", "--") or not word.startswith("-"):
             break
         else:
             place += 1
@@ -139,6 +139,7 @@ def _program_starts(arguments: Sequence[str]) -> int:
 def _demo(options: argparse.Namespace) -> int:
     from langmeter.demo import run_demo
 
+    _check_file(options.json, options.parser)
     chosen = {name: getattr(options, name) for name in ("calls", "concurrency", "json")}
     return run_demo(**{name: value for name, value in chosen.items() if value is not None})
 
@@ -190,23 +191,39 @@ def _book(options: argparse.Namespace) -> PriceBook:
 
 
 def _run(program: list[str], json: str | None, parser: argparse.ArgumentParser) -> int:
+    if program[:1] == ["--"]:
+        del program[0]
     is_module = program[:1] == ["-m"]
     if is_module:
         del program[0]
     if not program:
         parser.error("name a script, or -m and a module")
-    if json is not None and not Path(json).absolute().parent.is_dir():
-        parser.error(f"--json {json}: no such directory; make it first")
+    _check_file(json, parser)
     meter = langmeter.install()
     # Registered before the program's own exit handlers and therefore run after them, and after its
     # threads; also after an exception, sys.exit() or Ctrl-C.
     atexit.register(_report, meter, json, os.getpid())
     target, *arguments = program
-    if is_module:
-        _program.run_module(target, arguments)
-    else:
-        _program.run_script(target, arguments)
+    try:
+        if is_module:
+            _program.run_module(target, arguments)
+        else:
+            _program.run_script(target, arguments)
+    except _program.NotStarted:
+        atexit.unregister(_report)
+        raise
     return 0
+
+
+def _check_file(json: str | None, parser: argparse.ArgumentParser) -> None:
+    """Refuse now what could not be written when all the work is done."""
+    if json is None:
+        return
+    path = Path(json).absolute()
+    if path.is_dir():
+        parser.error(f"--json {json}: this is a directory; name a file")
+    if not path.parent.is_dir():
+        parser.error(f"--json {json}: no such directory; make it first")
 
 
 def _report(meter: Meter, json: str | None, pid: int) -> None:

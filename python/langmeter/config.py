@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -86,6 +85,19 @@ class Config:
             merged[name] = value
         return cls(**merged)
 
+    @classmethod
+    def chosen(cls, config: Config | None, settings: Mapping[str, Any]) -> Config:
+        """`config` itself, or without one what the keywords make; TypeError when given both."""
+        if config is None:
+            return cls.load(**settings)
+        if not isinstance(config, Config):
+            raise TypeError(
+                f"config = {config!r}: must be a langmeter.Config; or give its settings"
+            )
+        if settings:
+            raise TypeError(f"give either config or {', '.join(settings)}, not both")
+        return config
+
     def recorder_settings(self) -> dict[str, Any]:
         """Keywords for `_core.Recorder`."""
         return {name: getattr(self, name) for name in _NAMES}
@@ -108,7 +120,8 @@ def _checked(name: str, value: object, source: str) -> int | float:
     whole = isinstance(low, int)
     kinds = int if whole else (int, float)
     right_type = isinstance(value, kinds) and not isinstance(value, bool)
-    if not right_type or not math.isfinite(value) or not low <= value <= high:  # type: ignore[arg-type, operator]
+    # The comparison is false for nan too, and exact for whole numbers that no float can hold.
+    if not right_type or not low <= value <= high:  # type: ignore[operator]
         what = "a whole number" if whole else "a number"
         raise ConfigError(
             f"{source} = {value!r}: must be {what} from {low:,} to {high:,}; {_REMEDIES[name]}"

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import copy
-import operator
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from time import time
 from typing import Any, Final, NamedTuple, NoReturn
 from uuid import UUID, uuid4
 
 from langchain_core.embeddings import Embeddings
 
-from langmeter import _core
 from langmeter.callbacks.base import CANCELLED, LLM, OK, Callback, outcome_of
 from langmeter.meter import _installed
-from langmeter.usage import LIMIT, Usage, requested
-
-#: Tokens of a text.
-Counter = Callable[[str], int]
+from langmeter.usage import TokenCounter, Usage, requested
+from langmeter.usage.counters import counted
 
 #: Where the integrations keep the model's name; some keep a loaded model under the first of them.
 _MODELS: Final = ("model", "model_name", "model_id", "repo_id")
@@ -30,7 +25,7 @@ def track_embeddings(
     embeddings: Embeddings,
     meter: Callback | None = None,
     *,
-    token_counter: Counter | None = None,
+    token_counter: TokenCounter | None = None,
 ) -> Embeddings:
     """Wrap an embedding model so that its calls are metered: calls, tokens, latency, cost, errors.
 
@@ -40,8 +35,9 @@ def track_embeddings(
     the wrapper would count what the cache answers.
 
     LangChain's embeddings report no usage, so tokens are counted here, before the call and in its
-    thread, and marked estimated: by `token_counter`, else as tiktoken does for a model of OpenAI,
-    else not at all. A call that failed has none.
+    thread, and marked estimated: by `token_counter`, else by what the meter's `token_counters` have
+    for the model, else as tiktoken does for a model of OpenAI, else not at all. A call that failed
+    has none.
 
     `meter` is any of langmeter's callbacks; None is the one that `install()` installed.
 
@@ -69,24 +65,15 @@ class _Books(NamedTuple):
     """Where calls are counted, and by what their tokens."""
 
     meter: Callback
-    token_counter: Counter | None
+    token_counter: TokenCounter | None
 
-    def tokens(self, texts: Sequence[str], model: str) -> int | None:
+    def tokens(self, texts: Sequence[str], asked: tuple[str, str]) -> int | None:
         """Tokens of the texts; None when nobody can count them."""
-        count = self.token_counter or _offline_counter(model)
+        count = self.token_counter or self.meter._offline.measured(*asked)
         # What can only be gone through once is the wrapped object's to go through.
         if count is None or not isinstance(texts, list | tuple):
             return None
-        found = sum(operator.index(count(text)) for text in texts)
-        if not 0 <= found <= LIMIT:
-            raise ValueError(f"a token counter must count 0 to {LIMIT} tokens, not {found}")
-        return found
-
-
-def _offline_counter(model: str) -> Counter | None:
-    """Who counts without the user's help: 20 kB in 0.2 ms, off the GIL."""
-    encoding = _core.encoding_for_model(model)
-    return None if encoding is None else partial(_core.count_tokens, encoding=encoding)
+        return sum(counted(count, text) for text in texts)
 
 
 class _Call:
@@ -105,7 +92,7 @@ class _Call:
             self.asked = ("", "")
             meter._failed("track_embeddings", exc)
         try:
-            self.tokens = self.books.tokens(texts, self.asked[1])
+            self.tokens = self.books.tokens(texts, self.asked)
         except BaseException as exc:
             meter._failed("token_counter", exc)
 

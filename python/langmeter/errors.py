@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+    from decimal import Decimal
+
 
 class LangmeterError(Exception):
     """Base of langmeter's own exceptions."""
@@ -9,6 +16,50 @@ class LangmeterError(Exception):
 
 class ConfigError(LangmeterError, ValueError):
     """A setting is unknown or out of range; the message names value, range and remedy."""
+
+
+class BudgetExceeded(LangmeterError):  # noqa: N818 (the field's name for it)
+    """A call was refused because its worst case does not fit a budget; it was not made.
+
+    Attributes:
+        budget: name of the budget.
+        scope: what it covers; empty for everything.
+        unit: "usd", "tokens" or "calls".
+        limit, spent, reserved: Decimal for "usd", else int; reserved is for calls in flight.
+        resets_at: when the next period begins (UTC); None when it never does.
+    """
+
+    def __init__(
+        self,
+        budget: str,
+        scope: Mapping[str, tuple[str, ...]],
+        unit: str,
+        limit: Decimal | int,
+        spent: Decimal | int,
+        reserved: Decimal | int,
+        resets_at: datetime | None,
+    ) -> None:
+        super().__init__(budget, scope, unit, limit, spent, reserved, resets_at)
+        self.budget = budget
+        self.scope = scope
+        self.unit = unit
+        self.limit = limit
+        self.spent = spent
+        self.reserved = reserved
+        self.resets_at = resets_at
+
+    def __str__(self) -> str:
+        """What happened and what helps."""
+        wait = f"wait until {self.resets_at:%Y-%m-%d %H:%M} UTC, " if self.resets_at else ""
+        spent, reserved, limit = (
+            f"{amount.normalize():f}" if not isinstance(amount, int) else str(amount)
+            for amount in (self.spent, self.reserved, self.limit)
+        )
+        held = f" and {reserved} reserved for calls in flight" if self.reserved else ""
+        return (
+            f"the call does not fit the budget {self.budget!r}: {spent} spent{held} "
+            f"of {limit} {self.unit}; {wait}set max_tokens on the call, or raise the limit"
+        )
 
 
 class SnapshotError(LangmeterError, ValueError):

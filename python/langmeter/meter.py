@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, cast
 
+from langmeter.budgets import Budget
+from langmeter.callbacks.base import Callback
 from langmeter.callbacks.composite import CompositeCallback
 from langmeter.callbacks.cost import CostTrackingCallback
 from langmeter.callbacks.defects import DefectAnalysisCallback
@@ -17,6 +19,7 @@ from langmeter.callbacks.streaming import StreamingCallback
 from langmeter.callbacks.tokens import TokenCountingCallback
 from langmeter.config import Config
 from langmeter.prices import PriceBook
+from langmeter.usage import Source
 
 _log = logging.getLogger("langmeter")
 
@@ -25,6 +28,7 @@ class Meter(CompositeCallback):
     """A handler with everything on.
 
     `chain.invoke(question, config={"callbacks": [meter]})`, then `print(meter.snapshot())`.
+    `Meter(budgets=[Budget(usd=5, per="day", action="block")])` refuses calls beyond 5 USD a day.
 
     Attributes:
         tokens, cost, performance, streaming, defects: the views of its recorder.
@@ -35,17 +39,19 @@ class Meter(CompositeCallback):
         *,
         on_token_callback: Callable[[str], Any] | None = None,
         prices: PriceBook | None = None,
+        budgets: Iterable[Budget] = (),
+        token_counters: Mapping[str, Source] | None = None,
         config: Config | None = None,
         **settings: Any,
     ) -> None:
-        config = config or Config.load(**settings)
+        config = Config.chosen(config, settings)
         self.tokens = TokenCountingCallback(config=config)
-        self.cost = CostTrackingCallback(prices, config=config)
+        self.cost = CostTrackingCallback(prices, budgets=budgets, config=config)
         self.performance = PerformanceCallback(config=config)
         self.streaming = StreamingCallback(on_token_callback, config=config)
         self.defects = DefectAnalysisCallback(config=config)
         views = (self.tokens, self.cost, self.performance, self.streaming, self.defects)
-        super().__init__(views, config=config)
+        super().__init__(views, token_counters=token_counters, config=config)
 
 
 #: The meters of `track()` around this code, outermost first.
@@ -102,14 +108,24 @@ def _register(key: str | int, hook: _Installed | _Scope) -> None:
         register_configure_hook(cast("ContextVar[Any]", hook), inheritable=True)
 
 
+def _check(meter: object, settings: Mapping[str, Any]) -> None:
+    # LangChain would take anything for a handler, and fail on it in every call.
+    if not isinstance(meter, Callback):
+        raise TypeError(
+            f"{meter!r} is no handler of langmeter; pass a Meter(), or settings by keyword"
+        )
+    if settings:
+        raise TypeError(f"give either a meter or {', '.join(settings)}, not both")
+
+
 def install(meter: Meter | None = None, **settings: Any) -> Meter:
     """Meter every LangChain call of the process from now on, in every thread; returns the meter.
 
     A second `install()` returns the meter that is already there. Raises ValueError when it asks for
     another meter or other settings than those.
     """
-    if meter is not None and settings:
-        raise TypeError(f"give either a meter or {', '.join(settings)}, not both")
+    if meter is not None:
+        _check(meter, settings)
     _register("installed", _Installed())
     there = _installed.get("meter")
     if there is None:
@@ -141,8 +157,8 @@ def track(meter: Meter | None = None, **settings: Any) -> Iterator[Meter]:
     """
     if meter is None:
         meter = Meter(**settings)
-    elif settings:
-        raise TypeError(f"give either a meter or {', '.join(settings)}, not both")
+    else:
+        _check(meter, settings)
     scopes = _scopes.get()
     if meter not in scopes:
         scopes = (*scopes, meter)

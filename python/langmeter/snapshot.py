@@ -72,7 +72,8 @@ class Rate:
     """Events per second over a sliding window.
 
     `window` is its length in seconds and `covered` how much of it has been lived through so far, by
-    which the counts are divided; the error at its far edge is at most one slot of the ring.
+    which, but by a second at least, the counts are divided; the error at its far edge is at most
+    one slot of the ring.
     """
 
     window: int
@@ -88,11 +89,20 @@ class Rate:
         return self.input_tokens + self.output_tokens
 
 
-class _Series:
+class _Immutable:
+    """Attributes are set once, by the constructor, in the instance's own dict."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"a {type(self).__name__} is immutable; cannot set {name!r}")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"a {type(self).__name__} is immutable; cannot delete {name!r}")
+
+
+class _Series(_Immutable):
     """What models, components and totals share: outcomes and the counters under them."""
 
-    def __init__(self, counters: tuple[int, ...]) -> None:
-        self._counters = counters
+    _counters: tuple[int, ...]
 
     def _count(self, name: str) -> int:
         return self._counters[_form.PLACE[name]]
@@ -122,9 +132,10 @@ class _Series:
 class ComponentStats(_Series):
     """A chain, tool, retriever, model or fix by its name."""
 
+    _native: _core.SeriesStats
+
     def __init__(self, native: _core.SeriesStats) -> None:
-        super().__init__(native.counters)
-        self._native = native
+        vars(self).update(_counters=native.counters, _native=native)
 
     @property
     def kind(self) -> str:
@@ -142,11 +153,18 @@ class ComponentStats(_Series):
         return self._native.latency
 
     def __repr__(self) -> str:
-        return f"<ComponentStats {self.kind} {self.name}: {self.calls} calls, {self.errors} errors>"
+        name = _table.label(f"{self.kind} {self.name}")
+        return f"<ComponentStats {name}: {_ended(self)}>"
 
 
 class ModelStats(_Series):
     """A model as its provider names it in the response, or the totals over all models."""
+
+    provider: str
+    model: str
+    _windows: Iterable[tuple[int, ...]]
+    _distribution: Callable[[str], Distribution]
+    _name: str
 
     def __init__(
         self,
@@ -155,12 +173,16 @@ class ModelStats(_Series):
         counters: tuple[int, ...],
         windows: Iterable[tuple[int, ...]],
         distribution: Callable[[str], Distribution],
+        name: str = "",
     ) -> None:
-        super().__init__(counters)
-        self.provider = provider
-        self.model = model
-        self._windows = windows
-        self._distribution = distribution
+        vars(self).update(
+            provider=provider,
+            model=model,
+            _counters=counters,
+            _windows=windows,
+            _distribution=distribution,
+            _name=name or _table.label(f"{provider}/{model}"),
+        )
 
     @cached_property
     def tokens(self) -> Tokens:
@@ -220,13 +242,11 @@ class ModelStats(_Series):
         return self._distribution("inter_token_latency")
 
     def __repr__(self) -> str:
-        return (
-            f"<ModelStats {self.provider}/{self.model}: {self.calls} calls, {self.errors} errors, "
-            f"{self.tokens.total} tokens>"
-        )
+        tokens = _table.counted(self.tokens.total, "token")
+        return f"<ModelStats {self._name}: {_ended(self)}, {tokens}>"
 
 
-class Snapshot:
+class Snapshot(_Immutable):
     """Immutable figures of one recorder, or of many merged. `Snapshot()` is the zero of the sum.
 
     `a + b` merges threads, processes, hosts; `b - a` is what happened between two snapshots of the
@@ -236,13 +256,7 @@ class Snapshot:
     _native: _core.Snapshot
 
     def __init__(self, native: _core.Snapshot | None = None) -> None:
-        object.__setattr__(self, "_native", _core.Snapshot() if native is None else native)
-
-    def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError(f"a Snapshot is immutable; cannot set {name!r}")
-
-    def __delattr__(self, name: str) -> None:
-        raise AttributeError(f"a Snapshot is immutable; cannot delete {name!r}")
+        vars(self).update(_native=_core.Snapshot() if native is None else native)
 
     @cached_property
     def _series(self) -> list[_core.SeriesStats]:
@@ -278,6 +292,7 @@ class Snapshot:
             counters,
             self._native.windows,
             lambda name: sum((getattr(s, name) for s in models), Distribution()),
+            name="total",
         )
 
     @cached_property
@@ -361,19 +376,19 @@ class Snapshot:
     def from_dict(data: Mapping[str, Any]) -> Snapshot:
         """Inverse of `to_dict`. Raises SnapshotError, a ValueError, on what is no such dict."""
         try:
-            version = data["format"]
+            version = _form.number(data["format"])
             if version == FORMAT:
                 origin = data["origin"]
                 native = _core.Snapshot.from_parts(
                     [_form.series_from_dict(s) for s in (*data["models"], *data["components"])],
-                    in_flight=data["in_flight"],
-                    started_at=data["started_at_unix_nano"],
-                    taken_at=data["taken_at_unix_nano"],
-                    dropped=dict(data["dropped"]),
-                    origin=origin and (origin[0], origin[1]),
+                    in_flight=_form.number(data["in_flight"]),
+                    started_at=_form.number(data["started_at_unix_nano"]),
+                    taken_at=_form.number(data["taken_at_unix_nano"]),
+                    dropped={name: _form.number(n) for name, n in data["dropped"].items()},
+                    origin=origin and (_form.number(origin[0]), _form.number(origin[1])),
                 )
                 return Snapshot(native)
-        except (KeyError, TypeError, ValueError, OverflowError, IndexError) as exc:
+        except Exception as exc:  # whatever a foreign structure does to who reads it
             raise SnapshotError(f"this is no langmeter snapshot: {exc!r}") from exc
         raise SnapshotError(
             f"snapshot of format {version!r}; this langmeter ({_core.__version__}) reads {FORMAT}: "
@@ -389,27 +404,30 @@ class Snapshot:
         """Inverse of `to_json`. Raises SnapshotError, a ValueError, on what is no such text."""
         try:
             data = json.loads(text)
-        except ValueError as exc:
+        except (ValueError, TypeError, RecursionError) as exc:
             raise SnapshotError(f"this is no langmeter snapshot: {exc}") from exc
         return Snapshot.from_dict(data)
 
     def __repr__(self) -> str:
-        totals = self.totals
-        return (
-            f"<Snapshot of {len(self.models)} models: {totals.calls} calls, "
-            f"{totals.errors} errors, {totals.tokens.total} tokens, {self.in_flight} in flight>"
-        )
+        models, totals = _table.counted(len(self.models), "model"), self.totals
+        tokens = _table.counted(totals.tokens.total, "token")
+        return f"<Snapshot of {models}: {_ended(totals)}, {tokens}, {self.in_flight:,} in flight>"
 
     def __str__(self) -> str:
         """The figures as a plain text table of about 110 columns."""
         return _table.text(self)
 
 
+def _ended(stats: _Series) -> str:
+    return f"{_table.counted(stats.calls, 'call')}, {_table.counted(stats.errors, 'error')}"
+
+
 def _rates(windows: Iterable[tuple[int, ...]]) -> Mapping[int, Rate]:
     rates = {}
     for window, covered_ns, *counts in windows:
         covered = covered_ns / 1e9
-        per_second = (n / covered if covered else 0.0 for n in counts)
+        # One call in the first millisecond is not a thousand a second.
+        per_second = (n / max(covered, 1.0) for n in counts)
         rates[window] = Rate(window, covered, *per_second)
     return MappingProxyType(rates)
 

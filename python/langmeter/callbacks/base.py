@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Any, NoReturn
 from uuid import UUID
@@ -17,10 +18,12 @@ from weakref import WeakSet
 from langchain_core.callbacks import BaseCallbackHandler
 
 from langmeter import _core
+from langmeter.budgets import Ledger
 from langmeter.config import Config
 from langmeter.prices import PriceBook
 from langmeter.snapshot import Snapshot
-from langmeter.usage import NOTHING, read, requested
+from langmeter.usage import NOTHING, Source, Usage, read, requested
+from langmeter.usage.offline import Offline
 
 LLM, CHAIN, TOOL, RETRIEVER, FIX = map(
     _core.KINDS.index, ("llm", "chain", "tool", "retriever", "fix")
@@ -40,6 +43,12 @@ _CONTROL_FLOW = {
     "GraphBubbleUp": INTERRUPTED,
 }
 
+#: Prompts kept in case their calls end without usage, and how many of the oldest are let go when
+#: there are more: those of runs that nobody ended. A call whose prompt was let go is estimated by
+#: its answer alone.
+_MAX_TEXTS = 4096
+_LET_GO = 512
+
 #: What is known of a run that is not in flight: provider, model, start.
 _NOT_ASKED: tuple[str, str, float | None] = ("", "", None)
 
@@ -53,6 +62,8 @@ def _after_fork() -> None:
     for recorder in {handler._bound() for handler in list(_bound)}:
         if recorder is not None:
             recorder.reset_after_fork()
+    for handler in list(_bound):
+        handler._texts.clear()
 
 
 os.register_at_fork(after_in_child=_after_fork)
@@ -65,6 +76,16 @@ def outcome_of(error: BaseException) -> int:
         if code is not None:
             return code
     return ERROR
+
+
+def refused_by_server(error: BaseException) -> bool:
+    """Whether a server said that the call failed, be it in the middle of a stream.
+
+    That is no spend. The exceptions of the clients then carry what it said; those of a connection
+    that broke carry nothing.
+    """
+    said = ("status_code", "body", "response")
+    return any(getattr(error, name, None) is not None for name in said)
 
 
 def component_name(name: Any, serialized: Any, fallback: str) -> str:
@@ -82,6 +103,11 @@ class Callback(_core.Handler, BaseCallbackHandler):
 
     Settings are those of `langmeter.Config`, by keyword. The recorder is made at the first event or
     the first question; a handler in a `CompositeCallback` shares that of the composite.
+
+    A call whose provider sends no usage is counted here and marked estimated; `token_counters` maps
+    the beginnings of models' names to what counts for them: a function of one string, the path of a
+    Hugging Face tokenizer.json, or "ctok" for Claude. The longest that fits wins; without one, a
+    model of OpenAI is counted as tiktoken does, every other by a ratio over that.
 
     Whatever happens inside a hook, the call being metered goes on: the first failure is logged to
     the logger `langmeter`, all are counted in `snapshot().dropped["hook_errors"]`.
@@ -103,14 +129,25 @@ class Callback(_core.Handler, BaseCallbackHandler):
     #: Where prices come from; None leaves calls unpriced.
     _prices: PriceBook | None = None
     _prices_now: PriceBook | None = None
+    #: What calls may cost; None without budgets.
+    _budgets: Ledger | None = None
     _reported = False
 
-    def __init__(self, *, config: Config | None = None, **settings: Any) -> None:
+    def __init__(
+        self,
+        *,
+        token_counters: Mapping[str, Source] | None = None,
+        config: Config | None = None,
+        **settings: Any,
+    ) -> None:
         if config is None:
             config = Config.load(**settings)
         elif settings:
             raise TypeError(f"give either config or {', '.join(settings)}, not both")
         self._config = config
+        self._offline = Offline(token_counters)
+        #: The prompts of runs in flight, by the run's number, in a tuple if others went with them.
+        self._texts: dict[int, Any] = {}
 
     @property
     def config(self) -> Config:
@@ -175,16 +212,37 @@ class Callback(_core.Handler, BaseCallbackHandler):
         **kwargs: Any,
     ) -> None:
         """A text completion or, as `on_chat_model_start`, a chat completion begins."""
+        budgets, refused, demand = self._budgets, None, None
         try:
-            (self._bound() or self._recorder).run_started(
+            recorder = self._bound() or self._recorder
+            provider, model = requested(metadata, invocation_params, serialized)
+            if budgets is not None:
+                if budgets.recorder is None:
+                    budgets.open(recorder)
+                demand = budgets.demand(provider, model, prompts, metadata, tags, invocation_params)
+            refused = recorder.run_started(
                 run_id,
                 parent_run_id,
                 LLM,
                 component_name(name, serialized, "llm"),
-                *requested(metadata, invocation_params, serialized),
+                provider,
+                model,
+                demand,
             )
+            if refused is None:
+                texts = self._texts
+                texts[run_id.int] = prompts if batch_size == 1 else (prompts,)
+                if len(texts) > _MAX_TEXTS:
+                    for oldest in list(texts)[:_LET_GO]:
+                        texts.pop(oldest, None)
+            if budgets is not None and batch_size and batch_size > 1:
+                for begun in budgets.in_batch(run_id, batch_size, invocation_params, refused):
+                    recorder.run_ended(begun, LLM, CANCELLED)
         except BaseException as exc:
             self._failed("on_llm_start", exc)
+        if refused is not None and budgets is not None:
+            self._crossed(refused[1])
+            raise budgets.exceeded(refused[0])
 
     # The same function: a super() call would cost another frame.
     on_chat_model_start = on_llm_start  # type: ignore[assignment]
@@ -201,7 +259,7 @@ class Callback(_core.Handler, BaseCallbackHandler):
     ) -> None:
         """A model call failed or was given up; `response` holds what had come by then."""
         try:
-            self._model_ended(run_id, outcome_of(error), response)
+            self._model_ended(run_id, outcome_of(error), response, refused=refused_by_server(error))
         except BaseException as exc:
             self._failed("on_llm_error", exc)
 
@@ -261,16 +319,23 @@ class Callback(_core.Handler, BaseCallbackHandler):
         except BaseException as exc:
             self._failed("on_chain_error", exc)
 
-    def _model_ended(self, run_id: UUID, outcome: int, response: Any, kind: int = LLM) -> None:
+    def _model_ended(
+        self, run_id: UUID, outcome: int, response: Any, kind: int = LLM, *, refused: bool = False
+    ) -> None:
         """Hand usage, names and cost to the recorder, which applies them to model runs alone."""
         recorder = self._bound() or self._recorder
         reading = NOTHING if response is None else read(response)
-        usage, told, model, cache_hit, refused = reading[:5]
+        usage, told, model, cache_hit, unread = reading[:5]
         # The response names the dialect it speaks ("openai" for Azure too), the request who serves.
         asked_provider, asked_model, started = recorder.requested(run_id) or _NOT_ASKED
-        provider = asked_provider or told
-        if refused:
-            recorder.dropped("usage_refused", refused)
+        # Beyond `max_series` the recorder no longer knows who was asked; the response may.
+        provider = told or asked_provider if asked_provider == "other" else asked_provider or told
+        if unread:
+            recorder.dropped("usage_refused", unread)
+        prompts = self._texts.pop(run_id.int, ())
+        if usage is None and response is not None and not (cache_hit or refused):
+            names = provider, model or asked_model
+            usage = self._estimated(names, prompts, response, outcome, reading.shared)
         cost = None
         if cache_hit:
             outcome = CACHE_HIT
@@ -278,7 +343,37 @@ class Callback(_core.Handler, BaseCallbackHandler):
             card = prices.card(provider, model or asked_model, tier=usage.tier, at=started)
             if card is not None:
                 cost = card.cost(usage)  # type: ignore[arg-type]
-        recorder.run_ended(run_id, kind, outcome, provider, model, usage, cost)
+        crossed = recorder.run_ended(run_id, kind, outcome, provider, model, usage, cost)
+        if crossed:
+            self._crossed(crossed)
+
+    def _estimated(
+        self, names: tuple[str, str], prompts: Any, response: Any, outcome: int, shared: bool
+    ) -> Usage | None:
+        """What was used, counted from the texts; None where nothing is known."""
+        if type(prompts) is tuple:
+            if shared:  # with the first prompt of its batch, whose run reports them all
+                return None
+            prompts = prompts[0] if prompts else ()
+        try:
+            return self._offline.usage(*names, prompts, response, ended=outcome == OK)
+        except BaseException as exc:
+            self._failed("token_counter", exc)
+            return None
+
+    def _limit(self, budgets: Ledger) -> None:
+        """Hold calls to these budgets: what refuses one has to pass LangChain's catch."""
+        self._budgets = budgets
+        if budgets.blocks:
+            self.raise_error = True
+
+    def _crossed(self, crossed: list[tuple[int, int]]) -> None:
+        """Tell of thresholds that a call crossed."""
+        try:
+            if self._budgets is not None and crossed:
+                self._budgets.crossed(self._recorder, crossed)
+        except BaseException as exc:
+            self._failed("on_threshold", exc)
 
     def _prices_if_ready(self) -> PriceBook | None:
         # Asking for a price before the catalogue is loaded would load it here and now.

@@ -9,6 +9,7 @@ from typing import Any
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.callbacks.manager import handle_event
 
+from langmeter.budgets import Ledger
 from langmeter.callbacks.base import Callback
 from langmeter.callbacks.components import ComponentCallback
 from langmeter.callbacks.defects import DefectAnalysisCallback
@@ -61,6 +62,12 @@ class CompositeCallback(ComponentCallback):
         config: Config | None = None,
         **settings: Any,
     ) -> None:
+        if isinstance(handlers, BaseCallbackHandler):
+            name = type(handlers).__name__
+            raise TypeError(
+                f"handlers is a {name} and must be a list: CompositeCallback([handler])"
+            )
+        handlers = tuple(handlers)
         super().__init__(config=config, **settings)
         self._parts = [handler for handler in handlers if isinstance(handler, Callback)]
         foreign = [handler for handler in handlers if not isinstance(handler, Callback)]
@@ -68,18 +75,25 @@ class CompositeCallback(ComponentCallback):
             _check_part(part)
         for handler in foreign:
             _check_foreign(handler)
-        self.handlers: tuple[BaseCallbackHandler, ...] = tuple(handlers)
+        self.handlers: tuple[BaseCallbackHandler, ...] = handlers
         recorder = self._recorder
         for part in self._parts:
             if part._join(recorder) is not recorder:
                 raise _bound_elsewhere(part)
+            self._offline.join(part._offline)
             if part._prices is not None:
                 self._prices = part._prices
+        for part in self._parts:
+            # Handed to LangChain beside its composite, any of them may be the one to end a run.
+            part._prices = self._prices
         for switch in _SWITCHES:
             setattr(self, switch, all(getattr(part, switch) for part in self._parts))
         self._fixes = next(
             (part for part in self._parts if isinstance(part, DefectAnalysisCallback)), None
         )
+        budgets = [part._budgets for part in self._parts if part._budgets is not None]
+        if budgets:
+            self._limit(Ledger.merged(budgets, self._prices))
         self._listen()
         if foreign:
             self._forward_to(foreign)
@@ -112,7 +126,7 @@ class CompositeCallback(ComponentCallback):
         for switch in _SWITCHES:
             setattr(self, switch, False)
         # What a foreign handler wants raised must pass LangChain's own catch around this one.
-        self.raise_error = any(handler.raise_error for handler in foreign)
+        self.raise_error |= any(handler.raise_error for handler in foreign)
 
 
 def _forwarding(

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
+from fractions import Fraction
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
+from langmeter.budgets import Budget, Ledger
 from langmeter.callbacks.base import Callback
 from langmeter.config import Config
 from langmeter.prices import PriceBook
+from langmeter.prices.card import PICO, usd
+from langmeter.prices.names import canonical
 
 
 class CostTrackingCallback(Callback):
@@ -17,19 +22,29 @@ class CostTrackingCallback(Callback):
 
     The price catalogue loads in a thread of its own. Calls that end before it is there (250 ms,
     once per process; `prices.warm(wait=True)` waits for it) and models without a price are
-    unpriced: their cost is None, never 0.
+    unpriced: their cost is None, never 0. With a blocking budget in US dollars the first call
+    waits for the catalogue.
+
+    Args:
+        prices: where prices come from; the catalogue by default.
+        budgets: what calls may cost, see `langmeter.Budget`.
     """
 
     def __init__(
         self,
         prices: PriceBook | None = None,
         *,
+        budgets: Iterable[Budget] = (),
         config: Config | None = None,
         **settings: Any,
     ) -> None:
         super().__init__(config=config, **settings)
+        if prices is not None and not isinstance(prices, PriceBook):
+            raise TypeError(f"prices = {prices!r}: must be a PriceBook; pass PriceBook(prices)")
         self._prices: PriceBook = PriceBook() if prices is None else prices
         self._prices.warm()
+        if budgets := tuple(budgets):
+            self._limit(Ledger(budgets, self._prices))
 
     @property
     def prices(self) -> PriceBook:
@@ -40,6 +55,18 @@ class CostTrackingCallback(Callback):
     def total_cost(self) -> Decimal:
         """US dollars of all priced calls; 0 before the first."""
         return self.snapshot().totals.cost or Decimal(0)
+
+    @property
+    def burn_rate(self) -> Decimal:
+        """US dollars an hour, at the pace of the last five minutes; 0 when nothing was spent."""
+        _, (_, covered, nano_dollars), _ = self._recorder.spent_lately()
+        seconds = max(Decimal(covered) / 10**9, Decimal(1))
+        return (Decimal(nano_dollars) / 10**9 * 3600 / seconds).quantize(Decimal("1e-9"))
+
+    @property
+    def budgets(self) -> tuple[Budget, ...]:
+        """The budgets that calls are held to."""
+        return () if self._budgets is None else self._budgets.budgets
 
     @property
     def provider_costs(self) -> Mapping[str, Decimal]:
@@ -55,7 +82,21 @@ class CostTrackingCallback(Callback):
     ) -> Decimal | None:
         """US dollars that such a call would cost now; None when no price is known.
 
-        Without `model` the price that holds for the whole provider. May load the catalogue first.
-        Raises ValueError for counts that are no whole numbers or negative.
+        Without `model` by the price that holds for the whole provider; where there is none, as
+        providers price by the model, by the mix of traffic metered so far: the mean over the
+        provider's models, each weighted by its priced calls. None before the first of them. May
+        load the catalogue first. Raises ValueError for counts that are no whole numbers or
+        negative.
         """
-        return self._prices.cost(provider, model or "*", input=input_tokens, output=output_tokens)
+        price = partial(self._prices.cost, input=input_tokens, output=output_tokens)
+        cost = price(provider, model or "*")
+        if cost is not None or model:
+            return cost
+        total, calls = Fraction(0), 0
+        for (who, name), stats in self.snapshot().models.items():
+            if stats.priced_calls and canonical(who) == canonical(provider):
+                cost = price(who, name)
+                if cost is not None:
+                    total += Fraction(cost) * stats.priced_calls
+                    calls += stats.priced_calls
+        return usd(round(total * PICO / calls)) if calls else None

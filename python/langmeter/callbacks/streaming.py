@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -28,6 +29,12 @@ class StreamingCallback(Callback):
         if on_token_callback is not None and not callable(on_token_callback):
             raise TypeError(
                 f"on_token_callback = {on_token_callback!r}: must be a function of one string"
+            )
+        called = type(on_token_callback).__call__
+        if any(map(inspect.iscoroutinefunction, (on_token_callback, called))):
+            raise TypeError(
+                f"on_token_callback = {on_token_callback!r} is async and would never be awaited; "
+                "pass a plain function, e.g. one that puts the text into a queue for your task"
             )
         self._token_callback = on_token_callback
         self._on_token(on_token_callback)

@@ -4,13 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Any
 
+from langmeter.budgets import Budget, Ledger
 from langmeter.callbacks.base import Callback
+from langmeter.config import Config
 from langmeter.snapshot import Tokens
 
 
 class TokenCountingCallback(Callback):
-    """Counts input, output, cached and reasoning tokens by provider and model."""
+    """Counts input, output, cached and reasoning tokens by provider and model.
+
+    With a `limit`, a call whose worst case would take the total past it raises `BudgetExceeded`
+    before it is made: the limit is a `Budget(tokens=limit, action="block")`.
+    """
+
+    def __init__(
+        self, *, limit: int | None = None, config: Config | None = None, **settings: Any
+    ) -> None:
+        super().__init__(config=config, **settings)
+        #: The budget of `limit`; None without one.
+        self.budget = None if limit is None else Budget(tokens=limit, action="block")
+        if self.budget is not None:
+            self._limit(Ledger((self.budget,), None))
 
     @property
     def input_tokens(self) -> int:

@@ -12,10 +12,14 @@ if TYPE_CHECKING:
 
 
 def report(snapshot: Snapshot) -> str:
-    """The closing report of a process: what was covered, then the tables. Plain text."""
+    """The closing report of a process: what was covered, then the tables. Plain text.
+
+    One line when nothing was metered.
+    """
     begin, end = snapshot.started_at, snapshot.taken_at
-    if begin is None or end is None:
-        return f"langmeter: nothing metered\n\n{snapshot}"
+    metered = snapshot.models or snapshot.components or snapshot.in_flight or snapshot.dropped
+    if begin is None or end is None or not metered:
+        return "langmeter: nothing metered"
     lasted = _table.duration((end - begin).total_seconds())
     title = f"langmeter: {begin:%Y-%m-%d %H:%M:%S} UTC, {lasted}"
     return f"{title}\n\n{snapshot}"

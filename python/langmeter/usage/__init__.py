@@ -6,8 +6,9 @@ Pure functions over whatever LangChain hands to a callback; nothing of langchain
 
 from __future__ import annotations
 
+from langmeter.usage.counters import Source, TokenCounter
 from langmeter.usage.providers import requested
 from langmeter.usage.quick import read
 from langmeter.usage.types import LIMIT, NOTHING, Reading, Usage
 
-__all__ = ["LIMIT", "NOTHING", "Reading", "Usage", "read", "requested"]
+__all__ = ["LIMIT", "NOTHING", "Reading", "Source", "TokenCounter", "Usage", "read", "requested"]

@@ -67,7 +67,7 @@ impl Period {
     /// Begin (inclusive) and end (exclusive) of the period around `now`, Unix nanoseconds.
     pub fn around(self, now: u64) -> (u64, u64) {
         let even = |length: u64| {
-            let start = now.wrapping_sub(now % length);
+            let start = now.wrapping_sub(now.checked_rem(length).unwrap_or(0));
             (start, start.saturating_add(length))
         };
         match self {
@@ -320,12 +320,7 @@ impl Budgets {
         for budget in bits(held.budgets) {
             let Some((unit, period, blocking)) = self.terms(cells, budget) else { continue };
             self.roll(cells, budget, period, now);
-            let [cost, tokens, calls] = *used;
-            let used = match unit {
-                Unit::Cost => cost,
-                Unit::Tokens => tokens,
-                Unit::Calls => calls,
-            };
+            let used = used.get(unit as usize).copied().unwrap_or(0);
             let before = if blocking { amount(unit, held) } else { 0 };
             cells.add(self.cell(budget, COMMITTED), used.wrapping_sub(before));
             if used > 0 {

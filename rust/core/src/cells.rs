@@ -165,16 +165,22 @@ impl<'a> Line<'a> {
         self.at::<I>().store(value, Ordering::Relaxed);
     }
 
+    /// Acquire load.
+    #[inline]
+    pub fn observe<const I: usize>(self) -> u64 {
+        self.at::<I>().load(Ordering::Acquire)
+    }
+
+    /// Swap, acquire and release: a `publish` that never races past another thread's exchange.
+    #[inline]
+    pub fn publish<const I: usize>(self, value: u64) {
+        self.at::<I>().swap(value, Ordering::AcqRel);
+    }
+
     /// Relaxed wrapping add.
     #[inline]
     pub fn add<const I: usize>(self, n: u64) {
         self.at::<I>().fetch_add(n, Ordering::Relaxed);
-    }
-
-    /// Relaxed bitwise or.
-    #[inline]
-    pub fn or<const I: usize>(self, bits: u64) {
-        self.at::<I>().fetch_or(bits, Ordering::Relaxed);
     }
 
     /// Relaxed compare-and-swap, for a cell that guards nothing but itself.
@@ -193,13 +199,13 @@ impl<'a> Line<'a> {
 #[cfg(not(any(loom, miri)))]
 mod memory {
     use super::{AtomicU64, Error};
-    use memmap2::{MmapMut, MmapOptions};
+    use memmap2::{MmapOptions, MmapRaw};
 
     /// Anonymous memory. Not the heap: with transparent huge pages a touched cell would cost 2 MiB
     /// resident, and an idle meter has to stay under that in all.
     #[derive(Debug)]
     pub struct Memory {
-        map: MmapMut,
+        map: MmapRaw,
         len: usize,
     }
 
@@ -214,7 +220,8 @@ mod memory {
             #[cfg(target_os = "linux")]
             // Refused where the kernel knows no huge pages: then there is nothing to avoid.
             let _ = map.advise(memmap2::Advice::NoHugePage);
-            Ok(Self { map, len })
+            // Raw: cells are written through shared references, so no `&[u8]` to them may ever exist.
+            Ok(Self { map: MmapRaw::from(map), len })
         }
 
         #[inline]
@@ -222,8 +229,8 @@ mod memory {
         #[allow(clippy::cast_ptr_alignment)] // a mapping begins at a page
         pub fn cells(&self) -> &[AtomicU64] {
             // SAFETY: the mapping is page-aligned, `len * 8` bytes long, zero-initialised, lives as long as
-            // `self`, is never remapped, and is reached through this function only: no `&mut` to it exists.
-            unsafe { std::slice::from_raw_parts(self.map.as_ptr().cast::<AtomicU64>(), self.len) }
+            // `self`, is never remapped, and is reached through this function only: no other reference to it exists.
+            unsafe { std::slice::from_raw_parts(self.map.as_mut_ptr().cast::<AtomicU64>().cast_const(), self.len) }
         }
     }
 }

@@ -32,6 +32,6 @@ pub use clock::{Clock, ManualClock};
 pub use error::Error;
 pub use recorder::{Begin, COUNTERS, Counter, Demand, Dropped, End, Outcome, Recorder, Settings, Usage};
 pub use runs::{RunKey, RunTable, Start, Via};
-pub use series::{Kind, LabelSet, SeriesTable};
+pub use series::{Kind, LabelSet, OTHER, SeriesTable};
 pub use snapshot::{Origin, SeriesData, Snapshot, WindowCounts};
 pub use window::Window;

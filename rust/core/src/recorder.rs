@@ -5,7 +5,7 @@ use crate::cells::Cells;
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::histogram::{self, Layout};
-use crate::runs::{Run, RunKey, RunTable, Start, Token, Via};
+use crate::runs::{Left, Run, RunKey, RunTable, Start, Token, Via};
 use crate::series::{Kind, LabelSet, SeriesId, SeriesTable};
 use crate::snapshot::{Origin, SeriesData, Snapshot, WindowCounts};
 use crate::window::{WINDOWS, Window};
@@ -151,9 +151,6 @@ const DROPPED: usize = 8;
 const HEADER: usize = 32;
 const _: () = assert!(DROPPED + Dropped::ALL.len() <= HEADER, "the header is too small");
 
-/// Ends remembered, so that a second end of the same run is known for what it is.
-const ENDED: usize = if cfg!(loom) { 8 } else { 4096 };
-
 /// Sizes of a recorder.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
@@ -247,7 +244,6 @@ pub struct Recorder {
     series: SeriesTable,
     budgets: Budgets,
     money: Window,
-    ended: usize,
     blocks: usize,
     stride: usize,
 }
@@ -268,8 +264,7 @@ impl Recorder {
         let runs = series.saturating_add(SeriesTable::cells(slots));
         let budgets = runs.saturating_add(RunTable::cells(max_runs)).next_multiple_of(8);
         let money = budgets.saturating_add(Budgets::CELLS);
-        let ended = money.saturating_add(Window::CELLS);
-        let blocks = ended.saturating_add(ENDED);
+        let blocks = money.saturating_add(Window::CELLS);
         let total = blocks.saturating_add(slots.saturating_add(Kind::ALL.len()).saturating_mul(stride));
         let recorder = Self {
             cells: Cells::zeroed(total)?,
@@ -280,7 +275,6 @@ impl Recorder {
             series: SeriesTable::at(series, slots),
             budgets: Budgets::at(budgets),
             money: Window::at(money),
-            ended,
             blocks,
             stride,
             clock,
@@ -407,9 +401,10 @@ impl Recorder {
         self.budgets.open(&self.cells, terms, self.clock.unix(self.clock.now()))
     }
 
-    /// What a budget stands at; None when there is no such budget.
-    pub fn standing(&self, budget: usize) -> Option<Standing> {
-        self.budgets.standing(&self.cells, budget, self.clock.unix(self.clock.now()))
+    /// What a budget stands at, and now (Unix nanoseconds); None when there is no such budget.
+    pub fn standing(&self, budget: usize) -> Option<(Standing, u64)> {
+        let now = self.clock.unix(self.clock.now());
+        Some((self.budgets.standing(&self.cells, budget, now)?, now))
     }
 
     /// Money of the last 60, 300 and 900 seconds: seconds, nanoseconds covered, nano-dollars. Calls are
@@ -447,7 +442,6 @@ impl Recorder {
             self.ended_unknown(end, now);
             return Crossed::new();
         };
-        self.remember(run.key, false);
         let crossed = if run.held.budgets == 0 {
             Crossed::new()
         } else {
@@ -500,8 +494,11 @@ impl Recorder {
         if model == run.model && end.model.is_empty() {
             return None; // only the provider was named: which model answered is not known
         }
-        if model != run.model {
-            self.cells.set(self.block(run.model).wrapping_add(ALIAS), model.saturating_add(1) as u64);
+        // Who answered last; nothing to note while a model has only ever answered to its own name.
+        let (alias, last) = (self.block(run.model).wrapping_add(ALIAS), model.saturating_add(1) as u64);
+        let before = self.cells.get(alias);
+        if before != last && (before != 0 || model != run.model) {
+            self.cells.set(alias, last);
         }
         Some(model)
     }
@@ -574,14 +571,13 @@ impl Recorder {
     /// The end of a run that is not in flight: a second end, an end after the run was reaped, or an end
     /// whose start went to somebody else. What was spent is counted once in every case.
     fn ended_unknown(&self, end: &End<'_>, now: u64) {
-        let key = end.key.get();
-        let seen = self.cells.get(self.ended_cell(end.key));
-        if seen == key {
+        let left = self.runs.left(&self.cells, end.key);
+        if left == Some(Left::Ended) {
             return self.drop_one(Dropped::DuplicateEnd);
         }
-        let late = seen == !key;
+        let late = left == Some(Left::Reaped);
         self.drop_one(if late { Dropped::LateEnd } else { Dropped::EndWithoutStart });
-        self.remember(end.key, false);
+        self.runs.remember(&self.cells, end.key);
         if end.kind != Kind::Llm || (end.model.is_empty() && end.provider.is_empty()) {
             return;
         }
@@ -593,19 +589,9 @@ impl Recorder {
         }
     }
 
-    #[allow(clippy::cast_possible_truncation)] // a position
-    const fn ended_cell(&self, key: RunKey) -> usize {
-        self.ended.wrapping_add((key.get() as usize) % ENDED)
-    }
-
-    fn remember(&self, key: RunKey, reaped: bool) {
-        self.cells.set(self.ended_cell(key), if reaped { !key.get() } else { key.get() });
-    }
-
     /// What an abandoned call spent is not known: what it held is given back.
     fn abandon(&self, run: &Run, why: Dropped) {
         self.budgets.release(&self.cells, &run.held);
-        self.remember(run.key, true);
         self.drop_one(why);
         self.outcome(run.component, Outcome::Abandoned);
         if run.kind == Kind::Llm {
@@ -700,7 +686,7 @@ impl Recorder {
         self.runs.clear(&self.cells);
         self.budgets.release_all(&self.cells);
         self.money.clear(&self.cells);
-        for cell in (self.ended..self.blocks).chain(DROPPED..HEADER) {
+        for cell in DROPPED..HEADER {
             if self.cells.get(cell) != 0 {
                 self.cells.set(cell, 0);
             }

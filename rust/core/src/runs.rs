@@ -17,6 +17,8 @@ const RECORD: usize = 8;
 const HELD: usize = 4;
 /// How many of the oldest runs one scan finds for eviction.
 const VICTIMS: usize = if cfg!(loom) { 2 } else { 256 };
+/// Ends and reapings remembered, each; a key is forgotten for the next that falls on its cell.
+const LEFT: usize = if cfg!(loom) { 8 } else { 4096 };
 /// Levels of the table.
 const LEVELS: usize = 3;
 /// Header: live runs | next victim | who refills | levels in use, each on a line of its own.
@@ -40,8 +42,13 @@ const CHILDREN: usize = 7;
 const BUDGETED: u64 = 1 << 63;
 /// In `LAST`: no token yet, the rest is the start. A recycled slot never shows the value a late token saw.
 const NO_TOKEN: u64 = 1 << 63;
-/// In `EVENTS`: this run reports its tokens by `on_llm_new_token`.
+/// In `EVENTS`: this run reports its tokens by `on_llm_new_token`; 23 bits of its start, which tell it from
+/// the slot's next run; 40 bits of count.
 const BY_TOKEN: u64 = 1 << 63;
+const COUNT: u64 = (1 << 40) - 1;
+/// In a key cell: the run is on its way out, ended or reaped. Keys have 62 bits.
+const ENDING: u64 = 1 << 62;
+const REAPING: u64 = 1 << 63;
 /// In `CHILDREN`: an ancestor has ended; the rest is when.
 const ORPHAN: u64 = 1 << 63;
 /// How long an orphan may still end by itself when orphans are looked for, nanoseconds.
@@ -54,9 +61,10 @@ const LOW: u64 = 0xFFFF_FFFF;
 pub struct RunKey(u64);
 
 impl RunKey {
-    /// From the folded id; 0 and 1 are the table's own and move elsewhere.
+    /// From the folded id: 62 bits of it. 0 and 1 are the table's own and move elsewhere.
     pub const fn new(folded: u64) -> Self {
-        Self(if folded <= BUSY { folded | (1 << 63) } else { folded })
+        let key = folded & (ENDING - 1);
+        Self(if key <= BUSY { key | (1 << 61) } else { key })
     }
 
     /// As a cell.
@@ -79,6 +87,15 @@ pub enum Via {
     Token,
     /// `on_stream_event`, which most integrations fire after `on_llm_new_token` for the same token.
     StreamEvent,
+}
+
+/// How a run that is not in flight left, as far as it is remembered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Left {
+    /// It ended.
+    Ended,
+    /// It was reaped.
+    Reaped,
 }
 
 /// What a token event was.
@@ -161,7 +178,7 @@ const fn kind_code(who: u64) -> u64 {
 /// tokens took 3 times as long, all of it cache misses, and a scan 60 µs.) The last level alone has twice
 /// as many slots as runs may be in flight, and two sets for a key, of which the emptier takes it.
 ///
-/// A slot goes `EMPTY → BUSY → key → BUSY → EMPTY`; each change from a key is one compare-and-swap, so every
+/// A slot goes `EMPTY → BUSY → key → key, leaving → EMPTY`; leaving is one compare-and-swap, so every
 /// run leaves exactly once, whoever ends, reaps or evicts it. A token is a compare-and-swap on the run's
 /// last-token cell, checked against the key: a late token of a run that is gone never moves the figures of
 /// the slot's next run.
@@ -174,6 +191,8 @@ pub struct RunTable {
     levels: [usize; LEVELS],
     /// Where the records begin, after the keys.
     records: usize,
+    /// Where what has left is remembered, after all else.
+    left: usize,
     /// Where what they hold of budgets begins, after the records.
     held: usize,
     capacity: u64,
@@ -199,15 +218,16 @@ impl RunTable {
     /// Cells for a capacity.
     pub fn cells(capacity: u64) -> usize {
         let slots = Self::slots(Self::levels_for(capacity));
-        slots.saturating_mul(RECORD + HELD + 1).saturating_add(HEADER).saturating_add(VICTIMS * 2)
+        slots.saturating_mul(RECORD + HELD + 1).saturating_add(HEADER).saturating_add(VICTIMS * 2 + LEFT * 2)
     }
 
     /// The table whose cells begin at `base`.
     pub fn at(base: usize, capacity: u64) -> Self {
         let levels = Self::levels_for(capacity);
-        let table = Self { base, levels, records: 0, held: 0, capacity };
+        let table = Self { base, levels, records: 0, held: 0, left: 0, capacity };
         let table = Self { records: table.key_cell(Self::slots(levels)), ..table };
-        Self { held: table.record(Self::slots(levels)), ..table }
+        let held = table.record(Self::slots(levels));
+        Self { held, left: held.saturating_add(Self::slots(levels).saturating_mul(HELD)), ..table }
     }
 
     fn slots(levels: [usize; LEVELS]) -> usize {
@@ -264,17 +284,45 @@ impl RunTable {
 
     #[inline]
     fn find(self, cells: &Cells, key: RunKey) -> Option<usize> {
+        self.find_as(cells, key, key.0)
+    }
+
+    /// The slot of a run whose key cell holds `value`.
+    #[inline]
+    fn find_as(self, cells: &Cells, key: RunKey, value: u64) -> Option<usize> {
         let in_use = cells.get(self.base.wrapping_add(IN_USE));
         for (level, set) in self.sets_of(key) {
             if in_use >> level & 1 == 0 {
                 continue;
             }
-            let way = cells.line(self.key_cell(set)).and_then(|keys| keys.find(WAYS, key.0));
+            let way = cells.line(self.key_cell(set)).and_then(|keys| keys.find(WAYS, value));
             if let Some(way) = way {
                 return Some(set.wrapping_add(way));
             }
         }
         None
+    }
+
+    #[allow(clippy::cast_possible_truncation)] // a position
+    const fn left_cell(self, key: RunKey, mark: u64) -> usize {
+        let ring = if mark == ENDING { 0 } else { LEFT };
+        self.left.wrapping_add(ring).wrapping_add(key.0 as usize % LEFT)
+    }
+
+    /// Remembers the end of a run that was not in flight.
+    pub fn remember(self, cells: &Cells, key: RunKey) {
+        cells.publish(self.left_cell(key, ENDING), key.0);
+    }
+
+    /// How a run that is not in flight left; None when it never was, or is forgotten: after some thousand
+    /// later ends, or some thousand later reapings.
+    pub fn left(self, cells: &Cells, key: RunKey) -> Option<Left> {
+        let told = |(mark, left)| (cells.observe(self.left_cell(key, mark)) == key.0).then_some(left);
+        let leaving = |(mark, left)| self.find_as(cells, key, key.0 | mark).map(|_| left);
+        let ways = [(ENDING, Left::Ended), (REAPING, Left::Reaped)];
+        let remembered = || ways.into_iter().find_map(told);
+        // Remembered before the slot is empty: who finds it neither told nor leaving finds it told at last.
+        remembered().or_else(|| ways.into_iter().find_map(leaving)).or_else(remembered)
     }
 
     /// Runs in the table.
@@ -288,10 +336,12 @@ impl RunTable {
         if self.find(cells, run.key).is_some() {
             return false;
         }
-        if cells.add(self.base.wrapping_add(LIVE), 1) >= self.capacity
-            && let Some(oldest) = self.evict_oldest(cells)
-        {
-            evicted(oldest);
+        let live = cells.add(self.base.wrapping_add(LIVE), 1);
+        // Twice where an eviction has failed before, because another thread was looking for the oldest.
+        for _ in 0..live.saturating_add(1).saturating_sub(self.capacity).min(2) {
+            if let Some(oldest) = self.evict_oldest(cells) {
+                evicted(oldest);
+            }
         }
         let slot = self.claim_empty(cells, run.key, &mut evicted);
         if let Some(record) = self.run(cells, slot) {
@@ -305,10 +355,11 @@ impl RunTable {
                 }
             }
             record.set::<MODEL>(run.model as u64 | ((run.gaps as u64) << 32));
-            record.set::<LAST>(run.now | NO_TOKEN);
             record.set::<FIRST>(0);
-            record.set::<EVENTS>(0);
             record.set::<CHILDREN>(0);
+            // Published: a late token of the slot's last run that sees either of these sees its key gone.
+            record.publish::<LAST>(run.now | NO_TOKEN);
+            record.publish::<EVENTS>((run.now << 40) & !BY_TOKEN);
         }
         cells.publish(self.key_cell(slot), run.key.0);
         if let Some(parent) = run.parent.and_then(|p| self.find(cells, p)) {
@@ -343,10 +394,10 @@ impl RunTable {
                 }
             }
             let slots = [a, b].into_iter().flat_map(|(_, set)| set..set.wrapping_add(WAYS));
-            let runs = slots.map(|slot| (slot, cells.observe(self.key_cell(slot)))).filter(|(_, key)| *key > BUSY);
+            let runs = slots.map(|slot| (slot, cells.observe(self.key_cell(slot)))).filter(|(_, key)| is_run(*key));
             let oldest = runs.min_by_key(|(slot, _)| cells.get(self.record(*slot).wrapping_add(START)));
             if let Some((slot, key)) = oldest
-                && let Some(run) = self.take_slot(cells, slot, key)
+                && let Some(run) = self.take_slot(cells, slot, key, REAPING)
             {
                 evicted(run);
             }
@@ -357,12 +408,16 @@ impl RunTable {
     fn claim_in(self, cells: &Cells, level: usize, set: usize) -> Option<usize> {
         for slot in set..set.wrapping_add(WAYS) {
             let cell = self.key_cell(slot);
-            if cells.get(cell) == EMPTY && cells.claim(cell, EMPTY, BUSY).is_ok() {
-                let (in_use, bit) = (self.base.wrapping_add(IN_USE), 1 << level);
-                // Before the key is published: whoever may know of the run finds its level in use.
-                if cells.get(in_use) & bit == 0 {
-                    cells.or(in_use, bit);
-                }
+            if cells.get(cell) != EMPTY {
+                continue;
+            }
+            let (in_use, bit) = (self.base.wrapping_add(IN_USE), 1 << level);
+            // Before the slot is claimed: whoever may know of the run, or clears up after a fork, finds its
+            // level in use.
+            if cells.get(in_use) & bit == 0 {
+                cells.or(in_use, bit);
+            }
+            if cells.claim(cell, EMPTY, BUSY).is_ok() {
                 return Some(slot);
             }
         }
@@ -382,13 +437,13 @@ impl RunTable {
     #[inline]
     pub fn take(self, cells: &Cells, key: RunKey) -> Option<Run> {
         let slot = self.find(cells, key)?;
-        self.take_slot(cells, slot, key.0)
+        self.take_slot(cells, slot, key.0, ENDING)
     }
 
     #[inline]
     #[allow(clippy::cast_possible_truncation)] // what `start` packed
-    fn take_slot(self, cells: &Cells, slot: usize, key: u64) -> Option<Run> {
-        cells.claim(self.key_cell(slot), key, BUSY).ok()?;
+    fn take_slot(self, cells: &Cells, slot: usize, key: u64, mark: u64) -> Option<Run> {
+        cells.claim(self.key_cell(slot), key, key | mark).ok()?;
         let record = self.run(cells, slot)?;
         let (who, model, parent) = (record.get::<WHO>(), record.get::<MODEL>(), record.get::<PARENT>());
         let run = Run {
@@ -400,7 +455,7 @@ impl RunTable {
             component: (who & LOW) as usize,
             model: (model & LOW) as usize,
             gaps: (model >> 32) as usize,
-            events: record.get::<EVENTS>() & !BY_TOKEN,
+            events: record.get::<EVENTS>() & COUNT,
             children: Some(record.get::<CHILDREN>()).filter(|n| n & ORPHAN == 0).unwrap_or(0),
             held: if who & BUDGETED == 0 {
                 Reservation::default()
@@ -409,6 +464,7 @@ impl RunTable {
                 Reservation { budgets: held(0), cost: held(1), tokens: held(2) }
             },
         };
+        cells.publish(self.left_cell(run.key, mark), key);
         cells.publish(self.key_cell(slot), EMPTY);
         cells.sub(self.base.wrapping_add(LIVE), 1);
         if let Some(parent) = run.parent.and_then(|p| self.find(cells, p)) {
@@ -431,24 +487,24 @@ impl RunTable {
             return Token::Unknown;
         };
         let Some(record) = self.run(cells, slot) else { return Token::Unknown };
-        let by_token = record.get::<EVENTS>() & BY_TOKEN != 0;
-        if via == Via::StreamEvent && by_token {
-            return Token::Echo;
-        }
-        let before = record.get::<LAST>();
+        let mut events = record.observe::<EVENTS>();
+        let before = record.observe::<LAST>();
         let series = (record.get::<MODEL>() >> 32) as usize;
+        // After the two: if either was the next run's, this finds the key gone.
         if cells.observe(self.key_cell(slot)) != key.0 {
             return Token::Unknown;
         }
-        let won = record.exchange::<LAST>(before, now).is_ok();
-        if !won && cells.observe(self.key_cell(slot)) != key.0 {
-            return Token::Unknown;
+        if via == Via::StreamEvent && events & BY_TOKEN != 0 {
+            return Token::Echo;
         }
-        record.add::<EVENTS>(1);
-        if via == Via::Token && !by_token {
-            record.or::<EVENTS>(BY_TOKEN);
+        let by_token = if via == Via::Token { BY_TOKEN } else { 0 };
+        while let Err(found) = record.exchange::<EVENTS>(events, events.wrapping_add(1) | by_token) {
+            if (found ^ events) & !(COUNT | BY_TOKEN) != 0 {
+                return Token::Unknown; // the slot's next run: its start says so
+            }
+            events = found;
         }
-        if !won {
+        if record.exchange::<LAST>(before, now).is_err() {
             return Token::Counted;
         }
         if before & NO_TOKEN != 0 {
@@ -477,10 +533,10 @@ impl RunTable {
                 let victim = self.victim(left.wrapping_sub(1) as usize);
                 let (key, start) = (RunKey(cells.observe(victim)), cells.get(victim.wrapping_add(1)));
                 // The start too: somebody may use a run id again, for a run that is young.
-                if key.0 > BUSY
+                if is_run(key.0)
                     && let Some(slot) = self.find(cells, key)
                     && cells.get(self.record(slot).wrapping_add(START)) == start
-                    && let Some(run) = self.take_slot(cells, slot, key.0)
+                    && let Some(run) = self.take_slot(cells, slot, key.0, REAPING)
                 {
                     return Some(run);
                 }
@@ -517,11 +573,11 @@ impl RunTable {
     fn each(self, cells: &Cells, mut f: impl FnMut(usize, u64, u64)) {
         for slot in 0..self.slots_in_use(cells) {
             // Relaxed first: an empty slot, and most are, costs a plain load.
-            if cells.get(self.key_cell(slot)) <= BUSY {
+            if !is_run(cells.get(self.key_cell(slot))) {
                 continue;
             }
             let key = cells.observe(self.key_cell(slot));
-            if key > BUSY {
+            if is_run(key) {
                 f(slot, key, cells.get(self.record(slot).wrapping_add(START)));
             }
         }
@@ -534,7 +590,7 @@ impl RunTable {
         self.each(cells, |slot, key, start| {
             let orphan = self.run(cells, slot).is_some_and(|r| r.get::<CHILDREN>() & ORPHAN != 0);
             if start < limit || orphan {
-                if let Some(run) = self.take_slot(cells, slot, key) {
+                if let Some(run) = self.take_slot(cells, slot, key, REAPING) {
                     reaped(run, orphan);
                 }
             } else if kind_code(cells.get(self.record(slot).wrapping_add(WHO))) == Kind::Llm as u64 {
@@ -557,17 +613,18 @@ impl RunTable {
                 let children = record.get::<CHILDREN>();
                 if children & ORPHAN != 0 {
                     if now.saturating_sub(children & !ORPHAN) > GRACE
-                        && let Some(run) = self.take_slot(cells, slot, key)
+                        && let Some(run) = self.take_slot(cells, slot, key, REAPING)
                     {
                         reaped(run);
                     }
-                } else if parents.contains(&record.get::<PARENT>())
+                } else if parents.binary_search(&record.get::<PARENT>()).is_ok()
                     && record.exchange::<CHILDREN>(children, now | ORPHAN).is_ok()
                     && children > 0
                 {
                     found.push(key);
                 }
             });
+            found.sort_unstable();
             parents = found;
         }
     }
@@ -579,10 +636,20 @@ impl RunTable {
                 cells.set(self.key_cell(slot), EMPTY);
             }
         }
+        for cell in self.left..self.left.wrapping_add(LEFT * 2) {
+            if cells.get(cell) != EMPTY {
+                cells.set(cell, EMPTY);
+            }
+        }
         for cell in [LIVE, NEXT_VICTIM, REFILL, IN_USE] {
             cells.set(self.base.wrapping_add(cell), 0);
         }
     }
+}
+
+/// Neither empty, nor busy, nor leaving.
+const fn is_run(key: u64) -> bool {
+    BUSY < key && key < ENDING
 }
 
 #[cfg(all(test, not(loom)))]
@@ -850,12 +917,12 @@ mod loom_tests {
                 let cells = Arc::clone(&cells);
                 thread::spawn(move || {
                     table.take(&cells, RunKey::new(5));
-                    table.start(&cells, &start(6, 100), |_| ());
+                    table.start(&cells, &start(7, 100), |_| ());
                 })
             };
             table.reap(&cells, 50, |run, _| assert_eq!(run.start, 10));
             there.join().expect("joins");
-            assert_eq!(table.take(&cells, RunKey::new(6)).map(|r| r.start), Some(100));
+            assert_eq!(table.take(&cells, RunKey::new(7)).map(|r| r.start), Some(100));
         });
     }
 
@@ -869,10 +936,11 @@ mod loom_tests {
                 thread::spawn(move || table.token(&cells, RunKey::new(5), 20, Via::StreamEvent))
             };
             table.take(&cells, RunKey::new(5));
-            table.start(&cells, &start(6, 100), |_| ());
+            table.start(&cells, &start(7, 100), |_| ());
             let token = there.join().expect("joins");
             assert!(matches!(token, Token::Unknown | Token::First | Token::Counted), "{token:?}");
-            assert_eq!(table.token(&cells, RunKey::new(6), 130, Via::StreamEvent), Token::First);
+            let next = table.token(&cells, RunKey::new(7), 130, Via::StreamEvent);
+            assert_eq!(next, Token::First, "after {token:?}");
         });
     }
 }

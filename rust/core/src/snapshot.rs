@@ -290,18 +290,26 @@ impl Snapshot {
         if crc32fast::hash(body) != u32::from_le_bytes(*crc) {
             return Err(malformed("the checksum does not fit: cut off or damaged"));
         }
-        let snapshot: Self = postcard::from_bytes(body).map_err(|e| malformed(&e.to_string()))?;
-        snapshot.validate()?;
-        Ok(snapshot)
+        let (snapshot, rest): (Self, _) = postcard::take_from_bytes(body).map_err(|e| malformed(&e.to_string()))?;
+        if !rest.is_empty() {
+            return Err(malformed("more bytes than a snapshot"));
+        }
+        snapshot.validated()
     }
 
-    /// Holds what comes from outside to what a recorder would give.
-    pub fn validate(&self) -> Result<(), Error> {
-        for data in self.series.values() {
+    /// Holds what comes from outside to the form a recorder gives: no zeros, windows in order.
+    pub fn validated(mut self) -> Result<Self, Error> {
+        for (labels, data) in &self.series {
             for histogram in [&data.latency, &data.time_to_first_token, &data.inter_token_latency] {
                 histogram.validate()?;
             }
+            let ascending = data.windows.windows(2).all(|w| matches!(w, [a, b] if a.seconds < b.seconds));
+            if !ascending || (labels.kind != Kind::Model && !data.windows.is_empty()) {
+                return Err(Error::Malformed(format!("windows of {} {} out of order", labels.a, labels.b)));
+            }
         }
-        Ok(())
+        self.series.retain(|_, data| !data.is_zero());
+        self.dropped.retain(|_, n| *n > 0);
+        Ok(self)
     }
 }

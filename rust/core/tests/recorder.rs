@@ -1,7 +1,7 @@
 //! What each event leaves in a snapshot.
 #![cfg(not(loom))]
 
-use langmeter_core::budget::{Period, Refused, Terms, Unit};
+use langmeter_core::budget::{Period, Refused, Standing, Terms, Unit};
 use langmeter_core::{
     Begin, Clock, Counter, Demand, Dropped, End, Kind, LabelSet, ManualClock, Outcome, Recorder, RunKey, SeriesData,
     Settings, Snapshot, Usage, Via,
@@ -428,4 +428,113 @@ fn many_threads_count_exactly_beside_snapshots() {
         (n, n, 2 * n)
     );
     assert_eq!(s.in_flight, 0);
+}
+
+/// A blocking budget of 1,000 tokens an hour.
+fn budgeted(settings: Settings) -> Bench {
+    let b = bench(settings);
+    let terms =
+        Terms { unit: Unit::Tokens, limit: 1000, period: Period::Hour, blocking: true, thresholds: vec![500, 1000] };
+    assert_eq!(b.recorder.open_budget(&terms), Ok(0));
+    b
+}
+
+const DEMAND: Demand = Demand { budgets: 1, input: 100, output: Some(500), rates: [0; 3] };
+
+fn standing(b: &Bench) -> (u64, u64) {
+    let (Standing { spent, reserved, .. }, _) = b.recorder.standing(0).expect("open");
+    (spent, reserved)
+}
+
+#[test]
+fn a_call_holds_its_worst_case_until_it_ends_and_is_settled_at_what_it_used() {
+    let b = budgeted(Settings::default());
+    b.begin(2, None, Kind::Llm, Some(DEMAND)).expect("fits");
+    assert_eq!(standing(&b), (0, 600));
+    let refused = b.begin(3, None, Kind::Llm, Some(DEMAND)).expect_err("600 and 600");
+    assert_eq!((refused.budget, refused.crossed), (0, vec![(0, 1)]));
+    let s = b.recorder.snapshot();
+    assert_eq!((s.in_flight, dropped(&s, Dropped::BudgetRefused)), (1, 1));
+    b.end(2, Outcome::Ok, "", Some(USED));
+    assert_eq!(standing(&b), (120, 0));
+    b.end(3, Outcome::Ok, "", None);
+    assert_eq!(dropped(&b.recorder.snapshot(), Dropped::EndWithoutStart), 1);
+}
+
+#[test]
+fn a_reservation_cannot_outlive_its_run() {
+    let b = budgeted(Settings { max_run_age: Duration::from_secs(10), ..Settings::default() });
+    let start = |n, parent| b.begin(n, parent, Kind::Llm, Some(DEMAND)).expect("nothing is held");
+    // Cancelled, failed, from the cache: nothing is known to be spent.
+    for (n, outcome) in [(2, Outcome::Cancelled), (3, Outcome::Error), (4, Outcome::Interrupted)] {
+        start(n, None);
+        b.end(n, outcome, "", None);
+        assert_eq!(standing(&b), (0, 0), "{outcome:?}");
+    }
+    start(5, None);
+    b.end(5, Outcome::CacheHit, "", Some(USED));
+    assert_eq!(standing(&b), (0, 0));
+    // Started twice, ended twice.
+    start(6, None);
+    assert!(b.begin(6, None, Kind::Llm, Some(Demand { output: Some(0), ..DEMAND })).is_ok());
+    assert_eq!(standing(&b), (0, 600));
+    b.end(6, Outcome::Error, "", None);
+    b.end(6, Outcome::Error, "", None);
+    assert_eq!(standing(&b), (0, 0));
+    // Too old: the next call that needs the room takes it, and so does a snapshot.
+    start(7, None);
+    b.wait(10_001);
+    start(8, None);
+    assert_eq!(standing(&b), (0, 600));
+    b.wait(10_001);
+    b.recorder.snapshot();
+    assert_eq!(standing(&b), (0, 0));
+    // Its ancestor has ended.
+    b.start(9, None, Kind::Chain);
+    start(10, Some(9));
+    b.end(9, Outcome::Ok, "", None);
+    start(11, None);
+    assert_eq!(standing(&b), (0, 600));
+    b.recorder.reset_after_fork();
+    assert_eq!(standing(&b), (0, 0));
+}
+
+#[test]
+fn the_run_that_makes_room_gives_back_what_it_holds() {
+    let b = budgeted(Settings { max_runs: 1, ..Settings::default() });
+    b.begin(2, None, Kind::Llm, Some(Demand { output: Some(0), ..DEMAND })).expect("fits");
+    b.begin(3, None, Kind::Llm, Some(DEMAND)).expect("fits");
+    assert_eq!(standing(&b), (0, 600));
+}
+
+#[test]
+fn without_a_limit_of_its_own_a_call_is_expected_to_give_as_much_as_ever() {
+    let b = bench(Settings::default());
+    let terms = Terms { unit: Unit::Cost, limit: u64::MAX, period: Period::Total, blocking: true, thresholds: vec![] };
+    b.recorder.open_budget(&terms).expect("opens");
+    let demand = Demand { output: None, rates: [3, 10, 7], ..DEMAND };
+    let mut reserved = Vec::new();
+    for (n, output) in [(2, 100), (3, 5000), (4, 20)] {
+        b.begin(n, None, Kind::Llm, Some(demand)).expect("fits");
+        reserved.push(standing(&b).1);
+        let mut usage = USED;
+        usage[1] = output;
+        b.end(n, Outcome::Ok, "gpt-4o-2024", Some(usage));
+    }
+    assert_eq!(reserved, [307 + 20_480, 307 + 20_480, 307 + 50_000]);
+}
+
+#[test]
+fn what_was_spent_lately_is_known_by_window() {
+    let b = bench(Settings::default());
+    for n in 2..5 {
+        b.start(n, None, Kind::Llm);
+        let (key, kind, outcome) = (key(n), Kind::Llm, Outcome::Ok);
+        b.finish(&End { key, kind, outcome, provider: "", model: "", usage: Some(USED), cost: Some(2_000_400) });
+        b.wait(100_000);
+    }
+    assert_eq!(
+        b.recorder.spent_lately(),
+        [(60, 60_000_000_000, 0), (300, 300_000_000_000, 4000), (900, 300_000_000_000, 6000)]
+    );
 }

@@ -51,7 +51,7 @@ impl Machine {
                 kind: Kind::Llm,
                 outcome,
                 provider: "openai",
-                model: &name,
+                model: name,
                 usage: Some(usage),
                 cost,
             });

@@ -3,8 +3,9 @@
 use crate::money::RateCard;
 use crate::recorder::Recorder;
 use crate::{convert, output, usage};
-use langmeter_core::{Dropped, End, Kind, Outcome, Via};
+use langmeter_core::{Dropped, End, Kind, OTHER, Outcome, Via};
 use pyo3::exceptions::{PyException, PyRuntimeError};
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::OnceLockExt;
@@ -76,9 +77,9 @@ impl Handler {
         let Some(recorder) = slf.get().recorder.get() else { return Ok(false) };
         let core = &recorder.get().core;
         let key = convert::run_key(run_id)?;
-        let Some(common) = usage::read(response) else { return Ok(false) };
+        let Some(common) = usage::read(response)? else { return Ok(false) };
         let Some((asked, started)) = core.requested(key) else { return Ok(false) };
-        if asked.a.is_empty() {
+        if asked.a.is_empty() || asked.a == OTHER {
             return Ok(false); // who answered is looked for in the response
         }
         let told = common.model.as_ref().map(PyStringMethods::to_cow).transpose()?;
@@ -97,9 +98,21 @@ impl Handler {
                 }
             }
         }
+        Self::forget_prompt(slf, run_id)?;
         let (kind, outcome, usage) = (Kind::Llm, Outcome::Ok, Some(common.usage));
-        core.run_ended(&End { key, kind, outcome, provider: &asked.a, model, usage, cost });
+        let crossed = core.run_ended(&End { key, kind, outcome, provider: &asked.a, model, usage, cost });
+        if !crossed.is_empty() {
+            slf.call_method1(intern!(slf.py(), "_crossed"), (crossed,))?;
+        }
         Ok(true)
+    }
+
+    /// Lets go of the prompt that was kept in case the response should tell no usage.
+    fn forget_prompt(slf: &Bound<'_, Self>, run_id: &Bound<'_, PyAny>) -> PyResult<()> {
+        let py = slf.py();
+        let texts = slf.getattr(intern!(py, "_texts"))?.cast_into::<PyDict>()?;
+        let key = run_id.getattr(intern!(py, "int"))?;
+        if texts.contains(&key)? { texts.del_item(key) } else { Ok(()) }
     }
 
     /// The price book, once its catalogue is loaded.
@@ -122,6 +135,13 @@ impl Handler {
     #[pyo3(signature = (*_args, **_kwargs))]
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
         Self::default()
+    }
+
+    #[allow(clippy::needless_pass_by_value)] // the signature PyO3 wants
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        // A callback may lead back to its handler: the cycle is collected through its other members.
+        self.recorder.get().map_or(Ok(()), |r| visit.call(r))?;
+        self.on_token.get().map_or(Ok(()), |c| visit.call(c))
     }
 
     fn _bind(slf: &Bound<'_, Self>, recorder: Py<Recorder>) -> PyResult<Py<Recorder>> {

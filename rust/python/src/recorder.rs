@@ -4,7 +4,9 @@ use crate::clock::ManualClock;
 use crate::convert;
 use crate::error::raise;
 use crate::snapshot::Snapshot;
-use langmeter_core::{self as core, Clock, Dropped, End, Settings, Via};
+use langmeter_core::budget::{Crossed, Period, Terms, Unit};
+use langmeter_core::{self as core, Begin, Clock, Demand, Dropped, End, Settings, Via};
+use pyo3::exceptions::{PyIndexError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
@@ -35,7 +37,8 @@ impl Recorder {
         Ok(Self { core: core::Recorder::new(settings, clock).map_err(raise)? })
     }
 
-    #[pyo3(signature = (run_id, parent_run_id, kind, name, provider="", model=""))]
+    #[pyo3(signature = (run_id, parent_run_id, kind, name, provider="", model="", demand=None))]
+    #[allow(clippy::too_many_arguments)] // one native call a hook
     fn run_started(
         &self,
         run_id: &Bound<'_, PyAny>,
@@ -44,10 +47,43 @@ impl Recorder {
         name: &str,
         provider: &str,
         model: &str,
-    ) -> PyResult<()> {
-        let (key, parent) = (convert::run_key(run_id)?, convert::parent_key(parent_run_id)?);
-        self.core.run_started(key, parent, convert::kind(kind)?, name, provider, model);
-        Ok(())
+        demand: Option<(u64, u64, Option<u64>, u64, u64, u64)>,
+    ) -> PyResult<Option<(usize, Crossed)>> {
+        let (key, parent, kind) =
+            (convert::run_key(run_id)?, convert::parent_key(parent_run_id)?, convert::kind(kind)?);
+        let demand = demand.map(|(budgets, input, output, per_input, per_output, fixed)| Demand {
+            budgets,
+            input,
+            output,
+            rates: [per_input, per_output, fixed],
+        });
+        let started = self.core.run_started(&Begin { key, parent, kind, name, provider, model, demand });
+        Ok(started.err().map(|refused| (refused.budget, refused.crossed)))
+    }
+
+    fn open_budget(
+        &self,
+        unit: usize,
+        limit: u64,
+        period: usize,
+        blocking: bool,
+        thresholds: Vec<u64>,
+    ) -> PyResult<usize> {
+        let (Some(unit), Some(period)) = (Unit::ALL.get(unit), Period::ALL.get(period)) else {
+            return Err(PyValueError::new_err("unit is 0 to 2, period 0 to 4"));
+        };
+        let terms = Terms { unit: *unit, limit, period: *period, blocking, thresholds };
+        self.core.open_budget(&terms).map_err(raise)
+    }
+
+    fn standing(&self, budget: usize) -> PyResult<(u64, u64, u64, Option<u64>, u64)> {
+        let (standing, now) = self.core.standing(budget).ok_or_else(|| PyIndexError::new_err("no such budget"))?;
+        let ends = (standing.ends != u64::MAX).then_some(standing.ends);
+        Ok((standing.spent, standing.reserved, standing.begins, ends, now))
+    }
+
+    fn spent_lately(&self) -> Vec<(u64, u64, u64)> {
+        self.core.spent_lately().to_vec()
     }
 
     #[allow(clippy::cast_precision_loss)] // seconds to the microsecond
@@ -72,8 +108,8 @@ impl Recorder {
         model: &str,
         usage: Option<&Bound<'_, PyTuple>>,
         cost: Option<u64>,
-    ) -> PyResult<()> {
-        self.core.run_ended(&End {
+    ) -> PyResult<Option<Crossed>> {
+        let crossed = self.core.run_ended(&End {
             key: convert::run_key(run_id)?,
             kind: convert::kind(kind)?,
             outcome: convert::outcome(outcome)?,
@@ -82,7 +118,7 @@ impl Recorder {
             usage: usage.map(convert::usage).transpose()?,
             cost,
         });
-        Ok(())
+        Ok((!crossed.is_empty()).then_some(crossed))
     }
 
     #[pyo3(signature = (kind, name, outcome, duration=None))]

@@ -51,8 +51,7 @@ impl Snapshot {
             None => Origin::Many,
         };
         let snapshot = core::Snapshot { origin, started_at, taken_at, in_flight, dropped, series };
-        snapshot.validate().map_err(raise)?;
-        Ok(Self(snapshot))
+        snapshot.validated().map(Self).map_err(raise)
     }
 
     fn series(&self) -> Vec<SeriesStats> {

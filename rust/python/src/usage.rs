@@ -3,6 +3,7 @@
 //! to each other; what is not common goes there.
 
 use langmeter_core::Usage;
+use pyo3::exceptions::PyException;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyInt, PyList, PyString};
@@ -19,8 +20,9 @@ pub struct Common<'py> {
 }
 
 /// None when the response is of another kind, whatever the surprise.
-pub fn read<'py>(response: &Bound<'py, PyAny>) -> Option<Common<'py>> {
-    look(response).ok().flatten()
+pub fn read<'py>(response: &Bound<'py, PyAny>) -> PyResult<Option<Common<'py>>> {
+    // Not what is no `Exception`: Ctrl-C may arrive while a response's own code runs.
+    look(response).or_else(|e| if e.is_instance_of::<PyException>(response.py()) { Ok(None) } else { Err(e) })
 }
 
 fn only<'py>(list: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
@@ -41,6 +43,11 @@ fn figure(of: &Bound<'_, PyDict>, key: &Bound<'_, PyString>) -> PyResult<Option<
 fn dict<'py>(of: &Bound<'py, PyDict>, key: &Bound<'py, PyString>) -> PyResult<Option<Bound<'py, PyDict>>> {
     let Some(value) = of.get_item(key)? else { return Ok(None) };
     Ok(value.cast_into::<PyDict>().ok().filter(|d| !d.is_empty()))
+}
+
+/// A copy: another thread may change the dict meanwhile.
+fn items<'py>(of: &Bound<'py, PyDict>) -> impl Iterator<Item = (Bound<'py, PyAny>, Bound<'py, PyAny>)> {
+    of.items().into_iter().filter_map(|pair| pair.extract().ok())
 }
 
 macro_rules! ask {
@@ -71,7 +78,7 @@ fn look<'py>(response: &Bound<'py, PyAny>) -> PyResult<Option<Common<'py>>> {
     let into = dict(figures, intern!(py, "input_token_details"))?;
     if let Some(into) = &into {
         let mut five = 0;
-        for (key, value) in into.iter() {
+        for (key, value) in items(into) {
             let value = ask!(whole(&value));
             match key.cast::<PyString>()?.to_cow()?.as_ref() {
                 "cache_read" => read = value,
@@ -89,7 +96,7 @@ fn look<'py>(response: &Bound<'py, PyAny>) -> PyResult<Option<Common<'py>>> {
     }
     let out_of = dict(figures, intern!(py, "output_token_details"))?;
     if let Some(out_of) = &out_of {
-        for (key, value) in out_of.iter() {
+        for (key, value) in items(out_of) {
             let value = ask!(whole(&value));
             match key.cast::<PyString>()?.to_cow()?.as_ref() {
                 "reasoning" => reasoning = value,
