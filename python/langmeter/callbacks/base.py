@@ -140,11 +140,7 @@ class Callback(_core.Handler, BaseCallbackHandler):
         config: Config | None = None,
         **settings: Any,
     ) -> None:
-        if config is None:
-            config = Config.load(**settings)
-        elif settings:
-            raise TypeError(f"give either config or {', '.join(settings)}, not both")
-        self._config = config
+        self._config = Config.chosen(config, settings)
         self._offline = Offline(token_counters)
         #: The prompts of runs in flight, by the run's number, in a tuple if others went with them.
         self._texts: dict[int, Any] = {}

@@ -35,6 +35,11 @@ pub enum Error {
         /// Newest known version.
         known: u16,
     },
+    /// `b - a` of two processes.
+    #[error(
+        "cannot subtract the snapshot of another process of the same forks; add them, or subtract one's own earlier one"
+    )]
+    Stranger,
     /// `b - a` where `a` is not contained in `b`.
     #[error(
         "cannot subtract: {what} is {left} on the left and {right} on the right; \

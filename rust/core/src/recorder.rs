@@ -10,6 +10,7 @@ use crate::series::{Kind, LabelSet, SeriesId, SeriesTable};
 use crate::snapshot::{Origin, SeriesData, Snapshot, WindowCounts};
 use crate::window::{WINDOWS, Window};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::time::Duration;
 
 macro_rules! named {
@@ -633,7 +634,12 @@ impl Recorder {
                 let there = series.entry(home).or_default();
                 there.inter_token_latency = there.inter_token_latency.merged(&gaps);
             }
-            series.entry(labels.clone()).or_default().add(&self.read(id, labels.kind, now, started));
+            let data = self.read(id, labels.kind, now, started);
+            match series.entry(labels) {
+                // Not merged into nothing: that would copy every bucket once more.
+                Entry::Vacant(free) => drop(free.insert(data)),
+                Entry::Occupied(mut there) => there.get_mut().add(&data),
+            }
         }
         series.retain(|_, data| !data.is_zero());
         Snapshot {
@@ -691,7 +697,9 @@ impl Recorder {
                 self.cells.set(cell, 0);
             }
         }
-        self.cells.add(GENERATION, 1);
+        // How many forks deep, and who of the siblings.
+        let depth = (self.cells.get(GENERATION) >> 32).wrapping_add(1);
+        self.cells.set(GENERATION, depth << 32 | identity() >> 32);
         self.cells.set(STARTED, self.clock.now());
     }
 }

@@ -21,7 +21,8 @@ pub enum Origin {
     One {
         /// The recorder.
         recorder: u64,
-        /// How many forks lie between it and its first process.
+        /// How many forks lie between it and its first process (high half), and which of the children so
+        /// deep it is (low half, random).
         generation: u64,
     },
     /// Several.
@@ -210,14 +211,16 @@ impl Snapshot {
     }
 
     /// What happened after `earlier`. After a fork everything the child counted is new to it: its
-    /// difference to a snapshot of its parent is the child's snapshot itself.
+    /// difference to a snapshot of its parent is the child's snapshot itself. That of a parent and its
+    /// child, or of two children, is refused.
     pub fn minus(&self, earlier: &Self) -> Result<Self, Error> {
         if let (Origin::One { recorder: a, generation: g }, Origin::One { recorder: b, generation: h }) =
             (self.origin, earlier.origin)
             && a == b
-            && g > h
+            && g != h
         {
-            return Ok(self.clone());
+            let (deep, depth) = (g >> 32, h >> 32);
+            return if deep > depth { Ok(self.clone()) } else { Err(Error::Stranger) };
         }
         let interval = self.taken_at.saturating_sub(earlier.taken_at);
         let mut rest = Self {

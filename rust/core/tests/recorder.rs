@@ -371,6 +371,11 @@ fn after_a_fork_the_child_has_only_its_own() {
     let child = b.recorder.snapshot();
     assert_eq!(outcome_of(&model(&child, "gpt-4o").expect("counted"), Outcome::Ok), 1);
     assert_eq!(child.dropped.len(), 0);
+    // The other way round, or beside a sibling, there is nothing to subtract.
+    assert!(parent.minus(&child).is_err());
+    b.recorder.reset_after_fork();
+    let grandchild = b.recorder.snapshot();
+    assert_eq!(grandchild.minus(&child), Ok(grandchild));
     // A difference to what the parent had before is all the child's.
     assert_eq!(child.minus(&parent), Ok(child.clone()));
     let both = child.plus(&parent);

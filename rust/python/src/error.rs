@@ -10,8 +10,10 @@ pub fn raise(error: Error) -> PyErr {
     let text = error.to_string();
     match error {
         Error::Memory { .. } => PyMemoryError::new_err(text),
-        Error::OutOfRange { .. } | Error::Malformed(_) | Error::Version { .. } | Error::NotEarlier { .. } => {
-            PyValueError::new_err(text)
-        }
+        Error::OutOfRange { .. }
+        | Error::Malformed(_)
+        | Error::Version { .. }
+        | Error::Stranger
+        | Error::NotEarlier { .. } => PyValueError::new_err(text),
     }
 }
