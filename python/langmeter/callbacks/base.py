@@ -46,7 +46,7 @@ _CONTROL_FLOW = {
 #: Prompts kept in case their calls end without usage, and how many of the oldest are let go when
 #: there are more: those of runs that nobody ended. A call whose prompt was let go is estimated by
 #: its answer alone.
-_MAX_TEXTS = 4096
+_MAX_TEXTS = 2048
 _LET_GO = 512
 
 #: What is known of a run that is not in flight: provider, model, start.
