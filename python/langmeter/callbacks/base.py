@@ -1,4 +1,4 @@
-"""What every handler is: hooks that make one native call each, over one recorder.
+"""What every handler is: thin hooks over one recorder.
 
 LangChain calls the hooks of streamed tokens (`on_llm_new_token`, `on_stream_event`) natively: the
 native type is first in the MRO. Every other hook here declares what LangChain sends by keyword,

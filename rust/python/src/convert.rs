@@ -7,8 +7,8 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use std::time::Duration;
 
-/// The key of a run: the hash of the id's 128-bit int, which Python folds modulo 2^61 - 1 in C. (Taking
-/// the 128 bits out through the stable API measured 140 ns, this 31; `UUID.__hash__` is a Python frame.)
+/// The key of a run: the hash of the id's 128-bit int, which Python folds modulo 2^61 - 1 in C. (`UUID.__hash__`
+/// is a Python frame.)
 #[inline]
 pub fn run_key(id: &Bound<'_, PyAny>) -> PyResult<RunKey> {
     let hash = match id.getattr(intern!(id.py(), "int")) {

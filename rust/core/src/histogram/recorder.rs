@@ -7,8 +7,8 @@ use crate::cells::Cells;
 ///
 /// Consistency: a snapshot that runs beside recorders sees each value whole or not yet. Two snapshots by
 /// one thread never show a bucket falling. There is no separate count or sum that could disagree with
-/// the buckets: both are derived from them. (An exact sum was tried: a second locked add doubled the
-/// price of recording for a mean that is 0.05 % better.)
+/// the buckets: both are derived from them. (An exact sum would be a second locked add for each
+/// value, for a mean that is 0.05 % better.)
 #[derive(Debug, Clone, Copy)]
 pub struct Recorder {
     layout: Layout,
@@ -39,7 +39,7 @@ impl Recorder {
         let index = self.layout.index(kept);
         let block = index / Layout::BLOCK;
         let (word, bit) = (self.base.wrapping_add(block / 64), 1 << (block % 64));
-        // After the first value of a block this is a load of a warm line (0.3 ns), never a write. Before the
+        // After the first value of a block this is a load of a warm line, never a write. Before the
         // count: a child that is forked in between then finds the block when it clears.
         if cells.get(word) & bit == 0 {
             cells.or(word, bit);
