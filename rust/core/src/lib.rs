@@ -24,7 +24,9 @@ mod recorder;
 mod runs;
 mod series;
 mod snapshot;
+mod spans;
 pub mod tokenizer;
+mod tree;
 mod window;
 
 pub use cells::Cells;
@@ -34,4 +36,6 @@ pub use recorder::{Begin, COUNTERS, Counter, Demand, Dropped, End, Outcome, Reco
 pub use runs::{RunKey, RunTable, Start, Via};
 pub use series::{Kind, LabelSet, OTHER, SeriesTable};
 pub use snapshot::{Origin, SeriesData, Snapshot, WindowCounts};
+pub use spans::{MAX_SPANS, Span, Spans};
+pub use tree::Tree;
 pub use window::Window;

@@ -1,0 +1,96 @@
+//! The definitions of [`super`] again, slowly: a sweep over every elementary interval, and a relaxation of every
+//! constraint until nothing moves. Index 0 is the root, `i + 1` is span `i`.
+
+use crate::series::SeriesId;
+use crate::spans::Span;
+
+struct Run {
+    parent: Option<usize>,
+    start: u64,
+    end: u64,
+    order: (u64, u64),
+}
+
+/// Every run clipped to its parent.
+fn runs(root: &Span, spans: &[Span]) -> Vec<Run> {
+    let all: Vec<&Span> = std::iter::once(root).chain(spans).collect();
+    let parent = |i: usize| (i > 0).then(|| all.iter().position(|p| p.key == all[i].parent).unwrap_or(0));
+    let clipped = |i: usize| {
+        let mut line = vec![i];
+        while let Some(up) = parent(line[line.len() - 1]) {
+            line.push(up);
+        }
+        let inside = |(lo, hi): (u64, u64), run: &usize| {
+            let start = all[*run].start.max(lo).min(hi);
+            (start, all[*run].end.min(hi).max(start))
+        };
+        line.iter().rev().fold((0, u64::MAX), inside)
+    };
+    let run = |i| Run { parent: parent(i), start: clipped(i).0, end: clipped(i).1, order: (all[i].start, all[i].key) };
+    (0..all.len()).map(run).collect()
+}
+
+/// From the first moment to the last.
+fn elementary(runs: &[Run]) -> Vec<(u64, u64)> {
+    let mut moments: Vec<u64> = runs.iter().flat_map(|r| [r.start, r.end]).collect();
+    moments.sort_unstable();
+    moments.windows(2).map(|w| (w[0], w[1])).filter(|(from, to)| from < to).collect()
+}
+
+/// Exclusive time of each run: where it runs and no child of its does.
+pub fn self_times(root: &Span, spans: &[Span]) -> Vec<u64> {
+    let runs = runs(root, spans);
+    let active = |r: &Run, (from, to): (u64, u64)| r.start <= from && to <= r.end;
+    let own = |i: usize, at| active(&runs[i], at) && !runs.iter().any(|r| r.parent == Some(i) && active(r, at));
+    let sum = |i| elementary(&runs).into_iter().filter(|at| own(i, *at)).map(|(from, to)| to - from).sum();
+    (0..runs.len()).map(sum).collect()
+}
+
+/// Time of each run on the critical path.
+pub fn critical_path(root: &Span, spans: &[Span]) -> Vec<u64> {
+    let runs = runs(root, spans);
+    let mut shares = vec![0; runs.len()];
+    let mut inside = 0;
+    for (from, to) in elementary(&runs).into_iter().rev() {
+        while inside != 0 && runs[inside].start == to {
+            inside = runs[inside].parent.expect("below the root");
+        }
+        let ended_now = |inside| {
+            let child = |i: &usize| runs[*i].parent == Some(inside) && runs[*i].end == to && runs[*i].start < to;
+            (0..runs.len()).filter(child).min_by_key(|i| (runs[*i].start, runs[*i].order))
+        };
+        while let Some(child) = ended_now(inside) {
+            inside = child;
+        }
+        shares[inside] += to - from;
+    }
+    shares
+}
+
+/// What the root loses with the own time of a series halved.
+pub fn saved(root: &Span, spans: &[Span], series: SeriesId) -> u64 {
+    let runs = runs(root, spans);
+    let all: Vec<&Span> = std::iter::once(root).chain(spans).collect();
+    let weight = |i: usize| if all[i].component == series || all[i].model == Some(series) { 1 } else { 2 };
+    let there = |i: &usize| runs[*i].start < runs[*i].end;
+    let children = |i| (0..runs.len()).filter(|c| there(c) && runs[*c].parent == Some(i)).collect::<Vec<_>>();
+    let mut at = vec![(0_u64, 0_u64); runs.len()];
+    loop {
+        let before = at.clone();
+        for i in (0..runs.len()).filter(&there) {
+            for child in children(i) {
+                let earlier = |j: &usize| runs[*j].end <= runs[child].start;
+                let siblings: Vec<usize> = children(i).into_iter().filter(earlier).collect();
+                let was = siblings.iter().map(|j| runs[*j].end).max().unwrap_or(runs[i].start);
+                let now = siblings.iter().map(|j| at[*j].1).max().unwrap_or(at[i].0);
+                at[child].0 = at[child].0.max(now + weight(i) * (runs[child].start - was));
+            }
+            let was = children(i).iter().map(|c| runs[*c].end).max().unwrap_or(runs[i].start);
+            let now = children(i).iter().map(|c| at[*c].1).max().unwrap_or(at[i].0);
+            at[i].1 = at[i].1.max(now + weight(i) * (runs[i].end - was));
+        }
+        if at == before {
+            return (2 * (runs[0].end - runs[0].start) - at[0].1) / 2;
+        }
+    }
+}
