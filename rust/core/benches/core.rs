@@ -252,13 +252,14 @@ fn steps(runs: u64, wide: u64) -> (Span, Vec<Span>) {
         root: 1000,
         component,
         model: (component == 9).then_some(10),
+        piped: false,
         start,
         end,
     };
     let step = |i: u64| {
-        let (start, parent) = (100 * (i / 2 / wide), if i % 2 == 0 { 1000 } else { 1000 + i });
+        let (start, parent) = (100 * (i / 2 / wide), if i.is_multiple_of(2) { 1000 } else { 1000 + i });
         let end = start + 100 - i % 7;
-        if i % 2 == 0 {
+        if i.is_multiple_of(2) {
             span(i + 1, parent, 1 + usize::try_from(i / 2 % 8).expect("small"), start, end)
         } else {
             span(i + 1, parent, 9, start + 2, end - 2)

@@ -24,6 +24,8 @@ const PREV: usize = 7;
 
 /// In `SEQUENCE`: its writer is still at it.
 const BUSY: u64 = 1 << 63;
+/// In `WHO`: above component and model.
+const PIPED: u64 = 1 << 63;
 const LOW: u64 = 0xFFFF_FFFF;
 
 /// A run from start to end.
@@ -39,6 +41,8 @@ pub struct Span {
     pub component: SeriesId,
     /// Series of the model that answered.
     pub model: Option<SeriesId>,
+    /// A step of a sequence, not its first: it begins with the first chunk of the step before it, and lives on it.
+    pub piped: bool,
     /// Clock reading, nanoseconds.
     pub start: u64,
     /// The same at its end; `u64::MAX` for a run that nobody ended.
@@ -98,11 +102,12 @@ impl Spans {
         // A busy place counts as later.
         if seen < ticket && cells.claim(place.wrapping_add(SEQUENCE), seen, ticket | BUSY).is_ok() {
             let model = span.model.map_or(0, |m| (m as u64).wrapping_add(1) << 32);
+            let piped = if span.piped { PIPED } else { 0 };
             for (cell, value) in [
                 (KEY, span.key),
                 (PARENT, span.parent),
                 (ROOT, span.root),
-                (WHO, span.component as u64 | model),
+                (WHO, span.component as u64 | model | piped),
                 (START, span.start),
                 (END, span.end),
                 (PREV, u64::from(prev)),
@@ -154,7 +159,8 @@ impl Spans {
             parent: line.observe::<PARENT>(),
             root: line.observe::<ROOT>(),
             component: (who & LOW) as SeriesId,
-            model: (who >> 32).checked_sub(1).map(|m| m as SeriesId),
+            model: ((who & !PIPED) >> 32).checked_sub(1).map(|m| m as SeriesId),
+            piped: who & PIPED != 0,
             start: line.observe::<START>(),
             end: line.observe::<END>(),
         };
@@ -179,7 +185,7 @@ mod tests {
     }
 
     fn span(key: u64, root: u64) -> Span {
-        Span { key, parent: root, root, component: 7, model: Some(0), start: key, end: key + 10 }
+        Span { key, parent: root, root, component: 7, model: Some(0), piped: key % 2 == 1, start: key, end: key + 10 }
     }
 
     #[test]
@@ -290,7 +296,7 @@ mod loom_tests {
     }
 
     fn span(key: u64, root: u64) -> Span {
-        Span { key, parent: key, root, component: 3, model: None, start: key, end: key }
+        Span { key, parent: key, root, component: 3, model: None, piped: false, start: key, end: key }
     }
 
     fn attach(cells: &Cells, ring: Spans, key: u64) {

@@ -3,6 +3,10 @@
 //! A run's interval is clipped to its parent's: one that outlives its parent, or that nobody ended, counts
 //! as ended then. A run whose parent is not among the spans hangs on the root. Runs of no length count for
 //! nothing.
+//!
+//! In a streamed sequence each step begins with the first chunk of the one before it and ends after it, so that
+//! a parser seems to run as long as its model. A `piped` run counts from the end of what it lives on: of
+//! all siblings that began before it, if none outlived it.
 
 use crate::series::SeriesId;
 use crate::spans::Span;
@@ -14,8 +18,10 @@ pub mod oracle;
 /// One run; its children are neighbours, in the order of their starts.
 #[derive(Debug, Clone, Copy)]
 struct Node {
-    /// Position among the spans; 0 is the root.
-    span: usize,
+    /// Position among the runs; 0 is the root.
+    run: usize,
+    /// Place among its siblings, by the start they had.
+    rank: usize,
     component: SeriesId,
     model: Option<SeriesId>,
     start: u64,
@@ -25,8 +31,8 @@ struct Node {
 }
 
 impl Node {
-    const fn of(span: usize, run: &Span, start: u64, end: u64) -> Self {
-        Self { span, component: run.component, model: run.model, start, end, first: 0, last: 0 }
+    const fn of(at: usize, rank: usize, run: &Span, start: u64, end: u64) -> Self {
+        Self { run: at, rank, component: run.component, model: run.model, start, end, first: 0, last: 0 }
     }
 
     fn counts_for(&self, series: SeriesId) -> bool {
@@ -63,28 +69,34 @@ impl Tree {
         under.sort_unstable();
 
         let mut nodes = Vec::with_capacity(known.len());
-        nodes.push(Node::of(0, root, root.start, root.end.max(root.start)));
+        nodes.push(Node::of(0, 0, root, root.start, root.end.max(root.start)));
         let mut by_end = Vec::with_capacity(known.len());
         by_end.push(0);
         let (mut at, mut parallel) = (0, false);
         while let Some(node) = nodes.get(at).copied() {
             let first = nodes.len();
-            let from = under.partition_point(|child| child.0 < node.span);
-            let mut busy_until = node.start;
-            for (.., i) in under.iter().skip(from).take_while(|child| child.0 == node.span) {
+            let from = under.partition_point(|child| child.0 < node.run);
+            let (mut busy_until, mut waited) = (node.start, false);
+            for (rank, (.., i)) in under.iter().enumerate().skip(from).take_while(|(_, child)| child.0 == node.run) {
                 let Some(run) = spans.get(i.wrapping_sub(1)) else { continue };
-                let start = run.start.clamp(node.start, node.end);
+                let mut start = run.start.clamp(node.start, node.end);
                 let end = run.end.clamp(start, node.end);
+                if run.piped && (start..=end).contains(&busy_until) {
+                    (start, waited) = (busy_until, true);
+                }
                 if start < end {
                     by_end.push(nodes.len());
-                    nodes.push(Node::of(*i, run, start, end));
+                    nodes.push(Node::of(*i, rank, run, start, end));
                     parallel |= start < busy_until;
                     busy_until = busy_until.max(end);
                 }
             }
             let last = nodes.len();
+            if let Some(children) = nodes.get_mut(first..).filter(|_| waited) {
+                children.sort_unstable_by_key(|n| (n.start, n.rank));
+            }
             // Backwards: of those that ended together the longest first.
-            let order = |i: &usize| nodes.get(*i).map(|n| (n.end, Reverse(n.start), Reverse(*i)));
+            let order = |i: &usize| nodes.get(*i).map(|n| (n.end, Reverse(n.start), Reverse(n.rank)));
             if let Some(children) = by_end.get_mut(first..) {
                 children.sort_unstable_by_key(order);
             }
@@ -203,7 +215,7 @@ mod tests {
     const ROOT: u64 = 100;
 
     fn span(key: u64, parent: u64, component: SeriesId, start: u64, end: u64) -> Span {
-        Span { key, parent, root: ROOT, component, model: None, start, end }
+        Span { key, parent, root: ROOT, component, model: None, piped: false, start, end }
     }
 
     /// The path's share of each series, and what each would save.
@@ -221,15 +233,15 @@ mod tests {
         let model = prop_oneof![Just(None), (10..12_usize).prop_map(Some)];
         let time = 0..16_u64;
         let end = prop_oneof![6 => time.clone(), 1 => Just(u64::MAX)];
-        let run = (any::<prop::sample::Index>(), 0..5_usize, model, time, end);
+        let run = (any::<prop::sample::Index>(), 0..5_usize, model, any::<bool>(), time, end);
         (0..8_u64, 8..20_u64, prop::collection::vec(run, 0..12)).prop_map(|(start, end, runs)| {
             let mut spans: Vec<Span> = Vec::new();
-            for (i, (parent, component, model, start, end)) in runs.into_iter().enumerate() {
+            for (i, (parent, component, model, piped, start, end)) in runs.into_iter().enumerate() {
                 // Position 0 the root, the last one nobody.
                 let parent = parent.index(i + 2);
                 let parent = if parent == 0 { ROOT } else { spans.get(parent - 1).map_or(77, |p| p.key) };
                 // Keys against the order of the runs.
-                spans.push(Span { model, ..span(50 - i as u64, parent, component, start, end) });
+                spans.push(Span { model, piped, ..span(50 - i as u64, parent, component, start, end) });
             }
             (span(ROOT, 0, 4, start, end), spans)
         })
@@ -317,7 +329,20 @@ mod tests {
     }
 
     #[test]
-    fn a_model_and_its_component_each_save_and_one_that_is_both_is_told_once() {
+    fn a_parser_that_lives_on_a_stream_is_not_charged_for_waiting_for_it() {
+        // Streamed: the parser begins with the model's first chunk, and the one after it with the parser's.
+        let piped = |key, component, start, end| Span { piped: true, ..span(key, ROOT, component, start, end) };
+        let spans = [piped(1, 1, 2, 90), piped(2, 2, 30, 95), piped(3, 3, 31, 96)];
+        let all = told(&span(ROOT, 0, 0, 0, 100), &spans);
+        let (shares, saved) = ([(0, 6), (1, 88), (2, 5), (3, 1)], [(0, 3), (1, 44), (2, 2), (3, 0)]);
+        assert_eq!(all, (shares.into(), saved.into()));
+        // Closed before its model, because the caller stopped reading.
+        let spans = [piped(1, 1, 2, 90), piped(2, 2, 30, 50)];
+        assert_eq!(told(&span(ROOT, 0, 0, 0, 100), &spans).0, [(0, 12), (1, 88)].into());
+    }
+
+    #[test]
+    fn a_model_and_its_component_each_save_and_one_that_is_both_is_allonce() {
         let spans = [
             Span { model: Some(9), ..span(1, ROOT, 1, 0, 10) },
             Span { model: Some(9), ..span(2, ROOT, 2, 10, 16) },

@@ -11,23 +11,29 @@ struct Run {
     order: (u64, u64),
 }
 
-/// Every run clipped to its parent.
-fn runs(root: &Span, spans: &[Span]) -> Vec<Run> {
+/// Every run clipped to its parent, and `waiting`: piped ones from the end of what they live on.
+fn runs(root: &Span, spans: &[Span], waiting: bool) -> Vec<Run> {
     let all: Vec<&Span> = std::iter::once(root).chain(spans).collect();
     let parent = |i: usize| (i > 0).then(|| all.iter().position(|p| p.key == all[i].parent).unwrap_or(0));
-    let clipped = |i: usize| {
-        let mut line = vec![i];
-        while let Some(up) = parent(line[line.len() - 1]) {
-            line.push(up);
+    let order = |i: usize| (all[i].start, all[i].key);
+    let mut clipped: Vec<Option<(u64, u64)>> = vec![None; all.len()];
+    clipped[0] = Some((root.start, root.end.max(root.start)));
+    while clipped.contains(&None) {
+        for i in 1..all.len() {
+            let up = parent(i).expect("below the root");
+            let earlier: Vec<usize> =
+                (1..all.len()).filter(|j| parent(*j) == Some(up) && order(*j) < order(i)).collect();
+            let (Some((lo, hi)), true) = (clipped[up], earlier.iter().all(|j| clipped[*j].is_some())) else { continue };
+            let (mut start, end) = (all[i].start.max(lo).min(hi), all[i].end.min(hi));
+            let latest = earlier.iter().filter_map(|j| clipped[*j]).filter(|(a, b)| a < b).map(|(_, b)| b).max();
+            if let Some(latest) = latest.filter(|latest| waiting && all[i].piped && *latest <= end) {
+                start = start.max(latest);
+            }
+            clipped[i] = Some((start, end.max(start)));
         }
-        let inside = |(lo, hi): (u64, u64), run: &usize| {
-            let start = all[*run].start.max(lo).min(hi);
-            (start, all[*run].end.min(hi).max(start))
-        };
-        line.iter().rev().fold((0, u64::MAX), inside)
-    };
-    let run = |i| Run { parent: parent(i), start: clipped(i).0, end: clipped(i).1, order: (all[i].start, all[i].key) };
-    (0..all.len()).map(run).collect()
+    }
+    let run = |(i, (start, end))| Run { parent: parent(i), start, end, order: order(i) };
+    clipped.into_iter().flatten().enumerate().map(run).collect()
 }
 
 /// From the first moment to the last.
@@ -39,7 +45,7 @@ fn elementary(runs: &[Run]) -> Vec<(u64, u64)> {
 
 /// Exclusive time of each run: where it runs and no child of its does.
 pub fn self_times(root: &Span, spans: &[Span]) -> Vec<u64> {
-    let runs = runs(root, spans);
+    let runs = runs(root, spans, false);
     let active = |r: &Run, (from, to): (u64, u64)| r.start <= from && to <= r.end;
     let own = |i: usize, at| active(&runs[i], at) && !runs.iter().any(|r| r.parent == Some(i) && active(r, at));
     let sum = |i| elementary(&runs).into_iter().filter(|at| own(i, *at)).map(|(from, to)| to - from).sum();
@@ -48,7 +54,7 @@ pub fn self_times(root: &Span, spans: &[Span]) -> Vec<u64> {
 
 /// Time of each run on the critical path.
 pub fn critical_path(root: &Span, spans: &[Span]) -> Vec<u64> {
-    let runs = runs(root, spans);
+    let runs = runs(root, spans, true);
     let mut shares = vec![0; runs.len()];
     let mut inside = 0;
     for (from, to) in elementary(&runs).into_iter().rev() {
@@ -69,7 +75,7 @@ pub fn critical_path(root: &Span, spans: &[Span]) -> Vec<u64> {
 
 /// What the root loses with the own time of a series halved.
 pub fn saved(root: &Span, spans: &[Span], series: SeriesId) -> u64 {
-    let runs = runs(root, spans);
+    let runs = runs(root, spans, true);
     let all: Vec<&Span> = std::iter::once(root).chain(spans).collect();
     let weight = |i: usize| if all[i].component == series || all[i].model == Some(series) { 1 } else { 2 };
     let there = |i: &usize| runs[*i].start < runs[*i].end;
