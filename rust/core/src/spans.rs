@@ -41,7 +41,8 @@ pub struct Span {
     pub component: SeriesId,
     /// Series of the model that answered.
     pub model: Option<SeriesId>,
-    /// A step of a sequence, not its first: it begins with the first chunk of the step before it, and lives on it.
+    /// A step of a sequence but its first (LangChain tags it `seq:step:N`): streamed, it begins with the first chunk
+    /// of the step before it, and lives on it.
     pub piped: bool,
     /// Clock reading, nanoseconds.
     pub start: u64,
