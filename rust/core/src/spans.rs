@@ -67,8 +67,7 @@ pub struct Span {
 /// A place is a seqlock with many writers: the sequence number is claimed, the cells are published, the
 /// number is published, and who reads the same number before and after has read that span. A writer that
 /// finds another at its place, because one of the two slept for a whole lap, loses its span: its handle
-/// then names nothing, and the tree it belongs to is not told. A thread that dies in those 5 ns costs a span
-/// each lap.
+/// then names nothing, and the tree it belongs to is not told. A thread that dies in between costs a span a lap.
 #[derive(Debug, Clone, Copy)]
 pub struct Spans {
     base: usize,
