@@ -23,7 +23,17 @@ fn key(n: u64) -> RunKey {
 
 fn begin(recorder: &Recorder, n: u64, parent: Option<u64>, kind: Kind, model: &str, demand: Option<Demand>) {
     let (name, provider) = ("ChatOpenAI", "openai");
-    let begin = Begin { key: key(n), parent: parent.map(key), kind, name, provider, model, demand };
+    let begin = Begin {
+        key: key(n),
+        parent: parent.map(key),
+        kind,
+        name,
+        provider,
+        model,
+        demand,
+        labels: &[],
+        retried: false,
+    };
     recorder.run_started(&begin).expect("within the budget");
 }
 
@@ -34,7 +44,7 @@ fn start(recorder: &Recorder, n: u64, model: &str) {
 fn end(recorder: &Recorder, n: u64, model: &str) {
     let usage = Some([100, 20, 120, 40, 0, 0, 8, 0, 0, 0, 0, 0]);
     let (key, outcome) = (key(n), Outcome::Ok);
-    recorder.run_ended(&End { key, kind: Kind::Llm, outcome, provider: "openai", model, usage, cost: Some(5) });
+    recorder.run_ended(&End { outcome, provider: "openai", model, usage, cost: Some(5), ..End::new(key, Kind::Llm) });
 }
 
 fn hot(c: &mut Criterion) {
@@ -51,7 +61,7 @@ fn hot(c: &mut Criterion) {
 
     let r = recorder();
     start(&r, 1, "gpt-4o");
-    c.bench_function("token event", |b| b.iter(|| r.token(black_box(key(1)), Via::Token)));
+    c.bench_function("token event", |b| b.iter(|| r.token(black_box(key(1)), Via::Token, true)));
 
     let mut n = 2;
     c.bench_function("start + end", |b| {
@@ -112,7 +122,7 @@ fn tables(c: &mut Criterion) {
             };
             table.start(&cells, &run, |_| ());
             for t in 0..8 {
-                black_box(table.token(&cells, key, t, Via::Token));
+                black_box(table.token(&cells, key, t, Via::Token, true));
             }
             black_box(table.take(&cells, key))
         });
@@ -153,7 +163,7 @@ fn threads(c: &mut Criterion) {
         for i in first..first + n {
             start(&r, i, model);
             for _ in 0..8 {
-                r.token(key(i), Via::Token);
+                r.token(key(i), Via::Token, true);
             }
             end(&r, i, model);
         }
@@ -192,8 +202,8 @@ fn rare(c: &mut Criterion) {
         for _ in 0..1000 {
             n += 1;
             start(&r, n, &name);
-            r.token(key(n), Via::Token);
-            r.token(key(n), Via::Token);
+            r.token(key(n), Via::Token, true);
+            r.token(key(n), Via::Token, true);
             end(&r, n, &name);
         }
     }
@@ -227,15 +237,7 @@ fn rare(c: &mut Criterion) {
                 n
             },
             |n| {
-                let end = End {
-                    key: key(n),
-                    kind: Kind::Chain,
-                    outcome: Outcome::Cancelled,
-                    provider: "",
-                    model: "",
-                    usage: None,
-                    cost: None,
-                };
+                let end = End { outcome: Outcome::Cancelled, ..End::new(key(n), Kind::Chain) };
                 full.run_ended(&end);
             },
             BatchSize::PerIteration,

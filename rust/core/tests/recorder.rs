@@ -2,9 +2,10 @@
 #![cfg(not(loom))]
 
 use langmeter_core::budget::{Period, Refused, Standing, Terms, Unit};
+use langmeter_core::histogram::Histogram;
 use langmeter_core::{
-    Begin, Clock, Counter, Demand, Dropped, End, Kind, LabelSet, ManualClock, Outcome, Recorder, RunKey, SeriesData,
-    Settings, Snapshot, Usage, Via,
+    Begin, Clock, Counter, Demand, Dropped, End, Kind, LabelSet, ManualClock, Measure, Outcome, Recorder, RunKey,
+    SeriesData, Settings, Snapshot, Usage, Via,
 };
 use std::time::Duration;
 
@@ -32,11 +33,21 @@ impl Bench {
 
     fn begin(&self, n: u64, parent: Option<u64>, kind: Kind, demand: Option<Demand>) -> Result<(), Refused> {
         let (name, provider, model) = ("name", "openai", "gpt-4o");
-        self.recorder.run_started(&Begin { key: key(n), parent: parent.map(key), kind, name, provider, model, demand })
+        self.recorder.run_started(&Begin {
+            key: key(n),
+            parent: parent.map(key),
+            kind,
+            name,
+            provider,
+            model,
+            demand,
+            labels: &[],
+            retried: false,
+        })
     }
 
     fn end(&self, n: u64, outcome: Outcome, model: &str, usage: Option<Usage>) {
-        self.finish(&End { key: key(n), kind: Kind::Llm, outcome, provider: "openai", model, usage, cost: None });
+        self.finish(&End { outcome, provider: "openai", model, usage, ..End::new(key(n), Kind::Llm) });
     }
 
     fn finish(&self, end: &End<'_>) {
@@ -61,6 +72,10 @@ fn counter(data: &SeriesData, counter: Counter) -> u64 {
     data.counters[Outcome::ALL.len() + counter as usize]
 }
 
+fn measure(data: &SeriesData, measure: Measure) -> &Histogram {
+    &data.measures[measure as usize]
+}
+
 fn dropped(snapshot: &Snapshot, what: Dropped) -> u64 {
     snapshot.dropped.get(what.name()).copied().unwrap_or(0)
 }
@@ -73,13 +88,11 @@ fn a_call_counts_under_the_name_in_its_response() {
     assert_eq!(b.recorder.snapshot().in_flight, 1);
     b.wait(250);
     b.finish(&End {
-        key: key(2),
-        kind: Kind::Llm,
-        outcome: Outcome::Ok,
         provider: "openai",
         model: "gpt-4o-2024",
         usage: Some(USED),
         cost: Some(77),
+        ..End::new(key(2), Kind::Llm)
     });
     let s = b.recorder.snapshot();
     assert_eq!(model(&s, "gpt-4o"), None);
@@ -89,10 +102,13 @@ fn a_call_counts_under_the_name_in_its_response() {
     assert_eq!(used, USED);
     assert_eq!((counter(&data, Counter::Cost), counter(&data, Counter::PricedCalls)), (77, 1));
     assert_eq!(counter(&data, Counter::UnpricedCalls), 0);
-    assert_eq!((data.latency.count(), data.latency.quantile_micros(0.5)), (1, Some(250_111)));
+    assert_eq!(
+        (measure(&data, Measure::Latency).count(), measure(&data, Measure::Latency).quantile_micros(0.5)),
+        (1, Some(250_111))
+    );
     assert_eq!(data.windows[0].counts, [1, 100, 20, 0]);
     let component = &s.series[&LabelSet { kind: Kind::Llm, a: "name".into(), b: String::new() }];
-    assert_eq!((outcome_of(component, Outcome::Ok), component.latency.count()), (1, 1));
+    assert_eq!((outcome_of(component, Outcome::Ok), measure(&component, Measure::Latency).count()), (1, 1));
     assert!(!b.recorder.is_empty());
 }
 
@@ -101,8 +117,7 @@ fn what_the_response_does_not_name_is_as_requested() {
     let b = bench(Settings::default());
     for (n, provider, name) in [(2, "", ""), (3, "azure", ""), (4, "", "o1")] {
         b.start(n, None, Kind::Llm);
-        let end =
-            End { key: key(n), kind: Kind::Llm, outcome: Outcome::Ok, provider, model: name, usage: None, cost: None };
+        let end = End { provider, model: name, ..End::new(key(n), Kind::Llm) };
         b.finish(&end);
     }
     let names: Vec<_> = b.recorder.snapshot().series.into_keys().filter(|l| l.kind == Kind::Model).collect();
@@ -117,18 +132,19 @@ fn a_stream_gives_first_token_and_gaps_to_the_model_that_answered() {
         b.start(2 + round, None, Kind::Llm);
         for wait in [300, 10, 20] {
             b.wait(wait);
-            assert!(b.recorder.token(key(2 + round), Via::Token));
-            assert!(!b.recorder.token(key(2 + round), Via::StreamEvent));
+            assert!(b.recorder.token(key(2 + round), Via::Token, true));
+            assert!(!b.recorder.token(key(2 + round), Via::StreamEvent, true));
         }
         if round == 0 {
             // Before the first response has named its model the gaps wait: a snapshot never takes back.
-            assert_eq!(b.recorder.snapshot().series.len(), 0);
+            let waits = model(&b.recorder.snapshot(), "gpt-4o").expect("in flight");
+            assert_eq!((waits.in_flight, waits.peak, measure(&waits, Measure::Gap).count()), (1, 1, 0));
         }
         b.end(2 + round, Outcome::Ok, "gpt-4o-2024", Some(USED));
         let s = b.recorder.snapshot();
         let data = model(&s, "gpt-4o-2024").expect("counted");
-        assert_eq!(data.time_to_first_token.count(), round + 1);
-        assert_eq!(data.inter_token_latency.count(), 2 * (round + 1));
+        assert_eq!(measure(&data, Measure::FirstToken).count(), round + 1);
+        assert_eq!(measure(&data, Measure::Gap).count(), 2 * (round + 1));
         assert_eq!(
             (counter(&data, Counter::Streamed), counter(&data, Counter::TokenEvents)),
             (round + 1, 3 * (round + 1))
@@ -144,13 +160,13 @@ fn gaps_of_a_request_that_another_model_answers_are_said_to_be_mislaid() {
     for (n, answer) in [(2, "a"), (3, "b"), (4, "b")] {
         b.start(n, None, Kind::Llm);
         for _ in 0..3 {
-            b.recorder.token(key(n), Via::Token);
+            b.recorder.token(key(n), Via::Token, true);
         }
         b.end(n, Outcome::Ok, answer, None);
     }
     let s = b.recorder.snapshot();
     assert_eq!(dropped(&s, Dropped::GapsMislaid), 2);
-    let gaps = |name| model(&s, name).map(|d| d.inter_token_latency.count());
+    let gaps = |name| model(&s, name).map(|d| measure(&d, Measure::Gap).count());
     assert_eq!((gaps("a"), gaps("b")), (Some(4), Some(2)));
 }
 
@@ -161,13 +177,13 @@ fn a_stream_that_breaks_before_its_model_is_named_mislays_no_gaps() {
         b.start(n, None, Kind::Llm);
         for _ in 0..3 {
             b.wait(1);
-            b.recorder.token(key(n), Via::Token);
+            b.recorder.token(key(n), Via::Token, true);
         }
         b.end(n, Outcome::Cancelled, answer, None);
     }
     let s = b.recorder.snapshot();
     assert_eq!(s.dropped.len(), 0, "{:?}", s.dropped);
-    assert_eq!(model(&s, "a").map(|d| d.inter_token_latency.count()), Some(6));
+    assert_eq!(model(&s, "a").map(|d| measure(&d, Measure::Gap).count()), Some(6));
 }
 
 #[test]
@@ -176,7 +192,8 @@ fn what_a_run_asked_for_is_known_until_it_ends() {
     b.wait(5);
     b.start(2, None, Kind::Llm);
     b.start(3, None, Kind::Chain);
-    let (labels, at) = b.recorder.requested(key(2)).expect("in flight");
+    let asked = b.recorder.requested(key(2)).expect("in flight");
+    let (labels, at) = (asked.model, asked.at);
     assert_eq!((labels.a.as_str(), labels.b.as_str(), at), ("openai", "gpt-4o", 1_005_000_000));
     assert_eq!((b.recorder.requested(key(3)), b.recorder.requested(key(4))), (None, None));
     b.end(2, Outcome::Ok, "", None);
@@ -191,7 +208,11 @@ fn a_cache_hit_is_saved_not_spent() {
     let data = model(&b.recorder.snapshot(), "gpt-4o").expect("counted");
     assert_eq!((outcome_of(&data, Outcome::CacheHit), counter(&data, Counter::SavedTotal)), (1, 120));
     assert_eq!(
-        (counter(&data, Counter::Total), counter(&data, Counter::UnpricedCalls), data.latency.count()),
+        (
+            counter(&data, Counter::Total),
+            counter(&data, Counter::UnpricedCalls),
+            measure(&data, Measure::Latency).count()
+        ),
         (0, 0, 0)
     );
 }
@@ -214,16 +235,8 @@ fn the_end_of_an_ancestor_abandons_its_descendants_and_a_late_end_still_counts_w
     b.start(2, None, Kind::Chain);
     b.start(3, Some(2), Kind::Chain);
     b.start(4, Some(3), Kind::Llm);
-    b.recorder.token(key(4), Via::Token);
-    b.finish(&End {
-        key: key(2),
-        kind: Kind::Chain,
-        outcome: Outcome::Cancelled,
-        provider: "",
-        model: "",
-        usage: None,
-        cost: None,
-    });
+    b.recorder.token(key(4), Via::Token, true);
+    b.finish(&End { outcome: Outcome::Cancelled, ..End::new(key(2), Kind::Chain) });
     let s = b.recorder.snapshot();
     let data = model(&s, "gpt-4o").expect("counted");
     assert_eq!((outcome_of(&data, Outcome::Abandoned), counter(&data, Counter::Streamed), s.in_flight), (1, 1, 0));
@@ -244,12 +257,12 @@ fn a_call_whose_chain_ends_a_moment_sooner_keeps_its_own_outcome() {
     b.start(3, Some(2), Kind::Llm);
     b.wait(5);
     let (key, kind, outcome) = (key(2), Kind::Chain, Outcome::Ok);
-    b.finish(&End { key, kind, outcome, provider: "", model: "", usage: None, cost: None });
+    b.finish(&End { outcome, ..End::new(key, kind) });
     b.end(3, Outcome::Cancelled, "", Some(USED));
     let s = b.recorder.snapshot();
     let data = model(&s, "gpt-4o").expect("counted");
     assert_eq!((outcome_of(&data, Outcome::Cancelled), outcome_of(&data, Outcome::Abandoned)), (1, 0));
-    assert_eq!((data.latency.count(), s.dropped.len()), (1, 0));
+    assert_eq!((measure(&data, Measure::Latency).count(), s.dropped.len()), (1, 0));
 }
 
 #[test]
@@ -259,7 +272,7 @@ fn duplicates_and_strays_are_counted_and_change_nothing_else() {
     b.start(2, None, Kind::Llm);
     b.end(2, Outcome::Ok, "gpt-4o", Some(USED));
     b.end(2, Outcome::Ok, "gpt-4o", Some(USED));
-    assert!(!b.recorder.token(key(9), Via::Token));
+    assert!(!b.recorder.token(key(9), Via::Token, true));
     let s = b.recorder.snapshot();
     let data = model(&s, "gpt-4o").expect("counted");
     assert_eq!((outcome_of(&data, Outcome::Ok), counter(&data, Counter::Total)), (1, 120));
@@ -273,12 +286,14 @@ fn an_end_without_a_start_counts_the_call_once() {
     let b = bench(Settings::default());
     b.end(2, Outcome::Ok, "gpt-4o", Some(USED));
     b.end(2, Outcome::Ok, "gpt-4o", Some(USED));
-    let chain =
-        End { key: key(3), kind: Kind::Chain, outcome: Outcome::Ok, provider: "", model: "", usage: None, cost: None };
+    let chain = End { ..End::new(key(3), Kind::Chain) };
     b.finish(&chain);
     let s = b.recorder.snapshot();
     let data = model(&s, "gpt-4o").expect("counted");
-    assert_eq!((outcome_of(&data, Outcome::Ok), counter(&data, Counter::Input), data.latency.count()), (1, 100, 0));
+    assert_eq!(
+        (outcome_of(&data, Outcome::Ok), counter(&data, Counter::Input), measure(&data, Measure::Latency).count()),
+        (1, 100, 0)
+    );
     assert_eq!((dropped(&s, Dropped::EndWithoutStart), dropped(&s, Dropped::DuplicateEnd)), (2, 1));
 }
 
@@ -357,7 +372,7 @@ fn after_a_fork_the_child_has_only_its_own() {
     let b = bench(Settings::default());
     for n in 2..8 {
         b.start(n, None, Kind::Llm);
-        b.recorder.token(key(n), Via::Token);
+        b.recorder.token(key(n), Via::Token, true);
     }
     b.end(2, Outcome::Ok, "gpt-4o", Some(USED));
     b.recorder.dropped(Dropped::Other, 1);
@@ -394,21 +409,23 @@ fn many_threads_count_exactly_beside_snapshots() {
                     let run = key(2 + t * calls + i);
                     let model = if i % 2 == 0 { "a" } else { "b" };
                     let (name, provider) = ("name", "openai");
-                    let begin = Begin { key: run, parent: None, kind: Kind::Llm, name, provider, model, demand: None };
+                    let begin = Begin {
+                        key: run,
+                        parent: None,
+                        kind: Kind::Llm,
+                        name,
+                        provider,
+                        model,
+                        demand: None,
+                        labels: &[],
+                        retried: false,
+                    };
                     recorder.run_started(&begin).expect("no budget");
                     for _ in 0..3 {
-                        recorder.token(run, Via::Token);
+                        recorder.token(run, Via::Token, true);
                     }
                     let usage = Some(USED);
-                    let end = End {
-                        key: run,
-                        kind: Kind::Llm,
-                        outcome: Outcome::Ok,
-                        provider: "openai",
-                        model: "m",
-                        usage,
-                        cost: Some(1),
-                    };
+                    let end = End { provider: "openai", model: "m", usage, cost: Some(1), ..End::new(run, Kind::Llm) };
                     recorder.run_ended(&end);
                 }
             });
@@ -429,7 +446,11 @@ fn many_threads_count_exactly_beside_snapshots() {
         (n, 120 * n, n)
     );
     assert_eq!(
-        (data.latency.count(), data.time_to_first_token.count(), data.inter_token_latency.count()),
+        (
+            measure(&data, Measure::Latency).count(),
+            measure(&data, Measure::FirstToken).count(),
+            measure(&data, Measure::Gap).count()
+        ),
         (n, n, 2 * n)
     );
     assert_eq!(s.in_flight, 0);
@@ -535,7 +556,7 @@ fn what_was_spent_lately_is_known_by_window() {
     for n in 2..5 {
         b.start(n, None, Kind::Llm);
         let (key, kind, outcome) = (key(n), Kind::Llm, Outcome::Ok);
-        b.finish(&End { key, kind, outcome, provider: "", model: "", usage: Some(USED), cost: Some(2_000_400) });
+        b.finish(&End { outcome, usage: Some(USED), cost: Some(2_000_400), ..End::new(key, kind) });
         b.wait(100_000);
     }
     assert_eq!(
