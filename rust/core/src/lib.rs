@@ -24,7 +24,9 @@ mod recorder;
 mod runs;
 mod series;
 mod snapshot;
+mod spans;
 pub mod tokenizer;
+mod tree;
 mod window;
 
 pub use cells::Cells;
@@ -37,4 +39,6 @@ pub use recorder::{
 pub use runs::{Labels, RunKey, RunTable, Start, Streaming, Via};
 pub use series::{Kind, LabelSet, OTHER, SeriesTable};
 pub use snapshot::{Anomaly, Origin, SeriesData, Snapshot, WindowCounts};
+pub use spans::{MAX_SPANS, Span, Spans};
+pub use tree::Tree;
 pub use window::Window;
