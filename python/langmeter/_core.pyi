@@ -91,6 +91,7 @@ class Recorder:
         demand: tuple[int, int, int | None, int, int, int] | None = None,
         labels: Sequence[tuple[str, str]] | None = None,
         retried: bool = False,
+        piped: bool = False,
     ) -> tuple[int, list[tuple[int, int]]] | None:
         """A run began. `provider` and `model` are the requested names, for kind llm only.
 

@@ -114,8 +114,11 @@ def _in_event_loop() -> bool:
     return True
 
 
-def _is_retry(tags: Any) -> bool:
-    return any(isinstance(tag, str) and tag.startswith("retry:attempt:") for tag in tags)
+def _tagged(tags: Any) -> tuple[bool, bool]:
+    """Whether a run is a second attempt or a later one, and a step of a sequence but its first."""
+    own = [tag for tag in tags or () if isinstance(tag, str)]
+    retried = any(tag.startswith("retry:attempt:") for tag in own)
+    return retried, any(tag.startswith("seq:step:") and tag != "seq:step:1" for tag in own)
 
 
 def checked_labels(labels: Iterable[str]) -> tuple[str, ...]:
@@ -292,7 +295,7 @@ class Callback(_core.Handler, BaseCallbackHandler):
                 model,
                 budgets.demand(provider, model, prompts, metadata, tags, invocation_params),
                 self._labels_of(metadata) if self._labels else None,
-                bool(tags) and _is_retry(tags),
+                *_tagged(tags),
             )
             if refused is None:
                 texts = self._texts

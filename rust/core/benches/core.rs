@@ -33,6 +33,7 @@ fn begin(recorder: &Recorder, n: u64, parent: Option<u64>, kind: Kind, model: &s
         demand,
         labels: &[],
         retried: false,
+        piped: false,
     };
     recorder.run_started(&begin).expect("within the budget");
 }
@@ -119,12 +120,15 @@ fn tables(c: &mut Criterion) {
                 model: 2,
                 gaps: 2,
                 held: langmeter_core::budget::Reservation::default(),
+                labels: langmeter_core::Labels::default(),
+                retried: false,
+                piped: false,
             };
             table.start(&cells, &run, |_| ());
             for t in 0..8 {
                 black_box(table.token(&cells, key, t, Via::Token, true));
             }
-            black_box(table.take(&cells, key))
+            black_box(table.take(&cells, key, 9))
         });
     });
 

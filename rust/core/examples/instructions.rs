@@ -26,6 +26,7 @@ fn main() -> Result<(), String> {
             demand,
             labels: &[],
             retried: false,
+            piped: false,
         };
         recorder.run_started(&begin).is_ok()
     };

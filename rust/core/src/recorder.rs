@@ -5,9 +5,11 @@ use crate::cells::Cells;
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::histogram::{self, Layout};
-use crate::runs::{Branch, Labels, Left, Orphan, Run, RunKey, RunTable, Start, Streaming, Token, Via};
+use crate::runs::{Branch, Labels, Left, Orphan, Root, Run, RunKey, RunTable, Start, Streaming, Token, Via};
 use crate::series::{Kind, LabelSet, SeriesId, SeriesTable};
 use crate::snapshot::{Origin, SeriesData, Snapshot, WindowCounts};
+use crate::spans::{Span, Spans};
+use crate::tree::Tree;
 use crate::window::{WINDOWS, Window};
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -116,7 +118,7 @@ named! {
         /// Runs that ended with an outcome of their own, and their durations in nanoseconds.
         Duration = "duration",
         /// Nanoseconds during which none of a run's children ran.
-        OwnTime = "self_time",
+        SelfTime = "self_time",
         /// Nanoseconds that the end of a whole pipeline waited for.
         CriticalTime = "critical_time",
         /// Nanoseconds by which pipelines would end sooner, were this twice as fast.
@@ -148,12 +150,12 @@ named! {
         /// What the provider says that the call waited before it was worked on.
         Queue = "queue_time",
         /// The time during which none of a run's children ran.
-        Own = "self_time",
+        SelfTime = "self_time",
     }
 }
 
 /// Distributions with the digits of the settings; the others have 2.
-const PRECISE: usize = Measure::FirstVisibleToken as usize;
+const PRECISE: usize = Measure::LongestGap as usize;
 /// Distributions of a series.
 pub const MEASURES: usize = Measure::ALL.len();
 
@@ -280,6 +282,8 @@ pub struct Begin<'a> {
     pub labels: &'a [(&'a str, &'a str)],
     /// Whether it is a second attempt or a later one.
     pub retried: bool,
+    /// Whether it is a step of a sequence but its first; see [`Span::piped`].
+    pub piped: bool,
 }
 
 /// What a call can cost at its worst, for the budgets it belongs to.
@@ -411,6 +415,7 @@ pub struct Recorder {
     runs: RunTable,
     series: SeriesTable,
     budgets: Budgets,
+    spans: Spans,
     money: Window,
     blocks: usize,
     stride: usize,
@@ -433,7 +438,8 @@ impl Recorder {
         let series = HEADER;
         let runs = series.saturating_add(SeriesTable::cells(slots));
         let budgets = runs.saturating_add(RunTable::cells(max_runs)).next_multiple_of(8);
-        let money = budgets.saturating_add(Budgets::CELLS);
+        let spans = budgets.saturating_add(Budgets::CELLS).next_multiple_of(8);
+        let money = spans.saturating_add(Spans::CELLS);
         let blocks = money.saturating_add(Window::CELLS);
         let total = blocks.saturating_add(slots.saturating_add(Kind::ALL.len()).saturating_mul(stride));
         let recorder = Self {
@@ -445,6 +451,7 @@ impl Recorder {
             runs: RunTable::at(runs, max_runs),
             series: SeriesTable::at(series, slots),
             budgets: Budgets::at(budgets),
+            spans: Spans::at(spans),
             money: Window::at(money),
             blocks,
             stride,
@@ -468,13 +475,13 @@ impl Recorder {
         if n < PRECISE {
             return histogram::Recorder::at(self.layout, first.wrapping_add(n.wrapping_mul(precise)));
         }
-        let before = (n - PRECISE).wrapping_mul(histogram::Recorder::cells(self.coarse));
+        let before = n.wrapping_sub(PRECISE).wrapping_mul(histogram::Recorder::cells(self.coarse));
         histogram::Recorder::at(self.coarse, first.wrapping_add(precise.wrapping_mul(PRECISE)).wrapping_add(before))
     }
 
     fn record(&self, id: SeriesId, measure: Measure, nanos: u64) {
         let clamped = self.histogram(id, measure).record(&self.cells, nanos);
-        // Nothing at all is a usual length of what comes after the first three.
+        // Nothing at all is a usual length of what comes after the precise ones.
         if clamped && (nanos > 0 || (measure as usize) < PRECISE) {
             self.drop_one(Dropped::Clamped);
         }
@@ -515,7 +522,7 @@ impl Recorder {
 
     /// A run began, unless it does not fit its budgets: then nothing has happened but the refusal.
     pub fn run_started(&self, begin: &Begin<'_>) -> Result<(), Refused> {
-        let &Begin { key, parent, kind, retried, .. } = begin;
+        let &Begin { key, parent, kind, retried, piped, .. } = begin;
         let now = self.clock.now();
         let component = self.resolve(kind, begin.name, "");
         let (model, gaps) = if kind == Kind::Llm {
@@ -533,7 +540,7 @@ impl Recorder {
         if over > 0 {
             self.dropped(Dropped::LabelsOver, over as u64);
         }
-        let start = Start { key, parent, now, kind, component, model, gaps, held, labels, retried };
+        let start = Start { key, parent, now, kind, component, model, gaps, held, labels, retried, piped };
         let fresh = self.runs.start(&self.cells, &start, |run| {
             self.abandon(&run, Dropped::RunsCapped);
         });
@@ -667,9 +674,8 @@ impl Recorder {
                 }
             }
         } else if run.branch != Branch::Lost {
-            self.record(run.component, Measure::Own, run.own);
+            self.record(run.component, Measure::SelfTime, run.own);
         }
-        self.bump(timed, Counter::Duration, lasted);
         self.failed(timed, end);
         self.path(&run, timed, now);
         crossed
@@ -718,20 +724,73 @@ impl Recorder {
         }
     }
 
-    /// Own time, and the run's place on the critical path of its pipeline.
+    /// Durations, own time, and the run's place on the critical path of its pipeline. `timed`: its model if it
+    /// is a call of one, else its component.
     fn path(&self, run: &Run, timed: SeriesId, now: u64) {
         let lasted = now.saturating_sub(run.start);
-        self.bump(timed, Counter::OwnTime, run.own);
-        if let Branch::Root(_) = run.branch {
-            self.bump(timed, Counter::Pipelines, 1);
-            self.bump(timed, Counter::PipelineTime, lasted);
-            self.bump(timed, Counter::CriticalTime, run.own);
+        let model = (timed != run.component).then_some(timed);
+        let both = || std::iter::once(run.component).chain(model);
+        for series in both() {
+            self.bump(series, Counter::Duration, lasted);
+            if run.branch != Branch::Lost {
+                self.bump(series, Counter::SelfTime, run.own);
+            }
         }
+        let mut left = Vec::new();
         if run.children > 0 {
-            let left = |_: Orphan| {};
-            let reaped = |orphan: Run| self.abandon(&orphan, Dropped::RunsOrphaned);
-            self.runs.orphan(&self.cells, run.key, now, left, reaped);
+            let orphaned = |o: Orphan| {
+                let model = (o.kind == Kind::Llm).then_some(o.model);
+                let (key, parent, component, start, end) = (o.key.get(), o.parent.get(), o.component, o.start, now);
+                left.push(Span { key, parent, root: 0, component, model, piped: o.piped, start, end });
+            };
+            self.runs.orphan(&self.cells, run.key, now, orphaned, |run| self.abandon(&run, Dropped::RunsOrphaned));
         }
+        let parent = run.parent.map_or(0, RunKey::get);
+        let (key, component, start, piped) = (run.key.get(), run.component, run.start, run.piped);
+        let span = Span { key, parent, root: 0, component, model, piped, start, end: now };
+        match run.branch {
+            Branch::Lost => {}
+            Branch::Under(root) => {
+                for span in left.iter().chain([&span]) {
+                    self.hang(root, span);
+                }
+            }
+            Branch::Root(newest) => {
+                self.bump(run.component, Counter::Pipelines, 1);
+                self.bump(run.component, Counter::PipelineTime, lasted);
+                if newest == 0 && left.is_empty() {
+                    for series in both() {
+                        self.bump(series, Counter::CriticalTime, lasted);
+                        self.bump(series, Counter::SavedIfTwiceAsFast, lasted / 2);
+                    }
+                } else if let Some(spans) = self.spans.of_root(&self.cells, newest, key) {
+                    left.extend(spans);
+                    self.critical(&Tree::new(&span, &left));
+                } else {
+                    self.drop_one(Dropped::PathsLost);
+                }
+            }
+        }
+    }
+
+    /// Keeps a span for the end of its root.
+    fn hang(&self, root: Root, span: &Span) {
+        let Some(mut newest) = self.runs.newest_span(&self.cells, root) else { return };
+        let handle = self.spans.push(&self.cells, &Span { root: root.key().get(), ..*span }, newest);
+        while !self.runs.hang(&self.cells, root, newest, handle) {
+            let Some(found) = self.runs.newest_span(&self.cells, root) else { return };
+            newest = found;
+            self.spans.relink(&self.cells, handle, newest);
+        }
+    }
+
+    fn critical(&self, tree: &Tree) {
+        tree.critical_path(|component, model, nanos| {
+            for series in std::iter::once(component).chain(model) {
+                self.bump(series, Counter::CriticalTime, nanos);
+            }
+        });
+        tree.saved_if_twice_as_fast(|series, nanos| self.bump(series, Counter::SavedIfTwiceAsFast, nanos));
     }
 
     /// What a model run in flight asked for; None when it is not in flight.
@@ -1086,6 +1145,7 @@ impl Recorder {
         }
         self.series.clear(&self.cells);
         self.runs.clear(&self.cells);
+        self.spans.clear(&self.cells);
         self.budgets.release_all(&self.cells);
         self.money.clear(&self.cells);
         for cell in ALL_IN_FLIGHT..HEADER {

@@ -52,6 +52,8 @@ const BUDGETED: u64 = 1 << 63;
 const LABELED: u64 = 1 << 62;
 /// In `WHO`: it or an ancestor is a second attempt or a later one.
 const RETRIED: u64 = 1 << 61;
+/// In `WHO`: it lives on the step before it in a sequence; see `Span::piped`.
+const PIPED: u64 = 1 << 60;
 /// Bits of a series in `IDS`: 1,000,000 and some.
 const SERIES_BITS: u32 = 21;
 const SERIES: u64 = (1 << SERIES_BITS) - 1;
@@ -156,6 +158,8 @@ pub struct Start {
     pub labels: Labels,
     /// It says that it is a second attempt or a later one.
     pub retried: bool,
+    /// It is a step of a sequence but its first.
+    pub piped: bool,
 }
 
 /// Up to three series that count what carries a label.
@@ -168,8 +172,8 @@ impl Labels {
 
     /// From series; those beyond the third are left out.
     pub fn new(series: impl IntoIterator<Item = SeriesId>) -> Self {
-        let packed = |(bits, at), id| (bits | (id as u64 + 1) << at, at + SERIES_BITS);
-        Self(series.into_iter().take(Self::MOST).fold((0, 0), packed).0)
+        let packed = |bits: u64, (at, id): (u32, SeriesId)| bits | (id as u64).wrapping_add(1) << at;
+        Self([0, SERIES_BITS, 2 * SERIES_BITS].into_iter().zip(series).fold(0, packed))
     }
 
     /// From `get`.
@@ -183,9 +187,8 @@ impl Labels {
     }
 
     /// The series.
-    #[allow(clippy::cast_possible_truncation)] // 21 bits
     pub fn iter(self) -> impl Iterator<Item = SeriesId> {
-        (0..Self::MOST as u32).filter_map(move |i| ((self.0 >> (i * SERIES_BITS) & SERIES) as usize).checked_sub(1))
+        (0..3).filter_map(move |n| series_in(self.0, n).checked_sub(1))
     }
 }
 
@@ -229,6 +232,8 @@ pub struct Orphan {
     pub component: SeriesId,
     /// Series of the requested model.
     pub model: SeriesId,
+    /// It is a step of a sequence but its first.
+    pub piped: bool,
 }
 
 /// What a model run in flight asked for.
@@ -296,6 +301,8 @@ pub struct Run {
     pub labels: Labels,
     /// It or an ancestor is a second attempt or a later one.
     pub retried: bool,
+    /// It is a step of a sequence but its first.
+    pub piped: bool,
     /// Nanoseconds during which none of its children ran.
     pub own: u64,
     /// Where it stands.
@@ -321,13 +328,13 @@ const fn is_model_call(who: u64) -> bool {
 /// The n-th series of an `IDS` cell.
 #[allow(clippy::cast_possible_truncation)] // 21 bits
 const fn series_in(ids: u64, n: u32) -> SeriesId {
-    (ids >> (n * SERIES_BITS) & SERIES) as usize
+    (ids >> n.wrapping_mul(SERIES_BITS) & SERIES) as usize
 }
 
 /// Microseconds, plus one, in 32 bits: rounded as the histograms round.
 const fn in_micros(nanos: u64) -> u64 {
     let micros = nanos.saturating_add(500) / 1000;
-    if micros < LOW { micros + 1 } else { LOW }
+    if micros < LOW { micros.wrapping_add(1) } else { LOW }
 }
 
 /// The inverse, nanoseconds; None for none.
@@ -520,14 +527,15 @@ impl RunTable {
         }
         let slot = self.claim_empty(cells, run.key, run.now, &mut evicted);
         let parent = run.parent.and_then(|p| self.find(cells, p)).and_then(|slot| self.run(cells, slot));
-        let parent_who = parent.map_or(Kind::Llm as u64, |parent| parent.get::<WHO>());
+        let parent_who = parent.map_or(Kind::Llm as u64, Line::get::<WHO>);
         if let Some(record) = self.run(cells, slot) {
             record.set::<START>(run.now);
             record.set::<PARENT>(run.parent.map_or(EMPTY, RunKey::get));
             let flag = |on: bool, flag: u64| if on { flag } else { 0 };
             let (budgeted, labeled) = (run.held.budgets != 0, run.labels != Labels::default());
+            let flags = flag(budgeted, BUDGETED) | flag(labeled, LABELED) | flag(run.piped, PIPED);
             let retried = flag(run.retried, RETRIED) | parent_who & RETRIED;
-            record.set::<WHO>(((run.kind as u64) << 32) | flag(budgeted, BUDGETED) | flag(labeled, LABELED) | retried);
+            record.set::<WHO>(((run.kind as u64) << 32) | flags | retried);
             if budgeted || labeled {
                 let held = [run.held.budgets, run.held.cost, run.held.tokens, run.labels.get()];
                 for (i, n) in held.into_iter().enumerate() {
@@ -538,7 +546,7 @@ impl RunTable {
                 run.model as u64 | (run.gaps as u64) << SERIES_BITS
             } else {
                 let under = parent.filter(|_| !is_model_call(parent_who)).map(|p| p.get::<IDS>() >> SERIES_BITS);
-                under.unwrap_or(slot as u64 + 1)
+                under.unwrap_or((slot as u64).wrapping_add(1))
             };
             record.set::<IDS>(run.component as u64 | more << SERIES_BITS);
             record.set::<FIRST>(0);
@@ -676,6 +684,7 @@ impl RunTable {
             },
             labels: Labels(if who & LABELED == 0 { 0 } else { held(3) }),
             retried: who & RETRIED != 0,
+            piped: who & PIPED != 0,
             own: lasted.saturating_sub(covered),
             branch: Branch::Lost,
         };
@@ -742,7 +751,7 @@ impl RunTable {
     pub fn failed(self, cells: &Cells, parent: Option<RunKey>, model: SeriesId, now: u64) {
         let record = parent.and_then(|p| self.find(cells, p)).and_then(|slot| self.run(cells, slot));
         if let Some(record) = record.filter(|r| !is_model_call(r.get::<WHO>())) {
-            record.set::<EVENTS>(record.get::<EVENTS>() & !COUNT | (model as u64 + 1));
+            record.set::<EVENTS>(record.get::<EVENTS>() & !COUNT | (model as u64).wrapping_add(1));
             record.set::<LAST>(now);
         }
     }
@@ -945,6 +954,7 @@ impl RunTable {
                     kind: Kind::from_code(kind_code(who)).unwrap_or(Kind::Chain),
                     component,
                     model: if is_model_call(who) { series_in(ids, 1) } else { component },
+                    piped: who & PIPED != 0,
                 });
                 if children > 0 {
                     found.push(key);
@@ -993,7 +1003,7 @@ mod tests {
     fn start(key: u64, now: u64) -> Start {
         let key = RunKey::new(key);
         let (parent, kind, held, labels, retried) = (None, Kind::Llm, NONE, Labels::default(), false);
-        Start { key, parent, now, kind, component: 7, model: 8, gaps: 9, held, labels, retried }
+        Start { key, parent, now, kind, component: 7, model: 8, gaps: 9, held, labels, retried, piped: false }
     }
 
     #[test]
@@ -1001,7 +1011,7 @@ mod tests {
         let (cells, table) = table(4);
         let held = Reservation { budgets: 5, cost: 6, tokens: 7 };
         let labels = Labels::new([3, 1_000_010]);
-        let s = Start { parent: Some(RunKey::new(99)), held, labels, retried: true, ..start(5, 1000) };
+        let s = Start { parent: Some(RunKey::new(99)), held, labels, retried: true, piped: true, ..start(5, 1000) };
         assert!(table.start(&cells, &s, |_| unreachable!()));
         let asked = Asked { model: 8, start: 1000, budgets: 5, labels };
         assert_eq!(table.asked(&cells, s.key), Some(asked));
@@ -1026,6 +1036,7 @@ mod tests {
             held: s.held,
             labels,
             retried: true,
+            piped: true,
             own: 49_000,
             branch: Branch::Root(0),
         };
@@ -1313,7 +1324,7 @@ mod loom_tests {
     fn start(key: u64, now: u64) -> Start {
         let key = RunKey::new(key);
         let (parent, kind, held, labels, retried) = (None, Kind::Llm, NONE, Labels::default(), false);
-        Start { key, parent, now, kind, component: 7, model: 8, gaps: 9, held, labels, retried }
+        Start { key, parent, now, kind, component: 7, model: 8, gaps: 9, held, labels, retried, piped: false }
     }
 
     #[test]

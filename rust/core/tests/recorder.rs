@@ -43,6 +43,7 @@ impl Bench {
             demand,
             labels: &[],
             retried: false,
+            piped: false,
         })
     }
 
@@ -108,7 +109,7 @@ fn a_call_counts_under_the_name_in_its_response() {
     );
     assert_eq!(data.windows[0].counts, [1, 100, 20, 0]);
     let component = &s.series[&LabelSet { kind: Kind::Llm, a: "name".into(), b: String::new() }];
-    assert_eq!((outcome_of(component, Outcome::Ok), measure(&component, Measure::Latency).count()), (1, 1));
+    assert_eq!((outcome_of(component, Outcome::Ok), measure(component, Measure::Latency).count()), (1, 1));
     assert!(!b.recorder.is_empty());
 }
 
@@ -419,6 +420,7 @@ fn many_threads_count_exactly_beside_snapshots() {
                         demand: None,
                         labels: &[],
                         retried: false,
+                        piped: false,
                     };
                     recorder.run_started(&begin).expect("no budget");
                     for _ in 0..3 {
@@ -563,4 +565,236 @@ fn what_was_spent_lately_is_known_by_window() {
         b.recorder.spent_lately(),
         [(60, 60_000_000_000, 0), (300, 300_000_000_000, 4000), (900, 300_000_000_000, 6000)]
     );
+}
+
+fn series(s: &Snapshot, kind: Kind, a: &str, b: &str) -> SeriesData {
+    let labels = LabelSet { kind, a: a.into(), b: b.into() };
+    s.series.get(&labels).cloned().unwrap_or_default()
+}
+
+impl Bench {
+    fn begin_with(&self, n: u64, parent: Option<u64>, labels: &[(&str, &str)], retried: bool) {
+        let (key, parent, name, provider, model) = (key(n), parent.map(key), "name", "openai", "gpt-4o");
+        let (kind, demand) = (Kind::Llm, None);
+        let begin = Begin { key, parent, kind, name, provider, model, demand, labels, retried, piped: false };
+        self.recorder.run_started(&begin).expect("no budget");
+    }
+}
+
+#[test]
+fn a_call_counts_under_each_of_its_labels() {
+    let b = bench(Settings::default());
+    b.begin_with(2, None, &[("team", "search"), ("tier", "gold"), ("x", "1"), ("y", "2")], false);
+    b.wait(3);
+    b.finish(&End { usage: Some(USED), cost: Some(77), ..End::new(key(2), Kind::Llm) });
+    b.begin_with(3, None, &[("team", "search")], false);
+    b.wait(4_000_000);
+    let s = b.recorder.snapshot();
+    let team = series(&s, Kind::Label, "team", "search");
+    assert_eq!((outcome_of(&team, Outcome::Ok), outcome_of(&team, Outcome::Abandoned)), (1, 1));
+    assert_eq!((counter(&team, Counter::Total), counter(&team, Counter::Cost)), (120, 77));
+    assert_eq!((measure(&team, Measure::Latency).count(), team.windows[2].counts), (1, [1, 0, 0, 0]));
+    assert_eq!(counter(&series(&s, Kind::Label, "tier", "gold"), Counter::PricedCalls), 1);
+    assert_eq!(series(&s, Kind::Label, "y", "2"), SeriesData::default());
+    assert_eq!(dropped(&s, Dropped::LabelsOver), 1);
+    // The money of a call flows once, however many labels it has.
+    assert_eq!(b.recorder.spent_lately()[2].2, 0);
+}
+
+#[test]
+fn failures_say_who_and_how_and_what_they_cost() {
+    let b = bench(Settings::default());
+    b.start(2, None, Kind::Llm);
+    let failed = |n| End { outcome: Outcome::Error, error: Some("RateLimitError 429"), ..End::new(key(n), Kind::Llm) };
+    b.finish(&End { usage: Some(USED), cost: Some(9), ..failed(2) });
+    b.start(3, None, Kind::Tool);
+    b.finish(&failed(3));
+    b.begin_with(4, None, &[], true);
+    b.finish(&End { outcome: Outcome::Cancelled, usage: Some(USED), cost: Some(5), ..End::new(key(4), Kind::Llm) });
+    b.finish(&End { provider: "openai", model: "gpt-4o", ..failed(5) });
+    let s = b.recorder.snapshot();
+    let of = |who| outcome_of(&series(&s, Kind::Error, who, "RateLimitError 429"), Outcome::Error);
+    assert_eq!((of("openai/gpt-4o"), of("tool name")), (2, 1));
+    let data = model(&s, "gpt-4o").expect("counted");
+    let money = [Counter::Cost, Counter::CostError, Counter::CostCancelled, Counter::RetriedCost];
+    assert_eq!(money.map(|c| counter(&data, c)), [14, 9, 5, 5]);
+    assert_eq!(counter(&data, Counter::RetriedCalls), 1);
+}
+
+#[test]
+fn a_failed_call_is_made_good_by_a_later_one_under_the_same_parent() {
+    let b = bench(Settings::default());
+    b.start(2, None, Kind::Chain);
+    for (n, outcome) in [(3, Outcome::Error), (4, Outcome::Error), (5, Outcome::Ok), (6, Outcome::Ok)] {
+        b.start(n, Some(2), Kind::Llm);
+        b.wait(1);
+        b.end(n, outcome, "gpt-4o", None);
+    }
+    let recovered = counter(&model(&b.recorder.snapshot(), "gpt-4o").expect("counted"), Counter::Recovered);
+    assert_eq!(recovered, 1, "one call was made good; the first attempt's retry failed too");
+}
+
+#[test]
+fn a_stream_tells_its_visible_output_its_longest_gap_and_its_speed() {
+    let b = bench(Settings::default());
+    b.start(2, None, Kind::Llm);
+    for (wait, visible) in [(100, false), (20, false), (50, true), (30, true)] {
+        b.wait(wait);
+        b.recorder.token(key(2), Via::Token, visible);
+    }
+    b.wait(7);
+    b.finish(&End { usage: Some(USED), queue: Some(5_000_000), truncated: true, ..End::new(key(2), Kind::Llm) });
+    let data = model(&b.recorder.snapshot(), "gpt-4o").expect("counted");
+    let max = |m| measure(&data, m).quantile_micros(0.5).map(|micros| micros / 1000);
+    assert_eq!((max(Measure::FirstToken), max(Measure::FirstVisibleToken)), (Some(100), Some(170)));
+    // Two digits: within one part in a hundred.
+    assert_eq!((max(Measure::LongestGap), max(Measure::StreamDuration)), (Some(50), Some(100)));
+    // 100 ms for the 19 output tokens after the first.
+    assert_eq!((max(Measure::TimePerToken), max(Measure::Queue)), (Some(5), Some(5)));
+    assert_eq!(counter(&data, Counter::Truncated), 1);
+}
+
+#[test]
+fn calls_at_once_are_counted_under_the_model_that_answers() {
+    let b = bench(Settings::default());
+    for round in 0..2 {
+        for n in 0..3 {
+            b.start(2 + n, None, Kind::Llm);
+        }
+        let s = b.recorder.snapshot();
+        let name = if round == 0 { "gpt-4o" } else { "gpt-4o-2024" };
+        let data = model(&s, name).expect("in flight");
+        assert_eq!((data.in_flight, data.peak, s.in_flight, s.peak), (3, 3, 3, 3));
+        for n in 0..3 {
+            b.end(2 + n, Outcome::Ok, "gpt-4o-2024", Some(USED));
+        }
+    }
+    b.start(9, None, Kind::Llm);
+    b.wait(4_000_000);
+    let s = b.recorder.snapshot();
+    let data = model(&s, "gpt-4o-2024").expect("counted");
+    assert_eq!((data.in_flight, data.peak, s.peak), (0, 3, 3));
+}
+
+#[test]
+fn a_price_that_comes_later_prices_calls_labels_and_budgets() {
+    let b = bench(Settings::default());
+    let terms = Terms { unit: Unit::Cost, limit: 100, period: Period::Total, blocking: false, thresholds: vec![50] };
+    let budget = b.recorder.open_budget(&terms).expect("opened");
+    b.begin_with(2, None, &[("team", "search")], false);
+    let asked = b.recorder.requested(key(2)).expect("in flight");
+    b.end(2, Outcome::Ok, "gpt-4o", Some(USED));
+    let unpriced = |d: &SeriesData| counter(d, Counter::UnpricedTotal) - counter(d, Counter::RepricedTotal);
+    let data = model(&b.recorder.snapshot(), "gpt-4o").expect("counted");
+    assert_eq!((unpriced(&data), counter(&data, Counter::Cost)), (120, 0));
+    let (provider, model_name, outcome) = ("openai", "gpt-4o", Outcome::Ok);
+    let (budgets, labels, calls, total, cost) = (1 << budget, asked.labels, 1, 120, 60);
+    let crossed = b.recorder.repriced(&langmeter_core::Repriced {
+        provider,
+        model: model_name,
+        outcome,
+        budgets,
+        labels,
+        calls,
+        total,
+        cost,
+    });
+    assert_eq!(crossed.len(), 1);
+    let s = b.recorder.snapshot();
+    for data in [model(&s, "gpt-4o").expect("counted"), series(&s, Kind::Label, "team", "search")] {
+        assert_eq!((unpriced(&data), counter(&data, Counter::Cost), counter(&data, Counter::PricedCalls)), (0, 60, 1));
+    }
+    assert_eq!(b.recorder.standing(budget).map(|(s, _)| s.spent), Some(60));
+}
+
+#[test]
+fn the_late_end_of_a_reaped_call_is_charged_to_its_budgets() {
+    let b = bench(Settings::default());
+    let terms = Terms { unit: Unit::Cost, limit: 100, period: Period::Total, blocking: true, thresholds: vec![] };
+    let budget = b.recorder.open_budget(&terms).expect("opened");
+    let demand = Demand { budgets: 1 << budget, input: 10, output: Some(10), rates: [1, 1, 0] };
+    b.begin(2, None, Kind::Llm, Some(demand)).expect("it fits");
+    b.wait(4_000_000);
+    b.recorder.snapshot();
+    b.finish(&End { usage: Some(USED), cost: Some(30), provider: "openai", ..End::new(key(2), Kind::Llm) });
+    assert_eq!(b.recorder.standing(budget).map(|(s, _)| (s.spent, s.reserved)), Some((30, 0)));
+}
+
+#[test]
+fn silent_streams_and_the_pulse_of_models_are_told() {
+    let b = bench(Settings::default());
+    b.start(2, None, Kind::Llm);
+    b.wait(10);
+    b.recorder.token(key(2), Via::Token, true);
+    b.wait(2000);
+    assert!(b.recorder.silent(Duration::from_secs(3)).is_empty());
+    let silent = b.recorder.silent(Duration::from_secs(1));
+    let [(labels, began, last, stream)] = silent.as_slice() else { panic!("one") };
+    assert_eq!((labels.b.as_str(), last - began, stream.events), ("gpt-4o", 10_000_000, 1));
+    b.recorder.stalled("openai", "gpt-4o");
+    b.finish(&End { usage: Some(USED), cost: Some(3), ..End::new(key(2), Kind::Llm) });
+    let [pulse] = b.recorder.pulse().try_into().expect("one model");
+    assert_eq!((pulse.calls, pulse.errors, pulse.tokens, pulse.cost, pulse.duration), (1, 0, 120, 3, 2_010_000_000));
+    assert_eq!(counter(&model(&b.recorder.snapshot(), "gpt-4o").expect("counted"), Counter::Stalls), 1);
+}
+
+#[test]
+fn the_time_of_a_pipeline_is_shared_out_along_its_critical_path() {
+    let b = bench(Settings::default());
+    let of = |s: &Snapshot, kind, name: &str, b: &str| {
+        let data = series(s, kind, name, b);
+        let millis = |c| counter(&data, c) / 1_000_000;
+        (millis(Counter::SelfTime), millis(Counter::CriticalTime), millis(Counter::SavedIfTwiceAsFast))
+    };
+    b.start(2, None, Kind::Chain);
+    b.wait(10);
+    b.start(3, Some(2), Kind::Tool);
+    b.start(4, Some(2), Kind::Llm);
+    b.wait(30);
+    b.finish(&End::new(key(3), Kind::Tool));
+    b.wait(70);
+    b.end(4, Outcome::Ok, "gpt-4o", Some(USED));
+    b.wait(5);
+    b.finish(&End::new(key(2), Kind::Chain));
+    let s = b.recorder.snapshot();
+    assert_eq!(of(&s, Kind::Chain, "name", ""), (15, 15, 7));
+    assert_eq!(of(&s, Kind::Tool, "name", ""), (30, 0, 0));
+    // Twice as fast, the call would still take longer than the tool.
+    assert_eq!(of(&s, Kind::Llm, "name", ""), (100, 100, 50));
+    assert_eq!(of(&s, Kind::Model, "openai", "gpt-4o"), (100, 100, 50));
+    let chain = series(&s, Kind::Chain, "name", "");
+    assert_eq!((counter(&chain, Counter::Pipelines), counter(&chain, Counter::PipelineTime)), (1, 115_000_000));
+}
+
+#[test]
+fn a_call_that_nobody_ended_is_what_its_pipeline_waited_for() {
+    let b = bench(Settings::default());
+    b.start(2, None, Kind::Chain);
+    b.wait(10);
+    b.start(3, Some(2), Kind::Llm);
+    b.wait(90);
+    b.finish(&End { outcome: Outcome::Cancelled, ..End::new(key(2), Kind::Chain) });
+    let s = b.recorder.snapshot();
+    let critical = |kind, a, b| counter(&series(&s, kind, a, b), Counter::CriticalTime) / 1_000_000;
+    assert_eq!((critical(Kind::Chain, "name", ""), critical(Kind::Model, "openai", "gpt-4o")), (10, 90));
+}
+
+#[test]
+fn a_tree_too_large_for_its_critical_path_is_counted() {
+    let b = bench(Settings::default());
+    b.start(2, None, Kind::Chain);
+    for n in 3..700 {
+        b.start(n, Some(2), Kind::Tool);
+        b.finish(&End::new(key(n), Kind::Tool));
+    }
+    b.finish(&End::new(key(2), Kind::Chain));
+    assert_eq!(dropped(&b.recorder.snapshot(), Dropped::PathsLost), 1);
+}
+
+#[test]
+fn a_hook_that_was_timed_is_told() {
+    let b = bench(Settings::default());
+    b.recorder.in_hook("on_llm_end", 3_000);
+    let data = series(&b.recorder.snapshot(), Kind::Hook, "on_llm_end", "");
+    assert_eq!(measure(&data, Measure::Latency).quantile_micros(1.0), Some(3));
 }

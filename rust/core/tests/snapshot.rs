@@ -46,6 +46,7 @@ impl Machine {
                 demand: None,
                 labels: &[],
                 retried: false,
+                piped: false,
             };
             self.recorder.run_started(&begin).expect("no budget");
             for _ in 0..tokens {

@@ -2,7 +2,7 @@
 
 use crate::convert;
 use crate::handler::Handler;
-use crate::start::{is_retry, name_of};
+use crate::start::{Tagged, name_of};
 use langmeter_core::{Begin, End, Kind, Outcome};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -25,6 +25,7 @@ pub fn begin(slf: &Bound<'_, Handler>, kind: Kind, start: &Start<'_, '_>) -> PyR
     let recorder = slf.get().recorder_or_new(slf)?;
     let name = name_of(start.name, start.serialized, &PyString::intern(py, kind.name()))?;
     let kind = if kind == Kind::Chain { role(&name, start.metadata)? } else { kind };
+    let tagged = Tagged::by(start.tags)?;
     let begin = Begin {
         key: convert::run_key(start.run_id)?,
         parent: convert::parent_key(start.parent_run_id)?,
@@ -34,7 +35,8 @@ pub fn begin(slf: &Bound<'_, Handler>, kind: Kind, start: &Start<'_, '_>) -> PyR
         model: "",
         demand: None,
         labels: &[],
-        retried: is_retry(start.tags)?,
+        retried: tagged.retried,
+        piped: tagged.piped,
     };
     // Without a demand nothing is refused.
     let _ = recorder.get().core.run_started(&begin);

@@ -87,9 +87,9 @@ impl Handler {
     }
 
     /// The recorder, made by need.
-    pub fn recorder_or_new<'a>(&'a self, slf: &Bound<'_, Self>) -> PyResult<&'a Py<Recorder>> {
+    pub fn recorder_or_new<'a>(&'a self, handler: &Bound<'_, Self>) -> PyResult<&'a Py<Recorder>> {
         if self.recorder.get().is_none() {
-            slf.getattr(intern!(slf.py(), "_recorder"))?;
+            handler.getattr(intern!(handler.py(), "_recorder"))?;
         }
         self.recorder.get().ok_or_else(|| PyRuntimeError::new_err("this handler has no recorder"))
     }

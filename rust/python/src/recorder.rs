@@ -46,7 +46,7 @@ impl Recorder {
         Ok(Self { core: core::Recorder::new(settings, clock).map_err(raise)? })
     }
 
-    #[pyo3(signature = (run_id, parent_run_id, kind, name, provider="", model="", demand=None, labels=None, retried=false))]
+    #[pyo3(signature = (run_id, parent_run_id, kind, name, provider="", model="", demand=None, labels=None, retried=false, piped=false))]
     #[allow(clippy::too_many_arguments)] // one native call a hook
     fn run_started(
         &self,
@@ -59,6 +59,7 @@ impl Recorder {
         demand: Option<(u64, u64, Option<u64>, u64, u64, u64)>,
         labels: Option<Vec<(PyBackedStr, PyBackedStr)>>,
         retried: bool,
+        piped: bool,
     ) -> PyResult<Option<(usize, Crossed)>> {
         let (key, parent, kind) =
             (convert::run_key(run_id)?, convert::parent_key(parent_run_id)?, convert::kind(kind)?);
@@ -70,7 +71,7 @@ impl Recorder {
         });
         let labels = labels.unwrap_or_default();
         let labels: Vec<(&str, &str)> = labels.iter().map(|(key, value)| (&**key, &**value)).collect();
-        let begin = Begin { key, parent, kind, name, provider, model, demand, labels: &labels, retried };
+        let begin = Begin { key, parent, kind, name, provider, model, demand, labels: &labels, retried, piped };
         let started = self.core.run_started(&begin);
         Ok(started.err().map(|refused| (refused.budget, refused.crossed)))
     }

@@ -58,17 +58,29 @@ fn entry<'py>(of: Option<&Bound<'py, PyAny>>, key: &Bound<'py, PyString>) -> PyR
     of.and_then(|m| m.cast::<PyDict>().ok()).map_or(Ok(None), |dict| dict.get_item(key))
 }
 
-/// Whether these tags are those of a second attempt or a later one, as `with_retry` gives them.
-pub fn is_retry(tags: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
-    let Some(Ok(tags)) = tags.map(|tags| tags.cast::<PyList>()) else { return Ok(false) };
-    for tag in tags.iter() {
-        if let Ok(tag) = tag.cast::<PyString>()
-            && tag.to_cow()?.starts_with("retry:attempt:")
-        {
-            return Ok(true);
+/// What a run's own tags say of it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Tagged {
+    /// A second attempt of `with_retry`, or a later one.
+    pub retried: bool,
+    /// A step of a sequence but its first.
+    pub piped: bool,
+}
+
+impl Tagged {
+    /// Reads the tags of a start hook.
+    pub fn by(tags: Option<&Bound<'_, PyAny>>) -> PyResult<Self> {
+        let mut tagged = Self::default();
+        let Some(Ok(tags)) = tags.map(|tags| tags.cast::<PyList>()) else { return Ok(tagged) };
+        for tag in tags.iter() {
+            if let Ok(tag) = tag.cast::<PyString>() {
+                let tag = tag.to_cow()?;
+                tagged.retried |= tag.starts_with("retry:attempt:");
+                tagged.piped |= tag.strip_prefix("seq:step:").is_some_and(|step| step != "1");
+            }
         }
+        Ok(tagged)
     }
-    Ok(false)
 }
 
 /// Name of a run: as the user or LangChain called it, else its class.
@@ -104,6 +116,7 @@ pub fn begin(slf: &Bound<'_, Handler>, start: &Start<'_, '_>) -> PyResult<()> {
         Some(_) => name_of(start.name, start.serialized, intern!(py, "llm"))?,
         None => known.0,
     };
+    let tagged = Tagged::by(start.tags)?;
     let labels = this.labels_in(py, start.metadata)?;
     let labels: Vec<(&str, &str)> = labels.iter().map(|(key, value)| (&**key, &**value)).collect();
     let begin = Begin {
@@ -115,7 +128,8 @@ pub fn begin(slf: &Bound<'_, Handler>, start: &Start<'_, '_>) -> PyResult<()> {
         model: &known.2.to_cow()?,
         demand: None,
         labels: &labels,
-        retried: is_retry(start.tags)?,
+        retried: tagged.retried,
+        piped: tagged.piped,
     };
     // Without budgets nothing is refused.
     let _ = recorder.get().core.run_started(&begin);
@@ -139,6 +153,8 @@ pub fn keep_prompt(slf: &Bound<'_, Handler>, start: &Start<'_, '_>) -> PyResult<
     Ok(())
 }
 
+static REQUESTED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+
 type Names<'py> = (Bound<'py, PyString>, Bound<'py, PyString>, Bound<'py, PyString>);
 
 /// Component, provider and model.
@@ -154,7 +170,6 @@ fn known<'py>(slf: &Bound<'py, Handler>, start: &Start<'_, 'py>) -> PyResult<Nam
     if remembers && let Some(found) = slf.get().known().iter().find(|k| k.is(py, start.serialized, &told)) {
         return Ok(bound(found));
     }
-    static REQUESTED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let requested = REQUESTED.import(py, "langmeter.usage", "requested")?;
     let answer = requested.call1((start.metadata, start.invocation_params, start.serialized))?;
     let (provider, model): (Bound<'_, PyString>, Bound<'_, PyString>) = answer.extract()?;
