@@ -12,7 +12,13 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage
 from langchain_core.output_parsers import StrOutputParser
-from langchain_core.runnables import Runnable, RunnableGenerator, RunnableLambda, RunnableParallel
+from langchain_core.runnables import (
+    Runnable,
+    RunnableConfig,
+    RunnableGenerator,
+    RunnableLambda,
+    RunnableParallel,
+)
 from langchain_core.tools import tool
 from langgraph.graph import END, START, StateGraph
 
@@ -69,9 +75,10 @@ class Stage:
         def answers() -> Iterator[AIMessage]:
             while True:
                 clock.advance(seconds)
-                yield AIMessage("alpha beta gamma", response_metadata={"model_name": "slow-1"})
+                yield AIMessage("alpha beta gamma")
 
-        return Slow(messages=answers())
+        asked = {"ls_provider": "acme", "ls_model_name": "slow-1"}
+        return Slow(messages=answers(), metadata=asked)
 
     def found(self) -> dict[str, Bottleneck]:
         """By name, what took time."""
@@ -182,7 +189,7 @@ def test_the_parallel_branches_of_a_graph_join_before_the_next_step() -> None:
         stage.clock.advance(1.0)
         return {"seen": {"short"}}
 
-    def long(state: State, config: Any) -> State:
+    def long(state: State, config: RunnableConfig) -> State:
         both.wait(PATIENCE)
         assert ended.ended.wait(PATIENCE)
         search.invoke({"query": "x"}, config)

