@@ -21,8 +21,7 @@ from langmeter.testing import ManualClock
 NAMES = {"chain": ("outer", "inner"), "tool": ("search", "sql"), "llm": ("chat",)}
 MODELS = ("large", "small")
 FOREVER = 1 << 40
-#: In the order of their making: of runs that began and ended together, the one with the smaller id
-#: comes first.
+#: In the order of their making: of runs that began and ended together, the smaller id comes first.
 IDS = count(1 << 10)
 
 
@@ -59,12 +58,16 @@ class Part:
 
 def part(run: Run, begin: int, end: int, *, waits: bool) -> Part:
     """The tree with every interval inside that of its parent; empty ones are not there."""
+    def inside(moment: int) -> int:
+        return min(max(moment, begin), end)
+
     parts: list[Part] = []
-    for child in run.children:  # in the order of their starts
-        first, last = (min(max(at, begin), end) for at in (child.start, child.end))
-        before = max((other.end for other in parts), default=begin)
-        if waits and child.piped and before <= last:
-            first = max(first, before)
+    before: list[int] = []
+    for child in sorted(run.children, key=lambda c: (inside(c.start), inside(c.end), c.key)):
+        first, last = inside(child.start), inside(child.end)
+        if waits and child.piped:
+            first = max([first, *(moment for moment in before if moment <= last)])
+        before.append(last)
         if first < last:
             parts.append(part(child, first, last, waits=waits))
     return Part(run, begin, end, parts)
