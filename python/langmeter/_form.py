@@ -20,7 +20,7 @@ _WINDOW = ("window_s", "covered_ns", "requests", "input_tokens", "output_tokens"
 def usd(pico_dollars: int) -> Decimal:
     """Pico-dollars as US dollars."""
     # By text, because arithmetic would round to the precision of the caller's context.
-    return Decimal(f"{pico_dollars}E-12")
+    return Decimal(f"{pico_dollars}E-12") if pico_dollars else Decimal(0)
 
 
 #: HdrHistogram V2 of no value: 1 µs to 1 h, 3 digits. Empty ones of 2 digits are equal to it.

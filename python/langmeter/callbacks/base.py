@@ -22,7 +22,7 @@ from langmeter.budgets import Ledger
 from langmeter.config import Config
 from langmeter.prices import PriceBook
 from langmeter.snapshot import Snapshot
-from langmeter.usage import NOTHING, Source, Usage, read, requested
+from langmeter.usage import NOTHING, Reading, Source, Usage, read, requested
 from langmeter.usage.offline import Offline
 
 LLM, CHAIN, TOOL, RETRIEVER, FIX = map(
@@ -329,9 +329,9 @@ class Callback(_core.Handler, BaseCallbackHandler):
         if unread:
             recorder.dropped("usage_refused", unread)
         prompts = self._texts.pop(run_id.int, ())
-        if usage is None and response is not None and not (cache_hit or refused):
+        if response is not None and not (cache_hit or refused) and (usage is None or usage.is_cut):
             names = provider, model or asked_model
-            usage = self._estimated(names, prompts, response, outcome, reading.shared)
+            usage = self._estimated(names, prompts, response, outcome, reading) or usage
         cost = None
         if cache_hit:
             outcome = CACHE_HIT
@@ -344,14 +344,16 @@ class Callback(_core.Handler, BaseCallbackHandler):
             self._crossed(crossed)
 
     def _estimated(
-        self, names: tuple[str, str], prompts: Any, response: Any, outcome: int, shared: bool
+        self, names: tuple[str, str], prompts: Any, response: Any, outcome: int, reading: Reading
     ) -> Usage | None:
-        """What was used, counted from the texts; None where nothing is known."""
+        """What was used, counted from the texts where not told; None where nothing is known."""
         if type(prompts) is tuple:
-            if shared:  # with the first prompt of its batch, whose run reports them all
+            if reading.shared:  # with the first prompt of its batch, whose run reports them all
                 return None
             prompts = prompts[0] if prompts else ()
         try:
+            if reading.usage is not None:
+                return self._offline.with_input(*names, prompts, reading.usage)
             return self._offline.usage(*names, prompts, response, ended=outcome == OK)
         except BaseException as exc:
             self._failed("token_counter", exc)

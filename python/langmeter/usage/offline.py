@@ -68,6 +68,14 @@ class Offline:
         count, overhead = self.counter(provider, model), _core.chat_overhead(model)
         return sum(_prompt(prompt, count, overhead) for prompt in _list(prompts))
 
+    def with_input(self, provider: str, model: str, prompts: Any, told: Usage) -> Usage:
+        """What a provider told of a call but for its input, which alone is estimated.
+
+        Raises as `input`.
+        """
+        asked = self.input(provider, model, prompts)
+        return told._replace(input=asked, total=told.total + asked, estimated=asked)
+
     def usage(
         self, provider: str, model: str, prompts: Any, response: Any, *, ended: bool
     ) -> Usage | None:

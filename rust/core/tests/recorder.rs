@@ -444,7 +444,7 @@ fn budgeted(settings: Settings) -> Bench {
     b
 }
 
-const DEMAND: Demand = Demand { budgets: 1, input: 100, output: Some(500), rates: [0; 3] };
+const DEMAND: Demand = Demand { budgets: 1, input: 100, output: Some(500), answers: 1, rates: [0; 3] };
 
 fn standing(b: &Bench) -> (u64, u64) {
     let (Standing { spent, reserved, .. }, _) = b.recorder.standing(0).expect("open");
@@ -527,6 +527,8 @@ fn without_a_limit_of_its_own_a_call_is_expected_to_give_as_much_as_ever() {
         b.end(n, Outcome::Ok, "gpt-4o-2024", Some(usage));
     }
     assert_eq!(reserved, [307 + 20_480, 307 + 20_480, 307 + 50_000]);
+    b.begin(5, None, Kind::Llm, Some(Demand { answers: 3, ..demand })).expect("fits");
+    assert_eq!(standing(&b).1, 307 + 3 * 50_000);
 }
 
 #[test]

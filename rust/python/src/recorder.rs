@@ -47,14 +47,15 @@ impl Recorder {
         name: &str,
         provider: &str,
         model: &str,
-        demand: Option<(u64, u64, Option<u64>, u64, u64, u64)>,
+        demand: Option<(u64, u64, Option<u64>, u64, u64, u64, u64)>,
     ) -> PyResult<Option<(usize, Crossed)>> {
         let (key, parent, kind) =
             (convert::run_key(run_id)?, convert::parent_key(parent_run_id)?, convert::kind(kind)?);
-        let demand = demand.map(|(budgets, input, output, per_input, per_output, fixed)| Demand {
+        let demand = demand.map(|(budgets, input, output, answers, per_input, per_output, fixed)| Demand {
             budgets,
             input,
             output,
+            answers,
             rates: [per_input, per_output, fixed],
         });
         let started = self.core.run_started(&Begin { key, parent, kind, name, provider, model, demand });
