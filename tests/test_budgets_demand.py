@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -54,12 +53,12 @@ def test_no_generated_text_has_more_tokens_than_bytes(text: str, encoding: str) 
 
 
 @pytest.fixture(scope="module")
-def public() -> Iterator[Any]:
+def public() -> Path:
     """The files of public vocabularies that litellm ships; it is located, never imported."""
     spec = find_spec("litellm")
     if spec is None or not spec.submodule_search_locations:
         pytest.skip("no vocabularies: uv pip install --no-deps litellm")
-    yield Path(spec.submodule_search_locations[0], "litellm_core_utils", "tokenizers")
+    return Path(spec.submodule_search_locations[0], "litellm_core_utils", "tokenizers")
 
 
 def test_the_vocabularies_of_others_stay_below_too(public: Path) -> None:

@@ -130,6 +130,17 @@ class Ledger:
             per_input, per_output, per_call = self._worst_rates(plan, provider, model, tier, tokens)
         return mask, tokens, output, count, per_input, per_output, per_call
 
+    def embedding(self, provider: str, model: str, tokens: int) -> Demand | None:
+        """The same of a call that embeds so many tokens: they are read, and nothing is written."""
+        demand = self.demand(provider, model, [], None, None, None)
+        if demand is None:
+            return None
+        mask, rates = demand[0], demand[4:]
+        if mask & self._priced:
+            plan = self._plans[provider, model]
+            rates = self._worst_rates(plan, provider, model, "", tokens)
+        return mask, tokens, 0, 1, *rates
+
     def _plan(self, provider: str, model: str) -> _Plan:
         bits = [(1 << i, budget) for i, budget in enumerate(self.budgets)]
         covered = [(bit, b) for bit, b in bits if b._covers_model(provider, model)]
