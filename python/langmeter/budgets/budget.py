@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 from langmeter import _core
 from langmeter.errors import ConfigError
 from langmeter.prices.card import PICO, usd
+from langmeter.prices.explain import plain
 
 if TYPE_CHECKING:
     from langmeter.budgets.ledger import Ledger
@@ -154,7 +155,8 @@ class Budget:
         return self._shown(spent + spent * (ends - now) // elapsed)
 
     def __repr__(self) -> str:
-        return f"<Budget {self.name!r}: {self.spent} of {self.limit} {unit_name(self.unit)} spent>"
+        spent, limit = shown(self.spent), shown(self.limit)
+        return f"<Budget {self.name!r}: {spent} of {limit} {unit_name(self.unit)} spent>"
 
     def _standing(self) -> tuple[int, int, int, int | None, int]:
         if self._books is None:
@@ -179,7 +181,7 @@ class Budget:
         return usd(amount) if self.unit == "usd" else amount
 
     def _describe(self) -> str:
-        amount = f"{Decimal(self.limit).normalize():f} {unit_name(self.unit)}"
+        amount = f"{shown(self.limit)} {unit_name(self.unit)}"
         covers = ", ".join(f"{key} {' or '.join(values)}" for key, values in self.scope.items())
         per = "" if self.per == "total" else f" a {self.per}"
         return f"{amount}{per}" + (f" for {covers}" if covers else "")
@@ -222,6 +224,11 @@ class Budget:
 def unit_name(unit: str) -> str:
     """As it stands in messages."""
     return "USD" if unit == "usd" else unit
+
+
+def shown(amount: Amount) -> str:
+    """As it stands in messages: without exponent or trailing zeros."""
+    return plain(Decimal(amount))
 
 
 def _moment(unix_ns: int | None) -> datetime | None:

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeAlias
 
 from langmeter import _core
 from langmeter._dispatch import dispatch
-from langmeter.budgets.budget import Budget, Threshold, unit_name
+from langmeter.budgets.budget import Budget, Threshold, shown, unit_name
 from langmeter.budgets.demand import (
     UNUSUAL,
     answers,
@@ -236,8 +236,6 @@ def _warn(event: Threshold) -> None:
         "budget %s: %g %% of it crossed, %s spent and %s reserved of %s %s",
         event.budget.name,
         event.fraction * 100,
-        event.spent,
-        event.reserved,
-        event.limit,
+        *map(shown, (event.spent, event.reserved, event.limit)),
         unit_name(event.budget.unit),
     )
