@@ -49,6 +49,8 @@ _CONTROL_FLOW = {
 _MAX_TEXTS = 2048
 _LET_GO = 512
 
+_NO_TEXT: tuple[Any, Any, bool] = ((), None, False)
+
 #: What is known of a run that is not in flight: provider, model, start.
 _NOT_ASKED: tuple[str, str, float | None] = ("", "", None)
 
@@ -142,7 +144,7 @@ class Callback(_core.Handler, BaseCallbackHandler):
     ) -> None:
         self._config = Config.chosen(config, settings)
         self._offline = Offline(token_counters)
-        #: The prompts of runs in flight, by the run's number, in a tuple if others went with them.
+        #: Of runs in flight, by the run's number: prompts, tools, and whether they went alone.
         self._texts: dict[int, Any] = {}
 
     @property
@@ -227,7 +229,8 @@ class Callback(_core.Handler, BaseCallbackHandler):
             )
             if refused is None:
                 texts = self._texts
-                texts[run_id.int] = prompts if batch_size == 1 else (prompts,)
+                tools = invocation_params.get("tools") if invocation_params else None
+                texts[run_id.int] = prompts, tools, batch_size == 1
                 if len(texts) > _MAX_TEXTS:
                     for oldest in list(texts)[:_LET_GO]:
                         texts.pop(oldest, None)
@@ -328,10 +331,10 @@ class Callback(_core.Handler, BaseCallbackHandler):
         provider = told or asked_provider if asked_provider == "other" else asked_provider or told
         if unread:
             recorder.dropped("usage_refused", unread)
-        prompts = self._texts.pop(run_id.int, ())
+        asked = self._texts.pop(run_id.int, _NO_TEXT)
         if response is not None and not (cache_hit or refused) and (usage is None or usage.is_cut):
             names = provider, model or asked_model
-            usage = self._estimated(names, prompts, response, outcome, reading) or usage
+            usage = self._estimated(names, asked, response, outcome, reading) or usage
         cost = None
         if cache_hit:
             outcome = CACHE_HIT
@@ -344,17 +347,17 @@ class Callback(_core.Handler, BaseCallbackHandler):
             self._crossed(crossed)
 
     def _estimated(
-        self, names: tuple[str, str], prompts: Any, response: Any, outcome: int, reading: Reading
+        self, names: tuple[str, str], asked: Any, response: Any, outcome: int, reading: Reading
     ) -> Usage | None:
         """What was used, counted from the texts where not told; None where nothing is known."""
-        if type(prompts) is tuple:
-            if reading.shared:  # with the first prompt of its batch, whose run reports them all
-                return None
-            prompts = prompts[0] if prompts else ()
+        prompts, tools, alone = asked
+        if reading.shared and not alone:  # the run of its batch's first prompt reports them all
+            return None
         try:
             if reading.usage is not None:
-                return self._offline.with_input(*names, prompts, reading.usage)
-            return self._offline.usage(*names, prompts, response, ended=outcome == OK)
+                return self._offline.with_input(*names, prompts, reading.usage, tools)
+            ended = outcome == OK
+            return self._offline.usage(*names, prompts, response, ended=ended, tools=tools)
         except BaseException as exc:
             self._failed("token_counter", exc)
             return None

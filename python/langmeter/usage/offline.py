@@ -1,6 +1,6 @@
 """What a call used when its provider does not say: the texts, counted here.
 
-A lower bound of what was billed: images, the definitions of tools and hidden reasoning are not
+A lower bound of what was billed: images, the framing of tool calls and hidden reasoning are not
 guessed at.
 """
 
@@ -21,6 +21,7 @@ from langmeter.usage.counters import (
     own_counter,
     rough_counter,
 )
+from langmeter.usage.tools import tools_tokens
 from langmeter.usage.types import Usage
 
 # Where blocks of content have text; `content` is that of a tool's result.
@@ -60,24 +61,36 @@ class Offline:
         """The same where it is no ratio, else None."""
         return own_counter(self._factories, provider, model) or exact_counter(model)
 
-    def input(self, provider: str, model: str, prompts: Any) -> int:
+    def input(self, provider: str, model: str, prompts: Any, tools: Any = ()) -> int:
         """Tokens of what a start hook got: texts, or lists of messages with the chat's overhead.
+
+        And of the definitions of tools that went with them.
 
         Raises what the counter raises, ValueError where it counts fewer than 0.
         """
         count, overhead = self.counter(provider, model), _core.chat_overhead(model)
-        return sum(_prompt(prompt, count, overhead) for prompt in _list(prompts))
+        asked = sum(_prompt(prompt, count, overhead) for prompt in _list(prompts))
+        return asked + tools_tokens(model, tools, count) if tools else asked
 
-    def with_input(self, provider: str, model: str, prompts: Any, told: Usage) -> Usage:
+    def with_input(
+        self, provider: str, model: str, prompts: Any, told: Usage, tools: Any = ()
+    ) -> Usage:
         """What a provider told of a call but for its input, which alone is estimated.
 
         Raises as `input`.
         """
-        asked = self.input(provider, model, prompts)
+        asked = self.input(provider, model, prompts, tools)
         return told._replace(input=asked, total=told.total + asked, estimated=asked)
 
     def usage(
-        self, provider: str, model: str, prompts: Any, response: Any, *, ended: bool
+        self,
+        provider: str,
+        model: str,
+        prompts: Any,
+        response: Any,
+        *,
+        ended: bool,
+        tools: Any = (),
     ) -> Usage | None:
         """Everything as estimated; None where there is nothing to count.
 
@@ -92,7 +105,7 @@ class Offline:
             thought += found * is_thought
         if not said and not ended:
             return None
-        asked = self.input(provider, model, prompts)
+        asked = self.input(provider, model, prompts, tools)
         total = asked + said
         if not total:
             return None
