@@ -23,7 +23,7 @@ from langmeter.config import Config
 from langmeter.prices import PriceBook
 from langmeter.snapshot import Snapshot
 from langmeter.usage import NOTHING, Reading, Source, Usage, read, requested
-from langmeter.usage.offline import Offline
+from langmeter.usage.offline import Offline, asked_of, kept
 
 LLM, CHAIN, TOOL, RETRIEVER, FIX = map(
     _core.KINDS.index, ("llm", "chain", "tool", "retriever", "fix")
@@ -48,8 +48,6 @@ _CONTROL_FLOW = {
 #: its answer alone.
 _MAX_TEXTS = 2048
 _LET_GO = 512
-
-_NO_TEXT: tuple[Any, Any, bool] = ((), None, False)
 
 #: What is known of a run that is not in flight: provider, model, start.
 _NOT_ASKED: tuple[str, str, float | None] = ("", "", None)
@@ -144,7 +142,7 @@ class Callback(_core.Handler, BaseCallbackHandler):
     ) -> None:
         self._config = Config.chosen(config, settings)
         self._offline = Offline(token_counters)
-        #: Of runs in flight, by the run's number: prompts, tools, and whether they went alone.
+        #: What runs in flight were asked, by the run's number, as `usage.offline.kept` keeps it.
         self._texts: dict[int, Any] = {}
 
     @property
@@ -229,8 +227,7 @@ class Callback(_core.Handler, BaseCallbackHandler):
             )
             if refused is None:
                 texts = self._texts
-                tools = invocation_params.get("tools") if invocation_params else None
-                texts[run_id.int] = prompts, tools, batch_size == 1
+                texts[run_id.int] = kept(prompts, invocation_params, batch_size)
                 if len(texts) > _MAX_TEXTS:
                     for oldest in list(texts)[:_LET_GO]:
                         texts.pop(oldest, None)
@@ -331,7 +328,7 @@ class Callback(_core.Handler, BaseCallbackHandler):
         provider = told or asked_provider if asked_provider == "other" else asked_provider or told
         if unread:
             recorder.dropped("usage_refused", unread)
-        asked = self._texts.pop(run_id.int, _NO_TEXT)
+        asked = self._texts.pop(run_id.int, ())
         if response is not None and not (cache_hit or refused) and (usage is None or usage.is_cut):
             names = provider, model or asked_model
             usage = self._estimated(names, asked, response, outcome, reading) or usage
@@ -350,7 +347,7 @@ class Callback(_core.Handler, BaseCallbackHandler):
         self, names: tuple[str, str], asked: Any, response: Any, outcome: int, reading: Reading
     ) -> Usage | None:
         """What was used, counted from the texts where not told; None where nothing is known."""
-        prompts, tools, alone = asked
+        prompts, tools, alone = asked_of(asked)
         if reading.shared and not alone:  # the run of its batch's first prompt reports them all
             return None
         try:

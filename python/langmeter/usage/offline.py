@@ -34,6 +34,25 @@ _log = logging.getLogger("langmeter")
 _told: set[tuple[str, str]] = set()
 
 
+def kept(prompts: Any, params: Any, batch_size: Any) -> Any:
+    """What a start hook keeps of a call in case its provider should report no usage.
+
+    The prompts; in a tuple if others went with them; with tools (prompts, tools, alone).
+    """
+    tools = params.get("tools") if params else None
+    if tools:
+        return prompts, tools, batch_size == 1
+    return prompts if batch_size == 1 else (prompts,)
+
+
+def asked_of(kept: Any) -> tuple[Any, Any, bool]:
+    """Prompts, tools, and whether they went alone, of what `kept` gave; `()` is nothing."""
+    if type(kept) is not tuple:
+        return kept, None, True
+    prompts, tools, alone, *_ = *kept, *((), None, False)[len(kept) :]
+    return prompts, tools, alone
+
+
 class Offline:
     """Counts prompts and answers; keeps nothing of them."""
 
