@@ -49,8 +49,9 @@ def asked_of(kept: Any) -> tuple[Any, Any, bool]:
     """Prompts, tools, and whether they went alone, of what `kept` gave; `()` is nothing."""
     if type(kept) is not tuple:
         return kept, None, True
-    prompts, tools, alone, *_ = *kept, *((), None, False)[len(kept) :]
-    return prompts, tools, alone
+    if len(kept) == 3:
+        return kept
+    return kept[0] if kept else (), None, False
 
 
 class Offline:
