@@ -31,7 +31,7 @@ from langmeter import (
     TokenCountingCallback,
     _dispatch,
 )
-from langmeter.budgets import Threshold
+from langmeter.budgets import Threshold, ledger
 from langmeter.budgets.demand import input_bound
 from langmeter.errors import ConfigError
 from langmeter.prices import PriceBook
@@ -590,3 +590,58 @@ def test_a_call_that_is_no_messages_is_bounded_too() -> None:
     foreign = meter._budgets.demand("acme", "big", [[5]], None, None, {"max_tokens": 7})
     assert foreign == (1, len("[[5]]"), 7, 1, 0, 0, 0)
     assert budget.reserved == 0
+
+
+def test_plans_and_rates_kept_for_models_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Past the most of them all are forgotten and made again; the books know nothing of it."""
+    monkeypatch.setattr(ledger, "_MAX_PLANS", 2)
+    monkeypatch.setattr(ledger, "_MAX_BATCHES", 1)
+    budget, meter = blocking(usd=10)
+    for n in range(5):
+        Priced(name_of_model=f"big-{n}").invoke("x", {"callbacks": [meter]})
+    held = meter._budgets
+    assert held is not None
+    assert len(held._plans) <= 2
+    assert len(held._rates) <= 2
+    for n in range(3):
+        held.in_batch(n, 2, {"params": n}, None)
+    assert len(held._batches) == 1
+    assert (budget.spent, budget.reserved) == (Decimal("0.55"), 0)
+
+
+def test_a_dollar_budget_needs_prices_and_its_books_open_once() -> None:
+    """Without prices it could never be spent; two first calls at once find one set of books."""
+    with pytest.raises(ConfigError, match="needs prices: use Meter or CostTrackingCallback"):
+        ledger.Ledger([Budget(usd=1)], None)
+    budget, meter = blocking(calls=1)
+    assert meter._budgets is not None
+    meter._budgets.open(meter._recorder)
+    meter._budgets.open(meter._recorder)
+    Priced().invoke("x", {"callbacks": [meter]})
+    assert budget.spent == 1
+
+
+@pytest.mark.parametrize("answered", ["sync", "async", "batch"])
+def test_retries_and_fallbacks_beside_a_budget(answered: str) -> None:
+    """What failed is tried again, what a budget refused is not, and the next model answers."""
+    big = Budget(tokens=250, scope={"model": "big"}, action="block")
+    meter = Meter(prices=ACME, budgets=[big])
+    failing = Priced(fails=True).with_retry(
+        retry_if_exception_type=(RuntimeError,), stop_after_attempt=2, wait_exponential_jitter=False
+    )
+    chain = failing.with_fallbacks([Priced(), Priced(name_of_model="small")])
+    config: Any = {"callbacks": [meter]}
+    if answered == "batch":
+        # The fake model's own batch knows no `return_exceptions`, which fallbacks ask for.
+        each = RunnableLambda(chain.invoke)
+        answers = each.batch(["x"] * 3, {**config, "max_concurrency": 1})
+    elif answered == "async":
+        answers = [asyncio.run(chain.ainvoke("x", config)) for _ in range(3)]
+    else:
+        answers = [chain.invoke("x", config) for _ in range(3)]
+    assert [a.response_metadata["model_name"] for a in answers] == ["big", "big", "small"]
+    assert (big.spent, big.reserved) == (220, 0)
+    outcomes = meter.snapshot().totals.outcomes
+    # Two attempts of each of the first two; the third has no room for even one of either model.
+    assert (outcomes["ok"], outcomes["error"]) == (3, 4)
+    assert meter.snapshot().dropped == {"budget_refused": 2}
