@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from langmeter._core import BUILD_PROFILE, __version__
 
 if TYPE_CHECKING:
+    from langmeter.analysis import advise
     from langmeter.budgets import Budget
     from langmeter.callbacks.composite import CompositeCallback
     from langmeter.callbacks.cost import CostTrackingCallback
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from langmeter.embeddings import track_embeddings
     from langmeter.errors import BudgetExceeded, ConfigError, LangmeterError
     from langmeter.meter import Meter, install, track, uninstall
+    from langmeter.prices import PriceBook
     from langmeter.snapshot import Snapshot
 
 __all__ = [
@@ -36,10 +38,12 @@ __all__ = [
     "LangmeterError",
     "Meter",
     "PerformanceCallback",
+    "PriceBook",
     "Snapshot",
     "StreamingCallback",
     "TokenCountingCallback",
     "__version__",
+    "advise",
     "install",
     "track",
     "track_embeddings",
@@ -57,9 +61,11 @@ _ROOMS = {
     "LangmeterError": "errors",
     "Meter": "meter",
     "PerformanceCallback": "callbacks.performance",
+    "PriceBook": "prices",
     "Snapshot": "snapshot",
     "StreamingCallback": "callbacks.streaming",
     "TokenCountingCallback": "callbacks.tokens",
+    "advise": "analysis",
     "install": "meter",
     "track": "meter",
     "track_embeddings": "embeddings",

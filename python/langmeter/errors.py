@@ -55,10 +55,11 @@ class BudgetExceeded(LangmeterError):  # noqa: N818 (the field's name for it)
             f"{amount.normalize():f}" if not isinstance(amount, int) else str(amount)
             for amount in (self.spent, self.reserved, self.limit)
         )
+        unit = "USD" if self.unit == "usd" else self.unit
         held = f" and {reserved} reserved for calls in flight" if self.reserved else ""
         return (
             f"the call does not fit the budget {self.budget!r}: {spent} spent{held} "
-            f"of {limit} {self.unit}; {wait}set max_tokens on the call, or raise the limit"
+            f"of {limit} {unit}; {wait}set max_tokens on the call, or raise the limit"
         )
 
 
