@@ -177,6 +177,13 @@ def test_what_is_sent_beside_the_messages_counts() -> None:
         assert beside_bound(params) >= len(json.dumps(schema).replace(" ", ""))
     assert beside_bound({"tools": None, "response_format": None, "temperature": 1}) == 0
 
+    class Broken:
+        @staticmethod
+        def model_json_schema() -> Any:
+            raise TypeError("no schema")
+
+    assert beside_bound({"response_format": Broken}) > 0
+
 
 @pytest.mark.parametrize(
     ("params", "metadata", "most"),

@@ -1,7 +1,7 @@
 """From snapshots to findings: what the figures say about spending less.
 
 Rooms: `advice` (the questions) · `models` (other models' prices) · `traffic` (what was used, at any
-rates) · `family` (models of one kind, by name) · `finding`.
+rates) · `waste` (calls that brought nothing) · `family` (models of one kind, by name) · `finding`.
 """
 
 from __future__ import annotations

@@ -146,7 +146,10 @@ def _is_count(value: Any) -> bool:
 def _written(value: Any) -> str:
     """A schema or a value as text; of a class its JSON schema, which is what a client sends."""
     schema = getattr(value, "model_json_schema", None)
-    return str(schema() if callable(schema) else value)
+    try:
+        return str(schema() if callable(schema) else value)
+    except Exception:  # of a class that has no schema: the client will say so
+        return repr(type(value))
 
 
 def _tool(tool: Any) -> int:

@@ -137,7 +137,7 @@ class Ledger:
             return None
         mask, rates = demand[0], demand[4:]
         if mask & self._priced:
-            plan = self._plans[provider, model]
+            plan = self._plans.get((provider, model)) or self._plan(provider, model)
             rates = self._worst_rates(plan, provider, model, "", tokens)
         return mask, tokens, 0, 1, *rates
 
