@@ -275,8 +275,8 @@ def test_what_moves_on_too_late_is_another_answer() -> None:
     """More text where a tool call had followed: nothing is handed on out of order."""
     call = {"name": "f", "args": "", "id": "1", "index": 0}
     first = [AIMessageChunk(content="a"), AIMessageChunk(content="", tool_call_chunks=[call])]
-    out = run([first, [AIMessageChunk(content="a"), AIMessageChunk(content="b")]])
-    assert [chunk.content for chunk in out] == ["a", "", "", "a", "b"]
+    out = run([first, [first[0], AIMessageChunk(content="b"), first[1]]])
+    assert [chunk.content for chunk in out] == ["a", "", "", "a", "b", ""]
     assert restart_of(out[2]) == (2, 1)
 
 
