@@ -311,6 +311,29 @@ def test_figures_of_a_block_are_given_once() -> None:
     assert out[1].content == [{"type": "reasoning", "index": 0, "text": "b"}]
 
 
+@pytest.mark.parametrize("cut", range(1, 5))
+def test_what_is_not_text_is_whole_after_a_break(cut: int) -> None:
+    """Empty values, values of labels alone, and a signature that was empty at first."""
+    blocks: list[dict[str, Any]] = [
+        {"type": "thinking", "thinking": "a", "signature": "", "index": 0},
+        {"type": "thinking", "signature": "s", "index": 0},
+        {"type": "tool_use", "id": "1", "input": {}, "caller": {"type": "direct"}, "index": 1},
+        {"type": "input_json_delta", "partial_json": "", "index": 1},
+        {"type": "text", "text": "b", "index": 2},
+    ]
+    chunks = [AIMessageChunk(content=[block]) for block in blocks]
+    assert reduce(add, run([chunks[:cut], chunks])) == reduce(add, chunks)
+
+
+def test_each_chunk_says_how_it_is_to_be_read() -> None:
+    """LangChain translates blocks by the provider named in the chunk itself."""
+    said = {"model_provider": "anthropic", "output_version": "v1", "model_name": "m"}
+    chunks = [AIMessageChunk(content=text, response_metadata=said) for text in ("a", "ab")]
+    out = run([chunks[:1], chunks[1:]])
+    assert out[1].content == "b"
+    assert out[1].response_metadata == {"model_provider": "anthropic", "output_version": "v1"}
+
+
 def test_log_probabilities_go_on_with_the_text() -> None:
     """A list of metadata is withheld with the text it belongs to, and given with what is new."""
 

@@ -18,12 +18,15 @@ _RESTARTS: Final = "langmeter_restarts"
 _FINISHED: Final = ("finish_reason", "stop_reason", "stopReason", "done_reason", "status")
 #: Say where a block belongs, and stay with whatever is left of it.
 _LABELS: Final = frozenset({"type", "index"})
+#: Say how a chunk is to be read, and stay with whatever is left of it; LangChain joins equal ones.
+_READING: Final = frozenset({"model_provider", "output_version"})
 #: Made anew by the provider each time: never compared, and given once, as LangChain joins strings.
 _OPAQUE: Final = frozenset({"id", "signature", "thought_signature", "encrypted_content"})
 #: Blocks whose text the next one continues, also where they carry no index.
 _RUNNING: Final = frozenset({"text", "thinking", "reasoning"})
 _DERIVED: Final = frozenset({"type", "tool_calls", "invalid_tool_calls"})
 
+_NOTHING: Final = object()
 _Path = tuple[Hashable, ...]
 
 
@@ -229,11 +232,12 @@ class Splice:
             return [chunk]
         if not (content or extra or calls or metadata or usage or chunk.chunk_position):
             return []
+        same = {k: v for k, v in chunk.response_metadata.items() if k in _READING}
         fields = {name: value for name, value in chunk if name not in _DERIVED}
         fields |= {
             "content": content or type(chunk.content)(),
             "additional_kwargs": extra or {},
-            "response_metadata": metadata,
+            "response_metadata": {**same, **metadata},
             "usage_metadata": usage,
             "tool_call_chunks": [
                 tool_call_chunk(**{key: call.get(key) for key in ("name", "args", "id", "index")})
@@ -271,9 +275,10 @@ class Splice:
         if isinstance(value, list):
             return [rest for each in value if (rest := self._element(path, each))]
         fields = {key: self._field(path, key, each) for key, each in value.items()}
-        if not any(rest for key, rest in fields.items() if key not in _LABELS):
+        carried = {key for key, each in value.items() if key in _LABELS or each is None}
+        if all(fields[key] is _NOTHING for key in value.keys() - carried):
             return {}
-        return {key: fields[key] for key, each in value.items() if fields[key] or not each}
+        return {key: rest for key, rest in fields.items() if rest is not _NOTHING}
 
     def _element(self, path: _Path, value: Any) -> Any:
         if isinstance(value, str):
@@ -289,13 +294,18 @@ class Splice:
         return value if self._new((*path, "items"), [_comparable(value)]) else None
 
     def _field(self, path: _Path, key: str, value: Any) -> Any:
-        if key in _LABELS or not value:
+        if key in _LABELS or value is None:
             return value
         path = (*path, key)
-        if isinstance(value, str | list | dict) and not _opaque(key):
-            return self._rest(path, value)
-        self._once.add(path)
-        return None if path in self._before else value
+        grows = isinstance(value, str | list) or (
+            isinstance(value, dict) and value.keys() - _LABELS
+        )
+        if value and grows and not _opaque(key):
+            return self._rest(path, value) or _NOTHING
+        # An empty signature comes before the one that counts.
+        once = (*path, bool(value))
+        self._once.add(once)
+        return _NOTHING if once in self._before or path in self._tapes else value
 
     def _metadata(self, metadata: Mapping[str, Any]) -> dict[str, Any]:
         rest = {}
