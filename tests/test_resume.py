@@ -466,6 +466,15 @@ async def test_events_of_version_2_show_what_is_handed_on() -> None:
     ]
 
 
+async def test_events_of_version_3_are_refused() -> None:
+    """They would come from the model itself, past the joining: LangChain's own refusal says so."""
+    chain = resume(Scripted(scripts=[["a"]]))
+    with pytest.raises(NotImplementedError, match="Got: Resumed"):
+        chain.stream_events("hi", version="v3")
+    with pytest.raises(NotImplementedError, match="Got: Resumed"):
+        await chain.astream_events("hi", version="v3")
+
+
 async def test_a_graph_streams_through_it() -> None:
     """A LangGraph node whose model breaks inside an `invoke` gives its answer all the same."""
     model = resume(Scripted(scripts=[["Hel", BROKEN], ["Hello"]]))

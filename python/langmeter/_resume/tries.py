@@ -94,8 +94,9 @@ class Tries:
             return True
         for note in notes:
             error.add_note(note)
-        if error.__cause__ is None and self._cause not in (None, error):
-            error.__cause__ = self._cause
+        cause = self._cause
+        if error.__cause__ is None and cause is not None and cause is not error:
+            error.__cause__ = cause
         return False
 
     def _broke(self, error: Exception) -> bool:
