@@ -194,6 +194,7 @@ async def test_another_answer_is_raised_where_asked(how: str) -> None:
     with pytest.raises(StreamDiverged) as caught:
         await collect(chain, how, "hi")
     assert caught.value.discarded_characters == 5
+    assert caught.value.__cause__ is BROKEN
     assert len(model.calls) == 2
     assert model.closed == ["sync" if how == "stream" else "async"]
 

@@ -18,7 +18,7 @@ from langchain_core.runnables.config import patch_config
 
 from langmeter._resume.splice import Splice
 from langmeter._resume.tries import Began, Policy, RestartOn, Tries, Wait
-from langmeter.errors import ConfigError
+from langmeter.errors import ConfigError, StreamDiverged
 
 Input = TypeVar("Input")
 Output = TypeVar("Output")
@@ -220,7 +220,11 @@ class Resumed(Runnable[Input, Output]):
                         if not tries.again(error, begun=splice.begun):
                             raise
                         break
-                    out = splice.end() if chunk is _END else splice.take(chunk)
+                    try:
+                        out = splice.end() if chunk is _END else splice.take(chunk)
+                    except StreamDiverged as error:
+                        tries.again(error, begun=True)  # never; but it tells of the break before
+                        raise
                     if told := splice.news():
                         dispatch_custom_event(_DIVERGED, told, config=config)
                     yield from out
@@ -258,7 +262,11 @@ class Resumed(Runnable[Input, Output]):
                         if not tries.again(error, begun=splice.begun):
                             raise
                         break
-                    out = splice.end() if chunk is _END else splice.take(chunk)
+                    try:
+                        out = splice.end() if chunk is _END else splice.take(chunk)
+                    except StreamDiverged as error:
+                        tries.again(error, begun=True)  # never; but it tells of the break before
+                        raise
                     if told := splice.news():
                         await adispatch_custom_event(_DIVERGED, told, config=config)
                     for each in out:
@@ -277,7 +285,7 @@ class Resumed(Runnable[Input, Output]):
 
 
 async def _next(stream: AsyncIterator[Any]) -> Any:
-    # `anext` with a default breaks the async generator's own exceptions in some 3.11 to 3.13.
+    """As `next` with a default."""
     try:
         return await anext(stream)
     except StopAsyncIteration:
