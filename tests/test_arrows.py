@@ -21,6 +21,7 @@ FLOORS = [
     {"usage", "prices", "budgets"},
     {"callbacks"},
     {
+        "_resume",
         "embeddings",
         "meter",
         "middleware",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from langmeter._core import BUILD_PROFILE, __version__
 
 if TYPE_CHECKING:
+    from langmeter._resume import Restart, restart_of, resume
     from langmeter.analysis import advise
     from langmeter.budgets import Budget
     from langmeter.callbacks.composite import CompositeCallback
@@ -22,7 +23,13 @@ if TYPE_CHECKING:
     from langmeter.callbacks.tokens import TokenCountingCallback
     from langmeter.config import Config
     from langmeter.embeddings import track_embeddings
-    from langmeter.errors import BudgetExceeded, ConfigError, LangmeterError
+    from langmeter.errors import (
+        BudgetExceeded,
+        ConfigError,
+        LangmeterError,
+        StreamDiverged,
+        StreamTruncated,
+    )
     from langmeter.meter import Meter, install, track, uninstall
     from langmeter.prices import PriceBook
     from langmeter.snapshot import Snapshot
@@ -39,12 +46,17 @@ __all__ = [
     "Meter",
     "PerformanceCallback",
     "PriceBook",
+    "Restart",
     "Snapshot",
+    "StreamDiverged",
+    "StreamTruncated",
     "StreamingCallback",
     "TokenCountingCallback",
     "__version__",
     "advise",
     "install",
+    "restart_of",
+    "resume",
     "track",
     "track_embeddings",
     "uninstall",
@@ -62,11 +74,17 @@ _ROOMS = {
     "Meter": "meter",
     "PerformanceCallback": "callbacks.performance",
     "PriceBook": "prices",
+    "Restart": "_resume",
     "Snapshot": "snapshot",
+    "StreamDiverged": "errors",
+    "StreamTruncated": "errors",
     "StreamingCallback": "callbacks.streaming",
     "TokenCountingCallback": "callbacks.tokens",
     "advise": "analysis",
     "install": "meter",
+    # Its room is not named `resume`: once imported, a module of that name would hide the function.
+    "restart_of": "_resume",
+    "resume": "_resume",
     "track": "meter",
     "track_embeddings": "embeddings",
     "uninstall": "meter",
