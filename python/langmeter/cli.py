@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import langmeter
-from langmeter import _program
+from langmeter import _compare, _program
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from langmeter import Meter
     from langmeter.prices import PriceBook
+    from langmeter.snapshot import Snapshot
 
 _RUN_USAGE = "langmeter run [-h] [--json FILE] (script.py | -m module) [args ...]"
 
@@ -41,6 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _advice(options)
     if options.command == "prices":
         return _prices(options)
+    if options.command == "compare":
+        return _compare.run(options, lambda file: _read(file, options.parser))
     if options.command == "run":
         return _run(program, options.json, options.parser)
     parser.print_help(sys.stderr)
@@ -68,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--json", metavar="FILE", help="also write the snapshot to FILE")
     demo.set_defaults(parser=demo)
     _add_money(commands)
+    _compare.add(commands)
     return parser
 
 
@@ -146,17 +150,9 @@ def _demo(options: argparse.Namespace) -> int:
 
 def _advice(options: argparse.Namespace) -> int:
     from langmeter.analysis import advise, text
-    from langmeter.snapshot import Snapshot
 
     parser: argparse.ArgumentParser = options.parser
-    try:
-        data = Path(options.file).read_bytes()
-        is_json = data.lstrip().startswith(b"{")
-        snapshot = Snapshot.from_json(data) if is_json else Snapshot.from_bytes(data)
-    except OSError as error:
-        parser.error(f"cannot read {options.file}: {error.strerror}")
-    except ValueError as error:
-        parser.error(f"{options.file}: {error}")
+    snapshot = _read(options.file, parser)
     book = _book(options)
     try:
         findings = advise(snapshot, prices=book, alternatives=options.alternative)
@@ -164,6 +160,20 @@ def _advice(options: argparse.Namespace) -> int:
         parser.error(str(error))
     print(text(findings))
     return 0
+
+
+def _read(file: str, parser: argparse.ArgumentParser) -> Snapshot:
+    """The snapshot in a file, whichever of its forms; what is none ends the program."""
+    from langmeter.snapshot import Snapshot
+
+    try:
+        data = Path(file).read_bytes()
+        is_json = data.lstrip().startswith(b"{")
+        return Snapshot.from_json(data) if is_json else Snapshot.from_bytes(data)
+    except OSError as error:
+        parser.error(f"cannot read {file}: {error.strerror}")
+    except ValueError as error:
+        parser.error(f"{file}: {error}")
 
 
 def _prices(options: argparse.Namespace) -> int:
