@@ -64,19 +64,14 @@ class Rule:
                 f"against a rise, <-{found['number']}{found['unit']} against a fall"
             )
         unit, number = found["unit"], float(found["number"])
-        relative = unit == "%"
         units = _UNITS[metric.unit]
-        if relative and metric.name.endswith(".ks"):
-            raise ValueError(f"{text!r}: {metric.name} is a share of calls; write it in pp")
-        if not relative and unit not in units:
-            known = ["%", *units] if not metric.name.endswith(".ks") else list(units)
+        # The greatest difference of two shares is itself a difference, a part of nothing.
+        known = units if metric.name.endswith(".ks") else {"%": 0.01, **units}
+        if unit not in known:
             shown = " or ".join(name or "a plain number" for name in known)
-            raise ValueError(
-                f"{text!r}: {metric.name} changes by {shown}, not by {unit or 'none'!r}"
-            )
-        threshold = number * (0.01 if relative else units[unit])
-        where = found["where"] or ""
-        return Rule(text.strip(), metric, where, 1 if rise else -1, threshold, relative)
+            raise ValueError(f"{text!r}: {metric.name} changes by {shown}, not by {unit!r}")
+        where, sense = found["where"] or "", 1 if rise else -1
+        return Rule(text.strip(), metric, where, sense, number * known[unit], unit == "%")
 
     def covers(self, kind: str, name: str) -> bool:
         """Whether it is about this subject; `kind` is total, model, or a component's."""
