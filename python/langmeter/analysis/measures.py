@@ -69,7 +69,7 @@ def measure(name: str) -> Measure:
     """A metric by its name. Raises ValueError, naming those that exist."""
     if name in _COUNTED:
         return _COUNTED[name]
-    what, _, figure = name.rpartition(".")
+    what, _, figure = name.partition(".")
     what = _SHORT.get(what, what)
     if what in _DURATIONS:
         if figure == "ks":

@@ -186,7 +186,7 @@ def _would_tell(row: Row, smallest: float) -> int | None:
         return None
     # The standard error falls with the root of the number.
     normal = NormalDist()
-    wanted, had = normal.inv_cdf(1 - smallest / 2), normal.inv_cdf(1 - row.raw_p / 2)
+    wanted, had = normal.inv_cdf(smallest / 2), normal.inv_cdf(row.raw_p / 2)
     return max(math.ceil(min(row.calls) * (wanted / had) ** 2), min(row.calls) + 1)
 
 

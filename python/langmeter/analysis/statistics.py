@@ -133,8 +133,9 @@ def quantile_interval(base: Buckets, now: Buckets, q: float, level: float) -> tu
 
 
 def quantile_floor(n: int, m: int, q: float) -> float:
-    """The least p that any two samples of these sizes can give for a rise."""
-    return min(1.0, 2.0 * _joined(max(q**n, (1.0 - q) ** m)))
+    """The p that two samples of these sizes can reach for a rise as well as for a fall."""
+    fewest = min(n, m)
+    return min(1.0, 2.0 * _joined(max(q, 1.0 - q) ** fewest))
 
 
 def size(sample: Buckets) -> int:
@@ -298,7 +299,7 @@ def share_test(x: int, n: int, y: int, m: int) -> Tails:
 
 def share_interval(x: int, n: int, y: int, m: int, level: float) -> tuple[float, float]:
     """Confidence interval of y/m - x/n: Newcombe's of two Wilson intervals; approximate."""
-    z = _NORMAL.inv_cdf(1 - level / 2)
+    z = -_NORMAL.inv_cdf(level / 2)
     (a, low_a, high_a), (b, low_b, high_b) = _wilson(x, n, z), _wilson(y, m, z)
     return (
         max(-1.0, b - a - math.hypot(b - low_b, high_a - a)),
