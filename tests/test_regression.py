@@ -262,6 +262,23 @@ def test_a_change_that_may_be_chance_breaks_no_rule() -> None:
     assert compare(base, now, ["latency.p50>+5%"]).failed
 
 
+def test_a_change_without_any_evidence_is_not_extrapolated() -> None:
+    """One error more among a hundred calls tells nothing of how many calls would tell."""
+    found = compare(calls([1.0] * 100), calls([1.0] * 100, errors=1), ["error_rate>+0.5pp"])
+    (ruling,) = found.rulings
+    assert (ruling.state, ruling.needed) == ("not significant", None)
+    assert "error_rate>+0.5pp at openai/gpt-4o: +1.00 pp may be chance\n" in str(found)
+
+
+def test_calls_that_nobody_can_judge_have_no_error_rate() -> None:
+    """Neither ok nor error: abandoned, or answered by LangChain's cache."""
+    found = compare(calls([1.0] * 5, abandoned=5), calls([1.0] * 5, abandoned=5))
+    assert "error_rate" not in {row.metric for row in found.rows}
+    assert row(found, "abandoned_rate").before == 1
+    cached = calls([1.0] * 5, cached=5)
+    assert compare(cached, cached).rows == ()
+
+
 def test_a_rule_about_a_sum_goes_by_the_threshold_alone() -> None:
     """Exactly the threshold is within it, to the last bit; a fall can be refused, too."""
     base = calls([1.0] * 3, cost=4_000_000_000, cache_read=500)

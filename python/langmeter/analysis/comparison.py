@@ -274,8 +274,8 @@ def _moved(x: float, *, relative: bool) -> str:
 
 
 def _interval(row: Row) -> str:
-    if row.interval is None:
-        return _table.NOTHING
+    if row.interval in (None, (-1.0, math.inf)):
+        return _table.NOTHING  # so few calls bound nothing
     low, high = (_moved(end, relative=row.relative) for end in row.interval)
     return f"{low} to {high}"
 
