@@ -140,6 +140,7 @@ def errors(rounds: int, world: World) -> Iterator[tuple[str, ...]]:
 
 def many(rounds: int, world: World) -> Iterator[tuple[str, ...]]:
     """Nothing changed, and much was compared."""
+    rounds = max(5, rounds // 4)
     yield ("calls of each", "models", "tools", "tests", "anything found")
     for models, tools in ((1, 0), (4, 0), (4, 8)):
         made = {"models": models, "tools": tools, "errors": 0.02}
@@ -158,6 +159,7 @@ def many(rounds: int, world: World) -> Iterator[tuple[str, ...]]:
 
 def streams(rounds: int, world: World) -> Iterator[tuple[str, ...]]:
     """Nothing changed, and the gaps of a stream resemble one another."""
+    rounds = max(5, rounds // 4)
     yield ("streams", "gaps of each", "inter_token_latency.ks", "each gap taken for independent")
 
     def naive(base: Snapshot, now: Snapshot) -> bool:
@@ -186,20 +188,23 @@ def main(arguments: list[str] | None = None) -> None:
     """Print the tables as Markdown."""
     parser = argparse.ArgumentParser(prog="python -m benches.regression", description=__doc__)
     parser.add_argument("--smoke", action="store_true", help="5 rounds; the shares mean nothing")
-    parser.add_argument("--rounds", type=int, default=500, help="pairs of snapshots a row (500)")
+    parser.add_argument("--rounds", type=int, default=400, help="pairs of snapshots a row (400)")
+    parser.add_argument("--only", choices=_TABLES, help="one table")
     options = parser.parse_args(arguments)
-    rounds, world = 5 if options.smoke else options.rounds, World(seed=1)
-    print(
-        f"Found at level {LEVEL}: {rounds:,} pairs of snapshots a row, {4 * rounds:,} in the first"
-    )
-    print("two tables where nothing changed.")
-    for table in (durations, errors, many, streams):
-        print(f"\n{(table.__doc__ or '').strip()}\n")
-        for number, row in enumerate(table(rounds, world)):
-            print(f"| {' | '.join(row)} |", flush=True)
-            if number == 0:
-                print(f"|{' --: |' * len(row)}", flush=True)
+    rounds = 5 if options.smoke else options.rounds
+    print(f"Found at level {LEVEL}, in pairs of snapshots: {rounds:,} a row; {4 * rounds:,} where")
+    print(f"nothing changed; {max(5, rounds // 4):,} where much was compared, or streams.")
+    for name, table in _TABLES.items():
+        if options.only in (None, name):
+            print(f"\n{(table.__doc__ or '').strip()}\n")
+            # A world for each, so that a table alone is the same as among the others.
+            for number, row in enumerate(table(rounds, World(seed=1))):
+                print(f"| {' | '.join(row)} |", flush=True)
+                if number == 0:
+                    print(f"|{' --: |' * len(row)}", flush=True)
 
+
+_TABLES = {table.__name__: table for table in (durations, errors, many, streams)}
 
 if __name__ == "__main__":
     sys.exit(main())

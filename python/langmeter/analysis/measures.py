@@ -105,8 +105,8 @@ def _sample(what: str, stats: Stats) -> list[tests.Bucket]:
     buckets: list[tests.Bucket] = distribution.buckets()
     if what == "inter_token_latency" and isinstance(stats, ModelStats):
         # The gaps of one call resemble one another, so a call is worth at the least one gap, and
-        # is taken for no more: counted one by one, 50 gaps a call made every second comparison
-        # of equals significant (benches.regression prints it).
+        # is taken for no more: counted one by one, 50 gaps a call made most comparisons of equals
+        # significant (benches.regression prints it).
         buckets = tests.thinned(buckets, min(distribution.count, stats.streamed))
     return buckets
 
