@@ -58,6 +58,7 @@ class Part:
 
 def part(run: Run, begin: int, end: int, *, waits: bool) -> Part:
     """The tree with every interval inside that of its parent; empty ones are not there."""
+
     def inside(moment: int) -> int:
         return min(max(moment, begin), end)
 

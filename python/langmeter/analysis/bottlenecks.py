@@ -111,7 +111,7 @@ def unattributed(snapshot: Snapshot) -> float:
     They are of trees of more than 512 runs, or whose runs had made room for later ones.
     """
     told = sum(one.critical_seconds for one in bottlenecks(snapshot))
-    return max(0.0, snapshot.pipeline_seconds - told)
+    return max(0.0, round(snapshot.pipeline_seconds - told, 9))
 
 
 def text(snapshot: Snapshot) -> str:
