@@ -270,7 +270,7 @@ def test_a_forked_child_resumes_its_parents_tasks() -> None:
     taken, release = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with _ticker._shared._lock:
+        with _ticker.shared._lock:
             taken.set()
             release.wait()
 
@@ -279,7 +279,7 @@ def test_a_forked_child_resumes_its_parents_tasks() -> None:
     assert taken.wait(10)
     pid = os.fork()
     if pid == 0:  # pragma: no cover - another process
-        before = _ticker._shared.running
+        before = _ticker.shared.running
         task.called.clear()
         # Not forever, should the lock be taken here as well.
         signal.alarm(20)
@@ -293,7 +293,7 @@ def test_a_forked_child_resumes_its_parents_tasks() -> None:
     os.close(read)
     os.close(write)
     handle.cancel()
-    assert ended(_ticker._shared)
+    assert ended(_ticker.shared)
 
 
 def test_it_keeps_no_interpreter_from_its_exit() -> None:

@@ -173,8 +173,9 @@ class Ticker:
                 continue
 
 
-_shared = Ticker()
-os.register_at_fork(after_in_child=_shared._after_fork)
+#: The one of this process.
+shared = Ticker()
+os.register_at_fork(after_in_child=shared._after_fork)
 
-every = _shared.every
-resume = _shared.resume
+every = shared.every
+resume = shared.resume

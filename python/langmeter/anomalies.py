@@ -1,0 +1,265 @@
+"""Changes that last, told while they happen: of latency, error rate, tokens and cost per call.
+
+Every few seconds, what each model has done since the last time goes into a test of each figure
+(`langmeter._change`). Nothing of it is on the path of a call.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from operator import lt, sub
+from time import time_ns
+from typing import Final, Protocol, TypeAlias
+from weakref import ref
+
+from langmeter import _ticker
+from langmeter._change import Level, Mean, Sensitivity, Share
+
+__all__ = ["Anomaly", "AnomalyDetector", "AnomalyWatch"]
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+_PICO: Final = 10**12
+
+#: What a model did since its recorder began: provider, model, ended calls (answers from a cache are
+#: none), those that failed, tokens, pico-dollars, and the sum of the calls' latencies in seconds.
+Row: TypeAlias = tuple[str, str, int, int, int, int, float]
+_Figures: TypeAlias = tuple[int, int, int, int, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Anomaly:
+    """A figure of a model went to another level and stayed there.
+
+    Attributes:
+        at: when it changed, an estimate, UTC.
+        detected_at: when that was certain, UTC.
+        provider, model: as the response names them.
+        metric: "latency" (mean, seconds), "error_rate" (share, 0 to 1), "tokens_per_call" or
+            "cost_per_call" (US dollars); the last two are of calls that did not fail.
+        before: the figure up to this change, from the one before it or the first call.
+        after: the figure from this change to its detection.
+        calls_before, calls_after: how many calls those two are of.
+    """
+
+    at: datetime
+    detected_at: datetime
+    provider: str
+    model: str
+    metric: str
+    before: float
+    after: float
+    calls_before: int
+    calls_after: int
+
+
+class _Model:
+    """The four figures of a model, and the batch that is not full yet."""
+
+    __slots__ = ("begin", "done", "levels", "seen")
+
+    def __init__(self, figures: _Figures, now: int, sensitivity: Sensitivity) -> None:
+        #: Where the batch begins, and what was seen last.
+        self.done = self.seen = figures
+        #: When the batch begins.
+        self.begin = now
+        self.levels: tuple[tuple[str, int, Level], ...] = (
+            ("latency", 1, Mean(sensitivity)),
+            ("error_rate", 1, Share(sensitivity)),
+            ("tokens_per_call", 1, Mean(sensitivity)),
+            ("cost_per_call", _PICO, Mean(sensitivity)),
+        )
+
+
+class AnomalyDetector:
+    """Finds changes in the cumulative figures of many models.
+
+    Args:
+        min_calls: calls that make a batch, 1 to 1,000,000; where ticks have fewer, several go into
+            one, so that a rarely called model is watched too, and later told of.
+        sensitivity: what is a change; the default is chosen by `python -m benches.anomalies`.
+        max_models: models that are watched, 1 to 100,000; about 4 KB each.
+
+    Raises:
+        ValueError: a value is outside its range.
+    """
+
+    def __init__(
+        self,
+        *,
+        min_calls: int = 20,
+        sensitivity: Sensitivity | None = None,
+        max_models: int = 1024,
+    ) -> None:
+        self._min_calls = _whole("min_calls", min_calls, 1_000_000)
+        self._max_models = _whole("max_models", max_models, 100_000)
+        self._sensitivity = sensitivity or Sensitivity()
+        self._models: dict[tuple[str, str], _Model] = {}
+        self._last = self._unwatched = 0
+
+    @property
+    def watched(self) -> int:
+        """Models that are watched."""
+        return len(self._models)
+
+    @property
+    def unwatched(self) -> int:
+        """Models of the last `observe` that were not watched, being beyond `max_models`."""
+        return self._unwatched
+
+    def observe(self, rows: Iterable[Row], at_ns: int) -> list[Anomaly]:
+        """Take the figures of all models at a moment (Unix nanoseconds); returns what is new.
+
+        The first figures of a model are what later ones are counted from. Figures that fall are of
+        a recorder that began anew: what was learned of that model is forgotten.
+        """
+        found: list[Anomaly] = []
+        unwatched = 0
+        for row in rows:
+            name, figures = row[:2], row[2:]
+            model = self._models.get(name)
+            if model is not None and not _fell(model.seen, figures):
+                if model.seen[0] == model.done[0]:
+                    # At the last tick none of the batch's calls had ended.
+                    model.begin = self._last
+                model.seen = figures
+                if figures[0] - model.done[0] >= self._min_calls:
+                    found += self._test(name, model, at_ns)
+            elif model is not None or len(self._models) < self._max_models:
+                self._models[name] = _Model(figures, at_ns, self._sensitivity)
+            else:
+                unwatched += 1
+        self._unwatched, self._last = unwatched, at_ns
+        return found
+
+    def _test(self, name: tuple[str, str], model: _Model, now: int) -> Iterator[Anomaly]:
+        calls, errors, tokens, cost, latency = map(sub, model.seen, model.done)
+        model.done = model.seen
+        answered = calls - errors
+        sums = ((latency, calls), (errors, calls), (tokens, answered), (cost, answered))
+        for (metric, unit, level), (total, of) in zip(model.levels, sums, strict=True):
+            change = level.update(model.begin, of, total) if of > 0 else None
+            if change is not None:
+                before, after = change
+                yield Anomaly(
+                    at=_moment(after.begin),
+                    detected_at=_moment(now),
+                    provider=name[0],
+                    model=name[1],
+                    metric=metric,
+                    before=before.total / before.calls / unit,
+                    after=after.total / after.calls / unit,
+                    calls_before=before.calls,
+                    calls_after=after.calls,
+                )
+
+
+class Source(Protocol):
+    """What is asked of a recorder."""
+
+    def pulse(self) -> Iterable[tuple[str, str, int, int, int, int, int]]:
+        """Rows, with the latencies in nanoseconds."""
+
+    def note_anomaly(
+        self,
+        at_unix_ns: int,
+        detected_unix_ns: int,
+        provider: str,
+        model: str,
+        metric: str,
+        before: float,
+        after: float,
+        calls_before: int,
+        calls_after: int,
+    ) -> object:
+        """Keep an anomaly for the snapshots to come."""
+
+    def dropped(self, name: str) -> object:
+        """Count something that was lost."""
+
+
+class AnomalyWatch:
+    """Asks a recorder every few seconds, and has it keep what is found.
+
+    It holds the recorder weakly, and is itself held by whoever wants the watch. A forked child
+    begins anew, as its recorder does. `detector` makes the detector; `clock` gives Unix
+    nanoseconds. ValueError for seconds outside 0.001 to 86,400, from `start`.
+    """
+
+    def __init__(
+        self,
+        recorder: Source,
+        *,
+        seconds: float = 5.0,
+        detector: Callable[[], AnomalyDetector] = AnomalyDetector,
+        clock: Callable[[], int] = time_ns,
+        ticker: _ticker.Ticker = _ticker.shared,
+    ) -> None:
+        self._recorder = ref(recorder)
+        self._seconds = seconds
+        self._new = detector
+        self._detector = detector()
+        self._clock = clock
+        self._ticker = ticker
+        self._handle: _ticker.Handle | None = None
+        self._pid = os.getpid()
+
+    def start(self) -> None:
+        """Begin, unless begun; in a forked child, go on."""
+        if self._handle is None:
+            self._handle = self._ticker.every(self._seconds, self.tick)
+        else:
+            self._ticker.resume()
+
+    def stop(self) -> None:
+        """End; what was learned is kept for another `start`."""
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+
+    def tick(self) -> None:
+        """Ask once; the ticker calls this."""
+        recorder = self._recorder()
+        if recorder is None:
+            self.stop()
+            return
+        try:
+            if self._pid != os.getpid():
+                self._pid, self._detector = os.getpid(), self._new()
+            rows = ((*row[:6], row[6] / 1e9) for row in recorder.pulse())
+            for found in self._detector.observe(rows, self._clock()):
+                recorder.note_anomaly(
+                    _unix_ns(found.at),
+                    _unix_ns(found.detected_at),
+                    found.provider,
+                    found.model,
+                    found.metric,
+                    found.before,
+                    found.after,
+                    found.calls_before,
+                    found.calls_after,
+                )
+        except Exception:
+            recorder.dropped("hook_errors")
+            raise  # the ticker says it, once
+
+
+def _fell(before: Sequence[float], now: Sequence[float]) -> bool:
+    return any(map(lt, now, before))
+
+
+def _moment(unix_ns: int) -> datetime:
+    return _EPOCH + unix_ns // 1000 * _MICROSECOND
+
+
+def _unix_ns(moment: datetime) -> int:
+    return (moment - _EPOCH) // _MICROSECOND * 1000
+
+
+def _whole(name: str, value: object, most: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+        raise ValueError(f"{name} = {value!r}: must be a whole number from 1 to {most:,}")
+    return value
