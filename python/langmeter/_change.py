@@ -12,6 +12,8 @@ _CLIP: Final = 5.0
 _TRUSTED: Final = 2.5
 #: The spread is that of about so many batches.
 _MEMORY: Final = 256
+#: A change is looked for where a direction last had no more than that piled up.
+_MARKS: Final = (0.0, 1.5, 4.0)
 #: The least error rate whose binomial spread is taken: a single failed call is no change.
 _RARE: Final = 0.01
 _RANGES: Final = {
@@ -150,9 +152,10 @@ class Level:
 
     def _learn_anew(self) -> None:
         self._test: PageHinkley | None = None
-        #: The level's so far, and what they were when it last began to rise or fall.
+        #: The level's so far; and as they were at the marks, with what had piled up then.
         self._calls, self._total, self._batches = 0, 0.0, 0
-        self._rises = self._falls = (0, 0, 0.0, 0)
+        self._rises = [(Stretch(0, 0, 0.0, 0), 0.0)] * len(_MARKS)
+        self._falls = self._rises.copy()
         #: The place of the level.
         self._home = 0.0
         #: Of the batches' places, in units of `_unit`; while learning, the sum of squares.
@@ -177,12 +180,10 @@ class Level:
         if test is None:
             self._learn(calls, total, place)
             return None
-        if test.up == 0 or test.down == 0:
-            here = (begin, self._calls, self._total, self._batches)
-            if test.up == 0:
-                self._rises = here
-            if test.down == 0:
-                self._falls = here
+        if test.up <= _MARKS[-1] or test.down <= _MARKS[-1]:
+            here = Stretch(begin, self._calls, self._total, self._batches)
+            _mark(self._rises, here, test.up)
+            _mark(self._falls, here, test.down)
         variance = self._variance if self._variance > self._least else self._least
         away = (place - self._home) / (self._unit(calls) * sqrt(variance))
         away = -_CLIP if away < -_CLIP else _CLIP if away > _CLIP else away
@@ -196,7 +197,9 @@ class Level:
         self._total += total
         self._batches += 1
         way = test.update(away)
-        return self._change(Stretch(*(self._rises if way > 0 else self._falls))) if way else None
+        if not way:
+            return None
+        return self._change(*((self._rises, test.up) if way > 0 else (self._falls, test.down)))
 
     def _learn(self, calls: int, total: float, place: float) -> None:
         if place == -inf:
@@ -217,7 +220,15 @@ class Level:
         it = self._sensitivity
         self._test = PageHinkley(it.delta, it.threshold, samples=self._batches)
 
-    def _change(self, before: Stretch) -> Change:
+    def _change(self, marks: list[tuple[Stretch, float]], piled: float) -> Change:
+        def likelihood(mark: tuple[Stretch, float]) -> float:
+            there, then = mark
+            batches = self._batches - there.batches
+            return (piled - then + self._sensitivity.delta * batches) ** 2 / batches
+
+        # Where a sum was last 0, the usual estimate, is too early for a change that is large: it
+        # takes batches of the old level for ones of the new.
+        before, _ = max(marks, key=likelihood)
         after = Stretch(
             before.begin,
             self._calls - before.calls,
@@ -266,4 +277,12 @@ class Share(Level):
         return total / calls
 
     def _unit(self, calls: float) -> float:
-        return sqrt(max(self._home * (1 - self._home), _RARE * (1 - _RARE)) / calls)
+        share = max(self._home * (1 - self._home), _RARE * (1 - _RARE))
+        # As for a mean: nor is the level known better when batches get larger.
+        return sqrt(share / (calls if calls < self._typical else self._typical))
+
+
+def _mark(marks: list[tuple[Stretch, float]], here: Stretch, piled: float) -> None:
+    for i, most in enumerate(_MARKS):
+        if piled <= most:
+            marks[i] = (here, piled)
