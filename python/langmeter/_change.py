@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import inf, log, sqrt
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 #: One batch counts at most so many spreads: an outlier is no change.
 _CLIP: Final = 5.0
@@ -122,6 +122,10 @@ class Change(NamedTuple):
     after: Stretch
 
 
+#: A stretch, as a plain tuple for speed, and what had piled up at its end.
+_Mark: TypeAlias = tuple[tuple[int, int, float, int], float]
+
+
 class Level:
     """One figure, a total by calls, batch by batch. Its memory is a dozen numbers.
 
@@ -154,7 +158,7 @@ class Level:
         self._test: PageHinkley | None = None
         #: The level's so far; and as they were at the marks, with what had piled up then.
         self._calls, self._total, self._batches = 0, 0.0, 0
-        self._rises = [(Stretch(0, 0, 0.0, 0), 0.0)] * len(_MARKS)
+        self._rises: list[_Mark] = [((0, 0, 0.0, 0), 0.0)] * len(_MARKS)
         self._falls = self._rises.copy()
         #: The place of the level.
         self._home = 0.0
@@ -181,7 +185,7 @@ class Level:
             self._learn(calls, total, place)
             return None
         if test.up <= _MARKS[-1] or test.down <= _MARKS[-1]:
-            here = Stretch(begin, self._calls, self._total, self._batches)
+            here = (begin, self._calls, self._total, self._batches)
             _mark(self._rises, here, test.up)
             _mark(self._falls, here, test.down)
         variance = self._variance if self._variance > self._least else self._least
@@ -220,15 +224,15 @@ class Level:
         it = self._sensitivity
         self._test = PageHinkley(it.delta, it.threshold, samples=self._batches)
 
-    def _change(self, marks: list[tuple[Stretch, float]], piled: float) -> Change:
-        def likelihood(mark: tuple[Stretch, float]) -> float:
+    def _change(self, marks: list[_Mark], piled: float) -> Change:
+        def likelihood(mark: _Mark) -> float:
             there, then = mark
-            batches = self._batches - there.batches
+            batches = self._batches - there[-1]
             return (piled - then + self._sensitivity.delta * batches) ** 2 / batches
 
         # Where a sum was last 0, the usual estimate, is too early for a change that is large: it
         # takes batches of the old level for ones of the new.
-        before, _ = max(marks, key=likelihood)
+        before = Stretch(*max(marks, key=likelihood)[0])
         after = Stretch(
             before.begin,
             self._calls - before.calls,
@@ -282,7 +286,7 @@ class Share(Level):
         return sqrt(share / (calls if calls < self._typical else self._typical))
 
 
-def _mark(marks: list[tuple[Stretch, float]], here: Stretch, piled: float) -> None:
+def _mark(marks: list[_Mark], here: tuple[int, int, float, int], piled: float) -> None:
     for i, most in enumerate(_MARKS):
         if piled <= most:
             marks[i] = (here, piled)

@@ -81,7 +81,7 @@ class AnomalyDetector:
         min_calls: calls that make a batch, 1 to 1,000,000; where ticks have fewer, several go into
             one, so that a rarely called model is watched too, and later told of.
         sensitivity: what is a change; the default is chosen by `python -m benches.anomalies`.
-        max_models: models that are watched, 1 to 100,000; about 4 KB each.
+        max_models: models that are watched, 1 to 100,000; about 6 KB each.
 
     Raises:
         ValueError: a value is outside its range.
