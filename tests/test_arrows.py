@@ -17,7 +17,17 @@ ROOT = Path(langmeter.__file__).parent
 #: Lowest first; a room imports from its own floor and those below.
 FLOORS = [
     {"_core", "errors"},
-    {"config", "testing", "_change", "_dispatch", "_ticker", "_table", "_form", "snapshot"},
+    {
+        "config",
+        "testing",
+        "_change",
+        "_dispatch",
+        "_ticker",
+        "_watch",
+        "_table",
+        "_form",
+        "snapshot",
+    },
     {"usage", "prices", "budgets", "anomalies", "stalls"},
     {"callbacks"},
     {

@@ -13,10 +13,10 @@ from datetime import UTC, datetime, timedelta
 from operator import lt, sub
 from time import time_ns
 from typing import Final, Protocol, TypeAlias
-from weakref import ref
 
-from langmeter import _ticker
+from langmeter import _ticker, _watch
 from langmeter._change import Level, Mean, Sensitivity, Share
+from langmeter._watch import Watch
 
 __all__ = ["Anomaly", "AnomalyDetector", "AnomalyWatch"]
 
@@ -157,7 +157,7 @@ class AnomalyDetector:
                 )
 
 
-class Source(Protocol):
+class Source(_watch.Source, Protocol):
     """What is asked of a recorder."""
 
     def pulse(self) -> Iterable[tuple[str, str, int, int, int, int, int]]:
@@ -177,16 +177,12 @@ class Source(Protocol):
     ) -> object:
         """Keep an anomaly for the snapshots to come."""
 
-    def dropped(self, name: str) -> object:
-        """Count something that was lost."""
 
-
-class AnomalyWatch:
+class AnomalyWatch(Watch[Source]):
     """Asks a recorder every few seconds, and has it keep what is found.
 
-    It holds the recorder weakly, and is itself held by whoever wants the watch. A forked child
-    begins anew, as its recorder does. `detector` makes the detector; `clock` gives Unix
-    nanoseconds. ValueError for seconds outside 0.001 to 86,400, from `start`.
+    It holds the recorder weakly, and ends when its owner lets go of it. A forked child begins anew,
+    as its recorder does. `detector` makes the detector; `clock` gives Unix nanoseconds.
     """
 
     def __init__(
@@ -198,53 +194,28 @@ class AnomalyWatch:
         clock: Callable[[], int] = time_ns,
         ticker: _ticker.Ticker = _ticker.shared,
     ) -> None:
-        self._recorder = ref(recorder)
-        self._seconds = seconds
+        super().__init__(recorder, seconds, ticker)
         self._new = detector
         self._detector = detector()
         self._clock = clock
-        self._ticker = ticker
-        self._handle: _ticker.Handle | None = None
         self._pid = os.getpid()
 
-    def start(self) -> None:
-        """Begin, unless begun; in a forked child, go on."""
-        if self._handle is None:
-            self._handle = self._ticker.every(self._seconds, self.tick)
-        else:
-            self._ticker.resume()
-
-    def stop(self) -> None:
-        """End; what was learned is kept for another `start`."""
-        if self._handle is not None:
-            self._handle.cancel()
-            self._handle = None
-
-    def tick(self) -> None:
-        """Ask once; the ticker calls this."""
-        recorder = self._recorder()
-        if recorder is None:
-            self.stop()
-            return
-        try:
-            if self._pid != os.getpid():
-                self._pid, self._detector = os.getpid(), self._new()
-            rows = ((*row[:6], row[6] / 1e9) for row in recorder.pulse())
-            for found in self._detector.observe(rows, self._clock()):
-                recorder.note_anomaly(
-                    _unix_ns(found.at),
-                    _unix_ns(found.detected_at),
-                    found.provider,
-                    found.model,
-                    found.metric,
-                    found.before,
-                    found.after,
-                    found.calls_before,
-                    found.calls_after,
-                )
-        except Exception:
-            recorder.dropped("hook_errors")
-            raise  # the ticker says it, once
+    def _look(self, recorder: Source) -> None:
+        if self._pid != os.getpid():
+            self._pid, self._detector = os.getpid(), self._new()
+        rows = ((*row[:6], row[6] / 1e9) for row in recorder.pulse())
+        for found in self._detector.observe(rows, self._clock()):
+            recorder.note_anomaly(
+                _unix_ns(found.at),
+                _unix_ns(found.detected_at),
+                found.provider,
+                found.model,
+                found.metric,
+                found.before,
+                found.after,
+                found.calls_before,
+                found.calls_after,
+            )
 
 
 def _fell(before: Sequence[float], now: Sequence[float]) -> bool:

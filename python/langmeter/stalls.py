@@ -9,10 +9,10 @@ from math import inf
 from time import time_ns
 from typing import Any, Final, Protocol, cast
 from uuid import UUID
-from weakref import ref
 
-from langmeter import _core, _ticker
+from langmeter import _core, _ticker, _watch
 from langmeter._dispatch import dispatch
+from langmeter._watch import Watch
 from langmeter.snapshot import Snapshot
 
 __all__ = ["Stall", "StallWatch"]
@@ -48,7 +48,7 @@ class Stall:
     token_events: int
 
 
-class Source(Protocol):
+class Source(_watch.Source, Protocol):
     """What is asked of a recorder."""
 
     def stalled(self, limit_ns: int) -> Iterable[tuple[int, str, str, int, int, int]]:
@@ -64,17 +64,15 @@ class Source(Protocol):
     def snapshot(self) -> Any:
         """A native snapshot, for the gaps between tokens."""
 
-    def dropped(self, name: str) -> object:
-        """Count something that was lost."""
 
-
-class StallWatch:
+class StallWatch(Watch[Source]):
     """Looks for stalled streams, and tells of each once, and again after more tokens.
 
     A stream stalls that has sent something and then nothing for `stall_after` seconds; by default
     for 10, or 8 times the model's 99th percentile of the gaps between tokens, if that is more.
 
-    It holds the recorder weakly, and is itself held by whoever wants the watch.
+    It looks every second, or four times in a shorter `stall_after`; it holds the recorder weakly,
+    and ends when its owner lets go of it.
 
     Args:
         recorder: whose streams; each stall is counted there.
@@ -99,68 +97,41 @@ class StallWatch:
         clock: Callable[[], int] = time_ns,
         ticker: _ticker.Ticker = _ticker.shared,
     ) -> None:
-        self._recorder = ref(recorder)
         self._on_stall = _plain(on_stall)
         self._limit = None if stall_after is None else _nanoseconds(stall_after)
+        super().__init__(recorder, min(1.0, (stall_after or 4.0) / 4), ticker)
         self._run_id = run_id
         self._clock = clock
-        self._ticker = ticker
-        self._handle: _ticker.Handle | None = None
         #: Runs that were told of: when they began and how many tokens they had, by key.
         self._told: dict[int, tuple[int, int]] = {}
         self._gaps: dict[tuple[str, str], float] = {}
         self._gaps_at: int | None = None
 
-    @property
-    def seconds(self) -> float:
-        """How often it looks: every second, or four times in a shorter `stall_after`."""
-        return 1.0 if self._limit is None else min(1.0, self._limit / _SECOND / 4)
-
-    def start(self) -> None:
-        """Begin, unless begun; in a forked child, go on."""
-        if self._handle is None:
-            self._handle = self._ticker.every(self.seconds, self.tick)
-        else:
-            self._ticker.resume()
-
-    def stop(self) -> None:
-        """End."""
-        if self._handle is not None:
-            self._handle.cancel()
-            self._handle = None
-
-    def tick(self) -> None:
-        """Look once; the ticker calls this."""
-        recorder = self._recorder()
-        if recorder is None:
-            self.stop()
-            return
-        try:
-            self._look(recorder)
-        except Exception:
-            recorder.dropped("hook_errors")
-            raise  # the ticker says it, once
-
     def _look(self, recorder: Source) -> None:
         least = int(_PATIENCE * _SECOND) if self._limit is None else self._limit
         silent = list(recorder.stalled(least))
         now = self._clock()
-        told, self._told = self._told, {}
+        # First all that is known: what fails below makes no stall be told twice.
+        told = {run[0]: (run[3], run[5]) for run in silent}
+        self._told = {key: this for key, this in told.items() if self._told.get(key) == this}
         for key, provider, model, started, last, events in silent:
-            this = (started, events)
-            if told.get(key) != this:
-                if now - last < self._more_patience(recorder, provider, model, now):
-                    continue
-                stall = Stall(
-                    run_id=self._run_id(key) if self._run_id else None,
-                    provider=provider,
-                    model=model,
-                    silent_for=max(now - last, 0) / _SECOND,
-                    elapsed=max(now - started, 0) / _SECOND,
-                    token_events=events,
-                )
-                self._tell(recorder, stall)
-            self._told[key] = this
+            known = key in self._told
+            if known or now - last < self._more_patience(recorder, provider, model, now):
+                continue
+            self._told[key] = (started, events)
+            recorder.stalled_noted(provider, model)
+            if self._on_stall is None:
+                continue
+            stall = Stall(
+                run_id=self._run_id(key) if self._run_id else None,
+                provider=provider,
+                model=model,
+                silent_for=max(now - last, 0) / _SECOND,
+                elapsed=max(now - started, 0) / _SECOND,
+                token_events=events,
+            )
+            if not dispatch(self._on_stall, stall, cast("_core.Recorder", recorder)):
+                recorder.dropped("callback_errors")
 
     def _more_patience(self, recorder: Source, provider: str, model: str, now: int) -> float:
         """Nanoseconds that a silence has to last beyond what the recorder was asked for, or -inf.
@@ -182,13 +153,6 @@ class StallWatch:
             )
             gap = max(dated, default=0.0)
         return _GAPS * gap * _SECOND if _GAPS * gap > _PATIENCE else -inf
-
-    def _tell(self, recorder: Source, stall: Stall) -> None:
-        recorder.stalled_noted(stall.provider, stall.model)
-        if self._on_stall is not None and not dispatch(
-            self._on_stall, stall, cast("_core.Recorder", recorder)
-        ):
-            recorder.dropped("callback_errors")
 
 
 def _gaps(snapshot: Snapshot) -> dict[tuple[str, str], float]:
