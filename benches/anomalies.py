@@ -330,7 +330,7 @@ def main(arguments: list[str] | None = None) -> None:
     tests(2 if smoke else 100, 2_000 if smoke else 1_000_000)
     detection(1 if smoke else 50, 1 if smoke else 1_200)
     ill_behaved(1 if smoke else 240)
-    choice(1 if smoke else 50, 1 if smoke else 480)
+    choice(1 if smoke else 50, 1 if smoke else 240)
 
 
 if __name__ == "__main__":

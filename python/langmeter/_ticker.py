@@ -151,6 +151,7 @@ class Ticker:
             # In place: a finaliser may add a task meanwhile.
             for handle in [handle for handle in self._tasks if not handle.active]:
                 self._tasks.remove(handle)
+                handle._method = None  # it and its callback refer to each other
             first = min((handle._due for handle in self._tasks), default=None)
         return None if first is None else max(first - self._clock(), 0.0)
 
