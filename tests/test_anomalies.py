@@ -9,15 +9,18 @@ import weakref
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from river import drift
 
+from langmeter import _core
 from langmeter._change import Change, Level, Mean, PageHinkley, Sensitivity, Share, Stretch
 from langmeter._ticker import Ticker
 from langmeter.anomalies import Anomaly, AnomalyDetector, AnomalyWatch, Row
+from langmeter.snapshot import Snapshot
 
 TICK = 5_000_000_000
 BEGIN = 1_800_000_000 * 10**9
@@ -332,18 +335,14 @@ class Recorder:
 
     def __init__(self, stream: Iterable[Row] = ()) -> None:
         self.stream = iter(stream)
-        self.noted: list[tuple[Any, ...]] = []
         self.lost: list[str] = []
 
     def pulse(self) -> list[tuple[str, str, int, int, int, int, int]]:
         row = next(self.stream)
         return [(*row[:6], round(row[6] * 1e9))]
 
-    def note_anomaly(self, *anomaly: Any) -> None:
-        self.noted.append(anomaly)
-
-    def dropped(self, name: str) -> None:
-        self.lost.append(name)
+    def dropped(self, name: str, n: int = 1) -> None:
+        self.lost += [name] * n
 
 
 class Clock:
@@ -359,8 +358,8 @@ class Clock:
         return self.ns
 
 
-def test_the_watch_has_the_recorder_keep_what_it_finds() -> None:
-    """Asked every five seconds by the ticker, in nanoseconds at both ends."""
+def test_the_watch_keeps_what_it_finds_for_snapshots() -> None:
+    """Asked every five seconds by the ticker; what goes into a snapshot comes out of it."""
     recorder = Recorder(rows((100, Sums()), (20, Sums(latency=1.6))))
     clock = Clock()
     ticker = Ticker(clock.seconds, by_hand=True)
@@ -371,13 +370,14 @@ def test_the_watch_has_the_recorder_keep_what_it_finds() -> None:
     for _ in range(120):
         clock.ns += TICK
         assert ticker.step() == 5
-    ((began, detected, *what, before, after, calls_before, calls_after),) = recorder.noted
-    assert what == ["p", "m", "latency"]
+    (found,) = Snapshot(_core.Recorder().snapshot(watch.changes)).anomalies
+    assert (found.provider, found.model, found.metric) == ("p", "m", "latency")
     # The first tick was after five seconds, with the figures of no call.
-    assert began == BEGIN + 101 * TICK
-    assert detected == began + calls_after // 20 * TICK
-    assert (before, after) == (pytest.approx(1.0, rel=0.05), pytest.approx(1.6, rel=0.05))
-    assert calls_before == 2000
+    assert found.at == at(101)
+    assert found.detected_at == at(101 + found.calls_after // 20)
+    assert found.before == pytest.approx(1.0, rel=0.05)
+    assert found.after == pytest.approx(1.6, rel=0.05)
+    assert found.calls_before == 2000
     assert recorder.lost == []
     watch.stop()
     watch.stop()
@@ -433,4 +433,51 @@ def test_a_forked_child_learns_anew(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.setattr(os, "getpid", lambda: -1)
         clock.ns += TICK
         watch.tick()
-    assert recorder.noted == []
+    assert watch.changes == ()
+
+
+def test_a_forked_child_has_none_of_its_parents_anomalies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even before its first look."""
+    recorder, clock = Recorder(rows((100, Sums()), (20, Sums(latency=3.0)))), Clock()
+    watch = AnomalyWatch(recorder, clock=clock, ticker=Ticker(by_hand=True))
+    for _ in range(121):
+        clock.ns += TICK
+        watch.tick()
+    assert len(watch.changes) == 1
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    assert watch.changes == ()
+
+
+def test_old_anomalies_are_forgotten_and_counted() -> None:
+    """A figure that never rests fills no memory."""
+
+    class Restless(AnomalyDetector):
+        def observe(self, rows: Iterable[Row], at_ns: int) -> list[Anomaly]:
+            return [Anomaly(at(n), at(n), "p", "m", "latency", 1.0, 2.0, n, 1) for n in range(300)]
+
+    recorder = Recorder(rows((9, Sums())))
+    watch = AnomalyWatch(recorder, detector=Restless, ticker=Ticker(by_hand=True))
+    for _ in range(4):
+        watch.tick()
+    assert [change[7] for change in watch.changes] == [*range(200, 300), *(3 * [*range(300)])]
+    assert recorder.lost == ["anomalies_forgotten"] * 200
+
+
+def test_a_real_recorders_pulse_is_understood() -> None:
+    """Calls that slow down, in a recorder whose clock moves by hand."""
+    clock, wall = _core.ManualClock(), Clock()
+    recorder = _core.Recorder(max_series=8, max_runs=8, clock=clock)
+    watch = AnomalyWatch(recorder, clock=wall, ticker=Ticker(by_hand=True))
+    usage, llm, ok = (100, 200, 300) + (0,) * 9, _core.KINDS.index("llm"), 0
+    for tick in range(60):
+        for _ in range(20):
+            run = uuid4()
+            recorder.run_started(run, None, llm, "Chat", "openai", "gpt-4o")
+            clock.advance(1.0 if tick < 50 else 1.5)
+            recorder.run_ended(run, llm, ok, "openai", "gpt-4o", usage, 10**9)
+        wall.ns += TICK
+        watch.tick()
+    (found,) = Snapshot(recorder.snapshot(watch.changes)).anomalies
+    assert (found.metric, found.provider, found.model) == ("latency", "openai", "gpt-4o")
+    assert (found.before, found.after) == (pytest.approx(1.0), pytest.approx(1.5))
+    assert found.calls_before == 49 * 20  # what was before the first look is no batch

@@ -15,6 +15,7 @@ import pytest
 
 from langmeter import _core, _dispatch, stalls
 from langmeter._ticker import Ticker
+from langmeter.snapshot import Snapshot
 from langmeter.stalls import Stall, StallWatch
 
 BEGIN = 1_800_000_000 * 10**9
@@ -29,7 +30,7 @@ class Recorder:
         self.now = BEGIN
         #: Provider, model, start, last token, token events; by key.
         self.runs: dict[int, list[Any]] = {}
-        self.asked: list[int] = []
+        self.asked: list[float] = []
         self.noted: list[tuple[str, str]] = []
         self.lost: list[str] = []
         self.snapshots = 0
@@ -51,23 +52,23 @@ class Recorder:
         self.runs[key][3] = self.now
         self.runs[key][4] += 1
 
-    def stalled(self, limit_ns: int) -> list[tuple[int, str, str, int, int, int]]:
-        self.asked.append(limit_ns)
+    def silent(self, silence: float) -> list[tuple[int, str, str, int, int, int]]:
+        self.asked.append(silence)
         return [
             (key, *run)
             for key, run in self.runs.items()
-            if run[4] and self.now - run[3] >= limit_ns
+            if run[4] and self.now - run[3] >= silence * 1e9
         ]
 
-    def stalled_noted(self, provider: str, model: str) -> None:
+    def stalled(self, provider: str, model: str) -> None:
         self.noted.append((provider, model))
 
     def snapshot(self) -> _core.Snapshot:
         self.snapshots += 1
         return self.native
 
-    def dropped(self, name: str) -> None:
-        self.lost.append(name)
+    def dropped(self, name: str, n: int = 1) -> None:
+        self.lost += [name] * n
 
 
 def streamed(gap: float, model: str = "m", provider: str = "p", n: int = 20) -> _core.Snapshot:
@@ -115,7 +116,7 @@ def test_a_stream_that_goes_silent_is_told_once(recorder: Recorder, told: list[S
         recorder.wait(0.5)
     assert told == [Stall(run, "openai", "gpt-4o", 2.0, 4.0, 3)]
     assert recorder.noted == [("openai", "gpt-4o")]
-    assert set(recorder.asked) == {2 * 10**9}
+    assert set(recorder.asked) == {2.0}
     assert recorder.snapshots == 0
 
 
@@ -347,3 +348,25 @@ def test_what_cannot_be_called_is_refused(recorder: Recorder, wrong: Any, messag
     """Also a coroutine, with what to do instead."""
     with pytest.raises(TypeError, match=message):
         StallWatch(recorder, wrong)
+
+
+def test_a_real_recorder_counts_a_real_stall(told: list[Stall]) -> None:
+    """With a clock that moves by hand, in the recorder's own names."""
+    clock = _core.ManualClock()
+    recorder = _core.Recorder(max_series=8, max_runs=8, clock=clock)
+    quiet, busy = uuid4(), uuid4()
+    ids = {hash(run.int): run for run in (quiet, busy)}
+    watch = StallWatch(recorder, told.append, 2, run_id=ids.get)
+    for run in (quiet, busy):
+        recorder.run_started(run, None, LLM, "Chat", "openai", "gpt-4o")
+        recorder.token(run)
+    clock.advance(1.5)
+    recorder.token(busy)
+    clock.advance(1)
+    watch.tick()
+    watch.tick()
+    assert [(stall.run_id, stall.model, stall.token_events) for stall in told] == [
+        (quiet, "gpt-4o", 1)
+    ]
+    (stats,) = Snapshot(recorder.snapshot()).models.values()
+    assert stats.stalls == 1

@@ -11,8 +11,8 @@ from langmeter import _ticker
 class Source(Protocol):
     """The least that is asked of a recorder."""
 
-    def dropped(self, name: str) -> object:
-        """Count something that was lost."""
+    def dropped(self, name: str, n: int = 1) -> object:
+        """Count what was lost."""
 
 
 SourceT = TypeVar("SourceT", bound=Source)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from operator import lt, sub
 from time import time_ns
@@ -17,43 +16,22 @@ from typing import Final, Protocol, TypeAlias
 from langmeter import _ticker, _watch
 from langmeter._change import Level, Mean, Sensitivity, Share
 from langmeter._watch import Watch
+from langmeter.snapshot import Anomaly
 
 __all__ = ["Anomaly", "AnomalyDetector", "AnomalyWatch"]
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _PICO: Final = 10**12
+_KEPT: Final = 1000
 
 #: What a model did since its recorder began: provider, model, ended calls (answers from a cache are
 #: none), those that failed, tokens, pico-dollars, and the sum of the calls' latencies in seconds.
 Row: TypeAlias = tuple[str, str, int, int, int, int, float]
+#: An anomaly as the recorder takes it: at, detected at (Unix nanoseconds), provider, model, metric,
+#: before, after (millionths), calls before, calls after.
+Change: TypeAlias = tuple[int, int, str, str, str, int, int, int, int]
 _Figures: TypeAlias = tuple[int, int, int, int, float]
-
-
-@dataclass(frozen=True, slots=True)
-class Anomaly:
-    """A figure of a model went to another level and stayed there.
-
-    Attributes:
-        at: when it changed, an estimate, UTC.
-        detected_at: when that was certain, UTC.
-        provider, model: as the response names them.
-        metric: "latency" (mean, seconds), "error_rate" (share, 0 to 1), "tokens_per_call" or
-            "cost_per_call" (US dollars); the last two are of calls that did not fail.
-        before: the figure up to this change, from the one before it or the first call.
-        after: the figure from this change to its detection.
-        calls_before, calls_after: how many calls those two are of.
-    """
-
-    at: datetime
-    detected_at: datetime
-    provider: str
-    model: str
-    metric: str
-    before: float
-    after: float
-    calls_before: int
-    calls_after: int
 
 
 class _Model:
@@ -163,23 +141,9 @@ class Source(_watch.Source, Protocol):
     def pulse(self) -> Iterable[tuple[str, str, int, int, int, int, int]]:
         """Rows, with the latencies in nanoseconds."""
 
-    def note_anomaly(
-        self,
-        at_unix_ns: int,
-        detected_unix_ns: int,
-        provider: str,
-        model: str,
-        metric: str,
-        before: float,
-        after: float,
-        calls_before: int,
-        calls_after: int,
-    ) -> object:
-        """Keep an anomaly for the snapshots to come."""
-
 
 class AnomalyWatch(Watch[Source]):
-    """Asks a recorder every few seconds, and has it keep what is found.
+    """Asks a recorder every few seconds, and keeps what is found for its snapshots.
 
     It holds the recorder weakly, and ends when its owner lets go of it. A forked child begins anew,
     as its recorder does. `detector` makes the detector; `clock` gives Unix nanoseconds.
@@ -198,24 +162,40 @@ class AnomalyWatch(Watch[Source]):
         self._new = detector
         self._detector = detector()
         self._clock = clock
+        self._changes: tuple[Change, ...] = ()
         self._pid = os.getpid()
 
     def _look(self, recorder: Source) -> None:
         if self._pid != os.getpid():
-            self._pid, self._detector = os.getpid(), self._new()
+            self._detector, self._changes = self._new(), ()
+            self._pid = os.getpid()
         rows = ((*row[:6], row[6] / 1e9) for row in recorder.pulse())
-        for found in self._detector.observe(rows, self._clock()):
-            recorder.note_anomaly(
-                _unix_ns(found.at),
-                _unix_ns(found.detected_at),
-                found.provider,
-                found.model,
-                found.metric,
-                found.before,
-                found.after,
-                found.calls_before,
-                found.calls_after,
-            )
+        found = self._detector.observe(rows, self._clock())
+        if found:
+            changes = (*self._changes, *map(_native, found))
+            # Replaced, not changed: snapshots are taken meanwhile.
+            self._changes = changes[-_KEPT:]
+            if len(changes) > _KEPT:
+                recorder.dropped("anomalies_forgotten", len(changes) - _KEPT)
+
+    @property
+    def changes(self) -> tuple[Change, ...]:
+        """The last 1,000 that were found, oldest first, as `Recorder.snapshot` takes them."""
+        return self._changes if self._pid == os.getpid() else ()
+
+
+def _native(found: Anomaly) -> Change:
+    return (
+        _unix_ns(found.at),
+        _unix_ns(found.detected_at),
+        found.provider,
+        found.model,
+        found.metric,
+        round(found.before * 1e6),
+        round(found.after * 1e6),
+        found.calls_before,
+        found.calls_after,
+    )
 
 
 def _fell(before: Sequence[float], now: Sequence[float]) -> bool:

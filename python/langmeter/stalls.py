@@ -51,14 +51,14 @@ class Stall:
 class Source(_watch.Source, Protocol):
     """What is asked of a recorder."""
 
-    def stalled(self, limit_ns: int) -> Iterable[tuple[int, str, str, int, int, int]]:
-        """Runs that have sent tokens, but none for so long.
+    def silent(self, silence: float) -> Iterable[tuple[int, str, str, int, int, int]]:
+        """Runs that have sent tokens, but none for so many seconds.
 
-        Key of the run, requested provider and model, Unix nanoseconds of its start and of its last
+        Key of the run, requested provider and model, Unix nanoseconds of its begin and of its last
         token, token events.
         """
 
-    def stalled_noted(self, provider: str, model: str) -> object:
+    def stalled(self, provider: str, model: str) -> object:
         """Count a stall."""
 
     def snapshot(self) -> Any:
@@ -98,7 +98,7 @@ class StallWatch(Watch[Source]):
         ticker: _ticker.Ticker = _ticker.shared,
     ) -> None:
         self._on_stall = _plain(on_stall)
-        self._limit = None if stall_after is None else _nanoseconds(stall_after)
+        self._limit = None if stall_after is None else _seconds(stall_after)
         super().__init__(recorder, min(1.0, (stall_after or 4.0) / 4), ticker)
         self._run_id = run_id
         self._clock = clock
@@ -108,8 +108,7 @@ class StallWatch(Watch[Source]):
         self._gaps_at: int | None = None
 
     def _look(self, recorder: Source) -> None:
-        least = int(_PATIENCE * _SECOND) if self._limit is None else self._limit
-        silent = list(recorder.stalled(least))
+        silent = list(recorder.silent(_PATIENCE if self._limit is None else self._limit))
         now = self._clock()
         # First all that is known: what fails below makes no stall be told twice.
         told = {run[0]: (run[3], run[5]) for run in silent}
@@ -119,7 +118,7 @@ class StallWatch(Watch[Source]):
             if known or now - last < self._more_patience(recorder, provider, model, now):
                 continue
             self._told[key] = (started, events)
-            recorder.stalled_noted(provider, model)
+            recorder.stalled(provider, model)
             if self._on_stall is None:
                 continue
             stall = Stall(
@@ -161,14 +160,14 @@ def _gaps(snapshot: Snapshot) -> dict[tuple[str, str], float]:
     return {name: gaps.quantile(0.99) for name, gaps in every.items() if gaps.count}
 
 
-def _nanoseconds(stall_after: object) -> int:
+def _seconds(stall_after: object) -> float:
     number = isinstance(stall_after, int | float) and not isinstance(stall_after, bool)
     if not number or not _LEAST <= stall_after <= _MOST:  # type: ignore[operator]
         raise ValueError(
             f"stall_after = {stall_after!r}: must be seconds from {_LEAST} to {_MOST:,.0f}; "
             "or None, for 10 or 8 times the model's p99 gap between tokens"
         )
-    return int(stall_after * _SECOND)  # type: ignore[operator]
+    return float(stall_after)  # type: ignore[arg-type]
 
 
 def _plain(on_stall: Callable[[Stall], Any] | None) -> Callable[[Stall], Any] | None:

@@ -7,10 +7,12 @@ because an undeclared one costs a dict (200 ns), and keeps `**kwargs` for what a
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
+from time import time
 from typing import Any, NoReturn
 from uuid import UUID
 from weakref import WeakSet
@@ -21,8 +23,11 @@ from langmeter import _core
 from langmeter.budgets import Ledger
 from langmeter.config import Config
 from langmeter.prices import PriceBook
+from langmeter.prices.card import PICO
+from langmeter.prices.later import Later
 from langmeter.snapshot import Snapshot
 from langmeter.usage import NOTHING, Source, Usage, read, requested
+from langmeter.usage.ending import queue_time, truncated
 from langmeter.usage.offline import Offline
 
 LLM, CHAIN, TOOL, RETRIEVER, FIX = map(
@@ -43,14 +48,16 @@ _CONTROL_FLOW = {
     "GraphBubbleUp": INTERRUPTED,
 }
 
-#: Prompts kept in case their calls end without usage, and how many of the oldest are let go when
-#: there are more: those of runs that nobody ended. A call whose prompt was let go is estimated by
-#: its answer alone.
-_MAX_TEXTS = 2048
+#: Prompts are kept in case their calls end without usage, 2,048 of them. So many of the oldest are
+#: let go when there are more: those of runs that nobody ended. A call whose prompt was let go is
+#: estimated by its answer alone.
 _LET_GO = 512
 
-#: What is known of a run that is not in flight: provider, model, start.
-_NOT_ASKED: tuple[str, str, float | None] = ("", "", None)
+#: What is known of a run that is not in flight: provider, model, start, budgets, labels.
+_NOT_ASKED: tuple[str, str, float | None, int, int] = ("", "", None, 0, 0)
+
+#: Labels a call carries at most; the recorder has room for no more.
+_MAX_LABELS = 3
 
 #: From langchain-core 1.8 decision models are model calls that arrive as chains.
 _DECISIONS = find_spec("langchain_core.decisions") is not None
@@ -64,6 +71,8 @@ def _after_fork() -> None:
             recorder.reset_after_fork()
     for handler in list(_bound):
         handler._texts.clear()
+        if handler._later is not None:
+            handler._later = Later(handler._later.book)
 
 
 os.register_at_fork(after_in_child=_after_fork)
@@ -88,6 +97,40 @@ def refused_by_server(error: BaseException) -> bool:
     return any(getattr(error, name, None) is not None for name in said)
 
 
+def cause_of(error: BaseException) -> str:
+    """How a call failed: the exception's class, and the status where a server answered."""
+    status = getattr(error, "status_code", None)
+    if status is None:
+        status = getattr(getattr(error, "response", None), "status_code", None)
+    name = type(error).__name__
+    return f"{name} {status}" if type(status) is int else name
+
+
+def _in_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _tagged(tags: Any) -> tuple[bool, bool]:
+    """Whether a run is a second attempt or a later one, and a step of a sequence but its first."""
+    own = [tag for tag in tags or () if isinstance(tag, str)]
+    retried = any(tag.startswith("retry:attempt:") for tag in own)
+    return retried, any(tag.startswith("seq:step:") and tag != "seq:step:1" for tag in own)
+
+
+def checked_labels(labels: Iterable[str]) -> tuple[str, ...]:
+    names = (labels,) if isinstance(labels, str) else tuple(labels)
+    if len(names) > _MAX_LABELS or not all(isinstance(name, str) and name for name in names):
+        raise ValueError(
+            f"labels = {labels!r}: must be up to {_MAX_LABELS} keys of a call's metadata, "
+            'e.g. labels=("team", "customer")'
+        )
+    return names
+
+
 def component_name(name: Any, serialized: Any, fallback: str) -> str:
     """Name of a run: as the user or LangChain called it, else its class."""
     if not name and serialized:
@@ -103,6 +146,10 @@ class Callback(_core.Handler, BaseCallbackHandler):
 
     Settings are those of `langmeter.Config`, by keyword. The recorder is made at the first event or
     the first question; a handler in a `CompositeCallback` shares that of the composite.
+
+    `labels` are up to three keys of a call's metadata, e.g. `labels=("team",)` for
+    `config={"metadata": {"team": "search"}}`: calls, tokens, money and time are also counted by
+    their values, in `snapshot().labels`.
 
     A call whose provider sends no usage is counted here and marked estimated; `token_counters` maps
     the beginnings of models' names to what counts for them: a function of one string, the path of a
@@ -131,12 +178,15 @@ class Callback(_core.Handler, BaseCallbackHandler):
     _prices_now: PriceBook | None = None
     #: What calls may cost; None without budgets.
     _budgets: Ledger | None = None
+    #: Calls without a price, until one comes; None without prices.
+    _later: Later | None = None
     _reported = False
 
     def __init__(
         self,
         *,
         token_counters: Mapping[str, Source] | None = None,
+        labels: Iterable[str] = (),
         config: Config | None = None,
         **settings: Any,
     ) -> None:
@@ -144,6 +194,10 @@ class Callback(_core.Handler, BaseCallbackHandler):
         self._offline = Offline(token_counters)
         #: The prompts of runs in flight, by the run's number, in a tuple if others went with them.
         self._texts: dict[int, Any] = {}
+        self._keep_prompts(self._texts)
+        self._labels = checked_labels(labels)
+        if self._labels:
+            self._label_by(list(self._labels))
 
     @property
     def config(self) -> Config:
@@ -151,8 +205,27 @@ class Callback(_core.Handler, BaseCallbackHandler):
         return self._config
 
     def snapshot(self) -> Snapshot:
-        """Everything counted so far. Recorders go on meanwhile; nothing is reset."""
-        return Snapshot(self._recorder.snapshot())
+        """Everything counted so far. Recorders go on meanwhile; nothing is reset.
+
+        While calls wait for their price it waits for the catalogue, up to a second, once a process;
+        not in a thread that runs an event loop.
+        """
+        recorder = self._recorder
+        if self._later:
+            self._price_later(recorder)
+        return Snapshot(recorder.snapshot())
+
+    def _price_later(self, recorder: _core.Recorder) -> None:
+        """Price what ended without a price, as far as that is possible by now."""
+        later = self._later
+        if later is None:
+            return
+        try:
+            if not later.book.ready and not _in_event_loop():
+                later.book.warm(wait=True)
+            self._crossed(later.settle(recorder))
+        except BaseException as exc:
+            self._failed("snapshot", exc)
 
     @property
     def _recorder(self) -> _core.Recorder:
@@ -192,30 +265,27 @@ class Callback(_core.Handler, BaseCallbackHandler):
                 exc_info=exc,
             )
 
-    def on_llm_start(
+    def _limited_start(
         self,
         serialized: Any,
         prompts: Any,
-        *,
         run_id: UUID,
-        parent_run_id: UUID | None = None,
-        tags: Any = None,
-        metadata: Any = None,
-        invocation_params: Any = None,
-        options: Any = None,
-        name: Any = None,
-        batch_size: Any = None,
-        **kwargs: Any,
+        parent_run_id: UUID | None,
+        tags: Any,
+        metadata: Any,
+        invocation_params: Any,
+        name: Any,
+        batch_size: Any,
     ) -> None:
-        """A text completion or, as `on_chat_model_start`, a chat completion begins."""
-        budgets, refused, demand = self._budgets, None, None
+        """A model call that budgets hold begins, or is refused: `BudgetExceeded`."""
+        budgets, refused = self._budgets, None
+        if budgets is None:
+            return
         try:
             recorder = self._bound() or self._recorder
             provider, model = requested(metadata, invocation_params, serialized)
-            if budgets is not None:
-                if budgets.recorder is None:
-                    budgets.open(recorder)
-                demand = budgets.demand(provider, model, prompts, metadata, tags, invocation_params)
+            if budgets.recorder is None:
+                budgets.open(recorder)
             refused = recorder.run_started(
                 run_id,
                 parent_run_id,
@@ -223,25 +293,32 @@ class Callback(_core.Handler, BaseCallbackHandler):
                 component_name(name, serialized, "llm"),
                 provider,
                 model,
-                demand,
+                budgets.demand(provider, model, prompts, metadata, tags, invocation_params),
+                self._labels_of(metadata) if self._labels else None,
+                *_tagged(tags),
             )
             if refused is None:
                 texts = self._texts
                 texts[run_id.int] = prompts if batch_size == 1 else (prompts,)
-                if len(texts) > _MAX_TEXTS:
-                    for oldest in list(texts)[:_LET_GO]:
-                        texts.pop(oldest, None)
-            if budgets is not None and batch_size and batch_size > 1:
+                self._let_go()
+            if batch_size and batch_size > 1:
                 for begun in budgets.in_batch(run_id, batch_size, invocation_params, refused):
                     recorder.run_ended(begun, LLM, CANCELLED)
         except BaseException as exc:
             self._failed("on_llm_start", exc)
-        if refused is not None and budgets is not None:
+        if refused is not None:
             self._crossed(refused[1])
             raise budgets.exceeded(refused[0])
 
-    # The same function: a super() call would cost another frame.
-    on_chat_model_start = on_llm_start  # type: ignore[assignment]
+    def _labels_of(self, metadata: Any) -> list[tuple[str, str]]:
+        values = ((key, metadata.get(key)) for key in self._labels) if metadata else ()
+        return [(key, str(value)) for key, value in values if value is not None]
+
+    def _let_go(self) -> None:
+        texts = self._texts
+        if len(texts) > 4 * _LET_GO:
+            for oldest in list(texts)[:_LET_GO]:
+                texts.pop(oldest, None)
 
     def on_llm_error(
         self,
@@ -255,7 +332,7 @@ class Callback(_core.Handler, BaseCallbackHandler):
     ) -> None:
         """A model call failed or was given up; `response` holds what had come by then."""
         try:
-            self._model_ended(run_id, outcome_of(error), response, refused=refused_by_server(error))
+            self._model_ended(run_id, outcome_of(error), response, error=error)
         except BaseException as exc:
             self._failed("on_llm_error", exc)
 
@@ -279,6 +356,7 @@ class Callback(_core.Handler, BaseCallbackHandler):
                 inputs,
                 run_id=run_id,
                 parent_run_id=parent_run_id,
+                tags=tags,
                 metadata=metadata,
                 name=name,
             )
@@ -311,37 +389,62 @@ class Callback(_core.Handler, BaseCallbackHandler):
         """A chain failed; only a decision model is counted here."""
         try:
             if self._recorder.requested(run_id):
-                self._model_ended(run_id, outcome_of(error), None)
+                self._model_ended(run_id, outcome_of(error), None, error=error)
         except BaseException as exc:
             self._failed("on_chain_error", exc)
 
     def _model_ended(
-        self, run_id: UUID, outcome: int, response: Any, kind: int = LLM, *, refused: bool = False
+        self,
+        run_id: UUID,
+        outcome: int,
+        response: Any,
+        kind: int = LLM,
+        *,
+        error: BaseException | None = None,
     ) -> None:
         """Hand usage, names and cost to the recorder, which applies them to model runs alone."""
         recorder = self._bound() or self._recorder
         reading = NOTHING if response is None else read(response)
-        usage, told, model, cache_hit, unread = reading[:5]
+        usage, told, model, cache_hit, unread, billed, shared = reading
         # The response names the dialect it speaks ("openai" for Azure too), the request who serves.
-        asked_provider, asked_model, started = recorder.requested(run_id) or _NOT_ASKED
+        asked = recorder.requested(run_id) or _NOT_ASKED
+        asked_provider, asked_model, started, budgets, labels = asked
         # Beyond `max_series` the recorder no longer knows who was asked; the response may.
         provider = told or asked_provider if asked_provider == "other" else asked_provider or told
         if unread:
             recorder.dropped("usage_refused", unread)
         prompts = self._texts.pop(run_id.int, ())
+        refused = error is not None and refused_by_server(error)
+        answered = model or asked_model
         if usage is None and response is not None and not (cache_hit or refused):
-            names = provider, model or asked_model
-            usage = self._estimated(names, prompts, response, outcome, reading.shared)
+            usage = self._estimated((provider, answered), prompts, response, outcome, shared)
         cost = None
         if cache_hit:
             outcome = CACHE_HIT
         elif usage is not None and (prices := self._prices_now or self._prices_if_ready()):
-            card = prices.card(provider, model or asked_model, tier=usage.tier, at=started)
+            card = prices.card(provider, answered, tier=usage.tier, at=started)
             if card is not None:
                 cost = card.cost(usage)  # type: ignore[arg-type]
-        crossed = recorder.run_ended(run_id, kind, outcome, provider, model, usage, cost)
+        crossed = recorder.run_ended(
+            run_id,
+            kind,
+            outcome,
+            provider,
+            model,
+            usage,
+            cost,
+            None if billed is None else round(billed * PICO),
+            queue_time(response),
+            truncated(response),
+            None if error is None or outcome == INTERRUPTED else cause_of(error),
+        )
         if crossed:
             self._crossed(crossed)
+        later = self._later
+        if later is not None and usage is not None and cost is None and not cache_hit:
+            at = time() if started is None else started
+            call = (provider, answered, usage.tier, outcome, budgets, labels, at, usage[:-1])
+            self._crossed(later.add(call, recorder))
 
     def _estimated(
         self, names: tuple[str, str], prompts: Any, response: Any, outcome: int, shared: bool

@@ -14,6 +14,7 @@ from langmeter.callbacks.base import Callback
 from langmeter.config import Config
 from langmeter.prices import PriceBook
 from langmeter.prices.card import PICO, usd
+from langmeter.prices.later import Later
 from langmeter.prices.names import canonical
 
 
@@ -43,6 +44,7 @@ class CostTrackingCallback(Callback):
             raise TypeError(f"prices = {prices!r}: must be a PriceBook; pass PriceBook(prices)")
         self._prices: PriceBook = PriceBook() if prices is None else prices
         self._prices.warm()
+        self._later = Later(self._prices)
         if budgets := tuple(budgets):
             self._limit(Ledger(budgets, self._prices))
 

@@ -16,7 +16,18 @@ fn main() -> Result<(), String> {
     let recorder = Recorder::new(settings, Clock::Manual(ManualClock::default())).map_err(|e| e.to_string())?;
     let start = |i: u64, demand: Option<Demand>| {
         let (name, provider, model) = ("ChatOpenAI", "openai", "gpt-4o");
-        let begin = Begin { key: RunKey::new(i), parent: None, kind: Kind::Llm, name, provider, model, demand };
+        let begin = Begin {
+            key: RunKey::new(i),
+            parent: None,
+            kind: Kind::Llm,
+            name,
+            provider,
+            model,
+            demand,
+            labels: &[],
+            retried: false,
+            piped: false,
+        };
         recorder.run_started(&begin).is_ok()
     };
     match op.as_str() {
@@ -30,7 +41,7 @@ fn main() -> Result<(), String> {
         "token" => {
             start(2, None);
             for _ in 0..n {
-                black_box(recorder.token(black_box(RunKey::new(2)), Via::Token));
+                black_box(recorder.token(black_box(RunKey::new(2)), Via::Token, true));
             }
         }
         "run" | "budgets" => {
@@ -48,7 +59,7 @@ fn main() -> Result<(), String> {
                 start(i, demand);
                 let usage = Some([100, 20, 120, 40, 0, 0, 8, 0, 0, 0, 0, 0]);
                 let (key, outcome, model) = (RunKey::new(i), Outcome::Ok, "gpt-4o-2024-08-06");
-                let end = End { key, kind: Kind::Llm, outcome, provider: "openai", model, usage, cost: Some(5) };
+                let end = End { outcome, provider: "openai", model, usage, cost: Some(5), ..End::new(key, Kind::Llm) };
                 black_box(recorder.run_ended(&end));
             }
         }
