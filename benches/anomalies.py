@@ -328,7 +328,7 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"Anomalies. {conditions()}.")
     cost(60 if smoke else 400)
     tests(2 if smoke else 100, 2_000 if smoke else 1_000_000)
-    detection(1 if smoke else 50, 1 if smoke else 1_200)
+    detection(1 if smoke else 50, 1 if smoke else 480)
     ill_behaved(1 if smoke else 240)
     choice(1 if smoke else 50, 1 if smoke else 240)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import os
 import random
 import weakref
@@ -171,7 +172,7 @@ def test_nothing_is_a_fall_but_not_a_level() -> None:
     assert len(changes(level, noisy(3, 300.0, 10))) == 1
 
 
-def shares(seed: int, share: float, n: int, calls: int = 50) -> list[Any]:
+def shares(seed: int, share: float, n: int, calls: int = 100) -> list[Any]:
     """Batches of calls that fail at random."""
     random_ = random.Random(seed)
     return [(calls, sum(random_.random() < share for _ in range(calls))) for _ in range(n)]
@@ -193,6 +194,19 @@ def test_an_error_rate_that_changes_is_told(low: float, high: float) -> None:
 def test_rare_errors_are_no_change() -> None:
     """One in ten thousand calls, in batches of 20: most have none, none counts for much."""
     assert changes(Share(Sensitivity()), shares(1, 0.0001, 3000, calls=20)) == []
+
+
+def test_what_batches_have_in_common_is_no_change_for_long() -> None:
+    """A mean that wanders by 20 % in minutes is soon known to, and a tripling is still told."""
+    random_, level = random.Random(3), 0.0
+    batches = []
+    for calls, total in noisy(4, 1.0, 3000):
+        level = 0.9 * level + random_.gauss(0, 0.2 * (1 - 0.9**2) ** 0.5)
+        batches.append((calls, total * math.exp(level)))
+    at_first = changes(Mean(Sensitivity()), batches)
+    assert len([i for i, _ in at_first if i >= 500]) <= 2
+    tripled = [(calls, 3 * total) for calls, total in batches[:50]]
+    assert any(i >= 3000 for i, _ in changes(Mean(Sensitivity()), batches + tripled))
 
 
 def test_a_thousand_quiet_batches_of_any_size_are_quiet() -> None:

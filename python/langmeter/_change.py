@@ -12,6 +12,11 @@ _CLIP: Final = 5.0
 _TRUSTED: Final = 2.5
 #: The spread is that of about so many batches.
 _MEMORY: Final = 256
+#: And of the sums of so many in a row: where batches are alike, as when a provider's load comes and
+#: goes in minutes, those spread more than the batches say.
+_RUN: Final = 12
+#: In variances, what one of those sums tells at most.
+_TRUSTED_RUN: Final = 4.0
 #: A change is looked for where a direction last had no more than that piled up.
 _MARKS: Final = (0.0, 1.5, 4.0)
 #: The least error rate whose binomial spread is taken: a single failed call is no change.
@@ -140,6 +145,8 @@ class Level:
         "_home",
         "_least",
         "_rises",
+        "_run",
+        "_run_variance",
         "_seen",
         "_sensitivity",
         "_test",
@@ -164,6 +171,9 @@ class Level:
         self._home = 0.0
         #: Of the batches' places, in units of `_unit`; while learning, the sum of squares.
         self._variance = 0.0
+        #: The same from runs of batches, and the sum of the run that goes on.
+        self._run_variance = 0.0
+        self._run = 0.0
         #: Calls of a usual batch.
         self._typical = 0.0
         #: Batches that the spread is learned from.
@@ -188,12 +198,20 @@ class Level:
             here = (begin, self._calls, self._total, self._batches)
             _mark(self._rises, here, test.up)
             _mark(self._falls, here, test.down)
-        variance = self._variance if self._variance > self._least else self._least
+        variance = max(self._variance, self._run_variance, self._least)
         away = (place - self._home) / (self._unit(calls) * sqrt(variance))
         away = -_CLIP if away < -_CLIP else _CLIP if away > _CLIP else away
-        off = abs(away - test.mean)
+        off = away - test.mean
+        self._run += off
+        off = abs(off)
         off = _TRUSTED if off > _TRUSTED else off
         self._seen += 1
+        if self._seen % _RUN == 0:
+            far = min(self._run * self._run / _RUN, _TRUSTED_RUN) * variance
+            self._run_variance += (far - self._run_variance) / min(
+                self._seen / _RUN, _MEMORY / _RUN
+            )
+            self._run = 0.0
         weight = 1 / self._seen if self._seen < _MEMORY else 1 / _MEMORY
         self._variance += weight * (off * off * variance - self._variance)
         self._typical += weight * (calls - self._typical)
@@ -243,7 +261,7 @@ class Level:
         if home == -inf:
             self._learn_anew()
         else:
-            self._home = home
+            self._home, self._run = home, 0.0
             _, self._calls, self._total, self._batches = after
             self._watch()
         return Change(before, after)
