@@ -31,6 +31,7 @@ FLOORS = [
     {"usage", "prices", "budgets", "anomalies", "stalls"},
     {"callbacks"},
     {
+        "_resume",
         "embeddings",
         "meter",
         "middleware",
@@ -42,8 +43,8 @@ FLOORS = [
         "analysis",
         "simulator",
     },
-    {"_program", "demo"},
-    {"cli", "__main__"},
+    {"_program", "_compare", "_baseline", "demo"},
+    {"cli", "__main__", "pytest_plugin"},
 ]
 #: Rooms that read snapshots and nothing of how they came to be.
 READERS = {"exporters", "history", "alerts", "report", "analysis"}

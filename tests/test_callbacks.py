@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 from langchain_core.callbacks import BaseCallbackHandler, dispatch_custom_event
+from langchain_core.language_models import GenericFakeChatModel
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
 from langchain_core.language_models.llms import LLM
-from langchain_core.language_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
 from langchain_core.outputs import ChatGenerationChunk
 from langchain_core.retrievers import BaseRetriever

@@ -88,18 +88,18 @@ class Recorder:
         name: str,
         provider: str = "",
         model: str = "",
-        demand: tuple[int, int, int | None, int, int, int] | None = None,
+        demand: tuple[int, int, int | None, int, int, int, int] | None = None,
         labels: Sequence[tuple[str, str]] | None = None,
         retried: bool = False,
         piped: bool = False,
     ) -> tuple[int, list[tuple[int, int]]] | None:
         """A run began. `provider` and `model` are the requested names, for kind llm only.
 
-        `demand`: bits of the budgets it belongs to, input tokens and output tokens at worst (None:
-        the most the model gave so far, at least 2,048), pico-dollars for an input token, an output
-        token and the call. `labels`: key and value, three at most. Returns None, or when it does
-        not fit a budget, and so did not begin, that budget's position and the thresholds crossed,
-        as of `run_ended`.
+        `demand`: bits of the budgets it belongs to, input tokens and output tokens of an answer at
+        worst (None: the most the model gave so far, at least 2,048), how many answers, pico-dollars
+        for an input token, an output token and the call. `labels`: key and value, three at most.
+        Returns None, or when it does not fit a budget, and so did not begin, that budget's position
+        and the thresholds crossed, as of `run_ended`.
         """
 
     def open_budget(

@@ -19,7 +19,7 @@ _WINDOW = ("window_s", "covered_ns", "requests", "input_tokens", "output_tokens"
 def usd(pico_dollars: int) -> Decimal:
     """Pico-dollars as US dollars."""
     # By text, because arithmetic would round to the precision of the caller's context.
-    return Decimal(f"{pico_dollars}E-12")
+    return Decimal(f"{pico_dollars}E-12") if pico_dollars else Decimal(0)
 
 
 #: The two names of a series, by its kind.

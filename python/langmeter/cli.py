@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import langmeter
-from langmeter import _program
+from langmeter import _compare, _program
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -44,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _bottlenecks(options)
     if options.command == "prices":
         return _prices(options)
+    if options.command == "compare":
+        return _compare.run(options, lambda file: _snapshot(file, options.parser))
     if options.command == "run":
         return _run(program, options.json, options.parser)
     parser.print_help(sys.stderr)
@@ -72,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.set_defaults(parser=demo)
     _add_money(commands)
     _add_bottlenecks(commands)
+    _compare.add(commands)
     return parser
 
 

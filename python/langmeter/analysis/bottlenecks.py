@@ -25,7 +25,7 @@ _HEADER: Final = (
     *("critical", "2x saves", "a run"),
 )
 _KEY: Final = (
-    "self: time in it and in no run under it. critical: its part of the pipelines' critical paths.\n"
+    "self: time in it and no run under it. critical: its part of the pipelines' critical paths.\n"
     "2x saves: what the pipelines would take less, were its own time halved; and one of them."
 )
 

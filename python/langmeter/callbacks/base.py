@@ -26,9 +26,9 @@ from langmeter.prices import PriceBook
 from langmeter.prices.card import PICO
 from langmeter.prices.later import Later
 from langmeter.snapshot import Snapshot
-from langmeter.usage import NOTHING, Source, Usage, read, requested
+from langmeter.usage import NOTHING, Reading, Source, Usage, read, requested
 from langmeter.usage.ending import queue_time, truncated
-from langmeter.usage.offline import Offline
+from langmeter.usage.offline import Offline, asked_of, kept
 
 LLM, CHAIN, TOOL, RETRIEVER, FIX = map(
     _core.KINDS.index, ("llm", "chain", "tool", "retriever", "fix")
@@ -192,7 +192,7 @@ class Callback(_core.Handler, BaseCallbackHandler):
     ) -> None:
         self._config = Config.chosen(config, settings)
         self._offline = Offline(token_counters)
-        #: The prompts of runs in flight, by the run's number, in a tuple if others went with them.
+        #: What runs in flight were asked, by the run's number, as `usage.offline.kept` keeps it.
         self._texts: dict[int, Any] = {}
         self._keep_prompts(self._texts)
         self._labels = checked_labels(labels)
@@ -299,7 +299,7 @@ class Callback(_core.Handler, BaseCallbackHandler):
             )
             if refused is None:
                 texts = self._texts
-                texts[run_id.int] = prompts if batch_size == 1 else (prompts,)
+                texts[run_id.int] = kept(prompts, invocation_params, batch_size)
                 self._let_go()
             if batch_size and batch_size > 1:
                 for begun in budgets.in_batch(run_id, batch_size, invocation_params, refused):
@@ -405,7 +405,7 @@ class Callback(_core.Handler, BaseCallbackHandler):
         """Hand usage, names and cost to the recorder, which applies them to model runs alone."""
         recorder = self._bound() or self._recorder
         reading = NOTHING if response is None else read(response)
-        usage, told, model, cache_hit, unread, billed, shared = reading
+        usage, told, model, cache_hit, unread, billed, _ = reading
         # The response names the dialect it speaks ("openai" for Azure too), the request who serves.
         asked = recorder.requested(run_id) or _NOT_ASKED
         asked_provider, asked_model, started, budgets, labels = asked
@@ -413,11 +413,13 @@ class Callback(_core.Handler, BaseCallbackHandler):
         provider = told or asked_provider if asked_provider == "other" else asked_provider or told
         if unread:
             recorder.dropped("usage_refused", unread)
-        prompts = self._texts.pop(run_id.int, ())
+        told_of = self._texts.pop(run_id.int, ())
         refused = error is not None and refused_by_server(error)
         answered = model or asked_model
-        if usage is None and response is not None and not (cache_hit or refused):
-            usage = self._estimated((provider, answered), prompts, response, outcome, shared)
+        if response is not None and not (cache_hit or refused) and (usage is None or usage.is_cut):
+            usage = (
+                self._estimated((provider, answered), told_of, response, outcome, reading) or usage
+            )
         cost = None
         if cache_hit:
             outcome = CACHE_HIT
@@ -447,15 +449,17 @@ class Callback(_core.Handler, BaseCallbackHandler):
             self._crossed(later.add(call, recorder))
 
     def _estimated(
-        self, names: tuple[str, str], prompts: Any, response: Any, outcome: int, shared: bool
+        self, names: tuple[str, str], asked: Any, response: Any, outcome: int, reading: Reading
     ) -> Usage | None:
-        """What was used, counted from the texts; None where nothing is known."""
-        if type(prompts) is tuple:
-            if shared:  # with the first prompt of its batch, whose run reports them all
-                return None
-            prompts = prompts[0] if prompts else ()
+        """What was used, counted from the texts where not told; None where nothing is known."""
+        prompts, tools, alone = asked_of(asked)
+        if reading.shared and not alone:  # the run of its batch's first prompt reports them all
+            return None
         try:
-            return self._offline.usage(*names, prompts, response, ended=outcome == OK)
+            if reading.usage is not None:
+                return self._offline.with_input(*names, prompts, reading.usage, tools)
+            ended = outcome == OK
+            return self._offline.usage(*names, prompts, response, ended=ended, tools=tools)
         except BaseException as exc:
             self._failed("token_counter", exc)
             return None

@@ -98,7 +98,9 @@ class CompositeCallback(ComponentCallback):
         )
         budgets = [part._budgets for part in self._parts if part._budgets is not None]
         if budgets:
-            self._limit(Ledger.merged(budgets, self._prices))
+            ledger = Ledger.merged(budgets, self._prices)
+            for handler in (self, *self._parts):
+                handler._limit(ledger)
         self._listen()
         if foreign:
             self._forward_to(foreign)

@@ -63,7 +63,8 @@ class CostTrackingCallback(Callback):
         """US dollars an hour, at the pace of the last five minutes; 0 when nothing was spent."""
         _, (_, covered, nano_dollars), _ = self._recorder.spent_lately()
         seconds = max(Decimal(covered) / 10**9, Decimal(1))
-        return (Decimal(nano_dollars) / 10**9 * 3600 / seconds).quantize(Decimal("1e-9"))
+        hourly = (Decimal(nano_dollars) / 10**9 * 3600 / seconds).quantize(Decimal("1e-9"))
+        return hourly or Decimal(0)  # not 0E-9
 
     @property
     def budgets(self) -> tuple[Budget, ...]:

@@ -73,7 +73,7 @@ fn hot(c: &mut Criterion) {
         });
     });
 
-    let demand = Demand { budgets: 0b11, input: 900, output: Some(500), rates: [2_500_000, 10_000_000, 0] };
+    let demand = Demand { budgets: 0b11, input: 900, output: Some(500), answers: 1, rates: [2_500_000, 10_000_000, 0] };
     for unit in [Unit::Cost, Unit::Tokens] {
         let terms =
             Terms { unit, limit: u64::MAX / 2, period: Period::Day, blocking: true, thresholds: vec![u64::MAX / 4] };

@@ -53,7 +53,7 @@ fn main() -> Result<(), String> {
                     recorder.open_budget(&terms).map_err(|e| e.to_string())?;
                 }
                 let rates = [2_500_000, 10_000_000, 0];
-                demand = Some(Demand { budgets: 0b11, input: 900, output: Some(500), rates });
+                demand = Some(Demand { budgets: 0b11, input: 900, output: Some(500), answers: 1, rates });
             }
             for i in 2..n.saturating_add(2) {
                 start(i, demand);

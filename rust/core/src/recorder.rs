@@ -293,8 +293,10 @@ pub struct Demand {
     pub budgets: u64,
     /// Input tokens.
     pub input: u64,
-    /// Output tokens; None: as many as the model was seen to give, 2,048 at least.
+    /// Output tokens of an answer; None: as many as the model was seen to give, 2,048 at least.
     pub output: Option<u64>,
+    /// Answers asked for, each of them billed; 0 is 1.
+    pub answers: u64,
     /// Pico-dollars for an input token, an output token, and the call.
     pub rates: [u64; 3],
 }
@@ -575,6 +577,7 @@ impl Recorder {
     fn reserve(&self, model: SeriesId, demand: &Demand, now: u64) -> Result<Reservation, Refused> {
         let output =
             demand.output.unwrap_or_else(|| self.cells.get(self.block(model).wrapping_add(LARGEST)).max(USUAL_OUTPUT));
+        let output = output.saturating_mul(demand.answers.max(1));
         let [per_input, per_output, fixed] = demand.rates;
         let (input, out) = (demand.input.saturating_mul(per_input), output.saturating_mul(per_output));
         let held = Reservation {

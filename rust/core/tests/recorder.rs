@@ -467,7 +467,7 @@ fn budgeted(settings: Settings) -> Bench {
     b
 }
 
-const DEMAND: Demand = Demand { budgets: 1, input: 100, output: Some(500), rates: [0; 3] };
+const DEMAND: Demand = Demand { budgets: 1, input: 100, output: Some(500), answers: 1, rates: [0; 3] };
 
 fn standing(b: &Bench) -> (u64, u64) {
     let (Standing { spent, reserved, .. }, _) = b.recorder.standing(0).expect("open");
@@ -550,6 +550,8 @@ fn without_a_limit_of_its_own_a_call_is_expected_to_give_as_much_as_ever() {
         b.end(n, Outcome::Ok, "gpt-4o-2024", Some(usage));
     }
     assert_eq!(reserved, [307 + 20_480, 307 + 20_480, 307 + 50_000]);
+    b.begin(5, None, Kind::Llm, Some(Demand { answers: 3, ..demand })).expect("fits");
+    assert_eq!(standing(&b).1, 307 + 3 * 50_000);
 }
 
 #[test]
@@ -712,7 +714,7 @@ fn the_late_end_of_a_reaped_call_is_charged_to_its_budgets() {
     let b = bench(Settings::default());
     let terms = Terms { unit: Unit::Cost, limit: 100, period: Period::Total, blocking: true, thresholds: vec![] };
     let budget = b.recorder.open_budget(&terms).expect("opened");
-    let demand = Demand { budgets: 1 << budget, input: 10, output: Some(10), rates: [1, 1, 0] };
+    let demand = Demand { budgets: 1 << budget, input: 10, output: Some(10), answers: 1, rates: [1, 1, 0] };
     b.begin(2, None, Kind::Llm, Some(demand)).expect("it fits");
     b.wait(4_000_000);
     b.recorder.snapshot();

@@ -56,17 +56,18 @@ impl Recorder {
         name: &str,
         provider: &str,
         model: &str,
-        demand: Option<(u64, u64, Option<u64>, u64, u64, u64)>,
+        demand: Option<(u64, u64, Option<u64>, u64, u64, u64, u64)>,
         labels: Option<Vec<(PyBackedStr, PyBackedStr)>>,
         retried: bool,
         piped: bool,
     ) -> PyResult<Option<(usize, Crossed)>> {
         let (key, parent, kind) =
             (convert::run_key(run_id)?, convert::parent_key(parent_run_id)?, convert::kind(kind)?);
-        let demand = demand.map(|(budgets, input, output, per_input, per_output, fixed)| Demand {
+        let demand = demand.map(|(budgets, input, output, answers, per_input, per_output, fixed)| Demand {
             budgets,
             input,
             output,
+            answers,
             rates: [per_input, per_output, fixed],
         });
         let labels = labels.unwrap_or_default();

@@ -136,13 +136,18 @@ pub fn begin(slf: &Bound<'_, Handler>, start: &Start<'_, '_>) -> PyResult<()> {
     keep_prompt(slf, start)
 }
 
-/// Keeps the prompt in case the call ends without usage; in a tuple if others went with it.
+/// Keeps what was asked in case the call ends without usage, as `langmeter.usage.offline.kept` does.
 pub fn keep_prompt(slf: &Bound<'_, Handler>, start: &Start<'_, '_>) -> PyResult<()> {
     let py = slf.py();
     let Some(texts) = slf.get().texts(py) else { return Ok(()) };
     let key = start.run_id.getattr(intern!(py, "int"))?;
     let alone = start.batch_size.is_some_and(|n| n.extract::<u64>().is_ok_and(|n| n == 1));
-    if alone {
+    let tools = entry(start.invocation_params, intern!(py, "tools"))?;
+    if let Some(tools) = tools
+        && tools.is_truthy()?
+    {
+        texts.set_item(key, (start.prompts, tools, alone))?;
+    } else if alone {
         texts.set_item(key, start.prompts)?;
     } else {
         texts.set_item(key, PyTuple::new(py, [start.prompts])?)?;

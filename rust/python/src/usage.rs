@@ -75,6 +75,10 @@ fn look<'py>(response: &Bound<'py, PyAny>) -> PyResult<Option<Common<'py>>> {
     let input = ask!(told(intern!(py, "input_tokens"))?);
     let output = ask!(told(intern!(py, "output_tokens"))?);
     let total = ask!(told(intern!(py, "total_tokens"))?);
+    // An answer to nothing: the stream was cut, and what it had said of its input was lost.
+    if input == 0 && output > 0 {
+        return Ok(None);
+    }
     // LangChain's own five: `total_cost` is the mark of its response cache.
     if total != input.wrapping_add(output) || figures.len() > 5 || figures.contains(intern!(py, "total_cost"))? {
         return Ok(None);
