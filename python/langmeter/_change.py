@@ -45,9 +45,9 @@ class Sensitivity:
         ValueError: a value is outside its range.
     """
 
-    # A threshold of 10 tells of +20 % in 30 s instead of 45, and of nothing at all 50 times in 1,000
-    # hours of a model instead of never; delta 1 with threshold 8 is as quick and quiet, but blind
-    # to a change of less than a spread.
+    # A threshold of 10 tells of +20 % in 30 s instead of 45, and of nothing at all 50 times in
+    # 1,000 hours of a model instead of never; delta 1 with threshold 8 is as quick and quiet, but
+    # blind to a change of less than a spread.
     delta: float = 0.5
     threshold: float = 15.0
     warm_up: int = 30
