@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Sequence
+from typing import Any, Generic, Protocol, TypeVar
 from weakref import ref
 
 from langmeter import _ticker
@@ -30,6 +31,11 @@ class Watch(Generic[SourceT]):
         self._seconds = seconds
         self._ticker = ticker
         self._handle: _ticker.Handle | None = None
+
+    @property
+    def changes(self) -> Sequence[Any]:
+        """What it found for snapshots, as `Recorder.snapshot` takes it."""
+        return ()
 
     @property
     def seconds(self) -> float:

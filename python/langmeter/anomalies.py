@@ -29,7 +29,7 @@ _KEPT: Final = 1000
 #: none), those that failed, tokens, pico-dollars, and the sum of the calls' latencies in seconds.
 Row: TypeAlias = tuple[str, str, int, int, int, int, float]
 #: An anomaly as the recorder takes it: at, detected at (Unix nanoseconds), provider, model, metric,
-#: before, after (millionths), calls before, calls after.
+#: before, after (in 1e-12), calls before, calls after.
 Change: TypeAlias = tuple[int, int, str, str, str, int, int, int, int]
 _Figures: TypeAlias = tuple[int, int, int, int, float]
 
@@ -191,8 +191,8 @@ def _native(found: Anomaly) -> Change:
         found.provider,
         found.model,
         found.metric,
-        round(found.before * 1e6),
-        round(found.after * 1e6),
+        round(found.before * 1e12),
+        round(found.after * 1e12),
         found.calls_before,
         found.calls_after,
     )

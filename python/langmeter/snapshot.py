@@ -681,17 +681,17 @@ class Snapshot(_Immutable):
 
 
 _COMPONENTS = ("llm", "chain", "node", "agent", "tool", "retriever", "fix")
-#: Parts of an anomaly, at the boundary: times in Unix nanoseconds, figures in millionths.
+#: Parts of an anomaly, at the boundary: times in Unix nanoseconds, figures in 1e-12.
 _CHANGE = (
     *("at_unix_nano", "detected_at_unix_nano", "provider", "model", "metric"),
-    *("before_millionths", "after_millionths", "calls_before", "calls_after"),
+    *("before_1e12", "after_1e12", "calls_before", "calls_after"),
 )
 
 
 def _anomaly(change: Any) -> Anomaly:
     at, detected_at, provider, model, metric, before, after, calls_before, calls_after = change
     moments = datetime.fromtimestamp(at / 1e9, UTC), datetime.fromtimestamp(detected_at / 1e9, UTC)
-    names, figures = (provider, model, metric), (before / 1e6, after / 1e6)
+    names, figures = (provider, model, metric), (before / 1e12, after / 1e12)
     return Anomaly(*moments, *names, *figures, calls_before, calls_after)
 
 

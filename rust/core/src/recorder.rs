@@ -182,7 +182,7 @@ named! {
         EndWithoutStart = "end_without_start",
         /// Tokens of a run not in flight.
         StrayTokens = "stray_tokens",
-        /// Durations outside 1 µs to 1 h.
+        /// Durations beyond 1 h.
         Clamped = "clamped",
         /// Gaps between tokens that went to the model that answered the call before.
         GapsMislaid = "gaps_mislaid",
@@ -482,9 +482,7 @@ impl Recorder {
     }
 
     fn record(&self, id: SeriesId, measure: Measure, nanos: u64) {
-        let clamped = self.histogram(id, measure).record(&self.cells, nanos);
-        // Nothing at all is a usual length of what comes after the precise ones.
-        if clamped && (nanos > 0 || (measure as usize) < PRECISE) {
+        if self.histogram(id, measure).record(&self.cells, nanos) {
             self.drop_one(Dropped::Clamped);
         }
     }
