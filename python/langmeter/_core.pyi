@@ -45,7 +45,7 @@ MEASURES: Final[tuple[str, ...]]
 DROPPED: Final[tuple[str, ...]]
 
 #: An anomaly: at, detected at (Unix nanoseconds), provider, model, metric, before, after
-#: (millionths), calls before, calls after.
+#: (in 1e-12), calls before, calls after.
 _Change: TypeAlias = tuple[int, int, str, str, str, int, int, int, int]
 
 def count_tokens(text: str, encoding: str) -> int:
@@ -382,6 +382,9 @@ class Handler:
 
         Its exceptions go to `self._failed(where, exc)`.
         """
+
+    def _asleep(self) -> None:
+        """The next model call is the first of its process; it calls `self._awake()`."""
 
     def _keep_prompts(self, texts: dict[int, Any]) -> None:
         """Keep the prompts of runs in flight in this dict, by the number of the run."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from time import time
 from typing import Any, NoReturn
@@ -20,6 +20,7 @@ from weakref import WeakSet
 from langchain_core.callbacks import BaseCallbackHandler
 
 from langmeter import _core
+from langmeter._watch import Watch
 from langmeter.budgets import Ledger
 from langmeter.config import Config
 from langmeter.prices import PriceBook
@@ -70,6 +71,7 @@ def _after_fork() -> None:
         if recorder is not None:
             recorder.reset_after_fork()
     for handler in list(_bound):
+        handler._asleep()
         handler._texts.clear()
         if handler._later is not None:
             handler._later = Later(handler._later.book)
@@ -180,6 +182,10 @@ class Callback(_core.Handler, BaseCallbackHandler):
     _budgets: Ledger | None = None
     #: Calls without a price, until one comes; None without prices.
     _later: Later | None = None
+    #: What looks at the recorder every few seconds; made at the first model call.
+    _watches: tuple[Watch[Any], ...] | None = None
+    #: The handler that watches in the place of this one.
+    _watcher: Callback | None = None
     _reported = False
 
     def __init__(
@@ -213,7 +219,26 @@ class Callback(_core.Handler, BaseCallbackHandler):
         recorder = self._recorder
         if self._later:
             self._price_later(recorder)
-        return Snapshot(recorder.snapshot())
+        return Snapshot(recorder.snapshot(self._changes()))
+
+    def _changes(self) -> Sequence[Any]:
+        """Anomalies found so far, as the recorder takes them."""
+        watches = (self._watcher or self)._watches or ()
+        return [change for watch in watches for change in watch.changes]
+
+    def _awake(self) -> None:
+        """The first model call of this process begins: from now on there is something to watch.
+
+        Not before, because a thread that runs when a server forks its workers is a nuisance.
+        """
+        watcher = self._watcher or self
+        if watcher._watches is None:
+            watcher._watches = tuple(watcher._new_watches(self._recorder))
+        for watch in watcher._watches:
+            watch.start()
+
+    def _new_watches(self, recorder: _core.Recorder) -> list[Watch[Any]]:
+        return []
 
     def _price_later(self, recorder: _core.Recorder) -> None:
         """Price what ended without a price, as far as that is possible by now."""

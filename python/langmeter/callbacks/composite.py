@@ -9,6 +9,8 @@ from typing import Any
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.callbacks.manager import handle_event
 
+from langmeter import _core
+from langmeter._watch import Watch
 from langmeter.budgets import Ledger
 from langmeter.callbacks.base import Callback, checked_labels
 from langmeter.callbacks.components import ComponentCallback
@@ -91,6 +93,7 @@ class CompositeCallback(ComponentCallback):
         for part in self._parts:
             # Handed to LangChain beside its composite, any of them may be the one to end a run.
             part._prices, part._later = self._prices, self._later
+            part._watcher = self
         for switch in _SWITCHES:
             setattr(self, switch, all(getattr(part, switch) for part in self._parts))
         self._fixes = next(
@@ -115,6 +118,13 @@ class CompositeCallback(ComponentCallback):
             self._on_token(callbacks[0])
         elif callbacks:
             self._on_token(lambda text: _call_all(callbacks, text, self._failed))
+
+    def _new_watches(self, recorder: _core.Recorder) -> list[Watch[Any]]:
+        watches: dict[type, Watch[Any]] = {}  # one of a kind
+        for part in self._parts:
+            for watch in part._new_watches(recorder):
+                watches.setdefault(type(watch), watch)
+        return list(watches.values())
 
     def on_custom_event(self, name: str, data: Any, **kwargs: Any) -> None:
         """Count a fix, where a `DefectAnalysisCallback` is among the handlers."""

@@ -13,6 +13,7 @@ use pyo3::sync::OnceLockExt;
 use pyo3::types::{PyDict, PyTuple};
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
@@ -31,6 +32,8 @@ pub struct Handler {
     labels: OnceLock<Vec<Py<PyAny>>>,
     /// Who the clients seen last ask.
     known: Mutex<Vec<Known>>,
+    /// A model call has begun in this process.
+    awake: AtomicBool,
 }
 
 /// One event in so many is timed; a prime, so that no pattern of events always meets it.
@@ -126,6 +129,10 @@ impl Handler {
     /// A model call begins.
     fn begun(slf: &Bound<'_, Self>, given: &start::Start<'_, '_>) -> PyResult<()> {
         let py = slf.py();
+        if !slf.get().awake.load(Ordering::Relaxed) {
+            slf.get().awake.store(true, Ordering::Relaxed);
+            Self::hook(slf, "on_llm_start", || slf.call_method0(intern!(py, "_awake")).map(drop))?;
+        }
         // Outside of the guard: a budget that refuses the call has to reach it.
         if !slf.getattr(intern!(py, "_budgets"))?.is_none() {
             let start::Start { serialized, prompts, run_id, parent_run_id, tags, .. } = given;
@@ -189,6 +196,11 @@ impl Handler {
 
     fn _bound(&self, py: Python<'_>) -> Option<Py<Recorder>> {
         self.recorder.get().map(|r| r.clone_ref(py))
+    }
+
+    /// The next model call is the first of its process.
+    fn _asleep(&self) {
+        self.awake.store(false, Ordering::Relaxed);
     }
 
     /// The prompts of runs in flight are kept in this dict, by the number of the run.
