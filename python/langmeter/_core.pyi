@@ -386,6 +386,12 @@ class Handler:
     def _asleep(self) -> None:
         """The next model call is the first of its process; it calls `self._awake()`."""
 
+    def _hold(self) -> None:
+        """Calls are held to budgets: their starts go to `self._limited_start`."""
+
+    def _priced_by(self, prices: Any) -> None:
+        """Calls are priced by this book, whose catalogue is loaded. Once."""
+
     def _keep_prompts(self, texts: dict[int, Any]) -> None:
         """Keep the prompts of runs in flight in this dict, by the number of the run."""
 
@@ -409,7 +415,7 @@ class Handler:
     ) -> None:
         """A text completion or, as `on_chat_model_start`, a chat completion begins.
 
-        Where `self._budgets` is not None it goes to `self._limited_start`, which may raise.
+        After `_hold` it goes to `self._limited_start`, which may raise.
         """
 
     def on_chat_model_start(
@@ -503,7 +509,7 @@ class Handler:
     ) -> None:
         """A model call gave its result.
 
-        The common response is read here, and priced by `self._prices_now.native`; every other goes
+        The common response is read here, and priced by what `_priced_by` was given; every other goes
         to `self._model_ended(run_id, outcome, response)`. Failures go to `self._failed`.
         """
 

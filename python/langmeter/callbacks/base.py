@@ -492,6 +492,7 @@ class Callback(_core.Handler, BaseCallbackHandler):
     def _limit(self, budgets: Ledger) -> None:
         """Hold calls to these budgets: what refuses one has to pass LangChain's catch."""
         self._budgets = budgets
+        self._hold()
         if budgets.blocks:
             self.raise_error = True
 
@@ -507,6 +508,7 @@ class Callback(_core.Handler, BaseCallbackHandler):
         # Asking for a price before the catalogue is loaded would load it here and now.
         if self._prices is not None and self._prices.ready:
             self._prices_now = self._prices
+            self._priced_by(self._prices)
         return self._prices_now
 
     def __copy__(self) -> Callback:

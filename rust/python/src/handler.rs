@@ -28,6 +28,10 @@ pub struct Handler {
     on_token: OnceLock<Py<PyAny>>,
     /// Prompts of runs in flight.
     texts: OnceLock<Py<PyDict>>,
+    /// The price book, once its catalogue is loaded.
+    prices: OnceLock<Py<PyAny>>,
+    /// Calls are held to budgets.
+    limited: AtomicBool,
     /// Keys of the metadata that are labels.
     labels: OnceLock<Vec<Py<PyAny>>>,
     /// Who the clients seen last ask.
@@ -102,6 +106,20 @@ impl Handler {
         self.texts.get().map(|texts| texts.bind(py))
     }
 
+    /// The price book, once its catalogue is loaded.
+    pub fn prices<'a, 'py>(&'a self, handler: &Bound<'py, Self>) -> PyResult<Option<&'a Bound<'py, PyAny>>> {
+        let py = handler.py();
+        if self.prices.get().is_none() && !handler.getattr(intern!(py, "_prices"))?.is_none() {
+            handler.call_method0(intern!(py, "_prices_if_ready"))?;
+        }
+        Ok(self.prices.get().map(|prices| prices.bind(py)))
+    }
+
+    /// Calls are priced, but not yet.
+    pub fn waits_for_prices(&self, handler: &Bound<'_, Self>) -> PyResult<bool> {
+        Ok(self.prices.get().is_none() && !handler.getattr(intern!(handler.py(), "_prices"))?.is_none())
+    }
+
     /// Who the clients seen last ask. Nothing that runs Python code may happen while it is held.
     pub fn known(&self) -> MutexGuard<'_, Vec<Known>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
@@ -134,7 +152,7 @@ impl Handler {
             Self::hook(slf, "on_llm_start", || slf.call_method0(intern!(py, "_awake")).map(drop))?;
         }
         // Outside of the guard: a budget that refuses the call has to reach it.
-        if !slf.getattr(intern!(py, "_budgets"))?.is_none() {
+        if slf.get().limited.load(Ordering::Relaxed) {
             let start::Start { serialized, prompts, run_id, parent_run_id, tags, .. } = given;
             let start::Start { metadata, invocation_params, name, batch_size, .. } = given;
             let (asked, of) = ((serialized, prompts, run_id, parent_run_id, tags), (metadata, name, batch_size));
@@ -182,6 +200,7 @@ impl Handler {
         // A callback may lead back to its handler: the cycle is collected through its other members.
         self.recorder.get().map_or(Ok(()), |r| visit.call(r))?;
         self.texts.get().map_or(Ok(()), |t| visit.call(t))?;
+        self.prices.get().map_or(Ok(()), |p| visit.call(p))?;
         self.on_token.get().map_or(Ok(()), |c| visit.call(c))
     }
 
@@ -201,6 +220,16 @@ impl Handler {
     /// The next model call is the first of its process.
     fn _asleep(&self) {
         self.awake.store(false, Ordering::Relaxed);
+    }
+
+    /// Calls are held to budgets: their starts go to `_limited_start`.
+    fn _hold(&self) {
+        self.limited.store(true, Ordering::Relaxed);
+    }
+
+    /// Calls are priced by this book, whose catalogue is loaded.
+    fn _priced_by(&self, py: Python<'_>, prices: Py<PyAny>) {
+        self.prices.get_or_init_py_attached(py, || prices);
     }
 
     /// The prompts of runs in flight are kept in this dict, by the number of the run.
