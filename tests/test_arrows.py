@@ -18,7 +18,7 @@ ROOT = Path(langmeter.__file__).parent
 FLOORS = [
     {"_core", "errors"},
     {"config", "testing", "_dispatch", "_table", "_form", "snapshot"},
-    {"usage", "prices", "budgets"},
+    {"usage", "prices", "budgets", "streaming"},
     {"callbacks"},
     {
         "embeddings",

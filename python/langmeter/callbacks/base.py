@@ -22,6 +22,8 @@ from langmeter.budgets import Ledger
 from langmeter.config import Config
 from langmeter.prices import PriceBook
 from langmeter.snapshot import Snapshot
+from langmeter.streaming import Streams
+from langmeter.streaming.aggregate import answered
 from langmeter.usage import NOTHING, Source, Usage, read, requested
 from langmeter.usage.offline import Offline
 
@@ -131,6 +133,8 @@ class Callback(_core.Handler, BaseCallbackHandler):
     _prices_now: PriceBook | None = None
     #: What calls may cost; None without budgets.
     _budgets: Ledger | None = None
+    #: Who listens to streams; None where nobody ever can.
+    _streams: Streams | None = None
     _reported = False
 
     def __init__(
@@ -160,6 +164,8 @@ class Callback(_core.Handler, BaseCallbackHandler):
 
     def _join(self, recorder: _core.Recorder) -> _core.Recorder:
         """Record into `recorder` from now on; if another thread was faster, into that one's."""
+        if self._streams is not None:
+            self._listen(self._streams)
         try:
             recorder = self._bind(recorder)
         except RuntimeError:
@@ -167,6 +173,8 @@ class Callback(_core.Handler, BaseCallbackHandler):
             if bound is None:
                 raise
             return bound
+        if self._streams is not None:
+            self._streams.recorder = recorder
         _bound.add(self)
         return recorder
 
@@ -255,7 +263,8 @@ class Callback(_core.Handler, BaseCallbackHandler):
     ) -> None:
         """A model call failed or was given up; `response` holds what had come by then."""
         try:
-            self._model_ended(run_id, outcome_of(error), response, refused=refused_by_server(error))
+            refused = refused_by_server(error)
+            self._model_ended(run_id, outcome_of(error), response, refused=refused, error=error)
         except BaseException as exc:
             self._failed("on_llm_error", exc)
 
@@ -311,15 +320,24 @@ class Callback(_core.Handler, BaseCallbackHandler):
         """A chain failed; only a decision model is counted here."""
         try:
             if self._recorder.requested(run_id):
-                self._model_ended(run_id, outcome_of(error), None)
+                self._model_ended(run_id, outcome_of(error), None, error=error)
         except BaseException as exc:
             self._failed("on_chain_error", exc)
 
     def _model_ended(
-        self, run_id: UUID, outcome: int, response: Any, kind: int = LLM, *, refused: bool = False
+        self,
+        run_id: UUID,
+        outcome: int,
+        response: Any,
+        kind: int = LLM,
+        *,
+        refused: bool = False,
+        error: BaseException | None = None,
     ) -> None:
         """Hand usage, names and cost to the recorder, which applies them to model runs alone."""
         recorder = self._bound() or self._recorder
+        streams = self._streams
+        partial = None if streams is None else streams.take(run_id)
         reading = NOTHING if response is None else read(response)
         usage, told, model, cache_hit, unread = reading[:5]
         # The response names the dialect it speaks ("openai" for Azure too), the request who serves.
@@ -329,9 +347,11 @@ class Callback(_core.Handler, BaseCallbackHandler):
         if unread:
             recorder.dropped("usage_refused", unread)
         prompts = self._texts.pop(run_id.int, ())
+        names = provider, model or asked_model
         if usage is None and response is not None and not (cache_hit or refused):
-            names = provider, model or asked_model
-            usage = self._estimated(names, prompts, response, outcome, reading.shared)
+            # Of a v3 stream that breaks the response has nothing; what was collected has.
+            had = response if outcome == OK else answered(response, partial)
+            usage = self._estimated(names, prompts, had, outcome, reading.shared)
         cost = None
         if cache_hit:
             outcome = CACHE_HIT
@@ -342,6 +362,12 @@ class Callback(_core.Handler, BaseCallbackHandler):
         crossed = recorder.run_ended(run_id, kind, outcome, provider, model, usage, cost)
         if crossed:
             self._crossed(crossed)
+        if streams is not None:
+            if usage is None and refused and partial is not None and partial.said:
+                # No spend, as the server said that the call failed; but this is what had come.
+                had = answered(response, partial)
+                usage = self._estimated(names, prompts, had, outcome, reading.shared)
+            streams.ended(run_id, names, outcome, partial, usage, cost, response, error)
 
     def _estimated(
         self, names: tuple[str, str], prompts: Any, response: Any, outcome: int, shared: bool

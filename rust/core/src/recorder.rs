@@ -479,6 +479,11 @@ impl Recorder {
         Some((self.series.labels(&self.cells, model)?, self.clock.unix(start)))
     }
 
+    /// The recorder's clock, Unix nanoseconds.
+    pub fn now(&self) -> u64 {
+        self.clock.unix(self.clock.now())
+    }
+
     /// The series of the model that answered, and what is learned from it about the requested name.
     fn answered_by(&self, run: &Run, end: &End<'_>) -> Option<SeriesId> {
         if end.model.is_empty() && end.provider.is_empty() {

@@ -1,6 +1,7 @@
 //! `langmeter._core`: convert, call, wrap; nothing else.
 
 mod clock;
+mod collect;
 mod convert;
 mod distribution;
 mod error;
@@ -35,6 +36,7 @@ fn init(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<recorder::Recorder>()?;
     m.add_class::<snapshot::SeriesStats>()?;
     m.add_class::<snapshot::Snapshot>()?;
+    m.add_class::<collect::Streams>()?;
     m.add_function(wrap_pyfunction!(tokenizer::count_tokens, m)?)?;
     m.add_function(wrap_pyfunction!(tokenizer::encoding_for_model, m)?)?;
     m.add_function(wrap_pyfunction!(tokenizer::chat_overhead, m)?)?;

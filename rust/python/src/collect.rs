@@ -1,0 +1,517 @@
+//! `Streams`: what the streams in flight have said so far, and who is told of it.
+
+use crate::convert;
+use crate::output::{Delta, Event, Kind};
+use crate::recorder::Recorder;
+use langmeter_core::{Dropped, RunKey};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList, PyString, PyTuple};
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// What somebody wants: the texts kept, each event told, each text told, each end told.
+const COLLECT: u8 = 1;
+const EVENTS: u8 = 2;
+const TEXTS: u8 = 4;
+const ENDS: u8 = 8;
+
+/// So many streams may be open before those are looked for that nobody will end.
+const FEW: usize = 1024;
+
+/// A key is even already: multiplied, so that the map's tag, which is its top bits, is too.
+#[derive(Default)]
+struct Spread(u64);
+
+impl Hasher for Spread {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, _: &[u8]) {}
+    fn write_u64(&mut self, key: u64) {
+        self.0 = key.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+}
+
+/// A tool call as far as it has come.
+#[derive(Default, Clone)]
+struct ToolCall {
+    index: Option<isize>,
+    id: String,
+    name: String,
+    args: String,
+    /// Run by the provider: not for the caller.
+    server: bool,
+}
+
+/// A stream as far as it has come.
+struct Stream {
+    run_id: Py<PyAny>,
+    provider: String,
+    model: Py<PyString>,
+    /// Unix nanoseconds.
+    started: u64,
+    first: u64,
+    /// Pieces so far.
+    events: u64,
+    /// When it last said something, on the clock of all streams.
+    last: u64,
+    /// Something is missing from here on.
+    cut: bool,
+    text: String,
+    reasoning: String,
+    calls: Vec<ToolCall>,
+}
+
+/// A piece of output, taken out of its Python objects.
+struct Said<'a> {
+    kind: Kind,
+    text: Cow<'a, str>,
+    id: Cow<'a, str>,
+    name: Cow<'a, str>,
+    index: Option<isize>,
+    server: bool,
+    whole: bool,
+}
+
+impl<'a> Said<'a> {
+    fn of(delta: &'a Delta<'_>) -> Self {
+        let plain = |text: &'a Option<Bound<'_, PyString>>| {
+            text.as_ref().map(PyStringMethods::to_string_lossy).unwrap_or_default()
+        };
+        let (text, call) = (plain(&delta.text), &delta.call);
+        let (id, name) = (plain(&call.id), plain(&call.name));
+        Self { kind: delta.kind, text, id, name, index: call.index, server: call.server, whole: call.whole }
+    }
+}
+
+/// Where a piece went.
+struct Placed {
+    /// Its number in the stream; None where it is nothing to tell of.
+    index: Option<u64>,
+    /// Which of the tool calls it belongs to.
+    call: Option<usize>,
+    /// Bytes that were kept, and that found no room.
+    kept: usize,
+    cut: usize,
+}
+
+/// A piece of a tool call that the provider runs.
+const NOWHERE: Placed = Placed { index: None, call: None, kept: 0, cut: 0 };
+
+impl Stream {
+    fn begun(py: Python<'_>, recorder: &Recorder, key: RunKey, run_id: &Bound<'_, PyAny>) -> Option<Self> {
+        let (asked, started) = recorder.core.requested(key)?;
+        Some(Self {
+            run_id: run_id.clone().unbind(),
+            provider: asked.a,
+            model: PyString::new(py, &asked.b).unbind(),
+            started,
+            first: recorder.core.now(),
+            events: 0,
+            last: 0,
+            cut: false,
+            text: String::new(),
+            reasoning: String::new(),
+            calls: Vec::new(),
+        })
+    }
+
+    fn bytes(&self) -> usize {
+        self.text.len() + self.reasoning.len() + self.calls.iter().map(|call| call.args.len()).sum::<usize>()
+    }
+
+    /// The call that a piece belongs to, by LangChain's rule: the same index, and ids that do not differ.
+    fn call_of(&mut self, said: &Said<'_>) -> usize {
+        let agrees = |id: &str| id.is_empty() || said.id.is_empty() || id == said.id;
+        let found = match said.index {
+            Some(_) => self.calls.iter().rposition(|call| call.index == said.index && agrees(&call.id)),
+            // Neither index nor id nor name: it goes on with the last one.
+            None if said.id.is_empty() && said.name.is_empty() => self.calls.len().checked_sub(1),
+            None => None,
+        };
+        found.unwrap_or_else(|| {
+            self.calls.push(ToolCall { index: said.index, ..ToolCall::default() });
+            self.calls.len() - 1
+        })
+    }
+
+    /// Keeps a piece, as far as the stream stays within `most` bytes.
+    fn add(&mut self, said: &Said<'_>, most: usize) -> Placed {
+        let room = if self.cut { 0 } else { most.saturating_sub(self.bytes()) };
+        let mut new = said.text.as_ref();
+        let mut place = None;
+        let to = match said.kind {
+            Kind::ToolCall => {
+                let at = self.call_of(said);
+                let (before, rest) = self.calls.split_at_mut(at);
+                let Some(call) = rest.first_mut() else { return NOWHERE };
+                call.server |= said.server;
+                if call.server {
+                    return NOWHERE;
+                }
+                // Names are short, and a call without its name is of no use: they are kept in any case.
+                if call.id.is_empty() {
+                    call.id.push_str(&said.id);
+                }
+                if call.name.is_empty() {
+                    call.name.push_str(&said.name);
+                }
+                if said.whole {
+                    new = new.strip_prefix(call.args.as_str()).unwrap_or(new);
+                }
+                place = Some(before.iter().filter(|call| !call.server).count());
+                &mut call.args
+            }
+            Kind::Reasoning => &mut self.reasoning,
+            Kind::Text | Kind::Other => &mut self.text,
+        };
+        let fits = (0..=room.min(new.len())).rev().find(|end| new.is_char_boundary(*end)).unwrap_or(0);
+        to.push_str(new.get(..fits).unwrap_or_default());
+        self.cut |= fits < new.len();
+        self.events += 1;
+        Placed { index: Some(self.events - 1), call: place, kept: fits, cut: new.len() - fits }
+    }
+
+    /// To be shown outside the lock: that makes Python objects, which may run code that comes back here.
+    fn copy(&self, py: Python<'_>) -> Self {
+        let (provider, text, reasoning) = (self.provider.clone(), self.text.clone(), self.reasoning.clone());
+        let (run_id, model) = (self.run_id.clone_ref(py), self.model.clone_ref(py));
+        Self { run_id, provider, model, text, reasoning, calls: self.calls.clone(), ..*self }
+    }
+
+    /// As Python sees it: (provider, model, text, reasoning, [(id, name, args)], pieces, seconds to the first
+    /// of them, seconds since the call's start, cut).
+    fn shown<'py>(&self, py: Python<'py>, now: u64) -> PyResult<Bound<'py, PyTuple>> {
+        let own = self.calls.iter().filter(|call| !call.server);
+        let calls: Vec<_> = own.map(|call| (&call.id, &call.name, &call.args)).collect();
+        let (first, elapsed) = (Some(seconds(self.started, self.first)), seconds(self.started, now));
+        let (provider, model) = (&self.provider, self.model.bind(py));
+        (provider, model, &self.text, &self.reasoning, calls, self.events, first, elapsed, self.cut).into_pyobject(py)
+    }
+}
+
+#[allow(clippy::cast_precision_loss)] // seconds to the microsecond
+fn seconds(from: u64, to: u64) -> f64 {
+    to.saturating_sub(from) as f64 / 1e9
+}
+
+#[derive(Default)]
+struct Open {
+    streams: HashMap<u64, Stream, BuildHasherDefault<Spread>>,
+    bytes: usize,
+    clock: u64,
+    /// More open streams than this are looked through for those that nobody will end.
+    look_at: usize,
+}
+
+impl Open {
+    fn remove(&mut self, key: u64) -> Option<Stream> {
+        let stream = self.streams.remove(&key)?;
+        self.bytes = self.bytes.saturating_sub(stream.bytes());
+        Some(stream)
+    }
+
+    fn insert(&mut self, key: u64, stream: Stream) {
+        self.bytes += stream.bytes();
+        self.streams.insert(key, stream);
+    }
+
+    /// Lets go of texts, first of those streams that said nothing for the longest time; the bytes.
+    fn let_go(&mut self, down_to: usize) -> usize {
+        let before = self.bytes;
+        let mut all: Vec<_> = self.streams.values_mut().collect();
+        all.sort_unstable_by_key(|stream| stream.last);
+        for stream in all {
+            if self.bytes <= down_to {
+                break;
+            }
+            self.bytes = self.bytes.saturating_sub(stream.bytes());
+            (stream.text, stream.reasoning, stream.cut) = (String::new(), String::new(), true);
+            for call in &mut stream.calls {
+                call.args = String::new();
+            }
+        }
+        before - self.bytes
+    }
+}
+
+impl Open {
+    /// Takes out the streams whose runs the recorder no longer has: reaped, or ended by another handler.
+    fn dead(&mut self, recorder: &Recorder) -> Vec<Stream> {
+        let gone = |key: &u64| recorder.core.requested(RunKey::new(*key)).is_none();
+        let keys: Vec<u64> = self.streams.keys().copied().filter(gone).collect();
+        let dead = keys.into_iter().filter_map(|key| self.remove(key)).collect();
+        self.look_at = self.streams.len() * 2;
+        dead
+    }
+}
+
+fn dropped(recorder: &Recorder, name: &str, n: usize) {
+    let what = Dropped::ALL.iter().copied().find(|what| what.name() == name);
+    recorder.core.dropped(what.unwrap_or(Dropped::Other), n as u64);
+}
+
+/// Whether the final message of a plain answer has the text that its pieces had; false for every other kind.
+fn said_whole(stream: &Stream, response: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let py = response.py();
+    let Some(message) = message_of(response)? else { return Ok(false) };
+    let content = message.getattr(intern!(py, "content"))?;
+    let Ok(content) = content.cast::<PyString>() else { return Ok(false) };
+    let calls = message.getattr_opt(intern!(py, "tool_calls"))?;
+    if !stream.calls.is_empty() || calls.map_or(Ok(false), |calls| calls.is_truthy())? {
+        return Ok(false);
+    }
+    if let Some(usage) = message.getattr_opt(intern!(py, "usage_metadata"))?
+        && let Ok(usage) = usage.cast::<PyDict>()
+        && !usage.get_item(intern!(py, "output_tokens"))?.map_or(Ok(false), |tokens| tokens.is_truthy())?
+    {
+        return Ok(false);
+    }
+    Ok(content.to_string_lossy() == stream.text)
+}
+
+fn message_of<'py>(response: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let py = response.py();
+    let mut found = response.getattr_opt(intern!(py, "generations"))?;
+    for _ in 0..2 {
+        let only = found.as_ref().and_then(|list| list.cast::<PyList>().ok()).filter(|list| list.len() == 1);
+        let Some(only) = only else { return Ok(None) };
+        found = Some(only.get_item(0)?);
+    }
+    found.map_or(Ok(None), |generation| generation.getattr_opt(intern!(py, "message")))
+}
+
+/// Base of `langmeter.streaming.Streams`: the streams in flight, each apart from all others.
+///
+/// The lock is taken with the GIL held, and nothing under it runs Python code or lets go of a Python object:
+/// it is never waited for.
+#[pyclass(frozen, subclass, module = "langmeter._core")]
+pub struct Streams {
+    wanted: AtomicU8,
+    max_stream_bytes: AtomicUsize,
+    max_bytes: AtomicUsize,
+    open: Mutex<Open>,
+}
+
+impl Streams {
+    fn open(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wants(&self, what: u8) -> bool {
+        self.wanted.load(Relaxed) & what != 0
+    }
+
+    /// Whether a token is of interest to anybody.
+    #[inline]
+    pub fn listening(&self) -> bool {
+        self.wants(COLLECT | EVENTS | TEXTS)
+    }
+
+    /// Keeps what a token event said, and tells of it.
+    pub fn heard<'py>(
+        slf: &Bound<'py, Self>,
+        recorder: &Recorder,
+        key: RunKey,
+        run_id: &Bound<'py, PyAny>,
+        event: &Event<'_, 'py>,
+    ) -> PyResult<()> {
+        let this = slf.get();
+        let mut result = Ok(());
+        let _ = event.walk(&mut |delta| {
+            if delta.kind != Kind::Other {
+                result = Self::piece(slf, recorder, key, run_id, &delta);
+            }
+            if result.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+        result?;
+        Self::give_up(slf, recorder, this.dead(recorder))
+    }
+
+    /// Tells of streams that nobody ended.
+    fn give_up(slf: &Bound<'_, Self>, recorder: &Recorder, dead: Vec<Stream>) -> PyResult<()> {
+        let py = slf.py();
+        for stream in dead {
+            let shown = stream.shown(py, recorder.core.now())?;
+            slf.call_method1(intern!(py, "_gone"), (&stream.run_id, shown))?;
+        }
+        Ok(())
+    }
+
+    fn piece<'py>(
+        slf: &Bound<'py, Self>,
+        recorder: &Recorder,
+        key: RunKey,
+        run_id: &Bound<'py, PyAny>,
+        delta: &Delta<'py>,
+    ) -> PyResult<()> {
+        let (py, this) = (slf.py(), slf.get());
+        if this.wants(COLLECT | EVENTS) {
+            this.keep(py, recorder, key, run_id, delta, |placed, model, started| {
+                let Some(index) = placed.index.filter(|_| this.wants(EVENTS)) else { return Ok(()) };
+                let nothing = || intern!(py, "").clone();
+                let text = delta.text.clone().unwrap_or_else(nothing);
+                let name = delta.call.name.clone().unwrap_or_else(nothing);
+                let elapsed = seconds(started, recorder.core.now());
+                let event = (run_id, model, text, index, elapsed, delta.kind as u8, placed.call, name);
+                slf.call_method1(intern!(py, "_event"), event).map(drop)
+            })?;
+        }
+        if delta.kind == Kind::Text
+            && this.wants(TEXTS)
+            && let Some(text) = &delta.text
+        {
+            slf.call_method1(intern!(py, "_text"), (text,))?;
+        }
+        Ok(())
+    }
+
+    fn keep(
+        &self,
+        py: Python<'_>,
+        recorder: &Recorder,
+        key: RunKey,
+        run_id: &Bound<'_, PyAny>,
+        delta: &Delta<'_>,
+        tell: impl FnOnce(&Placed, Py<PyString>, u64) -> PyResult<()>,
+    ) -> PyResult<()> {
+        let collect = self.wants(COLLECT);
+        let most = if collect { self.max_stream_bytes.load(Relaxed) } else { 0 };
+        let said = Said::of(delta);
+        let key_cell = key.get();
+        let mut open = self.open();
+        if !open.streams.contains_key(&key_cell) {
+            drop(open);
+            let Some(stream) = Stream::begun(py, recorder, key, run_id) else { return Ok(()) };
+            open = self.open();
+            if open.streams.contains_key(&key_cell) {
+                drop(open); // another thread's token of the same run was faster
+                drop(stream);
+                open = self.open();
+            } else {
+                open.insert(key_cell, stream);
+            }
+        }
+        open.clock += 1;
+        let clock = open.clock;
+        let Some(stream) = open.streams.get_mut(&key_cell) else { return Ok(()) };
+        stream.last = clock;
+        let mut placed = stream.add(&said, most);
+        let (model, started) = (stream.model.clone_ref(py), stream.started);
+        let max = self.max_bytes.load(Relaxed);
+        open.bytes += placed.kept;
+        if open.bytes > max {
+            placed.cut += open.let_go(max / 4 * 3);
+        }
+        drop(open);
+        if collect && placed.cut > 0 {
+            dropped(recorder, "stream_text_cut", placed.cut);
+        }
+        tell(&placed, model, started)
+    }
+
+    /// The streams that the recorder has given up; looked for whenever those open have doubled.
+    fn dead(&self, recorder: &Recorder) -> Vec<Stream> {
+        let mut open = self.open();
+        if open.streams.len() <= open.look_at.max(FEW) { Vec::new() } else { open.dead(recorder) }
+    }
+
+    /// Ends a stream whose end nobody waits for and whose final message says what its pieces said; false
+    /// where Python has to look at it.
+    pub fn settled(&self, key: RunKey, response: &Bound<'_, PyAny>) -> PyResult<bool> {
+        match self.wanted.load(Relaxed) {
+            0 => return Ok(true),
+            wanted if wanted & ENDS != 0 => return Ok(false),
+            _ => {}
+        }
+        let removed = self.open().remove(key.get());
+        let Some(stream) = removed else { return Ok(true) };
+        if !self.wants(COLLECT) || stream.cut || said_whole(&stream, response)? {
+            return Ok(true);
+        }
+        self.open().insert(key.get(), stream);
+        Ok(false)
+    }
+}
+
+#[pymethods]
+impl Streams {
+    #[new]
+    #[pyo3(signature = (max_stream_bytes=1 << 20, max_bytes=1 << 26))]
+    fn new(max_stream_bytes: usize, max_bytes: usize) -> Self {
+        Self {
+            wanted: AtomicU8::new(0),
+            max_stream_bytes: AtomicUsize::new(max_stream_bytes),
+            max_bytes: AtomicUsize::new(max_bytes),
+            open: Mutex::default(),
+        }
+    }
+
+    fn _want(&self, what: u8) {
+        self.wanted.store(what, Relaxed);
+    }
+
+    #[getter]
+    fn max_stream_bytes(&self) -> usize {
+        self.max_stream_bytes.load(Relaxed)
+    }
+
+    #[getter]
+    fn max_bytes(&self) -> usize {
+        self.max_bytes.load(Relaxed)
+    }
+
+    fn _raise_limits(&self, other: &Self) {
+        self.max_stream_bytes.fetch_max(other.max_stream_bytes.load(Relaxed), Relaxed);
+        self.max_bytes.fetch_max(other.max_bytes.load(Relaxed), Relaxed);
+    }
+
+    fn _take<'py>(
+        &self,
+        py: Python<'py>,
+        recorder: &Recorder,
+        run_id: &Bound<'py, PyAny>,
+    ) -> PyResult<Option<Bound<'py, PyTuple>>> {
+        let key = convert::run_key(run_id)?;
+        let now = recorder.core.now();
+        let removed = self.open().remove(key.get());
+        if let Some(stream) = removed {
+            return stream.shown(py, now).map(Some);
+        }
+        let Some(mut nothing) = Stream::begun(py, recorder, key, run_id) else { return Ok(None) };
+        nothing.first = 0;
+        nothing.shown(py, now).map(Some)
+    }
+
+    fn _peek<'py>(
+        &self,
+        py: Python<'py>,
+        recorder: &Recorder,
+        run_id: &Bound<'py, PyAny>,
+    ) -> PyResult<Option<Bound<'py, PyTuple>>> {
+        let key = convert::run_key(run_id)?.get();
+        let copy = self.open().streams.get(&key).map(|stream| stream.copy(py));
+        copy.map(|stream| stream.shown(py, recorder.core.now())).transpose()
+    }
+
+    fn _give_up(slf: &Bound<'_, Self>, recorder: &Recorder) -> PyResult<()> {
+        let dead = slf.get().open().dead(recorder);
+        Self::give_up(slf, recorder, dead)
+    }
+
+    fn _clear(&self) {
+        let all = std::mem::take(&mut *self.open());
+        drop(all);
+    }
+
+    #[getter]
+    fn _open(&self) -> (usize, usize) {
+        let open = self.open();
+        (open.streams.len(), open.bytes)
+    }
+}
