@@ -170,7 +170,7 @@ impl Stream {
             Kind::Reasoning => &mut self.reasoning,
             Kind::Text | Kind::Other => &mut self.text,
         };
-        let fits = (0..=room.min(new.len())).rev().find(|end| new.is_char_boundary(*end)).unwrap_or(0);
+        let fits = if new.len() <= room { new.len() } else { boundary(new, room) };
         to.push_str(new.get(..fits).unwrap_or_default());
         self.cut |= fits < new.len();
         self.events += 1;
@@ -193,6 +193,11 @@ impl Stream {
         let (provider, model) = (&self.provider, self.model.bind(py));
         (provider, model, &self.text, &self.reasoning, calls, self.events, first, elapsed, self.cut).into_pyobject(py)
     }
+}
+
+/// The most whole characters within so many bytes.
+fn boundary(text: &str, room: usize) -> usize {
+    (0..=room).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0)
 }
 
 #[allow(clippy::cast_precision_loss)] // seconds to the microsecond
@@ -286,6 +291,14 @@ fn message_of<'py>(response: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, P
     found.map_or(Ok(None), |generation| generation.getattr_opt(intern!(py, "message")))
 }
 
+/// What a listener is told of a piece, beside the piece.
+struct Telling {
+    index: u64,
+    call: Option<usize>,
+    model: Py<PyString>,
+    started: u64,
+}
+
 /// Base of `langmeter.streaming.Streams`: the streams in flight, each apart from all others.
 ///
 /// The lock is taken with the GIL held, and nothing under it runs Python code or lets go of a Python object:
@@ -322,6 +335,12 @@ impl Streams {
         event: &Event<'_, 'py>,
     ) -> PyResult<()> {
         let this = slf.get();
+        if !this.wants(EVENTS | TEXTS)
+            && let Some(text) = event.plain()?
+            && this.append(key, &text.to_string_lossy())
+        {
+            return Ok(());
+        }
         let mut result = Ok(());
         let _ = event.walk(&mut |delta| {
             if delta.kind != Kind::Other {
@@ -330,17 +349,28 @@ impl Streams {
             if result.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })?;
         result?;
-        Self::give_up(slf, recorder, this.dead(recorder))
-    }
-
-    /// Tells of streams that nobody ended.
-    fn give_up(slf: &Bound<'_, Self>, recorder: &Recorder, dead: Vec<Stream>) -> PyResult<()> {
-        let py = slf.py();
-        for stream in dead {
-            let shown = stream.shown(py, recorder.core.now())?;
-            slf.call_method1(intern!(py, "_gone"), (&stream.run_id, shown))?;
+        if this.open.lock().is_ok_and(|open| open.streams.len() > open.look_at.max(FEW)) {
+            Self::_give_up(slf, recorder)?;
         }
         Ok(())
+    }
+
+    /// Adds to the text of a stream that is known and has room for it; false where there is more to do.
+    #[inline]
+    fn append(&self, key: RunKey, text: &str) -> bool {
+        let mut open = self.open();
+        let all = &mut *open;
+        all.clock += 1;
+        let Some(stream) = all.streams.get_mut(&key.get()) else { return false };
+        let room = self.max_stream_bytes.load(Relaxed).saturating_sub(stream.bytes());
+        if stream.cut || text.len() > room || all.bytes + text.len() > self.max_bytes.load(Relaxed) {
+            return false;
+        }
+        stream.last = all.clock;
+        stream.events += 1;
+        stream.text.push_str(text);
+        all.bytes += text.len();
+        true
     }
 
     fn piece<'py>(
@@ -351,16 +381,15 @@ impl Streams {
         delta: &Delta<'py>,
     ) -> PyResult<()> {
         let (py, this) = (slf.py(), slf.get());
-        if this.wants(COLLECT | EVENTS) {
-            this.keep(py, recorder, key, run_id, delta, |placed, model, started| {
-                let Some(index) = placed.index.filter(|_| this.wants(EVENTS)) else { return Ok(()) };
-                let nothing = || intern!(py, "").clone();
-                let text = delta.text.clone().unwrap_or_else(nothing);
-                let name = delta.call.name.clone().unwrap_or_else(nothing);
-                let elapsed = seconds(started, recorder.core.now());
-                let event = (run_id, model, text, index, elapsed, delta.kind as u8, placed.call, name);
-                slf.call_method1(intern!(py, "_event"), event).map(drop)
-            })?;
+        if this.wants(COLLECT | EVENTS)
+            && let Some(event) = this.keep(py, recorder, key, run_id, delta)
+        {
+            let nothing = || intern!(py, "").clone();
+            let text = delta.text.clone().unwrap_or_else(nothing);
+            let name = delta.call.name.clone().unwrap_or_else(nothing);
+            let elapsed = seconds(event.started, recorder.core.now());
+            let event = (run_id, event.model, text, event.index, elapsed, delta.kind as u8, event.call, name);
+            slf.call_method1(intern!(py, "_event"), event)?;
         }
         if delta.kind == Kind::Text
             && this.wants(TEXTS)
@@ -371,6 +400,7 @@ impl Streams {
         Ok(())
     }
 
+    /// Keeps a piece; what is to be told of it, if somebody wants to hear.
     fn keep(
         &self,
         py: Python<'_>,
@@ -378,47 +408,45 @@ impl Streams {
         key: RunKey,
         run_id: &Bound<'_, PyAny>,
         delta: &Delta<'_>,
-        tell: impl FnOnce(&Placed, Py<PyString>, u64) -> PyResult<()>,
-    ) -> PyResult<()> {
+    ) -> Option<Telling> {
         let collect = self.wants(COLLECT);
         let most = if collect { self.max_stream_bytes.load(Relaxed) } else { 0 };
         let said = Said::of(delta);
-        let key_cell = key.get();
         let mut open = self.open();
-        if !open.streams.contains_key(&key_cell) {
+        if !open.streams.contains_key(&key.get()) {
             drop(open);
-            let Some(stream) = Stream::begun(py, recorder, key, run_id) else { return Ok(()) };
+            let stream = Stream::begun(py, recorder, key, run_id)?;
             open = self.open();
-            if open.streams.contains_key(&key_cell) {
+            if open.streams.contains_key(&key.get()) {
                 drop(open); // another thread's token of the same run was faster
                 drop(stream);
                 open = self.open();
             } else {
-                open.insert(key_cell, stream);
+                open.insert(key.get(), stream);
             }
         }
-        open.clock += 1;
-        let clock = open.clock;
-        let Some(stream) = open.streams.get_mut(&key_cell) else { return Ok(()) };
-        stream.last = clock;
-        let mut placed = stream.add(&said, most);
-        let (model, started) = (stream.model.clone_ref(py), stream.started);
+        let all = &mut *open;
+        all.clock += 1;
+        let stream = all.streams.get_mut(&key.get())?;
+        stream.last = all.clock;
+        let placed = stream.add(&said, most);
+        let telling = placed.index.filter(|_| self.wants(EVENTS)).map(|index| Telling {
+            index,
+            call: placed.call,
+            model: stream.model.clone_ref(py),
+            started: stream.started,
+        });
+        all.bytes += placed.kept;
+        let mut cut = placed.cut;
         let max = self.max_bytes.load(Relaxed);
-        open.bytes += placed.kept;
-        if open.bytes > max {
-            placed.cut += open.let_go(max / 4 * 3);
+        if all.bytes > max {
+            cut += all.let_go(max / 4 * 3);
         }
         drop(open);
-        if collect && placed.cut > 0 {
-            dropped(recorder, "stream_text_cut", placed.cut);
+        if collect && cut > 0 {
+            dropped(recorder, "stream_text_cut", cut);
         }
-        tell(&placed, model, started)
-    }
-
-    /// The streams that the recorder has given up; looked for whenever those open have doubled.
-    fn dead(&self, recorder: &Recorder) -> Vec<Stream> {
-        let mut open = self.open();
-        if open.streams.len() <= open.look_at.max(FEW) { Vec::new() } else { open.dead(recorder) }
+        telling
     }
 
     /// Ends a stream whose end nobody waits for and whose final message says what its pieces said; false
@@ -500,8 +528,13 @@ impl Streams {
     }
 
     fn _give_up(slf: &Bound<'_, Self>, recorder: &Recorder) -> PyResult<()> {
+        let py = slf.py();
         let dead = slf.get().open().dead(recorder);
-        Self::give_up(slf, recorder, dead)
+        for stream in dead {
+            let shown = stream.shown(py, recorder.core.now())?;
+            slf.call_method1(intern!(py, "_gone"), (&stream.run_id, shown))?;
+        }
+        Ok(())
     }
 
     fn _clear(&self) {

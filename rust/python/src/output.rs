@@ -88,6 +88,25 @@ impl<'py> Event<'_, 'py> {
         Ok(found)
     }
 
+    /// The text of an event that is nothing but a text: by far the most common, and looked at first.
+    #[inline]
+    pub fn plain(&self) -> PyResult<Option<&Bound<'py, PyString>>> {
+        let Self::Token(token, chunk) = self else { return Ok(None) };
+        let Ok(text) = token.cast::<PyString>() else { return Ok(None) };
+        let Some(chunk) = chunk else { return Ok(Some(text)) };
+        let py = text.py();
+        let Some(message) = chunk.getattr_opt(intern!(py, "message"))? else { return Ok(Some(text)) };
+        let fields = message.getattr_opt(intern!(py, "__dict__"))?;
+        let Some(Ok(fields)) = fields.as_ref().map(Bound::cast::<PyDict>) else { return Ok(None) };
+        let empty = |name| -> PyResult<bool> {
+            fields.get_item(name)?.map_or(Ok(false), |value| value.is_truthy().map(|full| !full))
+        };
+        let alone = empty(intern!(py, "tool_call_chunks"))?
+            && empty(intern!(py, "additional_kwargs"))?
+            && fields.get_item(intern!(py, "content"))?.is_some_and(|content| content.is_instance_of::<PyString>());
+        Ok(alone.then_some(text))
+    }
+
     /// Shows every piece of output in the event, until told to stop.
     pub fn walk(&self, show: &mut Show<'_, 'py>) -> Walk {
         match self {
@@ -113,23 +132,46 @@ fn text_at<'py>(of: &Bound<'py, PyDict>, key: &Bound<'py, PyString>) -> PyResult
     of.get_item(key)?.map_or(Ok(None), |value| filled(&value))
 }
 
+/// The attributes of a message, which for LangChain's own are in its dict: 15 ns instead of 30 for each.
+struct Fields<'py> {
+    of: Bound<'py, PyAny>,
+    dict: Option<Bound<'py, PyDict>>,
+}
+
+impl<'py> Fields<'py> {
+    fn new(of: Bound<'py, PyAny>) -> PyResult<Self> {
+        let dict = of.getattr_opt(intern!(of.py(), "__dict__"))?;
+        Ok(Self { dict: dict.and_then(|dict| dict.cast_into().ok()), of })
+    }
+
+    fn get(&self, name: &Bound<'py, PyString>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        if let Some(dict) = &self.dict
+            && let Some(found) = dict.get_item(name)?
+        {
+            return Ok(Some(found));
+        }
+        self.of.getattr_opt(name)
+    }
+
+    fn list(&self, name: &Bound<'py, PyString>) -> PyResult<Option<Bound<'py, PyList>>> {
+        let list = self.get(name)?.and_then(|list| list.cast_into::<PyList>().ok());
+        Ok(list.filter(|list| !list.is_empty()))
+    }
+}
+
 fn walk_token<'py>(token: &Bound<'py, PyAny>, chunk: Option<&Bound<'py, PyAny>>, show: &mut Show<'_, 'py>) -> Walk {
     let py = token.py();
     let message = match chunk {
         Some(chunk) => chunk.getattr_opt(intern!(py, "message"))?.filter(|m| !m.is_none()),
         None => None,
     };
+    let message = message.map(Fields::new).transpose()?;
     // Clients hand in the text alone of a chunk whose content is blocks, "" where they are reasoning.
-    let content = match &message {
-        Some(message) => message.getattr_opt(intern!(py, "content"))?.filter(PyAnyMethods::is_instance_of::<PyList>),
+    let blocks = match &message {
+        Some(message) => message.list(intern!(py, "content"))?,
         None => None,
     };
-    let content = content.as_ref().unwrap_or(token);
-    if let Some(text) = filled(content)? {
-        if show(said(Kind::Text, text)).is_break() {
-            return Ok(ControlFlow::Break(()));
-        }
-    } else if let Ok(blocks) = content.cast::<PyList>() {
+    if let Some(blocks) = blocks.as_ref().or_else(|| token.cast::<PyList>().ok()) {
         for block in blocks.iter() {
             if let Some(text) = filled(&block)? {
                 if show(said(Kind::Text, text)).is_break() {
@@ -140,23 +182,25 @@ fn walk_token<'py>(token: &Bound<'py, PyAny>, chunk: Option<&Bound<'py, PyAny>>,
                 step!(walk_block(block, index_of(block)?, message.is_some(), show));
             }
         }
+    } else if let Some(text) = filled(token)?
+        && show(said(Kind::Text, text)).is_break()
+    {
+        return Ok(ControlFlow::Break(()));
     }
     message.map_or(Ok(ControlFlow::Continue(())), |message| walk_message(&message, show))
 }
 
 /// Tool-call deltas, and the reasoning of some providers, come beside the content.
-fn walk_message<'py>(message: &Bound<'py, PyAny>, show: &mut Show<'_, 'py>) -> Walk {
-    let py = message.py();
-    if let Some(calls) = message.getattr_opt(intern!(py, "tool_call_chunks"))?
-        && let Ok(calls) = calls.cast::<PyList>()
-    {
+fn walk_message<'py>(message: &Fields<'py>, show: &mut Show<'_, 'py>) -> Walk {
+    let py = message.of.py();
+    if let Some(calls) = message.list(intern!(py, "tool_call_chunks"))? {
         for call in calls.iter() {
             if let Ok(call) = call.cast::<PyDict>() {
                 step!(walk_block(call, index_of(call)?, false, show));
             }
         }
     }
-    let Some(more) = message.getattr_opt(intern!(py, "additional_kwargs"))? else {
+    let Some(more) = message.get(intern!(py, "additional_kwargs"))? else {
         return Ok(ControlFlow::Continue(()));
     };
     let Ok(more) = more.cast::<PyDict>() else { return Ok(ControlFlow::Continue(())) };
