@@ -156,7 +156,13 @@ class Callback(_core.Handler, BaseCallbackHandler):
 
     def snapshot(self) -> Snapshot:
         """Everything counted so far. Recorders go on meanwhile; nothing is reset."""
-        return Snapshot(self._recorder.snapshot())
+        snapshot = Snapshot(self._recorder.snapshot())
+        try:
+            if self._streams is not None:  # the recorder has just given up those that nobody ends
+                self._streams.give_up()
+        except BaseException as exc:
+            self._failed("on_error", exc)
+        return snapshot
 
     @property
     def _recorder(self) -> _core.Recorder:

@@ -9,7 +9,7 @@ from uuid import UUID
 from langmeter.callbacks.base import Callback
 from langmeter.config import Config
 from langmeter.errors import ConfigError
-from langmeter.snapshot import Distribution, Snapshot
+from langmeter.snapshot import Distribution
 from langmeter.streaming import (
     Collect,
     Feed,
@@ -136,12 +136,6 @@ class StreamingCallback(Callback):
         """
         Queued(queue_size=queue_size)  # the same limits
         return self._streams.feed(run_id, queue_size)
-
-    def snapshot(self) -> Snapshot:
-        """Everything counted so far; streams that turn out abandoned are told of."""
-        snapshot = super().snapshot()
-        self._streams.give_up()
-        return snapshot
 
     def flush(self, timeout: float = 5.0) -> bool:
         """Wait until queued listeners in threads have heard everything; False if that takes longer.

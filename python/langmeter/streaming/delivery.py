@@ -213,7 +213,9 @@ class _ThreadWorker(_Waiting):
                 self._changed.wait_for(lambda: not self.full, self.settings.timeout)
             if self.add(item):
                 if self._thread is None:
-                    thread = threading.Thread(target=self._work, name="langmeter", daemon=True)
+                    thread = threading.Thread(
+                        target=self._work, name="langmeter-streams", daemon=True
+                    )
                     thread.start()
                     self._thread = thread
                 elif len(self.items) == 1:

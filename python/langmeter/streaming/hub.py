@@ -111,7 +111,7 @@ class Streams(_core.Streams):
                 if alive:
                     self._feeds[run_id] = alive
                 else:
-                    del self._feeds[run_id]
+                    self._feeds.pop(run_id, None)
             events = bool(self.listeners.event or self._feeds)
             ends = bool(self.listeners.complete or self._feeds)
             self._want(
@@ -183,7 +183,7 @@ class Streams(_core.Streams):
 
     def _gone(self, run_id: UUID, shown: tuple[Any, ...]) -> None:
         """Nobody ended a stream, and the recorder gave it up."""
-        partial = Partial(*shown)
+        partial = self._partial(shown)
         names = partial.provider, partial.model
         self._fail(run_id, names, "abandoned", partial, None, None, None)
 
@@ -192,12 +192,17 @@ class Streams(_core.Streams):
     def take(self, run_id: UUID) -> Partial | None:
         """What a run that ends has said; None where nobody wants to know."""
         shown = None if self.recorder is None else self._take(self.recorder, run_id)
-        return None if shown is None else Partial(*shown)
+        return None if shown is None else self._partial(shown)
+
+    def _partial(self, shown: tuple[Any, ...]) -> Partial:
+        partial = Partial(*shown)
+        # Which tool calls there are is known for the numbering of events; it is told on request.
+        return partial if self.collects else partial._replace(calls=[])
 
     def peek(self, run_id: UUID) -> Partial | None:
         """What a run in flight has said so far."""
         shown = None if self.recorder is None else self._peek(self.recorder, run_id)
-        return None if shown is None else Partial(*shown)
+        return None if shown is None else self._partial(shown)
 
     def ended(
         self,
@@ -277,7 +282,7 @@ class Streams(_core.Streams):
                 provider=names[0],
                 model=names[1],
                 outcome=outcome,
-                error="" if error is None else type(error).__qualname__,
+                error="" if error is None else type(error).__name__,
                 status=None if error is None else status_of(error),
                 tokens=tokens_of(usage),
                 cost=None if cost is None else usd(cost),

@@ -22,6 +22,8 @@ const ENDS: u8 = 8;
 
 /// So many streams may be open before those are looked for that nobody will end.
 const FEW: usize = 1024;
+/// Tool calls of a stream; what belongs to further ones is told and not kept.
+const MOST_CALLS: usize = 1024;
 
 /// A key is even already: multiplied, so that the map's tag, which is its top bits, is too.
 #[derive(Default)]
@@ -100,9 +102,6 @@ struct Placed {
     cut: usize,
 }
 
-/// A piece of a tool call that the provider runs.
-const NOWHERE: Placed = Placed { index: None, call: None, kept: 0, cut: 0 };
-
 impl Stream {
     fn begun(py: Python<'_>, recorder: &Recorder, key: RunKey, run_id: &Bound<'_, PyAny>) -> Option<Self> {
         let (asked, started) = recorder.core.requested(key)?;
@@ -122,11 +121,12 @@ impl Stream {
     }
 
     fn bytes(&self) -> usize {
-        self.text.len() + self.reasoning.len() + self.calls.iter().map(|call| call.args.len()).sum::<usize>()
+        let calls = self.calls.iter().map(|call| call.args.len() + call.id.len() + call.name.len());
+        self.text.len() + self.reasoning.len() + calls.sum::<usize>()
     }
 
     /// The call that a piece belongs to, by LangChain's rule: the same index, and ids that do not differ.
-    fn call_of(&mut self, said: &Said<'_>) -> usize {
+    fn call_of(&mut self, said: &Said<'_>) -> Option<usize> {
         let agrees = |id: &str| id.is_empty() || said.id.is_empty() || id == said.id;
         let found = match said.index {
             Some(_) => self.calls.iter().rposition(|call| call.index == said.index && agrees(&call.id)),
@@ -134,47 +134,54 @@ impl Stream {
             None if said.id.is_empty() && said.name.is_empty() => self.calls.len().checked_sub(1),
             None => None,
         };
-        found.unwrap_or_else(|| {
+        if found.is_none() && self.calls.len() < MOST_CALLS {
             self.calls.push(ToolCall { index: said.index, ..ToolCall::default() });
-            self.calls.len() - 1
-        })
+            return Some(self.calls.len() - 1);
+        }
+        found
     }
 
-    /// Keeps a piece, as far as the stream stays within `most` bytes.
-    fn add(&mut self, said: &Said<'_>, most: usize) -> Placed {
-        let room = if self.cut { 0 } else { most.saturating_sub(self.bytes()) };
-        let mut new = said.text.as_ref();
-        let mut place = None;
-        let to = match said.kind {
+    /// Keeps a piece, as far as the stream stays within `most` bytes; None: nothing of it.
+    fn add(&mut self, said: &Said<'_>, most: Option<usize>) -> Placed {
+        let room = if self.cut { 0 } else { most.unwrap_or(0).saturating_sub(self.bytes()) };
+        let mut placed = Placed { index: Some(self.events), call: None, kept: 0, cut: 0 };
+        let mut keep = |to: &mut String, new: &str| {
+            let room = room.saturating_sub(placed.kept);
+            let fits = if new.len() <= room { new.len() } else { boundary(new, room) };
+            to.push_str(new.get(..fits).unwrap_or_default());
+            placed.kept += fits;
+            placed.cut += new.len() - fits;
+        };
+        match said.kind {
             Kind::ToolCall => {
-                let at = self.call_of(said);
+                let at = self.call_of(said).unwrap_or(self.calls.len());
                 let (before, rest) = self.calls.split_at_mut(at);
-                let Some(call) = rest.first_mut() else { return NOWHERE };
+                let Some(call) = rest.first_mut() else {
+                    placed.cut = said.text.len();
+                    self.events += 1;
+                    self.cut |= most.is_some();
+                    return placed;
+                };
                 call.server |= said.server;
                 if call.server {
-                    return NOWHERE;
+                    return Placed { index: None, ..placed };
                 }
-                // Names are short, and a call without its name is of no use: they are kept in any case.
-                if call.id.is_empty() {
-                    call.id.push_str(&said.id);
+                for (to, new) in [(&mut call.id, &said.id), (&mut call.name, &said.name)] {
+                    if to.is_empty() {
+                        keep(to, new);
+                    }
                 }
-                if call.name.is_empty() {
-                    call.name.push_str(&said.name);
-                }
-                if said.whole {
-                    new = new.strip_prefix(call.args.as_str()).unwrap_or(new);
-                }
-                place = Some(before.iter().filter(|call| !call.server).count());
-                &mut call.args
+                let new = said.text.as_ref();
+                let new = if said.whole { new.strip_prefix(call.args.as_str()).unwrap_or(new) } else { new };
+                keep(&mut call.args, new);
+                placed.call = Some(before.iter().filter(|call| !call.server).count());
             }
-            Kind::Reasoning => &mut self.reasoning,
-            Kind::Text | Kind::Other => &mut self.text,
-        };
-        let fits = if new.len() <= room { new.len() } else { boundary(new, room) };
-        to.push_str(new.get(..fits).unwrap_or_default());
-        self.cut |= fits < new.len();
+            Kind::Reasoning => keep(&mut self.reasoning, &said.text),
+            Kind::Text | Kind::Other => keep(&mut self.text, &said.text),
+        }
+        self.cut |= most.is_some() && placed.cut > 0;
         self.events += 1;
-        Placed { index: Some(self.events - 1), call: place, kept: fits, cut: new.len() - fits }
+        placed
     }
 
     /// To be shown outside the lock: that makes Python objects, which may run code that comes back here.
@@ -240,8 +247,9 @@ impl Open {
             for call in &mut stream.calls {
                 call.args = String::new();
             }
+            self.bytes += stream.bytes();
         }
-        before - self.bytes
+        before.saturating_sub(self.bytes)
     }
 }
 
@@ -410,7 +418,7 @@ impl Streams {
         delta: &Delta<'_>,
     ) -> Option<Telling> {
         let collect = self.wants(COLLECT);
-        let most = if collect { self.max_stream_bytes.load(Relaxed) } else { 0 };
+        let most = collect.then(|| self.max_stream_bytes.load(Relaxed));
         let said = Said::of(delta);
         let mut open = self.open();
         if !open.streams.contains_key(&key.get()) {
