@@ -50,16 +50,14 @@ class Feed:
             self._wake()
 
     def end(self) -> None:
-        """No more will come; what has come can still be read."""
+        """No more will come."""
         with self._changed:
             self._closed = True
             self._wake()
 
     def close(self) -> None:
-        """End it and forget what waits."""
+        """Listen no more; what has come can still be read."""
         self.on_close(self)
-        with self._changed:
-            self._items.clear()
         self.end()
 
     async def aclose(self) -> None:
