@@ -491,7 +491,7 @@ def test_an_answer_has_its_tokens_price_and_times(prices: Any) -> None:
         False,
     )
     assert result.cost is None  # nobody knows what provider p asks
-    assert "ab" not in repr(result)
+    assert "text=" not in repr(result)
 
 
 def test_a_broken_stream_keeps_what_had_come(prices: Any) -> None:
@@ -520,7 +520,7 @@ def test_a_broken_stream_keeps_what_had_come(prices: Any) -> None:
         assert failure.cost is not None
         assert meter.snapshot().totals.cost == failure.cost
         assert meter.streaming.failures == (failure,)
-        assert "two" not in repr(failure)
+        assert "text=" not in repr(failure)
 
 
 @pytest.mark.parametrize(

@@ -131,8 +131,9 @@ class StreamingCallback(Callback):
     def events(self, run_id: UUID | None = None, *, queue_size: int = 1024) -> Feed:
         """The events from now on, as an iterator: `for` and `async for` both go.
 
-        Those of one model call, until it ends, or of all, until `close()`. At most `queue_size`
-        wait for their reader; beyond that the oldest go and are counted. Raises ConfigError.
+        Those of one model call, until it ends, or of all; `close()` ends both, and is the only end
+        of a call that never began or has ended before. At most `queue_size` wait for their reader;
+        beyond that the oldest go and are counted. Raises ConfigError.
         """
         Queued(queue_size=queue_size)  # the same limits
         return self._streams.feed(run_id, queue_size)

@@ -92,6 +92,7 @@ class Streams(_core.Streams):
     ) -> None:
         self.listeners = Listeners()
         self.collects = False
+        self._curious = False
         self.queues: list[Queue] = []
         self.recorder: _core.Recorder | None = None
         self.failures: deque[StreamFailure] = deque(maxlen=_FAILURES)
@@ -114,6 +115,7 @@ class Streams(_core.Streams):
                     self._feeds.pop(run_id, None)
             events = bool(self.listeners.event or self._feeds)
             ends = bool(self.listeners.complete or self._feeds)
+            self._curious = self.collects or events or ends or bool(self.listeners.error)
             self._want(
                 _COLLECT * self.collects
                 | _EVENTS * events
@@ -191,7 +193,9 @@ class Streams(_core.Streams):
 
     def take(self, run_id: UUID) -> Partial | None:
         """What a run that ends has said; None where nobody wants to know."""
-        shown = None if self.recorder is None else self._take(self.recorder, run_id)
+        if not self._curious or self.recorder is None:
+            return None
+        shown = self._take(self.recorder, run_id)
         return None if shown is None else self._partial(shown)
 
     def _partial(self, shown: tuple[Any, ...]) -> Partial:
@@ -216,6 +220,8 @@ class Streams(_core.Streams):
         error: BaseException | None,
     ) -> None:
         """A model call ended, streamed or not; `cost` in pico-dollars."""
+        if not self._curious:
+            return
         if error is not None:
             name = _core.OUTCOMES[outcome]
             self._fail(run_id, names, name, partial, usage, cost, error)

@@ -245,7 +245,7 @@ impl Open {
             self.bytes = self.bytes.saturating_sub(stream.bytes());
             (stream.text, stream.reasoning, stream.cut) = (String::new(), String::new(), true);
             for call in &mut stream.calls {
-                call.args = String::new();
+                *call = ToolCall { index: call.index, server: call.server, ..ToolCall::default() };
             }
             self.bytes += stream.bytes();
         }
