@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from benches import limits, memory
+from benches import limits, memory, money
 from benches.peers import peers
 from benches.report import as_dict, render, targets
 from benches.rows import Row
@@ -25,6 +25,10 @@ _ALONE: dict[str, tuple[Callable[..., list[Row]], tuple[int, ...], tuple[int, ..
     "abandoned": (memory.abandoned, (10_000,), (500,)),
     "exact": (limits.exact, (64, 10_000), (64, 50)),
     "executor": (limits.executor, (4,), (1,)),
+    "budgets": (money.budgets, (100, 4_000), (1, 100)),
+    "first": (money.first_call, (), ()),
+    "construct": (money.construct, (50,), (3,)),
+    "count": (money.count, (30,), (1,)),
     "import": (limits.import_time, (20,), (2,)),
 }
 _NAMES = [*(workload.name for workload in WORKLOADS), *_ALONE]

@@ -19,6 +19,7 @@ OPERATIONS = (
     ("record", "record on a held handle", 1_000, 11_000),
     ("token", "token event, without reading the clock", 1_000, 11_000),
     ("run", "start + end, without reading the clock", 1_000, 6_000),
+    ("budgets", "the same held to two budgets that block", 1_000, 6_000),
 )
 
 

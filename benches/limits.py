@@ -132,7 +132,8 @@ def _spread(models: int, runs: int) -> tuple[Meter, int]:
     return meter, models * runs
 
 
-def _fastest(work: Callable[[], object], times: int) -> float:
+def fastest(work: Callable[[], object], times: int) -> float:
+    """Seconds of the fastest of `times` runs."""
     best = float("inf")
     for _ in range(times):
         began = time.perf_counter()
@@ -147,8 +148,8 @@ def snapshot(models: int, rounds: int) -> list[Row]:
     taken = meter.snapshot()
     assert len(taken.models) == models
     assert taken.totals.latency.count == runs
-    best = _fastest(meter.snapshot, rounds)
-    shown = _fastest(lambda: str(meter.snapshot()), max(rounds // 10, 1))
+    best = fastest(meter.snapshot, rounds)
+    shown = fastest(lambda: str(meter.snapshot()), max(rounds // 10, 1))
     slowed, events = _disturbed(meter, rounds)
     assert meter.snapshot().totals.calls == runs + events
     return [

@@ -15,6 +15,7 @@ from langmeter import Snapshot, _core
 from langmeter.analysis import Finding, advise, text
 from langmeter.analysis.family import line, may_replace
 from langmeter.prices import PriceBook
+from langmeter.snapshot import ModelStats
 
 FIELDS = (
     *("input", "output", "total", "cache_read", "cache_write", "cache_write_1h", "reasoning"),
@@ -395,21 +396,99 @@ def test_reasoning_is_shown_with_its_price() -> None:
     assert finding.assumption == ""
 
 
-def test_calls_without_an_answer_are_counted() -> None:
-    """Their spend is not told apart in a snapshot, so the finding claims none."""
+#: The counters of `ModelStats` on what brought nothing, which the recorder has to have.
+RECORDED = "cost_error" in _core.COUNTERS
+needs_counters = pytest.mark.skipif(not RECORDED, reason="the recorder has no such counters")
+
+
+@pytest.fixture(autouse=True)
+def wasted(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What a model's statistics say of waste, where the recorder does not or a test sets it."""
+    said: dict[str, Any] = {}
+
+    def told(name: str, usual: Any) -> None:
+        real = getattr(ModelStats, name, None)
+
+        def get(stats: Any) -> Any:
+            if name in said or not RECORDED:
+                return said.get(name, usual)
+            return real.__get__(stats)
+
+        monkeypatch.setattr(ModelStats, name, property(get), raising=False)
+
+    told("cost_of", lambda outcome: None)
+    told("retried_calls", 0)
+    told("retried_cost", None)
+    told("truncated", 0)
+    return said
+
+
+def test_calls_without_an_answer_are_counted_with_what_they_cost(wasted: dict[str, Any]) -> None:
+    """What failed and cancelled calls are known to have cost is the most there was to save."""
+    wasted["cost_of"] = {"error": Decimal("0.0005"), "cancelled": Decimal(0)}.__getitem__
     traffic = Traffic(own(input=2, output=8)).call("acme/one", 6, input=100, output=10)
     traffic.call("acme/one", 2, outcome="error").call("acme/one", 1, outcome="cancelled")
     traffic.call("acme/one", 1, outcome="abandoned", input=10, output=1)
     (finding,) = traffic.advise()
     assert finding.kind == "unfinished"
-    assert finding.saving is None
+    assert (finding.saving, finding.bound) == (Decimal("0.0005"), "at most")
     assert dict(finding.figures) == {
         "calls": 10,
         "error_calls": 2,
         "cancelled_calls": 1,
         "abandoned_calls": 1,
         "unfinished_share": 0.4,
+        "error_cost_usd": Decimal("0.0005"),
     }
+
+
+@pytest.mark.parametrize("cost", [None, Decimal(0)])
+def test_failures_that_cost_nothing_claim_no_saving(wasted: dict[str, Any], cost: Any) -> None:
+    """They are counted all the same."""
+    wasted["cost_of"] = lambda outcome: cost
+    (finding,) = Traffic().call("nobody/x", 2, outcome="error").advise()
+    assert (finding.kind, finding.saving, finding.assumption) == ("unfinished", None, "")
+    assert finding.figures["error_calls"] == 2
+
+
+def test_second_attempts_are_shown_with_their_cost(wasted: dict[str, Any]) -> None:
+    """That of the calls made again, at most: where the first answer was none, one is needed."""
+    traffic = Traffic(own(input=2, output=8)).call("acme/one", 8, input=100, output=10)
+    wasted.update(retried_calls=2, retried_cost=Decimal("0.00056"))
+    (finding,) = traffic.advise()
+    assert (finding.kind, finding.saving, finding.bound) == (
+        "retried",
+        Decimal("0.00056"),
+        "at most",
+    )
+    assert finding.figures["retried_share"] == 0.25
+    wasted["retried_cost"] = None
+    (finding,) = traffic.advise()
+    assert (finding.saving, finding.assumption) == (None, "")
+    assert "retried_cost_usd" not in finding.figures
+
+
+def test_answers_that_were_cut_are_counted(wasted: dict[str, Any]) -> None:
+    """With their share of the answers and the mean length; what they cost nobody knows."""
+    traffic = Traffic(own(input=2, output=8)).call("acme/one", 8, input=100, output=10)
+    wasted["truncated"] = 6
+    (finding,) = traffic.advise()
+    assert (finding.kind, finding.saving) == ("truncated", None)
+    assert finding.figures["truncated_share"] == 0.75
+    assert finding.figures["mean_output_tokens"] == 10
+    assert "6 of 8 answers ended at their limit" in finding.title
+
+
+@needs_counters
+def test_what_the_recorder_counts_is_what_is_advised_on() -> None:
+    """A failed call's cost, recorded as any other, is in the finding on calls without answer."""
+    traffic = Traffic(own(input=2, output=8)).call("acme/one", 6, input=100, output=10)
+    traffic.call("acme/one", 1, outcome="error", input=100, output=10)
+    traffic.call("acme/one", 1, outcome="cancelled", input=100, output=5)
+    (finding,) = (found for found in traffic.advise() if found.kind == "unfinished")
+    assert finding.figures["error_cost_usd"] == Decimal("0.00028")
+    assert finding.figures["cancelled_cost_usd"] == Decimal("0.00024")
+    assert finding.saving == Decimal("0.00052")
 
 
 # --- findings -----------------------------------------------------------------------------------

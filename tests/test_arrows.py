@@ -21,6 +21,7 @@ FLOORS = [
     {"usage", "prices", "budgets", "streaming"},
     {"callbacks"},
     {
+        "_resume",
         "embeddings",
         "meter",
         "middleware",
@@ -32,8 +33,8 @@ FLOORS = [
         "analysis",
         "simulator",
     },
-    {"_program", "demo"},
-    {"cli", "__main__"},
+    {"_program", "_compare", "_baseline", "demo"},
+    {"cli", "__main__", "pytest_plugin"},
 ]
 #: Rooms that read snapshots and nothing of how they came to be.
 READERS = {"exporters", "history", "alerts", "report", "analysis"}

@@ -31,7 +31,8 @@ from langmeter import (
     TokenCountingCallback,
     _dispatch,
 )
-from langmeter.budgets import Threshold, bound
+from langmeter.budgets import Threshold, ledger
+from langmeter.budgets.demand import input_bound
 from langmeter.errors import ConfigError
 from langmeter.prices import PriceBook
 from langmeter.testing import ManualClock
@@ -186,7 +187,7 @@ def test_a_call_in_flight_holds_its_worst_case() -> None:
             held.append(budget.reserved)
 
     Priced().invoke("x", config={"callbacks": [meter, Look()]})
-    assert held == [(bound([[HumanMessage("x")]]) + 100) * Decimal("0.001")]
+    assert held == [(input_bound([[HumanMessage("x")]]) + 100) * Decimal("0.001")]
     assert (budget.spent, budget.reserved) == (Decimal("0.11"), 0)
 
 
@@ -324,20 +325,21 @@ def test_a_refusal_crosses_the_last_threshold() -> None:
     assert not done.acquire(blocking=False)
 
 
-def test_a_threshold_without_a_listener_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_threshold_without_a_listener_is_logged() -> None:
     """The default is a warning that names budget and figures."""
     logged = threading.Event()
     handler = logging.Handler()
-    handler.emit = lambda record: logged.set()  # type: ignore[method-assign]
+    handler.addFilter(lambda record: "budget one" in record.getMessage())
+    told: list[str] = []
+    handler.emit = lambda record: (told.append(record.getMessage()), logged.set())  # type: ignore
     logging.getLogger("langmeter").addHandler(handler)
     try:
         meter = Meter(budgets=[Budget(calls=1, at=[1.0], name="one")])
-        with caplog.at_level(logging.WARNING, "langmeter"):
-            Priced().invoke("x", {"callbacks": [meter]})
-            assert logged.wait(30)
+        Priced().invoke("x", {"callbacks": [meter]})
+        assert logged.wait(30)
     finally:
         logging.getLogger("langmeter").removeHandler(handler)
-    assert "budget one: 100 % of it crossed, 1 spent and 0 reserved of 1" in caplog.text
+    assert told == ["budget one: 100 % of it crossed, 1 spent and 0 reserved of 1 calls"]
 
 
 def test_a_listener_that_fails_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -476,42 +478,14 @@ def test_the_worst_case_takes_the_dearest_rate_of_the_bands_it_may_reach() -> No
 
 
 @pytest.mark.parametrize(
-    ("prompts", "tokens"),
-    [
-        (["abc", "é"], 5),
-        ([[HumanMessage("é" * 4)]], 24),
-        ([[HumanMessage(["abc", {"type": "text", "text": "abc"}])]], 16 + 3 + 16 + 3),
-        ([[HumanMessage([{"type": "image_url", "image_url": {"url": "x" * 9999}}])]], 16 + 2048),
-    ],
-)
-def test_prompts_are_bounded_by_their_bytes(prompts: Any, tokens: int) -> None:
-    """No byte-level vocabulary has a token of less than a byte; other content has a flat rate."""
-    assert bound(prompts) == tokens
-
-
-def test_tool_calls_and_what_is_sent_beside_messages_count_as_input() -> None:
-    """Tool definitions and tool calls are input too."""
-    call = {"name": "look", "args": {"where": "x" * 100}, "id": "1"}
-    assert bound([[AIMessage("", tool_calls=[call])]]) > 100
-    assert bound([[AIMessage("", additional_kwargs={"function_call": "x" * 100})]]) > 100
-    assert bound([[AIMessage([{"type": "tool_use", "input": "x" * 100}])]]) > 100
-    budget, meter = blocking(tokens=1000)
-    with pytest.raises(BudgetExceeded):
-        Priced().bind(tools=[{"description": "x" * 1000}]).invoke("x", {"callbacks": [meter]})
-    with pytest.raises(BudgetExceeded):
-        Priced().bind(n=10).invoke("x", {"callbacks": [meter]})
-    assert budget.spent == 0
-
-
-@pytest.mark.parametrize(
     ("wrong", "message"),
     [
         ({}, "exactly one of usd, tokens and calls"),
         ({"usd": 1, "calls": 1}, "exactly one of"),
-        ({"usd": 0}, "US dollars above 0"),
-        ({"usd": "much"}, "US dollars above 0"),
-        ({"usd": float("nan")}, "US dollars above 0"),
-        ({"usd": 10**9}, "US dollars above 0"),
+        ({"usd": 0}, "an amount in USD above 0"),
+        ({"usd": "much"}, "an amount in USD above 0"),
+        ({"usd": float("nan")}, "an amount in USD above 0"),
+        ({"usd": 10**9}, "an amount in USD above 0"),
         ({"tokens": 1.5}, "whole number of tokens"),
         ({"calls": True}, "whole number of calls"),
         ({"calls": 1, "per": "week"}, "must be one of total, minute"),
@@ -613,7 +587,62 @@ def test_a_call_that_is_no_messages_is_bounded_too() -> None:
     budget, meter = blocking(tokens=3000)
     assert meter._budgets is not None
     demand = meter._budgets.demand("acme", "big", {"text": 5}, None, None, None)
-    assert demand == (1, len("{'text': 5}"), None, 0, 0, 0)
+    assert demand == (1, len("{'text': 5}"), None, 1, 0, 0, 0)
     foreign = meter._budgets.demand("acme", "big", [[5]], None, None, {"max_tokens": 7})
-    assert foreign == (1, len("[[5]]"), 7, 0, 0, 0)
+    assert foreign == (1, len("[[5]]"), 7, 1, 0, 0, 0)
     assert budget.reserved == 0
+
+
+def test_plans_and_rates_kept_for_models_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Past the most of them all are forgotten and made again; the books know nothing of it."""
+    monkeypatch.setattr(ledger, "_MAX_PLANS", 2)
+    monkeypatch.setattr(ledger, "_MAX_BATCHES", 1)
+    budget, meter = blocking(usd=10)
+    for n in range(5):
+        Priced(name_of_model=f"big-{n}").invoke("x", {"callbacks": [meter]})
+    held = meter._budgets
+    assert held is not None
+    assert len(held._plans) <= 2
+    assert len(held._rates) <= 2
+    for n in range(3):
+        held.in_batch(n, 2, {"params": n}, None)
+    assert len(held._batches) == 1
+    assert (budget.spent, budget.reserved) == (Decimal("0.55"), 0)
+
+
+def test_a_dollar_budget_needs_prices_and_its_books_open_once() -> None:
+    """Without prices it could never be spent; two first calls at once find one set of books."""
+    with pytest.raises(ConfigError, match="needs prices: use Meter or CostTrackingCallback"):
+        ledger.Ledger([Budget(usd=1)], None)
+    budget, meter = blocking(calls=1)
+    assert meter._budgets is not None
+    meter._budgets.open(meter._recorder)
+    meter._budgets.open(meter._recorder)
+    Priced().invoke("x", {"callbacks": [meter]})
+    assert budget.spent == 1
+
+
+@pytest.mark.parametrize("answered", ["sync", "async", "batch"])
+def test_retries_and_fallbacks_beside_a_budget(answered: str) -> None:
+    """What failed is tried again, what a budget refused is not, and the next model answers."""
+    big = Budget(tokens=250, scope={"model": "big"}, action="block")
+    meter = Meter(prices=ACME, budgets=[big])
+    failing = Priced(fails=True).with_retry(
+        retry_if_exception_type=(RuntimeError,), stop_after_attempt=2, wait_exponential_jitter=False
+    )
+    chain = failing.with_fallbacks([Priced(), Priced(name_of_model="small")])
+    config: Any = {"callbacks": [meter]}
+    if answered == "batch":
+        # The fake model's own batch knows no `return_exceptions`, which fallbacks ask for.
+        each = RunnableLambda(chain.invoke)
+        answers = each.batch(["x"] * 3, {**config, "max_concurrency": 1})
+    elif answered == "async":
+        answers = [asyncio.run(chain.ainvoke("x", config)) for _ in range(3)]
+    else:
+        answers = [chain.invoke("x", config) for _ in range(3)]
+    assert [a.response_metadata["model_name"] for a in answers] == ["big", "big", "small"]
+    assert (big.spent, big.reserved) == (220, 0)
+    outcomes = meter.snapshot().totals.outcomes
+    # Two attempts of each of the first two; the third has no room for even one of either model.
+    assert (outcomes["ok"], outcomes["error"]) == (3, 4)
+    assert meter.snapshot().dropped == {"budget_refused": 2}

@@ -261,7 +261,7 @@ def test_an_interrupt_is_control_flow() -> None:
     config: Any = {"callbacks": [meter], "configurable": {"thread_id": "1"}}
     graph.compile(checkpointer=InMemorySaver()).invoke({"answer": ""}, config)
     components = meter.snapshot().components
-    assert components["chain", "ask"].outcomes["interrupted"] == 1
+    assert components["node", "ask"].outcomes["interrupted"] == 1
     assert components["chain", "LangGraph"].outcomes["ok"] == 1
     assert sum(stats.errors for stats in components.values()) == 0
 

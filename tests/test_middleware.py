@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage
 from langchain_core.tools import tool
 
-from langmeter import Budget, BudgetExceeded, Meter
+from langmeter import Budget, BudgetExceeded, Meter, middleware
 from langmeter.middleware import BudgetMiddleware
 
 
@@ -59,3 +61,13 @@ def test_without_it_the_agent_raises() -> None:
         _agent().invoke(asked, config)
     state = _agent(BudgetMiddleware(lambda exc: f"out of {exc.unit}")).invoke(asked, config)
     assert state["messages"][-1].content == "out of calls"
+
+
+def test_without_langchain_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package is optional, and asked for by its name."""
+    monkeypatch.setitem(sys.modules, "langchain.agents.middleware", None)
+    spec = importlib.util.spec_from_file_location("fresh", middleware.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    with pytest.raises(ImportError, match=r"pip install 'langchain>=1\.0'"):
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))

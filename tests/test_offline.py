@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import sys
+import threading
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from decimal import Decimal
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -30,7 +33,6 @@ from langchain_openai import ChatOpenAI
 from conftest import chat_model
 from langmeter import CompositeCallback, ConfigError, Meter, TokenCountingCallback, track_embeddings
 from langmeter._core import count_tokens
-from langmeter.callbacks import base
 from langmeter.prices import PriceBook
 from langmeter.simulator import Simulator
 from langmeter.snapshot import Tokens
@@ -219,6 +221,79 @@ def test_chats_have_the_overhead_of_the_openai_cookbook() -> None:
     texts = ["You are brief.", "See", "it", "look", '{"at":"é"}', "seen", "example_user"]
     expected = 3 + 4 * len(messages) + 1 + sum(o200k(text) for text in texts)
     assert Offline().input("openai", "gpt-4o", [messages]) == expected
+
+
+#: The example of OpenAI's cookbook, "How to count tokens with tiktoken", section 7.
+WEATHER: dict[str, Any] = {
+    "type": "function",
+    "function": {
+        "name": "get_current_weather",
+        "description": "Get the current weather in a given location",
+        "parameters": {
+            "type": "object",
+            "properties": {
+                "location": {
+                    "type": "string",
+                    "description": "The city and state, e.g. San Francisco, CA",
+                },
+                "unit": {
+                    "type": "string",
+                    "description": "The unit of temperature to return",
+                    "enum": ["celsius", "fahrenheit"],
+                },
+            },
+            "required": ["location"],
+        },
+    },
+}
+ABOUT_WEATHER = [
+    SystemMessage("You are a helpful assistant that can answer to questions about the weather."),
+    HumanMessage("What's the weather like in San Francisco?"),
+]
+
+
+@pytest.mark.parametrize(
+    ("model", "billed"),
+    [("gpt-3.5-turbo", 105), ("gpt-4", 105), ("gpt-4o", 101), ("gpt-4o-mini", 101)],
+)
+def test_tools_cost_what_the_api_billed_in_the_cookbook(model: str, billed: int) -> None:
+    """The counts that OpenAI's cookbook prints beside those of its API, which are the same."""
+    assert Offline().input("openai", model, [ABOUT_WEATHER], [WEATHER]) == billed
+
+
+def test_definitions_of_every_shape_are_counted() -> None:
+    """Those of the Responses API like those of chats, nested ones, and of others as JSON."""
+
+    def of(tools: Any, model: str = "gpt-4o") -> int:
+        return Offline().input("", model, [], tools)
+
+    flat = {"type": "function", **WEATHER["function"]}
+    assert of([flat]) == of([WEATHER])
+    assert of([WEATHER, WEATHER]) == 2 * of([WEATHER]) - 12
+    inner = WEATHER["function"]["parameters"]
+    nested = {"function": {"name": "f", "parameters": {"properties": {"x": inner}}}}
+    listed = {"function": {"name": "f", "parameters": {"properties": {"x": {"items": inner}}}}}
+    plain = {"function": {"name": "f", "parameters": inner}}
+    assert of([nested]) == of([plain]) + 3 + 3 + o200k("x:object:")
+    assert of([listed]) == of([plain]) + 3 + 3 + o200k("x::")
+    bare = {"function": {"name": "f", "description": None, "parameters": {"properties": {"x": 5}}}}
+    assert of([bare]) == 12 + 7 + o200k("f:") + 3 + 3 + o200k("x::")
+    search = {"type": "web_search"}
+    assert of([search]) == 12 + 7 + o200k('{"type":"web_search"}')
+    assert of([WEATHER], "llama-3") == o200k(json.dumps(WEATHER, separators=(",", ":")))
+    assert of([5, None]) == of("tools") == of(None) == of([]) == 0
+
+
+def test_tools_of_a_stream_without_usage_are_in_its_estimate(service: Simulator) -> None:
+    """What the cookbook says of the definitions, more than the same call without them."""
+    counts = []
+    for model in (client(service), client(service).bind_tools([WEATHER])):
+        meter = Meter()
+        list(model.stream(ABOUT_WEATHER, config={"callbacks": [meter]}))
+        counts.append(tokens(meter).input)
+        assert not meter._texts
+    assert counts[1] == 101
+    assert counts[1] - counts[0] == 101 - Offline().input("", "gpt-4o-mini", [ABOUT_WEATHER])
 
 
 def result(message: AIMessage) -> LLMResult:
@@ -453,20 +528,18 @@ def test_the_remedy_is_named_once_for_each_model(caplog: pytest.LogCaptureFixtur
         GenericFakeChatModel(
             messages=iter([AIMessage("x", response_metadata={"model_name": name})])
         ).invoke("hi", config={"callbacks": [meter]})
-    told = [record for record in caplog.records if name in record.getMessage()]
+    told = [r for r in caplog.records if name in r.getMessage() and "usage" in r.getMessage()]
     assert [record.levelno for record in told] == [logging.WARNING]
     assert "stream_usage=True" in told[0].getMessage()
 
 
-def test_prompts_of_calls_that_nobody_ends_are_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prompts_of_calls_that_nobody_ends_are_let_go() -> None:
     """The oldest first; the answer of a call whose prompt is gone is counted alone."""
-    monkeypatch.setattr(base, "_MAX_TEXTS", 20)
-    monkeypatch.setattr(base, "_LET_GO", 5)
     meter = TokenCountingCallback(token_counters={"m": words})
-    runs = [uuid.uuid4() for _ in range(200)]
+    runs = [uuid.uuid4() for _ in range(5000)]
     for run in runs:
         meter.on_chat_model_start({}, [[HumanMessage("a b")]], run_id=run, batch_size=1)
-        assert len(meter._texts) <= 20
+        assert len(meter._texts) <= 2048
     for run in (runs[0], runs[-1]):
         meter.on_llm_end(
             result(AIMessage("x y z", response_metadata={"model_name": "m"})), run_id=run
@@ -523,3 +596,103 @@ def test_the_table_of_a_meter_remembers_a_thousand_models() -> None:
     for number in range(1500):
         offline.counter("", f"model-{number}")
     assert len(offline._known) <= 1024
+
+
+#: The figures of a stream whose beginning, where Anthropic tells the input, was lost.
+CUT: dict[str, Any] = {"input_tokens": 0, "output_tokens": 7, "total_tokens": 7}
+
+
+@pytest.mark.parametrize(
+    "details",
+    [
+        {},
+        {"input_token_details": {"cache_read": 0, "cache_creation": 0}},
+        {"output_token_details": {"reasoning": 2}},
+    ],
+)
+def test_an_answer_to_nothing_has_its_input_estimated(details: Any) -> None:
+    """The provider's output stays, the prompt is counted, and that part alone is marked."""
+    meter = Meter()
+    chat_model(usage={**CUT, **details}, metadata={"model_name": "gpt-4o"}).invoke(
+        "tell me more", config={"callbacks": [meter]}
+    )
+    used = tokens(meter)
+    asked = o200k("tell me more") + 4 + 3
+    assert (used.input, used.output, used.total, used.estimated) == (asked, 7, asked + 7, asked)
+    assert meter.snapshot().dropped == {}
+
+
+def test_an_estimated_input_is_priced_and_a_told_one_kept(prices: PriceBook) -> None:
+    """At 2 and 10 USD per million; nothing is estimated where the input is known, or both are 0."""
+    meter = Meter(prices=prices, token_counters={"fake": words})
+    chat_model(usage=CUT).invoke("a b c", config={"callbacks": [meter]})
+    assert meter.cost.total_cost == (Decimal(3 + 4 + 3) * 2 + 7 * 10) / 10**6
+    for figures in ({**CUT, "input_tokens": 1, "total_tokens": 8}, {**CUT, "output_tokens": 0}):
+        before = tokens(meter).estimated
+        chat_model(usage=figures).invoke("a b c", config={"callbacks": [meter]})
+        assert tokens(meter).estimated == before
+
+
+def test_a_counter_that_fails_leaves_what_the_provider_told() -> None:
+    """The output is there, the failure is counted."""
+    meter = Meter(token_counters={"fake": lambda text: -1})
+    chat_model(usage=CUT).invoke("a b c", config={"callbacks": [meter]})
+    assert (tokens(meter).input, tokens(meter).output, tokens(meter).estimated) == (0, 7, 0)
+    assert meter.snapshot().dropped == {"hook_errors": 1}
+
+
+def test_a_stream_of_anthropic_whose_end_names_no_input_has_it_estimated() -> None:
+    """The client drops what `message_start` says, and not every server repeats it at the end."""
+    pytest.importorskip("langchain_anthropic")
+    from langchain_anthropic import ChatAnthropic
+
+    name = "claude-test-4-6"
+    told = {"id": "m", "type": "message", "role": "assistant", "model": name, "content": []}
+    events: list[dict[str, Any]] = [
+        {
+            "type": "message_start",
+            "message": {**told, "usage": {"input_tokens": 12, "output_tokens": 1}},
+        },
+        {
+            "type": "content_block_start",
+            "index": 0,
+            "content_block": {"type": "text", "text": ""},
+        },
+        {
+            "type": "content_block_delta",
+            "index": 0,
+            "delta": {"type": "text_delta", "text": "four"},
+        },
+        {"type": "content_block_stop", "index": 0},
+        {
+            "type": "message_delta",
+            "delta": {"stop_reason": "end_turn", "stop_sequence": None},
+            "usage": {"output_tokens": 3},
+        },
+        {"type": "message_stop"},
+    ]
+    body = "".join(f"event: {e['type']}\ndata: {json.dumps(e)}\n\n" for e in events)
+
+    class Service(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_response(200)
+            self.send_header("content-type", "text/event-stream")
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    meter = Meter()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Service) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        settings: Any = {"model_name": name, "api_key": "any", "base_url": address}
+        chunks = ChatAnthropic(**settings).stream("2 + 2?", {"callbacks": [meter]})
+        assert "".join(str(chunk.text) for chunk in chunks) == "four"
+        server.shutdown()
+    stats = meter.snapshot().models["anthropic", name]
+    assert (stats.tokens.output, stats.outcomes["ok"]) == (3, 1)
+    # 1.19 tokens for each of o200k_base, 4 for the message and 3 for the reply.
+    assert stats.tokens.input == stats.tokens.estimated == round(1.19 * o200k("2 + 2?")) + 7
+    assert stats.tokens.total == stats.tokens.input + 3

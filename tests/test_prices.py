@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal, localcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from conftest import chat_model
+from langmeter import Budget, Meter
 from langmeter.prices import PriceBook, RateCard, book, catalogue, usd
 
 OWN = {"input": 0.9, "output": 1.8}
@@ -485,3 +488,48 @@ def test_windows_kept_for_one_model_are_bounded() -> None:
         assert prices.card("deepseek", "deepseek-v4-flash", at=1.8e9 + day * 86_400) is not None
     (answer,) = prices._answers.values()
     assert len(answer[3]) <= book._MAX_WINDOWS
+
+
+WEST = timezone(-timedelta(hours=5))
+
+
+@pytest.mark.parametrize(
+    "at",
+    [
+        datetime(9999, 12, 31, 23, 59, 59, tzinfo=WEST),
+        datetime.max,  # a float of seconds rounds it up into the year 10000
+        datetime(1969, 12, 31, tzinfo=UTC),
+        253_402_300_800,
+        -1,
+        float("nan"),
+        float("inf"),
+        True,
+        "2026-10-01",
+    ],
+)
+def test_a_time_that_no_calendar_has_is_refused_by_value_range_and_remedy(at: Any) -> None:
+    """The years 1970 to 9999, in UTC."""
+    message = f"at = {at!r} must be a datetime or Unix seconds between the years 1970 and 9999"
+    with pytest.raises(ValueError, match=re.escape(message) + r".*datetime\.now\(UTC\)"):
+        PriceBook().cost("openai", "gpt-4o", input=1, at=at)
+
+
+def test_the_first_and_the_last_second_have_prices() -> None:
+    """Also where the datetime is naive, which means UTC."""
+    book = PriceBook()
+    for at in (0, datetime(1970, 1, 1), 253_402_300_799.0, datetime(9999, 12, 31, 23, 59, 59)):
+        assert book.cost("openai", "gpt-4o", input=1, at=at) == Decimal("0.0000025")
+
+
+def test_no_amount_prints_as_a_scaled_zero() -> None:
+    """A cost of nothing is 0: the cost of no tokens, of no calls, what a budget has spent."""
+    assert str(PriceBook().cost("openai", "gpt-4o")) == "0"
+    budget, free = Budget(usd=1), PriceBook({"genericfakechatmodel/*": {"input": 0, "output": 0}})
+    meter = Meter(prices=free, budgets=[budget])
+    chat_model().invoke("x", {"callbacks": [meter]})
+    stats = meter.snapshot().totals
+    amounts = [stats.cost, meter.cost.total_cost, meter.cost.burn_rate, budget.spent]
+    amounts += [budget.reserved, *meter.cost.provider_costs.values(), usd(0)]
+    assert [str(amount) for amount in amounts] == ["0"] * len(amounts)
+    assert repr(budget) == "<Budget '1 USD': 0 of 1 USD spent>"
+    assert stats.priced_calls == 1

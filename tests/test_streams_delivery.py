@@ -25,6 +25,11 @@ ANSWER = "alpha beta gamma"
 PIECES = ["alpha", " ", "beta", " ", "gamma"]
 
 
+def lost(handler: Any) -> dict[str, int]:
+    """What was dropped; a run without a provider is so fast that its figures may be clamped."""
+    return {k: n for k, n in handler.snapshot().dropped.items() if k != "clamped"}
+
+
 def stream(handler: StreamingCallback, run_id: uuid.UUID | None = None) -> str:
     """The text of one whole stream."""
     config: Any = {"callbacks": [handler], "run_id": run_id}
@@ -83,7 +88,7 @@ def test_a_listener_that_sleeps_100_ms_a_token_ends_long_after_the_stream() -> N
     assert not handler.flush(timeout=0.01)
     assert handler.flush(timeout=60)
     assert heard == PIECES
-    assert not handler.snapshot().dropped
+    assert not lost(handler)
 
 
 @pytest.mark.parametrize("delivery", ["inline", "queued"])
@@ -105,7 +110,7 @@ def test_a_listener_that_raises_is_switched_off(
             assert handler.flush()
     assert len(calls) == 10
     assert len(other) == 20
-    assert handler.snapshot().dropped == {"callback_errors": 10}
+    assert lost(handler) == {"callback_errors": 10}
     said = [r.getMessage() for r in caplog.records if "on_token_callback=" in r.getMessage()]
     assert ["failed;" in text for text in said] == [True, False]
     assert "10 times in a row and is not called any more" in said[1]
@@ -126,7 +131,7 @@ def test_failures_now_and_then_are_forgiven(delivery: Any) -> None:
         stream(handler)
     assert handler.flush()
     assert len(calls) == 50
-    assert handler.snapshot().dropped == {"callback_errors": 40}
+    assert lost(handler) == {"callback_errors": 40}
 
 
 def test_ctrl_c_in_an_inline_listener_is_the_hosts() -> None:
@@ -140,7 +145,7 @@ def test_ctrl_c_in_an_inline_listener_is_the_hosts() -> None:
     handler = StreamingCallback(stop, delivery="queued")
     assert stream(handler) == ANSWER
     assert handler.flush()
-    assert handler.snapshot().dropped == {"callback_errors": 5}
+    assert lost(handler) == {"callback_errors": 5}
 
 
 @pytest.mark.parametrize(
@@ -169,7 +174,7 @@ def test_a_full_queue_drops_by_its_policy(
     gate.set()
     assert handler.flush()
     assert got == heard
-    assert sum(handler.snapshot().dropped.values()) == 1
+    assert sum(lost(handler).values()) == 1
 
 
 @pytest.mark.parametrize("when_full", ["drop_oldest", "drop_newest", "block"])
@@ -192,7 +197,7 @@ def test_the_end_of_a_stream_outlives_its_pieces(when_full: Any, gate: threading
     assert handler.flush()
     assert [type(what) for what in got] == [StreamEvent, StreamEvent, StreamResult]
     assert got[-1].text == ANSWER
-    assert sum(handler.snapshot().dropped.values()) == 3
+    assert sum(lost(handler).values()) == 3
 
 
 def test_block_waits_for_room_and_loses_nothing() -> None:
@@ -209,7 +214,7 @@ def test_block_waits_for_room_and_loses_nothing() -> None:
         stream(handler)
     assert handler.flush()
     assert got == PIECES * 5
-    assert not handler.snapshot().dropped
+    assert not lost(handler)
 
 
 def test_block_waits_for_nobody_who_would_wait_for_it() -> None:
@@ -227,13 +232,13 @@ def test_block_waits_for_nobody_who_would_wait_for_it() -> None:
     handler.on_chat_model_start({}, [[]], run_id=(run := uuid.uuid4()), batch_size=1)
     handler.on_llm_new_token("x", run_id=run)
     until(lambda: handler.snapshot().totals.outcomes["ok"])
-    assert sum(handler.snapshot().dropped.values()) >= 4
+    assert sum(lost(handler).values()) >= 4
 
     gate = threading.Event()
     stuck = StreamingCallback(lambda text: gate.wait(60), delivery=queued)
     assert asyncio.run(astream(stuck)) == ANSWER
     gate.set()
-    assert sum(stuck.snapshot().dropped.values()) >= 3
+    assert sum(lost(stuck).values()) >= 3
 
 
 def test_order_is_kept_within_each_stream() -> None:
@@ -325,7 +330,7 @@ async def test_a_coroutine_that_fails_or_hangs_harms_no_stream() -> None:
     handler = StreamingCallback(broken, max_failures=3)
     assert await astream(handler) == ANSWER
     await handler.aflush()
-    assert handler.snapshot().dropped == {"callback_errors": 3}
+    assert lost(handler) == {"callback_errors": 3}
 
     never = asyncio.Event()
 
@@ -336,7 +341,7 @@ async def test_a_coroutine_that_fails_or_hangs_harms_no_stream() -> None:
     for _ in range(3):
         assert await astream(stuck) == ANSWER
         await asyncio.sleep(0)
-    assert sum(stuck.snapshot().dropped.values()) >= 11
+    assert sum(lost(stuck).values()) >= 11
     never.set()
     await stuck.aflush()
 
@@ -357,7 +362,7 @@ def test_a_loop_that_ends_takes_its_worker_along() -> None:
     handler = StreamingCallback(show)
     asyncio.run(work())
     assert heard == ["alpha"]
-    assert sum(handler.snapshot().dropped.values()) == 4
+    assert sum(lost(handler).values()) == 4
 
     async def again() -> None:
         await astream(handler)
@@ -466,7 +471,7 @@ def test_a_reader_whose_loop_is_closed_is_nobody() -> None:
     loop.run_until_complete(asyncio.sleep(0))
     loop.close()
     assert stream(handler) == ANSWER
-    assert not handler.snapshot().dropped
+    assert not lost(handler)
     with feed:
         assert next(feed).text == "alpha"
     assert len(list(feed)) == 4
@@ -489,7 +494,7 @@ def test_events_that_nobody_reads_are_bounded() -> None:
     handler = StreamingCallback()
     feed = handler.events(queue_size=3)
     stream(handler)
-    assert sum(handler.snapshot().dropped.values()) == 2
+    assert sum(lost(handler).values()) == 2
     assert [next(feed).text for _ in range(3)] == PIECES[2:]
     gone = weakref.ref(feed)
     del feed

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from langmeter._core import BUILD_PROFILE, __version__
 
 if TYPE_CHECKING:
+    from langmeter._resume import Restart, restart_of, resume
+    from langmeter.analysis import advise
     from langmeter.budgets import Budget
     from langmeter.callbacks.composite import CompositeCallback
     from langmeter.callbacks.cost import CostTrackingCallback
@@ -21,8 +23,15 @@ if TYPE_CHECKING:
     from langmeter.callbacks.tokens import TokenCountingCallback
     from langmeter.config import Config
     from langmeter.embeddings import track_embeddings
-    from langmeter.errors import BudgetExceeded, ConfigError, LangmeterError
+    from langmeter.errors import (
+        BudgetExceeded,
+        ConfigError,
+        LangmeterError,
+        StreamDiverged,
+        StreamTruncated,
+    )
     from langmeter.meter import Meter, install, track, uninstall
+    from langmeter.prices import PriceBook
     from langmeter.snapshot import Snapshot
 
 __all__ = [
@@ -36,11 +45,18 @@ __all__ = [
     "LangmeterError",
     "Meter",
     "PerformanceCallback",
+    "PriceBook",
+    "Restart",
     "Snapshot",
+    "StreamDiverged",
+    "StreamTruncated",
     "StreamingCallback",
     "TokenCountingCallback",
     "__version__",
+    "advise",
     "install",
+    "restart_of",
+    "resume",
     "track",
     "track_embeddings",
     "uninstall",
@@ -57,10 +73,18 @@ _ROOMS = {
     "LangmeterError": "errors",
     "Meter": "meter",
     "PerformanceCallback": "callbacks.performance",
+    "PriceBook": "prices",
+    "Restart": "_resume",
     "Snapshot": "snapshot",
+    "StreamDiverged": "errors",
+    "StreamTruncated": "errors",
     "StreamingCallback": "callbacks.streaming",
     "TokenCountingCallback": "callbacks.tokens",
+    "advise": "analysis",
     "install": "meter",
+    # Its room is not named `resume`: once imported, a module of that name would hide the function.
+    "restart_of": "_resume",
+    "resume": "_resume",
     "track": "meter",
     "track_embeddings": "embeddings",
     "uninstall": "meter",

@@ -4,7 +4,7 @@ Durations are integer nanoseconds at this boundary and seconds in `langmeter.sna
 """
 
 from collections.abc import Sequence
-from typing import Any, Final, final
+from typing import Any, Final, TypeAlias, final
 from uuid import UUID
 
 from typing_extensions import disjoint_base
@@ -14,6 +14,7 @@ __all__ = [
     "COUNTERS",
     "DROPPED",
     "KINDS",
+    "MEASURES",
     "OUTCOMES",
     "Distribution",
     "Handler",
@@ -39,8 +40,14 @@ COUNTERS: Final[tuple[str, ...]]
 OUTCOMES: Final[tuple[str, ...]]
 #: Names of the kinds of component; the position is the code `run_started` takes.
 KINDS: Final[tuple[str, ...]]
+#: Names of the distributions of a series, in the order of `Snapshot.from_parts`.
+MEASURES: Final[tuple[str, ...]]
 #: Names of what can be dropped, capped, reaped or refused.
 DROPPED: Final[tuple[str, ...]]
+
+#: An anomaly: at, detected at (Unix nanoseconds), provider, model, metric, before, after
+#: (millionths), calls before, calls after.
+_Change: TypeAlias = tuple[int, int, str, str, str, int, int, int, int]
 
 def count_tokens(text: str, encoding: str) -> int:
     """Tokens of a text as PyPI tiktoken's `encode_ordinary` counts them; releases the GIL.
@@ -82,14 +89,18 @@ class Recorder:
         name: str,
         provider: str = "",
         model: str = "",
-        demand: tuple[int, int, int | None, int, int, int] | None = None,
+        demand: tuple[int, int, int | None, int, int, int, int] | None = None,
+        labels: Sequence[tuple[str, str]] | None = None,
+        retried: bool = False,
+        piped: bool = False,
     ) -> tuple[int, list[tuple[int, int]]] | None:
         """A run began. `provider` and `model` are the requested names, for kind llm only.
 
-        `demand`: bits of the budgets it belongs to, input tokens and output tokens at worst (None:
-        the most the model gave so far, at least 2,048), pico-dollars for an input token, an output
-        token and the call. Returns None, or when it does not fit a budget, and so did not begin,
-        that budget's position and the thresholds crossed, as of `run_ended`.
+        `demand`: bits of the budgets it belongs to, input tokens and output tokens of an answer at
+        worst (None: the most the model gave so far, at least 2,048), how many answers, pico-dollars
+        for an input token, an output token and the call. `labels`: key and value, three at most.
+        Returns None, or when it does not fit a budget, and so did not begin, that budget's position
+        and the thresholds crossed, as of `run_ended`.
         """
 
     def open_budget(
@@ -107,10 +118,46 @@ class Recorder:
     def spent_lately(self) -> list[tuple[int, int, int]]:
         """Of 60, 300 and 900 seconds: (seconds, ns covered, nano-dollars)."""
 
-    def requested(self, run_id: UUID) -> tuple[str, str, float] | None:
-        """What a model run in flight asked for: provider, model, and its start in Unix seconds."""
+    def requested(self, run_id: UUID) -> tuple[str, str, float, int, int] | None:
+        """What a model run in flight asked for.
 
-    def token(self, run_id: UUID) -> None:
+        Provider, model, its start in Unix seconds, its budgets' bits, its labels as `repriced`
+        takes them.
+        """
+
+    def repriced(
+        self,
+        provider: str,
+        model: str,
+        outcome: int,
+        budgets: int,
+        labels: int,
+        calls: int,
+        total: int,
+        cost: int,
+    ) -> list[tuple[int, int]]:
+        """A price has come for so many calls: their tokens, their cost in pico-dollars.
+
+        Returns the thresholds crossed, as of `run_ended`.
+        """
+
+    def silent(self, silence: float) -> list[tuple[int, str, str, int, int, int]]:
+        """Streams in flight without a token for so many seconds.
+
+        Each as the run's key (`hash(run_id.int)`), provider, model, begin and last token in Unix
+        nanoseconds, token events.
+        """
+
+    def stalled(self, provider: str, model: str) -> None:
+        """A stream of this model stopped for long."""
+
+    def pulse(self) -> list[tuple[str, str, int, int, int, int, int]]:
+        """Of each model: provider, model, calls, errors, tokens, pico-dollars, nanoseconds."""
+
+    def in_hook(self, hook: str, nanos: int) -> None:
+        """The time that one event spent in one of our hooks."""
+
+    def token(self, run_id: UUID, *, visible: bool = True) -> None:
         """One token event of a streamed run; `Handler` calls this natively."""
 
     def run_ended(
@@ -122,6 +169,10 @@ class Recorder:
         model: str = "",
         usage: tuple[Any, ...] | None = None,
         cost: int | None = None,
+        billed: int | None = None,
+        queue: int | None = None,
+        truncated: bool = False,
+        error: str | None = None,
     ) -> list[tuple[int, int]] | None:
         """A run ended. What it is was said at its start; `kind` counts only where there was none.
 
@@ -131,7 +182,8 @@ class Recorder:
         pico-dollars. `usage` is a tuple that begins with ints in this order: input, output, total,
         cache_read, cache_write, cache_write_1h, reasoning, audio_input, audio_output, image_input,
         web_searches, estimated (tokens of `total` that are not from the provider). What follows is
-        ignored.
+        ignored. `billed`: what the provider says it bills, pico-dollars; `queue`: how long it says
+        that the call waited, nanoseconds; `error`: how the run failed.
         """
 
     def count(self, kind: int, name: str, outcome: int, duration: int | None = None) -> None:
@@ -140,7 +192,7 @@ class Recorder:
     def dropped(self, name: str, n: int = 1) -> None:
         """Add to a named count of what was lost; a name outside `DROPPED` is counted as "other"."""
 
-    def snapshot(self) -> Snapshot: ...
+    def snapshot(self, anomalies: Sequence[_Change] | None = None) -> Snapshot: ...
     def reset_after_fork(self) -> None:
         """Forget everything; only for a child process that has just been forked."""
 
@@ -165,10 +217,14 @@ class Snapshot:
                 Sequence[int],
                 Sequence[str],
                 Sequence[tuple[int, int, int, int, int, int]],
+                int,
+                int,
             ]
         ],
         *,
         in_flight: int,
+        peak: int,
+        anomalies: Sequence[_Change],
         started_at: int,
         taken_at: int,
         dropped: dict[str, int],
@@ -176,8 +232,8 @@ class Snapshot:
     ) -> Snapshot:
         """Rebuild from what `series` and the properties show.
 
-        A series is (kind, a, b, counters, [latency, time to first token, inter-token latency as
-        `to_hdr`], rates). Raises ValueError on what is no such thing.
+        A series is (kind, a, b, counters, [each of MEASURES as `to_hdr`, or ""], rates, in flight,
+        peak). Raises ValueError on what is no such thing.
         """
 
     def series(self) -> list[SeriesStats]: ...
@@ -185,6 +241,12 @@ class Snapshot:
     def in_flight(self) -> int:
         """Model calls in flight."""
 
+    @property
+    def peak(self) -> int:
+        """The most model calls in flight at once."""
+
+    @property
+    def anomalies(self) -> list[_Change]: ...
     @property
     def started_at(self) -> int:
         """Begin of what is covered, Unix nanoseconds; 0 in the empty snapshot."""
@@ -223,7 +285,8 @@ class Snapshot:
 class SeriesStats:
     """One label set.
 
-    Kind "model": a is the provider, b the model; every other kind: a is the name, b empty.
+    Kind "model": a is the provider, b the model; "label": key and value; "error": who and how;
+    every other kind: a is the name, b empty.
     """
 
     @property
@@ -241,11 +304,15 @@ class SeriesStats:
         """As `Snapshot.windows`, of this model alone; empty for components."""
 
     @property
-    def latency(self) -> Distribution: ...
+    def in_flight(self) -> int:
+        """Of models: calls in flight."""
+
     @property
-    def time_to_first_token(self) -> Distribution: ...
-    @property
-    def inter_token_latency(self) -> Distribution: ...
+    def peak(self) -> int:
+        """Of models: the most of them at once."""
+
+    def measure(self, name: str) -> Distribution:
+        """A distribution by its name in MEASURES; ValueError for another."""
 
 @final
 class Distribution:
@@ -351,6 +418,112 @@ class Handler:
     def _listen(self, streams: Streams) -> None:
         """Let these streams hear each token event; once, before the first."""
 
+    def _keep_prompts(self, texts: dict[int, Any]) -> None:
+        """Keep the prompts of runs in flight in this dict, by the number of the run."""
+
+    def _label_by(self, keys: list[str]) -> None:
+        """These keys of a call's metadata are labels. Once; later calls change nothing."""
+
+    def on_llm_start(
+        self,
+        serialized: Any,
+        prompts: Any,
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        tags: Any = None,
+        metadata: Any = None,
+        invocation_params: Any = None,
+        options: Any = None,
+        name: Any = None,
+        batch_size: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """A text completion or, as `on_chat_model_start`, a chat completion begins.
+
+        Where `self._budgets` is not None it goes to `self._limited_start`, which may raise.
+        """
+
+    def on_chat_model_start(
+        self,
+        serialized: Any,
+        messages: Any,
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        tags: Any = None,
+        metadata: Any = None,
+        invocation_params: Any = None,
+        options: Any = None,
+        name: Any = None,
+        batch_size: Any = None,
+        **kwargs: Any,
+    ) -> None: ...
+    def _chain_started(
+        self,
+        serialized: Any,
+        inputs: Any,
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        tags: Any = None,
+        metadata: Any = None,
+        run_type: Any = None,
+        name: Any = None,
+        **kwargs: Any,
+    ) -> None: ...
+    def _chain_ended(
+        self,
+        outputs: Any,
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        tags: Any = None,
+        **kwargs: Any,
+    ) -> None: ...
+    def _tool_started(
+        self,
+        serialized: Any,
+        input_str: Any,
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        tags: Any = None,
+        metadata: Any = None,
+        inputs: Any = None,
+        name: Any = None,
+        **kwargs: Any,
+    ) -> None: ...
+    def _tool_ended(
+        self,
+        output: Any,
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        tags: Any = None,
+        **kwargs: Any,
+    ) -> None: ...
+    def _retriever_started(
+        self,
+        serialized: Any,
+        query: Any,
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        tags: Any = None,
+        metadata: Any = None,
+        name: Any = None,
+        **kwargs: Any,
+    ) -> None: ...
+    def _retriever_ended(
+        self,
+        documents: Any,
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        tags: Any = None,
+        **kwargs: Any,
+    ) -> None: ...
     def on_llm_end(
         self,
         response: Any,

@@ -9,51 +9,42 @@ from typing import Any, TypeAlias
 from langmeter import _core
 
 #: What `_core.Snapshot.from_parts` takes of a series.
-Part: TypeAlias = tuple[str, str, str, list[int], list[str], list[Any]]
+Part: TypeAlias = tuple[str, str, str, list[int], list[str], list[Any], int, int]
 
 #: Counter → its place in `SeriesStats.counters`.
 PLACE = {name: place for place, name in enumerate(_core.COUNTERS)}
-DISTRIBUTIONS = ("latency", "time_to_first_token", "inter_token_latency")
 _WINDOW = ("window_s", "covered_ns", "requests", "input_tokens", "output_tokens", "errors")
 
 
 def usd(pico_dollars: int) -> Decimal:
     """Pico-dollars as US dollars."""
     # By text, because arithmetic would round to the precision of the caller's context.
-    return Decimal(f"{pico_dollars}E-12")
+    return Decimal(f"{pico_dollars}E-12") if pico_dollars else Decimal(0)
 
 
-#: HdrHistogram V2 of no value: 1 µs to 1 h, 3 digits. Empty ones of 2 digits are equal to it.
-EMPTY_HDR = "HISTFAAAABx4nJNpmSzMgADMUJoRRFybvITB/gNEAABQ2gSH"
-
-
-def part(s: _core.SeriesStats, a: str, b: str) -> Part:
-    """A series under other labels and without its rates."""
-    return (
-        s.kind,
-        a,
-        b,
-        list(s.counters),
-        [getattr(s, name).to_hdr() for name in DISTRIBUTIONS],
-        [],
-    )
+#: The two names of a series, by its kind.
+_NAMES = {"model": ("provider", "model"), "label": ("key", "value"), "error": ("who", "how")}
 
 
 def series_to_dict(s: _core.SeriesStats) -> dict[str, Any]:
     """One series: the labels, what people look for, then everything that rebuilds it."""
     counters = {name: n for name, n in zip(_core.COUNTERS, s.counters, strict=True) if n}
-    model = s.kind == "model"
-    shown: dict[str, Any] = (
-        {"provider": s.a, "model": s.b} if model else {"kind": s.kind, "name": s.a}
-    )
+    first, second = _NAMES.get(s.kind, ("name", ""))
+    shown: dict[str, Any] = {} if s.kind == "model" else {"kind": s.kind}
+    shown[first] = s.a
+    if second:
+        shown[second] = s.b
     shown["calls"] = sum(counters.get(name, 0) for name in _core.OUTCOMES)
     shown["errors"] = counters.get("error", 0)
-    if model:
+    if s.kind in ("model", "label"):
         priced = counters.get("priced_calls", 0)
         shown["cost_usd"] = f"{usd(counters.get('cost', 0)):f}" if priced else None
     shown["counters"] = counters
-    for name in DISTRIBUTIONS:
-        shown[name] = _distribution(getattr(s, name))
+    for name in _core.MEASURES:
+        if found := _distribution(s.measure(name)):
+            shown[name] = found
+    if s.kind == "model":
+        shown["in_flight"], shown["peak_in_flight"] = s.in_flight, s.peak
     shown["rates"] = [dict(zip(_WINDOW, window, strict=True)) for window in s.rates]
     return shown
 
@@ -81,10 +72,13 @@ def number(n: Any) -> Any:
 
 def series_from_dict(shown: Mapping[str, Any]) -> Part:
     """Inverse of `series_to_dict`; whatever is no such dict raises as it happens to."""
-    a, b = (shown["provider"], shown["model"]) if "provider" in shown else (shown["name"], "")
+    kind = shown.get("kind", "model")
+    first, second = _NAMES.get(kind, ("name", ""))
+    a, b = shown[first], shown[second] if second else ""
     counters = [0] * len(_core.COUNTERS)
     for name, n in shown["counters"].items():
         counters[PLACE[name]] = number(n)
-    hdrs = [d["hdr"] if (d := shown[name]) else EMPTY_HDR for name in DISTRIBUTIONS]
+    hdrs = [shown[name]["hdr"] if name in shown else "" for name in _core.MEASURES]
     rates = [tuple(number(window[name]) for name in _WINDOW) for window in shown["rates"]]
-    return (shown.get("kind", "model"), a, b, counters, hdrs, rates)
+    in_flight, peak = number(shown.get("in_flight", 0)), number(shown.get("peak_in_flight", 0))
+    return (kind, a, b, counters, hdrs, rates, in_flight, peak)

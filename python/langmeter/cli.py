@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import langmeter
-from langmeter import _program
+from langmeter import _compare, _program
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from langmeter import Meter
     from langmeter.prices import PriceBook
+    from langmeter.snapshot import Snapshot
 
 _RUN_USAGE = "langmeter run [-h] [--json FILE] (script.py | -m module) [args ...]"
 
@@ -39,8 +40,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _demo(options)
     if options.command == "advice":
         return _advice(options)
+    if options.command == "bottlenecks":
+        return _bottlenecks(options)
     if options.command == "prices":
         return _prices(options)
+    if options.command == "compare":
+        return _compare.run(options, lambda file: _snapshot(file, options.parser))
     if options.command == "run":
         return _run(program, options.json, options.parser)
     parser.print_help(sys.stderr)
@@ -68,6 +73,8 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--json", metavar="FILE", help="also write the snapshot to FILE")
     demo.set_defaults(parser=demo)
     _add_money(commands)
+    _add_bottlenecks(commands)
+    _compare.add(commands)
     return parser
 
 
@@ -102,6 +109,21 @@ def _add_money(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     for command in (advice, prices):
         command.add_argument("--prices", metavar="FILE", help="own prices, .toml or .json")
         command.set_defaults(parser=command)
+
+
+def _add_bottlenecks(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser(
+        "bottlenecks",
+        help="where the time of a pipeline goes, by a snapshot",
+        description="Print where the time of the pipelines in a snapshot went: own time and share "
+        "of the critical path of each chain, tool, retriever and model, and what it would give to "
+        "make it twice as fast.",
+    )
+    command.add_argument(
+        "file", metavar="FILE", help="a snapshot: JSON, or the bytes of to_bytes()"
+    )
+    command.add_argument("--json", action="store_true", help="the table as JSON")
+    command.set_defaults(parser=command)
 
 
 def _positive(text: str) -> int:
@@ -146,17 +168,9 @@ def _demo(options: argparse.Namespace) -> int:
 
 def _advice(options: argparse.Namespace) -> int:
     from langmeter.analysis import advise, text
-    from langmeter.snapshot import Snapshot
 
     parser: argparse.ArgumentParser = options.parser
-    try:
-        data = Path(options.file).read_bytes()
-        is_json = data.lstrip().startswith(b"{")
-        snapshot = Snapshot.from_json(data) if is_json else Snapshot.from_bytes(data)
-    except OSError as error:
-        parser.error(f"cannot read {options.file}: {error.strerror}")
-    except ValueError as error:
-        parser.error(f"{options.file}: {error}")
+    snapshot = _snapshot(options.file, parser)
     book = _book(options)
     try:
         findings = advise(snapshot, prices=book, alternatives=options.alternative)
@@ -164,6 +178,28 @@ def _advice(options: argparse.Namespace) -> int:
         parser.error(str(error))
     print(text(findings))
     return 0
+
+
+def _bottlenecks(options: argparse.Namespace) -> int:
+    from langmeter.analysis.bottlenecks import text, to_json
+
+    snapshot = _snapshot(options.file, options.parser)
+    print(to_json(snapshot, indent=1) if options.json else text(snapshot))
+    return 0
+
+
+def _snapshot(file: str, parser: argparse.ArgumentParser) -> Snapshot:
+    """A snapshot in any form that langmeter writes."""
+    from langmeter.snapshot import Snapshot
+
+    try:
+        data = Path(file).read_bytes()
+        is_json = data.lstrip().startswith(b"{")
+        return Snapshot.from_json(data) if is_json else Snapshot.from_bytes(data)
+    except OSError as error:
+        parser.error(f"cannot read {file}: {error.strerror}")
+    except ValueError as error:
+        parser.error(f"{file}: {error}")
 
 
 def _prices(options: argparse.Namespace) -> int:

@@ -10,6 +10,8 @@ from uuid import UUID, uuid4
 
 from langchain_core.embeddings import Embeddings
 
+from langmeter.budgets import Ledger
+from langmeter.budgets.demand import input_bound
 from langmeter.callbacks.base import CANCELLED, LLM, OK, Callback, outcome_of
 from langmeter.meter import _installed
 from langmeter.usage import TokenCounter, Usage, requested
@@ -34,10 +36,16 @@ def track_embeddings(
     through to the wrapped object. Wrap what sends the requests: around a `CacheBackedEmbeddings`
     the wrapper would count what the cache answers.
 
+    Budgets of the meter cover these calls too, by provider and model: a blocking one raises
+    `BudgetExceeded` to the caller, before the call is made.
+
     LangChain's embeddings report no usage, so tokens are counted here, before the call and in its
     thread, and marked estimated: by `token_counter`, else by what the meter's `token_counters` have
     for the model, else as tiktoken does for a model of OpenAI, else not at all. A call that failed
     has none.
+
+    A call holds of a budget what its texts were counted at or, where nobody can count them, a token
+    a byte. The tokens of those are not known at the end either: they spend nothing but a call.
 
     `meter` is any of langmeter's callbacks; None is the one that `install()` installed.
 
@@ -75,14 +83,25 @@ class _Books(NamedTuple):
             return None
         return sum(counted(count, text) for text in texts)
 
+    def ledger(self) -> Ledger | None:
+        """The meter's budgets, their books open."""
+        ledger = self.meter._budgets
+        if ledger is not None and ledger.recorder is None:
+            ledger.open(self.meter._recorder)
+        return ledger
+
 
 class _Call:
-    """One call, from its start to its end. What fails in here never reaches the caller."""
+    """One call, from its start to its end.
 
-    __slots__ = ("asked", "books", "run", "started", "tokens", "wrapped")
+    What fails in here never reaches the caller; what a budget refuses does.
+    """
+
+    __slots__ = ("asked", "books", "run", "started", "texts", "tokens", "wrapped")
 
     def __init__(self, tracked: _Tracked, texts: Sequence[str]) -> None:
         self.books, self.wrapped = tracked._langmeter, tracked.__wrapped__
+        self.texts = texts
         self.run: UUID | None = None
         self.tokens: int | None = None
         meter = self.books.meter
@@ -97,15 +116,29 @@ class _Call:
             meter._failed("token_counter", exc)
 
     def __enter__(self) -> None:
-        meter = self.books.meter
+        meter, ledger, refused = self.books.meter, None, None
         try:
             run = uuid4()
             name = type(self.wrapped).__name__
             self.started = time()
-            meter._recorder.run_started(run, None, LLM, name, *self.asked)
-            self.run = run
+            ledger = self.books.ledger()
+            demand = None if ledger is None else ledger.embedding(*self.asked, self._most())
+            refused = meter._recorder.run_started(run, None, LLM, name, *self.asked, demand)
+            if refused is None:
+                self.run = run
         except BaseException as exc:
             meter._failed("track_embeddings", exc)
+        if refused is not None and ledger is not None:
+            meter._crossed(refused[1])
+            raise ledger.exceeded(refused[0])
+
+    def _most(self) -> int:
+        """Tokens of the texts, at most."""
+        if self.tokens is not None:
+            return self.tokens
+        # What can only be gone through once is the wrapped object's to go through.
+        texts = self.texts if isinstance(self.texts, list | tuple) else ()
+        return input_bound(list(texts))
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if self.run is None:
@@ -120,7 +153,9 @@ class _Call:
                 prices = meter._prices_now or meter._prices_if_ready()
                 card = prices and prices.card(*self.asked, at=self.started)
                 cost = card.cost(usage[:12]) if card else None
-            meter._recorder.run_ended(self.run, LLM, outcome, usage=usage, cost=cost)
+            crossed = meter._recorder.run_ended(self.run, LLM, outcome, usage=usage, cost=cost)
+            if crossed:
+                meter._crossed(crossed)
         except BaseException as exc:
             meter._failed("track_embeddings", exc)
 

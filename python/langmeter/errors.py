@@ -55,10 +55,52 @@ class BudgetExceeded(LangmeterError):  # noqa: N818 (the field's name for it)
             f"{amount.normalize():f}" if not isinstance(amount, int) else str(amount)
             for amount in (self.spent, self.reserved, self.limit)
         )
+        unit = "USD" if self.unit == "usd" else self.unit
         held = f" and {reserved} reserved for calls in flight" if self.reserved else ""
         return (
             f"the call does not fit the budget {self.budget!r}: {spent} spent{held} "
-            f"of {limit} {self.unit}; {wait}set max_tokens on the call, or raise the limit"
+            f"of {limit} {unit}; {wait}set max_tokens on the call, or raise the limit"
+        )
+
+
+class StreamDiverged(LangmeterError):  # noqa: N818 (what happened, as BudgetExceeded)
+    """A stream broke, and its replay is another answer than the one it was to continue.
+
+    Attributes:
+        attempt: number of the attempt that gave the other answer; the first attempt was 1.
+        discarded_characters: length of the visible text that had been handed on.
+    """
+
+    def __init__(self, attempt: int, discarded_characters: int) -> None:
+        super().__init__(attempt, discarded_characters)
+        self.attempt = attempt
+        self.discarded_characters = discarded_characters
+
+    def __str__(self) -> str:
+        """What happened and what helps."""
+        return (
+            f"attempt {self.attempt} gives another answer than the {self.discarded_characters} "
+            "characters already handed on; set temperature=0 and a seed on the model, or take "
+            "new answers with on_restart='signal'"
+        )
+
+
+class StreamTruncated(LangmeterError):  # noqa: N818
+    """A stream ended without an error, and without the model's word that it was done.
+
+    Attributes:
+        attempt: number of the attempt, from 1.
+    """
+
+    def __init__(self, attempt: int) -> None:
+        super().__init__(attempt)
+        self.attempt = attempt
+
+    def __str__(self) -> str:
+        """What happened and what helps."""
+        return (
+            f"attempt {self.attempt} ended without a finish reason; "
+            "leave out require_finish if this model never sends one"
         )
 
 

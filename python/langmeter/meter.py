@@ -47,6 +47,7 @@ class Meter(CompositeCallback):
         prices: PriceBook | None = None,
         budgets: Iterable[Budget] = (),
         token_counters: Mapping[str, Source] | None = None,
+        labels: Iterable[str] = (),
         config: Config | None = None,
         **settings: Any,
     ) -> None:
@@ -65,7 +66,7 @@ class Meter(CompositeCallback):
         )
         self.defects = DefectAnalysisCallback(config=config)
         views = (self.tokens, self.cost, self.performance, self.streaming, self.defects)
-        super().__init__(views, token_counters=token_counters, config=config)
+        super().__init__(views, token_counters=token_counters, labels=labels, config=config)
 
 
 #: The meters of `track()` around this code, outermost first.

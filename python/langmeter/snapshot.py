@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from decimal import Decimal
-from functools import cached_property, partial
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
@@ -21,8 +21,10 @@ from langmeter._core import Distribution
 from langmeter.errors import SnapshotError
 
 __all__ = [
+    "Anomaly",
     "ComponentStats",
     "Distribution",
+    "LabelStats",
     "ModelStats",
     "Rate",
     "Snapshot",
@@ -30,7 +32,7 @@ __all__ = [
 ]
 
 #: Version of the dict and JSON form.
-FORMAT = 1
+FORMAT = 2
 
 _OUTCOMES = _core.OUTCOMES
 
@@ -89,6 +91,26 @@ class Rate:
         return self.input_tokens + self.output_tokens
 
 
+@dataclass(frozen=True, slots=True)
+class Anomaly:
+    """A figure of a model that changed, and stayed changed.
+
+    `metric` is latency (seconds), error_rate (a share of 1), tokens_per_call or cost_per_call (US
+    dollars); `before` and `after` are its means on both sides of the change, each over so many
+    calls. `at` is when it probably changed, `detected_at` when that was noticed.
+    """
+
+    at: datetime
+    detected_at: datetime
+    provider: str
+    model: str
+    metric: str
+    before: float
+    after: float
+    calls_before: int
+    calls_after: int
+
+
 class _Immutable:
     """Attributes are set once, by the constructor, in the instance's own dict."""
 
@@ -128,6 +150,21 @@ class _Series(_Immutable):
         ok, errors = self._count("ok"), self.errors
         return ok / (ok + errors) if ok + errors else float("nan")
 
+    @property
+    def self_seconds(self) -> float:
+        """Time during which none of the runs that these started was running, in all."""
+        return self._count("self_time") / 1e9
+
+    @property
+    def critical_seconds(self) -> float:
+        """Time that the end of a whole pipeline waited for these, in all."""
+        return self._count("critical_time") / 1e9
+
+    @property
+    def saved_if_twice_seconds(self) -> float:
+        """By how much sooner pipelines would have ended, in all, were these twice as fast."""
+        return self._count("saved_if_twice_as_fast") / 1e9
+
 
 class ComponentStats(_Series):
     """A chain, tool, retriever, model or fix by its name."""
@@ -139,7 +176,7 @@ class ComponentStats(_Series):
 
     @property
     def kind(self) -> str:
-        """One of chain, tool, retriever, llm, fix."""
+        """One of chain, node, agent, tool, retriever, llm, fix."""
         return self._native.kind
 
     @property
@@ -147,41 +184,47 @@ class ComponentStats(_Series):
         """Name of the component; `other` stands for all beyond `max_series`."""
         return self._native.a
 
-    @property
+    @cached_property
     def latency(self) -> Distribution:
         """Start to end, seconds."""
-        return self._native.latency
+        return self._native.measure("latency")
+
+    @cached_property
+    def self_time(self) -> Distribution:
+        """Time of each run during which none of the runs it started was running, seconds."""
+        return self._native.measure("self_time")
 
     def __repr__(self) -> str:
         name = _table.label(f"{self.kind} {self.name}")
         return f"<ComponentStats {name}: {_ended(self)}>"
 
 
-class ModelStats(_Series):
-    """A model as its provider names it in the response, or the totals over all models."""
+class CallStats(_Series):
+    """Calls of models: tokens, money, time. Models, labels and totals have them."""
 
-    provider: str
-    model: str
     _windows: Iterable[tuple[int, ...]]
     _distribution: Callable[[str], Distribution]
     _name: str
+    in_flight: int
+    peak_in_flight: int
 
     def __init__(
         self,
-        provider: str,
-        model: str,
+        name: str,
         counters: tuple[int, ...],
         windows: Iterable[tuple[int, ...]],
         distribution: Callable[[str], Distribution],
-        name: str = "",
+        *,
+        in_flight: int = 0,
+        peak: int = 0,
     ) -> None:
         vars(self).update(
-            provider=provider,
-            model=model,
             _counters=counters,
             _windows=windows,
             _distribution=distribution,
-            _name=name or _table.label(f"{provider}/{model}"),
+            _name=name,
+            in_flight=in_flight,
+            peak_in_flight=peak,
         )
 
     @cached_property
@@ -192,9 +235,29 @@ class ModelStats(_Series):
     @property
     def cost(self) -> Decimal | None:
         """US dollars, exact; None while no call was priced."""
-        if not self.priced_calls:
-            return None
-        return _form.usd(self._count("cost"))
+        return _form.usd(self._count("cost")) if self.priced_calls else None
+
+    def cost_of(self, outcome: str) -> Decimal | None:
+        """The part of the cost that went to calls with this outcome: "error" or "cancelled".
+
+        None while no call was priced. Raises ValueError for another outcome.
+        """
+        if outcome not in ("error", "cancelled"):
+            raise ValueError(f"outcome = {outcome!r}: must be 'error' or 'cancelled'")
+        return _form.usd(self._count(f"cost_{outcome}")) if self.priced_calls else None
+
+    @property
+    def billed(self) -> Decimal | None:
+        """US dollars that the provider itself says it billed; None where it says nothing.
+
+        It is for `billed_calls` calls, and stands beside `cost`, never in it.
+        """
+        return _form.usd(self._count("billed")) if self.billed_calls else None
+
+    @property
+    def billed_calls(self) -> int:
+        """Calls whose provider said what it billed, OpenRouter's for one."""
+        return self._count("billed_calls")
 
     @property
     def priced_calls(self) -> int:
@@ -203,8 +266,38 @@ class ModelStats(_Series):
 
     @property
     def unpriced_calls(self) -> int:
-        """Calls with usage that no price was found for."""
-        return self._count("unpriced_calls")
+        """Calls with usage that no price was found for so far."""
+        return self._count("unpriced_calls") - self._count("repriced_calls")
+
+    @property
+    def unpriced_tokens(self) -> int:
+        """Tokens of those."""
+        return self._count("unpriced_total") - self._count("repriced_total")
+
+    @property
+    def retried_calls(self) -> int:
+        """Calls that `with_retry` made again, or that were part of what it did again."""
+        return self._count("retried_calls")
+
+    @property
+    def retried_cost(self) -> Decimal | None:
+        """US dollars of those; None while no call was priced."""
+        return _form.usd(self._count("retried_cost")) if self.priced_calls else None
+
+    @property
+    def recovered(self) -> int:
+        """Failed calls that a later one under the same parent made good: a retry, a fallback."""
+        return self._count("recovered")
+
+    @property
+    def truncated(self) -> int:
+        """Answers that ended at the limit of their length."""
+        return self._count("truncated")
+
+    @property
+    def stalls(self) -> int:
+        """Times that a stream of these stopped for long."""
+        return self._count("stalls")
 
     @property
     def streamed(self) -> int:
@@ -231,6 +324,11 @@ class ModelStats(_Series):
         """Start to end of a call, seconds; a cache hit is in none of the distributions."""
         return self._distribution("latency")
 
+    @property
+    def self_time(self) -> Distribution:
+        """As `latency`: a model call starts no other run."""
+        return self.latency
+
     @cached_property
     def time_to_first_token(self) -> Distribution:
         """Start to first piece of output of a streamed call, seconds."""
@@ -241,9 +339,72 @@ class ModelStats(_Series):
         """Between one piece of output and the next of a streamed call, seconds."""
         return self._distribution("inter_token_latency")
 
+    @cached_property
+    def time_to_first_visible_token(self) -> Distribution:
+        """Start to first output that is no reasoning of a streamed call, seconds."""
+        return self._distribution("time_to_first_visible_token")
+
+    @cached_property
+    def longest_gap(self) -> Distribution:
+        """The longest of each streamed call's gaps between pieces of output, seconds."""
+        return self._distribution("longest_gap")
+
+    @cached_property
+    def stream_duration(self) -> Distribution:
+        """From a streamed call's first piece of output to its last, seconds."""
+        return self._distribution("stream_duration")
+
+    @cached_property
+    def time_per_output_token(self) -> Distribution:
+        """`stream_duration` by the output tokens after the first, by the final usage; seconds."""
+        return self._distribution("time_per_output_token")
+
+    def output_tokens_per_second(self, q: float = 0.5) -> float:
+        """How fast a streamed call writes, at quantile `q` of the calls; nan when none was timed.
+
+        By the final usage, because a piece of output may be many tokens. The slowest tenth writes
+        at most `output_tokens_per_second(0.1)`. Raises ValueError outside [0, 1].
+        """
+        if not 0 <= q <= 1:
+            raise ValueError(f"q = {q!r}: must be in [0, 1]")
+        each = self.time_per_output_token.quantile(1 - q)
+        return 1 / each if each else float("nan")
+
+    @cached_property
+    def queue_time(self) -> Distribution:
+        """What the provider says that a call waited before it was worked on, seconds; Groq does."""
+        return self._distribution("queue_time")
+
     def __repr__(self) -> str:
         tokens = _table.counted(self.tokens.total, "token")
-        return f"<ModelStats {self._name}: {_ended(self)}, {tokens}>"
+        return f"<{type(self).__name__} {self._name}: {_ended(self)}, {tokens}>"
+
+
+class ModelStats(CallStats):
+    """A model as its provider names it in the response, or the totals over all models.
+
+    `in_flight` and `peak_in_flight` are calls at once: now, and at most since the beginning.
+    """
+
+    provider: str
+    model: str
+
+    def __init__(
+        self, provider: str, model: str, *figures: Any, name: str = "", **more: Any
+    ) -> None:
+        super().__init__(name or _table.label(f"{provider}/{model}"), *figures, **more)
+        vars(self).update(provider=provider, model=model)
+
+
+class LabelStats(CallStats):
+    """The calls whose metadata have this value under this key, over all models."""
+
+    key: str
+    value: str
+
+    def __init__(self, key: str, value: str, *figures: Any) -> None:
+        super().__init__(_table.label(f"{key}={value}"), *figures)
+        vars(self).update(key=key, value=value)
 
 
 class Snapshot(_Immutable):
@@ -267,23 +428,72 @@ class Snapshot(_Immutable):
         """`(provider, model)`, as the response names them, to figures."""
         return MappingProxyType(
             {
-                (s.a, s.b): ModelStats(s.a, s.b, s.counters, s.rates, partial(getattr, s))
-                for s in self._series
-                if s.kind == "model"
+                (s.a, s.b): ModelStats(
+                    s.a, s.b, s.counters, s.rates, s.measure, in_flight=s.in_flight, peak=s.peak
+                )
+                for s in self._of("model")
             }
         )
 
     @cached_property
     def components(self) -> Mapping[tuple[str, str], ComponentStats]:
-        """`(kind, name)` to figures; kind is chain, tool, retriever, llm or fix."""
+        """`(kind, name)` to figures; kind is chain, node, agent, tool, retriever, llm or fix."""
+        return MappingProxyType({(s.kind, s.a): ComponentStats(s) for s in self._of(*_COMPONENTS)})
+
+    @cached_property
+    def labels(self) -> Mapping[tuple[str, str], LabelStats]:
+        """`(key, value)` of the metadata that `labels=` names to figures over all models."""
         return MappingProxyType(
-            {(s.kind, s.a): ComponentStats(s) for s in self._series if s.kind != "model"}
+            {
+                (s.a, s.b): LabelStats(s.a, s.b, s.counters, s.rates, s.measure)
+                for s in self._of("label")
+            }
         )
+
+    @cached_property
+    def failures(self) -> Mapping[tuple[str, str], int]:
+        """`(who, how)` to how often: `("openai/gpt-4o", "RateLimitError 429")`.
+
+        Who is a model or a component, `tool search`; how is the exception's class and, where a
+        server answered, its HTTP status. Cancelled runs are among them.
+        """
+        return MappingProxyType(
+            {(s.a, s.b): sum(s.counters[: len(_OUTCOMES)]) for s in self._of("error")}
+        )
+
+    @cached_property
+    def unpriced(self) -> Mapping[tuple[str, str], int]:
+        """`(provider, model)` to tokens of its calls that have no price so far."""
+        tokens = {key: stats.unpriced_tokens for key, stats in self.models.items()}
+        return MappingProxyType({key: n for key, n in tokens.items() if n})
+
+    @cached_property
+    def overhead(self) -> Mapping[str, Distribution]:
+        """Seconds spent inside langmeter's own hooks, by hook; one event in 61 is timed."""
+        return MappingProxyType({s.a: s.measure("latency") for s in self._of("hook")})
+
+    @cached_property
+    def anomalies(self) -> tuple[Anomaly, ...]:
+        """Figures of models that changed for good while they were watched, the oldest first."""
+        return tuple(map(_anomaly, self._native.anomalies))
+
+    @property
+    def pipeline_runs(self) -> int:
+        """Runs at the top that ended: whole pipelines, or model calls of their own."""
+        return sum(s.counters[_form.PLACE["pipelines"]] for s in self._series)
+
+    @property
+    def pipeline_seconds(self) -> float:
+        """From start to end of those, in all."""
+        return sum(s.counters[_form.PLACE["pipeline_time"]] for s in self._series) / 1e9
+
+    def _of(self, *kinds: str) -> list[_core.SeriesStats]:
+        return [s for s in self._series if s.kind in kinds]
 
     @cached_property
     def totals(self) -> ModelStats:
         """The sum over all models."""
-        models = [s for s in self._series if s.kind == "model"]
+        models = self._of("model")
         zero = (0,) * len(_core.COUNTERS)
         counters = tuple(map(sum, zip(zero, *(s.counters for s in models), strict=True)))
         return ModelStats(
@@ -291,8 +501,10 @@ class Snapshot(_Immutable):
             "",
             counters,
             self._native.windows,
-            lambda name: sum((getattr(s, name) for s in models), Distribution()),
+            lambda name: sum((s.measure(name) for s in models), Distribution()),
             name="total",
+            in_flight=self.in_flight,
+            peak=self.peak_in_flight,
         )
 
     @cached_property
@@ -304,6 +516,11 @@ class Snapshot(_Immutable):
     def in_flight(self) -> int:
         """Model calls that had begun and not ended."""
         return self._native.in_flight
+
+    @property
+    def peak_in_flight(self) -> int:
+        """The most that were in flight at once, in one recorder, since its beginning."""
+        return self._native.peak
 
     @cached_property
     def dropped(self) -> Mapping[str, int]:
@@ -367,9 +584,12 @@ class Snapshot(_Immutable):
             "taken_at_unix_nano": native.taken_at,
             "origin": native.origin and list(native.origin),
             "in_flight": native.in_flight,
+            "peak_in_flight": native.peak,
+            "anomalies": [dict(zip(_CHANGE, change, strict=True)) for change in native.anomalies],
             "dropped": native.dropped,
-            "models": [_form.series_to_dict(s) for s in self._series if s.kind == "model"],
-            "components": [_form.series_to_dict(s) for s in self._series if s.kind != "model"],
+            "models": [_form.series_to_dict(s) for s in self._of("model")],
+            "components": [_form.series_to_dict(s) for s in self._of(*_COMPONENTS)],
+            "others": [_form.series_to_dict(s) for s in self._of("label", "error", "hook")],
         }
 
     @staticmethod
@@ -380,8 +600,14 @@ class Snapshot(_Immutable):
             if version == FORMAT:
                 origin = data["origin"]
                 native = _core.Snapshot.from_parts(
-                    [_form.series_from_dict(s) for s in (*data["models"], *data["components"])],
+                    [
+                        _form.series_from_dict(s)
+                        for part in ("models", "components", "others")
+                        for s in data[part]
+                    ],
                     in_flight=_form.number(data["in_flight"]),
+                    peak=_form.number(data["peak_in_flight"]),
+                    anomalies=[tuple(c[name] for name in _CHANGE) for c in data["anomalies"]],
                     started_at=_form.number(data["started_at_unix_nano"]),
                     taken_at=_form.number(data["taken_at_unix_nano"]),
                     dropped={name: _form.number(n) for name, n in data["dropped"].items()},
@@ -416,6 +642,21 @@ class Snapshot(_Immutable):
     def __str__(self) -> str:
         """The figures as a plain text table of about 110 columns."""
         return _table.text(self)
+
+
+_COMPONENTS = ("llm", "chain", "node", "agent", "tool", "retriever", "fix")
+#: Parts of an anomaly, at the boundary: times in Unix nanoseconds, figures in millionths.
+_CHANGE = (
+    *("at_unix_nano", "detected_at_unix_nano", "provider", "model", "metric"),
+    *("before_millionths", "after_millionths", "calls_before", "calls_after"),
+)
+
+
+def _anomaly(change: Any) -> Anomaly:
+    at, detected_at, provider, model, metric, before, after, calls_before, calls_after = change
+    moments = datetime.fromtimestamp(at / 1e9, UTC), datetime.fromtimestamp(detected_at / 1e9, UTC)
+    names, figures = (provider, model, metric), (before / 1e6, after / 1e6)
+    return Anomaly(*moments, *names, *figures, calls_before, calls_after)
 
 
 def _ended(stats: _Series) -> str:

@@ -14,6 +14,7 @@ from typing import Final
 from langmeter.analysis.finding import Finding, costs, finding
 from langmeter.analysis.models import compared, named, relatives
 from langmeter.analysis.traffic import Cost, Traffic, traffic
+from langmeter.analysis.waste import retried, truncated, unfinished
 from langmeter.prices import Band, PriceBook, RateCard
 from langmeter.prices.book import Moment
 from langmeter.snapshot import Snapshot
@@ -43,7 +44,9 @@ def advise(
     findings: list[Finding] = []
     for (provider, model), stats in snapshot.models.items():
         found = traffic(provider, model, stats, book.card(provider, model, at=at))
-        findings += _unfinished(found)
+        findings += unfinished(found)
+        findings += retried(found)
+        findings += truncated(found)
         if found.calls:
             findings += _reasoning(found)
             findings += _prompt_caching(found)
@@ -183,23 +186,6 @@ def _reasoning(found: Traffic) -> Iterator[Finding]:
         bound="at most",
         assumption=assumption,
     )
-
-
-def _unfinished(found: Traffic) -> Iterator[Finding]:
-    """Calls without an answer; what they cost is in the model's sum and cannot be told from it."""
-    stats = found.stats
-    counts = {name: stats.outcomes[name] for name in ("error", "cancelled", "abandoned")}
-    total = sum(counts.values())
-    if total:
-        yield finding(
-            found,
-            "unfinished",
-            f"{total:,} of {stats.calls:,} calls gave no answer",
-            {
-                **{f"{name}_calls": n for name, n in counts.items()},
-                "unfinished_share": total / stats.calls,
-            },
-        )
 
 
 def _rates(found: Traffic, card: RateCard, cost: Cost) -> str:

@@ -28,7 +28,8 @@ class Finding:
     """One thing the traffic of a model says.
 
     Attributes:
-        kind: alternative_model, prompt_caching, unread_cache, service_tier, reasoning, unfinished.
+        kind: alternative_model, prompt_caching, unread_cache, service_tier, reasoning, unfinished,
+            retried, truncated.
         title: one line for people.
         provider: whose traffic it is about,
         model: and of which model.

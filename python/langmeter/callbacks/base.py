@@ -7,10 +7,12 @@ because an undeclared one costs a dict (200 ns), and keeps `**kwargs` for what a
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
+from time import time
 from typing import Any, NoReturn
 from uuid import UUID
 from weakref import WeakSet
@@ -21,11 +23,14 @@ from langmeter import _core
 from langmeter.budgets import Ledger
 from langmeter.config import Config
 from langmeter.prices import PriceBook
+from langmeter.prices.card import PICO
+from langmeter.prices.later import Later
 from langmeter.snapshot import Snapshot
 from langmeter.streaming import Streams
-from langmeter.streaming.aggregate import answered
-from langmeter.usage import NOTHING, Source, Usage, read, requested
-from langmeter.usage.offline import Offline
+from langmeter.streaming.aggregate import answered as as_far_as_it_came
+from langmeter.usage import NOTHING, Reading, Source, Usage, read, requested
+from langmeter.usage.ending import queue_time, truncated
+from langmeter.usage.offline import Offline, asked_of, kept
 
 LLM, CHAIN, TOOL, RETRIEVER, FIX = map(
     _core.KINDS.index, ("llm", "chain", "tool", "retriever", "fix")
@@ -45,14 +50,16 @@ _CONTROL_FLOW = {
     "GraphBubbleUp": INTERRUPTED,
 }
 
-#: Prompts kept in case their calls end without usage, and how many of the oldest are let go when
-#: there are more: those of runs that nobody ended. A call whose prompt was let go is estimated by
-#: its answer alone.
-_MAX_TEXTS = 2048
+#: Prompts are kept in case their calls end without usage, 2,048 of them. So many of the oldest are
+#: let go when there are more: those of runs that nobody ended. A call whose prompt was let go is
+#: estimated by its answer alone.
 _LET_GO = 512
 
-#: What is known of a run that is not in flight: provider, model, start.
-_NOT_ASKED: tuple[str, str, float | None] = ("", "", None)
+#: What is known of a run that is not in flight: provider, model, start, budgets, labels.
+_NOT_ASKED: tuple[str, str, float | None, int, int] = ("", "", None, 0, 0)
+
+#: Labels a call carries at most; the recorder has room for no more.
+_MAX_LABELS = 3
 
 #: From langchain-core 1.8 decision models are model calls that arrive as chains.
 _DECISIONS = find_spec("langchain_core.decisions") is not None
@@ -66,6 +73,8 @@ def _after_fork() -> None:
             recorder.reset_after_fork()
     for handler in list(_bound):
         handler._texts.clear()
+        if handler._later is not None:
+            handler._later = Later(handler._later.book)
 
 
 os.register_at_fork(after_in_child=_after_fork)
@@ -90,6 +99,40 @@ def refused_by_server(error: BaseException) -> bool:
     return any(getattr(error, name, None) is not None for name in said)
 
 
+def cause_of(error: BaseException) -> str:
+    """How a call failed: the exception's class, and the status where a server answered."""
+    status = getattr(error, "status_code", None)
+    if status is None:
+        status = getattr(getattr(error, "response", None), "status_code", None)
+    name = type(error).__name__
+    return f"{name} {status}" if type(status) is int else name
+
+
+def _in_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _tagged(tags: Any) -> tuple[bool, bool]:
+    """Whether a run is a second attempt or a later one, and a step of a sequence but its first."""
+    own = [tag for tag in tags or () if isinstance(tag, str)]
+    retried = any(tag.startswith("retry:attempt:") for tag in own)
+    return retried, any(tag.startswith("seq:step:") and tag != "seq:step:1" for tag in own)
+
+
+def checked_labels(labels: Iterable[str]) -> tuple[str, ...]:
+    names = (labels,) if isinstance(labels, str) else tuple(labels)
+    if len(names) > _MAX_LABELS or not all(isinstance(name, str) and name for name in names):
+        raise ValueError(
+            f"labels = {labels!r}: must be up to {_MAX_LABELS} keys of a call's metadata, "
+            'e.g. labels=("team", "customer")'
+        )
+    return names
+
+
 def component_name(name: Any, serialized: Any, fallback: str) -> str:
     """Name of a run: as the user or LangChain called it, else its class."""
     if not name and serialized:
@@ -105,6 +148,10 @@ class Callback(_core.Handler, BaseCallbackHandler):
 
     Settings are those of `langmeter.Config`, by keyword. The recorder is made at the first event or
     the first question; a handler in a `CompositeCallback` shares that of the composite.
+
+    `labels` are up to three keys of a call's metadata, e.g. `labels=("team",)` for
+    `config={"metadata": {"team": "search"}}`: calls, tokens, money and time are also counted by
+    their values, in `snapshot().labels`.
 
     A call whose provider sends no usage is counted here and marked estimated; `token_counters` maps
     the beginnings of models' names to what counts for them: a function of one string, the path of a
@@ -135,19 +182,26 @@ class Callback(_core.Handler, BaseCallbackHandler):
     _budgets: Ledger | None = None
     #: Who listens to streams; None where nobody ever can.
     _streams: Streams | None = None
+    #: Calls without a price, until one comes; None without prices.
+    _later: Later | None = None
     _reported = False
 
     def __init__(
         self,
         *,
         token_counters: Mapping[str, Source] | None = None,
+        labels: Iterable[str] = (),
         config: Config | None = None,
         **settings: Any,
     ) -> None:
         self._config = Config.chosen(config, settings)
         self._offline = Offline(token_counters)
-        #: The prompts of runs in flight, by the run's number, in a tuple if others went with them.
+        #: What runs in flight were asked, by the run's number, as `usage.offline.kept` keeps it.
         self._texts: dict[int, Any] = {}
+        self._keep_prompts(self._texts)
+        self._labels = checked_labels(labels)
+        if self._labels:
+            self._label_by(list(self._labels))
 
     @property
     def config(self) -> Config:
@@ -155,14 +209,33 @@ class Callback(_core.Handler, BaseCallbackHandler):
         return self._config
 
     def snapshot(self) -> Snapshot:
-        """Everything counted so far. Recorders go on meanwhile; nothing is reset."""
-        snapshot = Snapshot(self._recorder.snapshot())
+        """Everything counted so far. Recorders go on meanwhile; nothing is reset.
+
+        While calls wait for their price it waits for the catalogue, up to a second, once a process;
+        not in a thread that runs an event loop.
+        """
+        recorder = self._recorder
+        if self._later:
+            self._price_later(recorder)
+        snapshot = Snapshot(recorder.snapshot())
         try:
             if self._streams is not None:  # the recorder has just given up those that nobody ends
                 self._streams.give_up()
         except BaseException as exc:
             self._failed("on_error", exc)
         return snapshot
+
+    def _price_later(self, recorder: _core.Recorder) -> None:
+        """Price what ended without a price, as far as that is possible by now."""
+        later = self._later
+        if later is None:
+            return
+        try:
+            if not later.book.ready and not _in_event_loop():
+                later.book.warm(wait=True)
+            self._crossed(later.settle(recorder))
+        except BaseException as exc:
+            self._failed("snapshot", exc)
 
     @property
     def _recorder(self) -> _core.Recorder:
@@ -206,30 +279,27 @@ class Callback(_core.Handler, BaseCallbackHandler):
                 exc_info=exc,
             )
 
-    def on_llm_start(
+    def _limited_start(
         self,
         serialized: Any,
         prompts: Any,
-        *,
         run_id: UUID,
-        parent_run_id: UUID | None = None,
-        tags: Any = None,
-        metadata: Any = None,
-        invocation_params: Any = None,
-        options: Any = None,
-        name: Any = None,
-        batch_size: Any = None,
-        **kwargs: Any,
+        parent_run_id: UUID | None,
+        tags: Any,
+        metadata: Any,
+        invocation_params: Any,
+        name: Any,
+        batch_size: Any,
     ) -> None:
-        """A text completion or, as `on_chat_model_start`, a chat completion begins."""
-        budgets, refused, demand = self._budgets, None, None
+        """A model call that budgets hold begins, or is refused: `BudgetExceeded`."""
+        budgets, refused = self._budgets, None
+        if budgets is None:
+            return
         try:
             recorder = self._bound() or self._recorder
             provider, model = requested(metadata, invocation_params, serialized)
-            if budgets is not None:
-                if budgets.recorder is None:
-                    budgets.open(recorder)
-                demand = budgets.demand(provider, model, prompts, metadata, tags, invocation_params)
+            if budgets.recorder is None:
+                budgets.open(recorder)
             refused = recorder.run_started(
                 run_id,
                 parent_run_id,
@@ -237,25 +307,32 @@ class Callback(_core.Handler, BaseCallbackHandler):
                 component_name(name, serialized, "llm"),
                 provider,
                 model,
-                demand,
+                budgets.demand(provider, model, prompts, metadata, tags, invocation_params),
+                self._labels_of(metadata) if self._labels else None,
+                *_tagged(tags),
             )
             if refused is None:
                 texts = self._texts
-                texts[run_id.int] = prompts if batch_size == 1 else (prompts,)
-                if len(texts) > _MAX_TEXTS:
-                    for oldest in list(texts)[:_LET_GO]:
-                        texts.pop(oldest, None)
-            if budgets is not None and batch_size and batch_size > 1:
+                texts[run_id.int] = kept(prompts, invocation_params, batch_size)
+                self._let_go()
+            if batch_size and batch_size > 1:
                 for begun in budgets.in_batch(run_id, batch_size, invocation_params, refused):
                     recorder.run_ended(begun, LLM, CANCELLED)
         except BaseException as exc:
             self._failed("on_llm_start", exc)
-        if refused is not None and budgets is not None:
+        if refused is not None:
             self._crossed(refused[1])
             raise budgets.exceeded(refused[0])
 
-    # The same function: a super() call would cost another frame.
-    on_chat_model_start = on_llm_start  # type: ignore[assignment]
+    def _labels_of(self, metadata: Any) -> list[tuple[str, str]]:
+        values = ((key, metadata.get(key)) for key in self._labels) if metadata else ()
+        return [(key, str(value)) for key, value in values if value is not None]
+
+    def _let_go(self) -> None:
+        texts = self._texts
+        if len(texts) > 4 * _LET_GO:
+            for oldest in list(texts)[:_LET_GO]:
+                texts.pop(oldest, None)
 
     def on_llm_error(
         self,
@@ -269,8 +346,7 @@ class Callback(_core.Handler, BaseCallbackHandler):
     ) -> None:
         """A model call failed or was given up; `response` holds what had come by then."""
         try:
-            refused = refused_by_server(error)
-            self._model_ended(run_id, outcome_of(error), response, refused=refused, error=error)
+            self._model_ended(run_id, outcome_of(error), response, error=error)
         except BaseException as exc:
             self._failed("on_llm_error", exc)
 
@@ -294,6 +370,7 @@ class Callback(_core.Handler, BaseCallbackHandler):
                 inputs,
                 run_id=run_id,
                 parent_run_id=parent_run_id,
+                tags=tags,
                 metadata=metadata,
                 name=name,
             )
@@ -337,7 +414,6 @@ class Callback(_core.Handler, BaseCallbackHandler):
         response: Any,
         kind: int = LLM,
         *,
-        refused: bool = False,
         error: BaseException | None = None,
     ) -> None:
         """Hand usage, names and cost to the recorder, which applies them to model runs alone."""
@@ -345,46 +421,68 @@ class Callback(_core.Handler, BaseCallbackHandler):
         streams = self._streams
         partial = None if streams is None else streams.take(run_id)
         reading = NOTHING if response is None else read(response)
-        usage, told, model, cache_hit, unread = reading[:5]
+        usage, told, model, cache_hit, unread, billed, _ = reading
         # The response names the dialect it speaks ("openai" for Azure too), the request who serves.
-        asked_provider, asked_model, started = recorder.requested(run_id) or _NOT_ASKED
+        asked = recorder.requested(run_id) or _NOT_ASKED
+        asked_provider, asked_model, started, budgets, labels = asked
         # Beyond `max_series` the recorder no longer knows who was asked; the response may.
         provider = told or asked_provider if asked_provider == "other" else asked_provider or told
         if unread:
             recorder.dropped("usage_refused", unread)
-        prompts = self._texts.pop(run_id.int, ())
-        names = provider, model or asked_model
-        if usage is None and response is not None and not (cache_hit or refused):
+        told_of = self._texts.pop(run_id.int, ())
+        refused = error is not None and refused_by_server(error)
+        answered = model or asked_model
+        if response is not None and not (cache_hit or refused) and (usage is None or usage.is_cut):
             # Of a v3 stream that breaks the response has nothing; what was collected has.
-            had = response if outcome == OK else answered(response, partial)
-            usage = self._estimated(names, prompts, had, outcome, reading.shared)
+            had = response if outcome == OK else as_far_as_it_came(response, partial)
+            usage = self._estimated((provider, answered), told_of, had, outcome, reading) or usage
         cost = None
         if cache_hit:
             outcome = CACHE_HIT
         elif usage is not None and (prices := self._prices_now or self._prices_if_ready()):
-            card = prices.card(provider, model or asked_model, tier=usage.tier, at=started)
+            card = prices.card(provider, answered, tier=usage.tier, at=started)
             if card is not None:
                 cost = card.cost(usage)  # type: ignore[arg-type]
-        crossed = recorder.run_ended(run_id, kind, outcome, provider, model, usage, cost)
+        crossed = recorder.run_ended(
+            run_id,
+            kind,
+            outcome,
+            provider,
+            model,
+            usage,
+            cost,
+            None if billed is None else round(billed * PICO),
+            queue_time(response),
+            truncated(response),
+            None if error is None or outcome == INTERRUPTED else cause_of(error),
+        )
         if crossed:
             self._crossed(crossed)
+        later = self._later
+        if later is not None and usage is not None and cost is None and not cache_hit:
+            at = time() if started is None else started
+            call = (provider, answered, usage.tier, outcome, budgets, labels, at, usage[:-1])
+            self._crossed(later.add(call, recorder))
         if streams is not None:
             if usage is None and refused and partial is not None and partial.said:
                 # No spend, as the server said that the call failed; but this is what had come.
-                had = answered(response, partial)
-                usage = self._estimated(names, prompts, had, outcome, reading.shared)
+                had = as_far_as_it_came(response, partial)
+                usage = self._estimated((provider, answered), told_of, had, outcome, reading)
+            names = provider, answered
             streams.ended(run_id, names, outcome, partial, usage, cost, response, error)
 
     def _estimated(
-        self, names: tuple[str, str], prompts: Any, response: Any, outcome: int, shared: bool
+        self, names: tuple[str, str], asked: Any, response: Any, outcome: int, reading: Reading
     ) -> Usage | None:
-        """What was used, counted from the texts; None where nothing is known."""
-        if type(prompts) is tuple:
-            if shared:  # with the first prompt of its batch, whose run reports them all
-                return None
-            prompts = prompts[0] if prompts else ()
+        """What was used, counted from the texts where not told; None where nothing is known."""
+        prompts, tools, alone = asked_of(asked)
+        if reading.shared and not alone:  # the run of its batch's first prompt reports them all
+            return None
         try:
-            return self._offline.usage(*names, prompts, response, ended=outcome == OK)
+            if reading.usage is not None:
+                return self._offline.with_input(*names, prompts, reading.usage, tools)
+            ended = outcome == OK
+            return self._offline.usage(*names, prompts, response, ended=ended, tools=tools)
         except BaseException as exc:
             self._failed("token_counter", exc)
             return None

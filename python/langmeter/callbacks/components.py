@@ -5,16 +5,14 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from langchain_core.messages import ToolMessage
-
+from langmeter import _core
 from langmeter.callbacks.base import (
     CHAIN,
-    ERROR,
-    OK,
+    INTERRUPTED,
     RETRIEVER,
     TOOL,
     Callback,
-    component_name,
+    cause_of,
     outcome_of,
 )
 
@@ -29,55 +27,13 @@ class ComponentCallback(Callback):
     ignore_agent = False
     ignore_retriever = False
 
-    def on_chain_start(
-        self,
-        serialized: Any,
-        inputs: Any,
-        *,
-        run_id: UUID,
-        parent_run_id: UUID | None = None,
-        tags: Any = None,
-        metadata: Any = None,
-        run_type: Any = None,
-        name: Any = None,
-        **kwargs: Any,
-    ) -> None:
-        """A chain begins, which for a decision model is a model call."""
-        if run_type == "llm":
-            super().on_chain_start(
-                serialized,
-                inputs,
-                run_id=run_id,
-                parent_run_id=parent_run_id,
-                metadata=metadata,
-                run_type=run_type,
-                name=name,
-            )
-            return
-        try:
-            (self._bound() or self._recorder).run_started(
-                run_id, parent_run_id, CHAIN, component_name(name, serialized, "chain")
-            )
-        except BaseException as exc:
-            self._failed("on_chain_start", exc)
-
-    def on_chain_end(
-        self,
-        outputs: Any,
-        *,
-        run_id: UUID,
-        parent_run_id: UUID | None = None,
-        tags: Any = None,
-        **kwargs: Any,
-    ) -> None:
-        """A chain gave its result."""
-        try:
-            if type(outputs).__name__ == "ClassifierResponse":
-                self._model_ended(run_id, OK, outputs, CHAIN)
-            else:
-                (self._bound() or self._recorder).run_ended(run_id, CHAIN, OK)
-        except BaseException as exc:
-            self._failed("on_chain_end", exc)
+    # Native, without a Python frame; tests hold that their signatures are LangChain's.
+    on_chain_start = _core.Handler._chain_started
+    on_chain_end = _core.Handler._chain_ended
+    on_tool_start = _core.Handler._tool_started
+    on_tool_end = _core.Handler._tool_ended
+    on_retriever_start = _core.Handler._retriever_started
+    on_retriever_end = _core.Handler._retriever_ended
 
     def on_chain_error(
         self,
@@ -91,43 +47,6 @@ class ComponentCallback(Callback):
         """A chain failed, was given up, or handed control back to its graph."""
         self._ended("on_chain_error", run_id, CHAIN, error)
 
-    def on_tool_start(
-        self,
-        serialized: Any,
-        input_str: Any,
-        *,
-        run_id: UUID,
-        parent_run_id: UUID | None = None,
-        tags: Any = None,
-        metadata: Any = None,
-        inputs: Any = None,
-        name: Any = None,
-        **kwargs: Any,
-    ) -> None:
-        """A tool begins."""
-        try:
-            (self._bound() or self._recorder).run_started(
-                run_id, parent_run_id, TOOL, component_name(name, serialized, "tool")
-            )
-        except BaseException as exc:
-            self._failed("on_tool_start", exc)
-
-    def on_tool_end(
-        self,
-        output: Any,
-        *,
-        run_id: UUID,
-        parent_run_id: UUID | None = None,
-        tags: Any = None,
-        **kwargs: Any,
-    ) -> None:
-        """A tool ended; one whose error was handled says so in its message."""
-        try:
-            handled = isinstance(output, ToolMessage) and output.status == "error"
-            (self._bound() or self._recorder).run_ended(run_id, TOOL, ERROR if handled else OK)
-        except BaseException as exc:
-            self._failed("on_tool_end", exc)
-
     def on_tool_error(
         self,
         error: BaseException,
@@ -139,41 +58,6 @@ class ComponentCallback(Callback):
     ) -> None:
         """A tool failed."""
         self._ended("on_tool_error", run_id, TOOL, error)
-
-    def on_retriever_start(
-        self,
-        serialized: Any,
-        query: Any,
-        *,
-        run_id: UUID,
-        parent_run_id: UUID | None = None,
-        tags: Any = None,
-        metadata: Any = None,
-        name: Any = None,
-        **kwargs: Any,
-    ) -> None:
-        """A retriever begins."""
-        try:
-            (self._bound() or self._recorder).run_started(
-                run_id, parent_run_id, RETRIEVER, component_name(name, serialized, "retriever")
-            )
-        except BaseException as exc:
-            self._failed("on_retriever_start", exc)
-
-    def on_retriever_end(
-        self,
-        documents: Any,
-        *,
-        run_id: UUID,
-        parent_run_id: UUID | None = None,
-        tags: Any = None,
-        **kwargs: Any,
-    ) -> None:
-        """A retriever gave its documents."""
-        try:
-            (self._bound() or self._recorder).run_ended(run_id, RETRIEVER, OK)
-        except BaseException as exc:
-            self._failed("on_retriever_end", exc)
 
     def on_retriever_error(
         self,
@@ -189,6 +73,11 @@ class ComponentCallback(Callback):
 
     def _ended(self, where: str, run_id: UUID, kind: int, error: BaseException) -> None:
         try:
-            (self._bound() or self._recorder).run_ended(run_id, kind, outcome_of(error))
+            recorder, outcome = self._bound() or self._recorder, outcome_of(error)
+            cause = None if outcome == INTERRUPTED else cause_of(error)
+            if kind == CHAIN and recorder.requested(run_id):  # a decision model
+                self._model_ended(run_id, outcome, None, error=error)
+            else:
+                recorder.run_ended(run_id, kind, outcome, error=cause)
         except BaseException as exc:
             self._failed(where, exc)

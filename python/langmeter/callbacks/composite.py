@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.callbacks.manager import handle_event
 
 from langmeter.budgets import Ledger
-from langmeter.callbacks.base import Callback
+from langmeter.callbacks.base import Callback, checked_labels
 from langmeter.callbacks.components import ComponentCallback
 from langmeter.callbacks.defects import DefectAnalysisCallback
 from langmeter.callbacks.streaming import StreamingCallback
@@ -60,6 +60,7 @@ class CompositeCallback(ComponentCallback):
         self,
         handlers: Sequence[BaseCallbackHandler] = (),
         *,
+        labels: Iterable[str] = (),
         config: Config | None = None,
         **settings: Any,
     ) -> None:
@@ -69,7 +70,11 @@ class CompositeCallback(ComponentCallback):
                 f"handlers is a {name} and must be a list: CompositeCallback([handler])"
             )
         handlers = tuple(handlers)
-        super().__init__(config=config, **settings)
+        labels = (
+            *checked_labels(labels),
+            *(key for part in handlers if isinstance(part, Callback) for key in part._labels),
+        )
+        super().__init__(labels=dict.fromkeys(labels), config=config, **settings)
         self._parts = [handler for handler in handlers if isinstance(handler, Callback)]
         foreign = [handler for handler in handlers if not isinstance(handler, Callback)]
         for part in self._parts:
@@ -88,10 +93,10 @@ class CompositeCallback(ComponentCallback):
                 raise _bound_elsewhere(part)
             self._offline.join(part._offline)
             if part._prices is not None:
-                self._prices = part._prices
+                self._prices, self._later = part._prices, part._later
         for part in self._parts:
             # Handed to LangChain beside its composite, any of them may be the one to end a run.
-            part._prices = self._prices
+            part._prices, part._later = self._prices, self._later
         for switch in _SWITCHES:
             setattr(self, switch, all(getattr(part, switch) for part in self._parts))
         self._fixes = next(
@@ -99,7 +104,9 @@ class CompositeCallback(ComponentCallback):
         )
         budgets = [part._budgets for part in self._parts if part._budgets is not None]
         if budgets:
-            self._limit(Ledger.merged(budgets, self._prices))
+            ledger = Ledger.merged(budgets, self._prices)
+            for handler in (self, *self._parts):
+                handler._limit(ledger)
         if foreign:
             self._forward_to(foreign)
 

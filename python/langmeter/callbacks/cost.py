@@ -14,6 +14,7 @@ from langmeter.callbacks.base import Callback
 from langmeter.config import Config
 from langmeter.prices import PriceBook
 from langmeter.prices.card import PICO, usd
+from langmeter.prices.later import Later
 from langmeter.prices.names import canonical
 
 
@@ -43,6 +44,7 @@ class CostTrackingCallback(Callback):
             raise TypeError(f"prices = {prices!r}: must be a PriceBook; pass PriceBook(prices)")
         self._prices: PriceBook = PriceBook() if prices is None else prices
         self._prices.warm()
+        self._later = Later(self._prices)
         if budgets := tuple(budgets):
             self._limit(Ledger(budgets, self._prices))
 
@@ -61,7 +63,8 @@ class CostTrackingCallback(Callback):
         """US dollars an hour, at the pace of the last five minutes; 0 when nothing was spent."""
         _, (_, covered, nano_dollars), _ = self._recorder.spent_lately()
         seconds = max(Decimal(covered) / 10**9, Decimal(1))
-        return (Decimal(nano_dollars) / 10**9 * 3600 / seconds).quantize(Decimal("1e-9"))
+        hourly = (Decimal(nano_dollars) / 10**9 * 3600 / seconds).quantize(Decimal("1e-9"))
+        return hourly or Decimal(0)  # not 0E-9
 
     @property
     def budgets(self) -> tuple[Budget, ...]:

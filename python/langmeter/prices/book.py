@@ -30,6 +30,9 @@ _Answer: TypeAlias = tuple[float, float, RateCard | None, tuple[_Window, ...]]
 _MAX_ANSWERS: Final = 4096
 _MAX_WINDOWS: Final = 8
 
+#: Unix seconds; the last microseconds before it round up to it.
+_YEAR_10000: Final = 253_402_300_800
+
 _NIM: Final = Fraction(PICO, 5_000_000)  # 0.0002 USD per 1,000 tokens
 
 #: Prices of whole providers, used when nothing else is known.
@@ -237,15 +240,23 @@ class PriceBook:
 
 
 def _seconds(at: Moment) -> float:
+    seconds: object = at
     if isinstance(at, datetime):
-        return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+        try:
+            seconds = (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+        except (OverflowError, ValueError):  # the last hours of 9999, west of Greenwich
+            seconds = None
     # Beyond it no calendar goes; also false for nan.
-    if isinstance(at, bool) or not isinstance(at, int | float) or not 0 <= at < 253_402_300_800:
+    if (
+        isinstance(seconds, bool)
+        or not isinstance(seconds, int | float)
+        or not 0 <= seconds < _YEAR_10000
+    ):
         raise ValueError(
             f"at = {at!r} must be a datetime or Unix seconds between the years 1970 and 9999; "
             "pass e.g. datetime.now(UTC) or time.time()"
         )
-    return float(at)
+    return float(seconds)
 
 
 #: A part and the whole it cannot exceed.

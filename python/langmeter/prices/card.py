@@ -23,7 +23,8 @@ EXACT: Final = Context(prec=80)
 
 def usd(pico_dollars: int) -> Decimal:
     """Pico-dollars as an exact number of US dollars."""
-    return EXACT.scaleb(Decimal(pico_dollars), -12)
+    # A scaled 0 prints as 0E-12.
+    return EXACT.scaleb(Decimal(pico_dollars), -12) if pico_dollars else Decimal(0)
 
 
 class Band(NamedTuple):

@@ -1,6 +1,6 @@
 """What a call used when its provider does not say: the texts, counted here.
 
-A lower bound of what was billed: images, the definitions of tools and hidden reasoning are not
+A lower bound of what was billed: images, the framing of tool calls and hidden reasoning are not
 guessed at.
 """
 
@@ -21,6 +21,7 @@ from langmeter.usage.counters import (
     own_counter,
     rough_counter,
 )
+from langmeter.usage.tools import tools_tokens
 from langmeter.usage.types import Usage
 
 # Where blocks of content have text; `content` is that of a tool's result.
@@ -31,6 +32,26 @@ _MAX_KNOWN: Final = 1024
 _log = logging.getLogger("langmeter")
 #: Models of which it was said that they send no usage.
 _told: set[tuple[str, str]] = set()
+
+
+def kept(prompts: Any, params: Any, batch_size: Any) -> Any:
+    """What a start hook keeps of a call in case its provider should report no usage.
+
+    The prompts; in a tuple if others went with them; with tools (prompts, tools, alone).
+    """
+    tools = params.get("tools") if params else None
+    if tools:
+        return prompts, tools, batch_size == 1
+    return prompts if batch_size == 1 else (prompts,)
+
+
+def asked_of(kept: Any) -> tuple[Any, Any, bool]:
+    """Prompts, tools, and whether they went alone, of what `kept` gave; `()` is nothing."""
+    if type(kept) is not tuple:
+        return kept, None, True
+    if len(kept) == 3:
+        return kept
+    return kept[0] if kept else (), None, False
 
 
 class Offline:
@@ -60,16 +81,36 @@ class Offline:
         """The same where it is no ratio, else None."""
         return own_counter(self._factories, provider, model) or exact_counter(model)
 
-    def input(self, provider: str, model: str, prompts: Any) -> int:
+    def input(self, provider: str, model: str, prompts: Any, tools: Any = ()) -> int:
         """Tokens of what a start hook got: texts, or lists of messages with the chat's overhead.
+
+        And of the definitions of tools that went with them.
 
         Raises what the counter raises, ValueError where it counts fewer than 0.
         """
         count, overhead = self.counter(provider, model), _core.chat_overhead(model)
-        return sum(_prompt(prompt, count, overhead) for prompt in _list(prompts))
+        asked = sum(_prompt(prompt, count, overhead) for prompt in _list(prompts))
+        return asked + tools_tokens(model, tools, count) if tools else asked
+
+    def with_input(
+        self, provider: str, model: str, prompts: Any, told: Usage, tools: Any = ()
+    ) -> Usage:
+        """What a provider told of a call but for its input, which alone is estimated.
+
+        Raises as `input`.
+        """
+        asked = self.input(provider, model, prompts, tools)
+        return told._replace(input=asked, total=told.total + asked, estimated=asked)
 
     def usage(
-        self, provider: str, model: str, prompts: Any, response: Any, *, ended: bool
+        self,
+        provider: str,
+        model: str,
+        prompts: Any,
+        response: Any,
+        *,
+        ended: bool,
+        tools: Any = (),
     ) -> Usage | None:
         """Everything as estimated; None where there is nothing to count.
 
@@ -84,7 +125,7 @@ class Offline:
             thought += found * is_thought
         if not said and not ended:
             return None
-        asked = self.input(provider, model, prompts)
+        asked = self.input(provider, model, prompts, tools)
         total = asked + said
         if not total:
             return None

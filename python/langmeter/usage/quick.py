@@ -135,6 +135,7 @@ def look_quickly(response: Any) -> Reading:
         and type(audio) is int
         and type(audio_out) is int
         and total == inputs + outputs
+        and (inputs or not outputs)  # else the stream was cut: see `Usage.is_cut`
         # One look at the bits of all: a negative or a huge one shows.
         and 0
         <= inputs | outputs | cache_read | cache_write | five | hour | reasoning | audio | audio_out

@@ -37,6 +37,14 @@ class Usage(NamedTuple):
     #: Service tier that served the call: "" is the default one, else "flex", "priority", "batch"…
     tier: str = ""
 
+    @property
+    def is_cut(self) -> bool:
+        """An answer to nothing: a stream ended before it, or its client, told the input.
+
+        Anthropic's tell it at their beginning, and langchain-anthropic drops that in some of them.
+        """
+        return self.input == 0 < self.output
+
 
 class Reading(NamedTuple):
     """Everything a response says about its call."""

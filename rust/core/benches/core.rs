@@ -3,7 +3,9 @@
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use langmeter_core::budget::{Period, Terms, Unit};
 use langmeter_core::histogram::{self, Layout};
-use langmeter_core::{Begin, Cells, Clock, Demand, End, Kind, Outcome, Recorder, RunKey, Settings, Via};
+use langmeter_core::{
+    Begin, Cells, Clock, Demand, End, Kind, Outcome, Recorder, RunKey, Settings, Span, Spans, Tree, Via,
+};
 use std::collections::HashMap;
 use std::hint::black_box;
 use std::sync::Mutex;
@@ -21,7 +23,18 @@ fn key(n: u64) -> RunKey {
 
 fn begin(recorder: &Recorder, n: u64, parent: Option<u64>, kind: Kind, model: &str, demand: Option<Demand>) {
     let (name, provider) = ("ChatOpenAI", "openai");
-    let begin = Begin { key: key(n), parent: parent.map(key), kind, name, provider, model, demand };
+    let begin = Begin {
+        key: key(n),
+        parent: parent.map(key),
+        kind,
+        name,
+        provider,
+        model,
+        demand,
+        labels: &[],
+        retried: false,
+        piped: false,
+    };
     recorder.run_started(&begin).expect("within the budget");
 }
 
@@ -32,7 +45,7 @@ fn start(recorder: &Recorder, n: u64, model: &str) {
 fn end(recorder: &Recorder, n: u64, model: &str) {
     let usage = Some([100, 20, 120, 40, 0, 0, 8, 0, 0, 0, 0, 0]);
     let (key, outcome) = (key(n), Outcome::Ok);
-    recorder.run_ended(&End { key, kind: Kind::Llm, outcome, provider: "openai", model, usage, cost: Some(5) });
+    recorder.run_ended(&End { outcome, provider: "openai", model, usage, cost: Some(5), ..End::new(key, Kind::Llm) });
 }
 
 fn hot(c: &mut Criterion) {
@@ -49,7 +62,7 @@ fn hot(c: &mut Criterion) {
 
     let r = recorder();
     start(&r, 1, "gpt-4o");
-    c.bench_function("token event", |b| b.iter(|| r.token(black_box(key(1)), Via::Token)));
+    c.bench_function("token event", |b| b.iter(|| r.token(black_box(key(1)), Via::Token, true)));
 
     let mut n = 2;
     c.bench_function("start + end", |b| {
@@ -60,7 +73,7 @@ fn hot(c: &mut Criterion) {
         });
     });
 
-    let demand = Demand { budgets: 0b11, input: 900, output: Some(500), rates: [2_500_000, 10_000_000, 0] };
+    let demand = Demand { budgets: 0b11, input: 900, output: Some(500), answers: 1, rates: [2_500_000, 10_000_000, 0] };
     for unit in [Unit::Cost, Unit::Tokens] {
         let terms =
             Terms { unit, limit: u64::MAX / 2, period: Period::Day, blocking: true, thresholds: vec![u64::MAX / 4] };
@@ -107,12 +120,15 @@ fn tables(c: &mut Criterion) {
                 model: 2,
                 gaps: 2,
                 held: langmeter_core::budget::Reservation::default(),
+                labels: langmeter_core::Labels::default(),
+                retried: false,
+                piped: false,
             };
             table.start(&cells, &run, |_| ());
             for t in 0..8 {
-                black_box(table.token(&cells, key, t, Via::Token));
+                black_box(table.token(&cells, key, t, Via::Token, true));
             }
-            black_box(table.take(&cells, key))
+            black_box(table.take(&cells, key, 9))
         });
     });
 
@@ -151,7 +167,7 @@ fn threads(c: &mut Criterion) {
         for i in first..first + n {
             start(&r, i, model);
             for _ in 0..8 {
-                r.token(key(i), Via::Token);
+                r.token(key(i), Via::Token, true);
             }
             end(&r, i, model);
         }
@@ -190,8 +206,8 @@ fn rare(c: &mut Criterion) {
         for _ in 0..1000 {
             n += 1;
             start(&r, n, &name);
-            r.token(key(n), Via::Token);
-            r.token(key(n), Via::Token);
+            r.token(key(n), Via::Token, true);
+            r.token(key(n), Via::Token, true);
             end(&r, n, &name);
         }
     }
@@ -225,20 +241,72 @@ fn rare(c: &mut Criterion) {
                 n
             },
             |n| {
-                let end = End {
-                    key: key(n),
-                    kind: Kind::Chain,
-                    outcome: Outcome::Cancelled,
-                    provider: "",
-                    model: "",
-                    usage: None,
-                    cost: None,
-                };
+                let end = End { outcome: Outcome::Cancelled, ..End::new(key(n), Kind::Chain) };
                 full.run_ended(&end);
             },
             BatchSize::PerIteration,
         );
     });
+}
+
+/// Runs under a root: every other one a step of the root, the one after it the model call inside; `wide` steps
+/// run side by side.
+fn steps(runs: u64, wide: u64) -> (Span, Vec<Span>) {
+    let span = |key: u64, parent, component, start, end| Span {
+        key: 1000 + key,
+        parent,
+        root: 1000,
+        component,
+        model: (component == 9).then_some(10),
+        piped: false,
+        start,
+        end,
+    };
+    let step = |i: u64| {
+        let (start, parent) = (100 * (i / 2 / wide), if i.is_multiple_of(2) { 1000 } else { 1000 + i });
+        let end = start + 100 - i % 7;
+        if i.is_multiple_of(2) {
+            span(i + 1, parent, 1 + usize::try_from(i / 2 % 8).expect("small"), start, end)
+        } else {
+            span(i + 1, parent, 9, start + 2, end - 2)
+        }
+    };
+    (span(0, 0, 0, 0, 100 * (runs / 2 / wide) + 200), (0..runs).map(step).collect())
+}
+
+/// What a root's end adds for the runs that were under it, and each of those for itself.
+fn trees(c: &mut Criterion) {
+    let mut group = c.benchmark_group("tree");
+    let cells = Cells::zeroed(Spans::CELLS).expect("cells");
+    let ring = Spans::at(0);
+    let (_, few) = steps(10, 1);
+    let mut head = 0;
+    group.bench_function("keep a span", |b| b.iter(|| head = ring.push(&cells, black_box(&few[0]), head)));
+    let mut head = 0;
+    for span in &few {
+        head = ring.push(&cells, span, head);
+    }
+    group.bench_function("read 10 spans", |b| b.iter(|| black_box(ring.of_root(&cells, black_box(head), 1000))));
+    for (name, runs, wide) in [
+        ("10 runs in sequence", 10, 1),
+        ("10 runs, two branches", 10, 2),
+        ("100 runs, two branches", 100, 2),
+        ("512 runs, two branches", 512, 2),
+    ] {
+        let (root, spans) = steps(runs, wide);
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                let tree = Tree::new(black_box(&root), black_box(&spans));
+                tree.critical_path(|component, model, ns| {
+                    black_box((component, model, ns));
+                });
+                tree.saved_if_twice_as_fast(|series, ns| {
+                    black_box((series, ns));
+                });
+            });
+        });
+    }
+    group.finish();
 }
 
 criterion_group! {
@@ -247,6 +315,6 @@ criterion_group! {
         .sample_size(30)
         .warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_secs(2));
-    targets = hot, tables, threads, rare
+    targets = hot, tables, threads, trees, rare
 }
 criterion_main!(benches);

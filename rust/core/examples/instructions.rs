@@ -16,7 +16,18 @@ fn main() -> Result<(), String> {
     let recorder = Recorder::new(settings, Clock::Manual(ManualClock::default())).map_err(|e| e.to_string())?;
     let start = |i: u64, demand: Option<Demand>| {
         let (name, provider, model) = ("ChatOpenAI", "openai", "gpt-4o");
-        let begin = Begin { key: RunKey::new(i), parent: None, kind: Kind::Llm, name, provider, model, demand };
+        let begin = Begin {
+            key: RunKey::new(i),
+            parent: None,
+            kind: Kind::Llm,
+            name,
+            provider,
+            model,
+            demand,
+            labels: &[],
+            retried: false,
+            piped: false,
+        };
         recorder.run_started(&begin).is_ok()
     };
     match op.as_str() {
@@ -30,7 +41,7 @@ fn main() -> Result<(), String> {
         "token" => {
             start(2, None);
             for _ in 0..n {
-                black_box(recorder.token(black_box(RunKey::new(2)), Via::Token));
+                black_box(recorder.token(black_box(RunKey::new(2)), Via::Token, true));
             }
         }
         "run" | "budgets" => {
@@ -42,13 +53,13 @@ fn main() -> Result<(), String> {
                     recorder.open_budget(&terms).map_err(|e| e.to_string())?;
                 }
                 let rates = [2_500_000, 10_000_000, 0];
-                demand = Some(Demand { budgets: 0b11, input: 900, output: Some(500), rates });
+                demand = Some(Demand { budgets: 0b11, input: 900, output: Some(500), answers: 1, rates });
             }
             for i in 2..n.saturating_add(2) {
                 start(i, demand);
                 let usage = Some([100, 20, 120, 40, 0, 0, 8, 0, 0, 0, 0, 0]);
                 let (key, outcome, model) = (RunKey::new(i), Outcome::Ok, "gpt-4o-2024-08-06");
-                let end = End { key, kind: Kind::Llm, outcome, provider: "openai", model, usage, cost: Some(5) };
+                let end = End { outcome, provider: "openai", model, usage, cost: Some(5), ..End::new(key, Kind::Llm) };
                 black_box(recorder.run_ended(&end));
             }
         }

@@ -177,10 +177,16 @@ impl<'a> Line<'a> {
         self.at::<I>().swap(value, Ordering::AcqRel);
     }
 
-    /// Relaxed wrapping add.
+    /// Relaxed wrapping add; returns the value before.
     #[inline]
-    pub fn add<const I: usize>(self, n: u64) {
-        self.at::<I>().fetch_add(n, Ordering::Relaxed);
+    pub fn add<const I: usize>(self, n: u64) -> u64 {
+        self.at::<I>().fetch_add(n, Ordering::Relaxed)
+    }
+
+    /// Compare-and-swap, acquire and release.
+    #[inline]
+    pub fn claim<const I: usize>(self, from: u64, to: u64) -> Result<(), u64> {
+        self.at::<I>().compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).map(drop)
     }
 
     /// Relaxed compare-and-swap, for a cell that guards nothing but itself.

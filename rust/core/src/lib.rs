@@ -24,14 +24,21 @@ mod recorder;
 mod runs;
 mod series;
 mod snapshot;
+mod spans;
 pub mod tokenizer;
+mod tree;
 mod window;
 
 pub use cells::Cells;
 pub use clock::{Clock, ManualClock};
 pub use error::Error;
-pub use recorder::{Begin, COUNTERS, Counter, Demand, Dropped, End, Outcome, Recorder, Settings, Usage};
-pub use runs::{RunKey, RunTable, Start, Via};
+pub use recorder::{
+    Begin, COUNTERS, Counter, Demand, Dropped, End, MEASURES, Measure, Outcome, Pulse, Recorder, Repriced, Requested,
+    Settings, Usage,
+};
+pub use runs::{Labels, RunKey, RunTable, Start, Streaming, Via};
 pub use series::{Kind, LabelSet, OTHER, SeriesTable};
-pub use snapshot::{Origin, SeriesData, Snapshot, WindowCounts};
+pub use snapshot::{Anomaly, Origin, SeriesData, Snapshot, WindowCounts};
+pub use spans::{MAX_SPANS, Span, Spans};
+pub use tree::Tree;
 pub use window::Window;

@@ -13,7 +13,8 @@ const EMPTY: u64 = 0;
 const BUSY: u64 = 1;
 /// Cells of a run: one cache line.
 const RECORD: usize = 8;
-/// Cells of what a run holds of budgets: apart, so that a run without budgets touches none of them.
+/// Cells of what a run holds of budgets, and of its labels: apart, so that a run without either touches none
+/// of them.
 const HELD: usize = 4;
 /// How many of the oldest runs one scan finds for eviction.
 const VICTIMS: usize = if cfg!(loom) { 2 } else { 256 };
@@ -28,18 +29,34 @@ const REFILL: usize = 16;
 const IN_USE: usize = 24;
 const HEADER: usize = 32;
 
-// Cells of a record.
+// Cells of a record. Model calls have tokens, every other run has children: they share four cells.
 const START: usize = 0;
 const PARENT: usize = 1;
+/// Flags | kind | of a model call its longest gap in microseconds, of others the newest of the spans under it.
 const WHO: usize = 2;
-const MODEL: usize = 3;
+/// Series of the component | of the requested model | of its gaps; of others the root's slot, plus one.
+const IDS: usize = 3;
+/// The last token; of others when a model call under it failed.
 const LAST: usize = 4;
+/// First visible output | first output of any kind, as microseconds since the start, plus one; of others the
+/// time that children cover: the sum of the moments when the last of them ended, less that of those when the
+/// first of them began, wrapping.
 const FIRST: usize = 5;
+/// Token events; of others the model that failed, plus one.
 const EVENTS: usize = 6;
 const CHILDREN: usize = 7;
 
 /// In `WHO`: it holds something of a budget.
 const BUDGETED: u64 = 1 << 63;
+/// In `WHO`: it carries labels.
+const LABELED: u64 = 1 << 62;
+/// In `WHO`: it or an ancestor is a second attempt or a later one.
+const RETRIED: u64 = 1 << 61;
+/// In `WHO`: it lives on the step before it in a sequence; see `Span::piped`.
+const PIPED: u64 = 1 << 60;
+/// Bits of a series in `IDS`: 1,000,000 and some.
+const SERIES_BITS: u32 = 21;
+const SERIES: u64 = (1 << SERIES_BITS) - 1;
 /// In `LAST`: no token yet, the rest is the start. A recycled slot never shows the value a late token saw.
 const NO_TOKEN: u64 = 1 << 63;
 /// In `EVENTS`: this run reports its tokens by `on_llm_new_token`; 23 bits of its start, which tell it from
@@ -137,6 +154,116 @@ pub struct Start {
     pub gaps: SeriesId,
     /// What it holds of budgets.
     pub held: Reservation,
+    /// Its labels' series.
+    pub labels: Labels,
+    /// It says that it is a second attempt or a later one.
+    pub retried: bool,
+    /// It is a step of a sequence but its first.
+    pub piped: bool,
+}
+
+/// Up to three series that count what carries a label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Labels(u64);
+
+impl Labels {
+    /// How many a run carries at most.
+    pub const MOST: usize = 3;
+
+    /// From series; those beyond the third are left out.
+    pub fn new(series: impl IntoIterator<Item = SeriesId>) -> Self {
+        let packed = |bits: u64, (at, id): (u32, SeriesId)| bits | (id as u64).wrapping_add(1) << at;
+        Self([0, SERIES_BITS, 2 * SERIES_BITS].into_iter().zip(series).fold(0, packed))
+    }
+
+    /// From `get`.
+    pub const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
+    /// As a cell.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+
+    /// The series.
+    pub fn iter(self) -> impl Iterator<Item = SeriesId> {
+        (0..3).filter_map(move |n| series_in(self.0, n).checked_sub(1))
+    }
+}
+
+/// Where a run stands in its tree as it leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Branch {
+    /// At the top; the newest of the spans under it, 0 when there is none.
+    Root(u32),
+    /// Under this root.
+    Under(Root),
+    /// Its ancestor has ended.
+    Lost,
+}
+
+/// The top of a tree of runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Root {
+    slot: usize,
+    key: u64,
+}
+
+impl Root {
+    /// Its key.
+    pub const fn key(self) -> RunKey {
+        RunKey(self.key)
+    }
+}
+
+/// A run that its ancestor's end left behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Orphan {
+    /// Its key.
+    pub key: RunKey,
+    /// Its parent's.
+    pub parent: RunKey,
+    /// When it started.
+    pub start: u64,
+    /// What it is.
+    pub kind: Kind,
+    /// Series of its name.
+    pub component: SeriesId,
+    /// Series of the requested model.
+    pub model: SeriesId,
+    /// It is a step of a sequence but its first.
+    pub piped: bool,
+}
+
+/// What a model run in flight asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asked {
+    /// Series of the requested model.
+    pub model: SeriesId,
+    /// When it started.
+    pub start: u64,
+    /// Its budgets, a bit each.
+    pub budgets: u64,
+    /// Its labels' series.
+    pub labels: Labels,
+}
+
+/// A stream in flight, and how it stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Streaming {
+    /// The run.
+    pub key: RunKey,
+    /// Series of the requested model.
+    pub model: SeriesId,
+    /// Series that its gaps go to.
+    pub gaps: SeriesId,
+    /// When it started.
+    pub start: u64,
+    /// Its last token.
+    pub last: u64,
+    /// Token events.
+    pub events: u64,
 }
 
 /// A run as it leaves the table.
@@ -148,8 +275,14 @@ pub struct Run {
     pub parent: Option<RunKey>,
     /// When it started.
     pub start: u64,
-    /// When its first token came.
+    /// When its first token came: nanoseconds after the start, to the microsecond.
     pub first_token: Option<u64>,
+    /// When the first came that is no reasoning, as `first_token`.
+    pub first_visible: Option<u64>,
+    /// When its last token came.
+    pub last_token: Option<u64>,
+    /// Its longest gap between tokens, nanoseconds, to the microsecond.
+    pub longest_gap: u64,
     /// What it is.
     pub kind: Kind,
     /// Series of its name.
@@ -164,10 +297,49 @@ pub struct Run {
     pub children: u64,
     /// What it held of budgets.
     pub held: Reservation,
+    /// Its labels' series.
+    pub labels: Labels,
+    /// It or an ancestor is a second attempt or a later one.
+    pub retried: bool,
+    /// It is a step of a sequence but its first.
+    pub piped: bool,
+    /// Nanoseconds during which none of its children ran.
+    pub own: u64,
+    /// Where it stands.
+    pub branch: Branch,
+}
+
+impl Run {
+    /// Nanoseconds from its first token to its last; None where there were not two.
+    pub fn streaming(&self) -> Option<u64> {
+        let first = self.start.saturating_add(self.first_token?);
+        (self.events > 1).then(|| self.last_token.map_or(0, |last| last.saturating_sub(first)))
+    }
 }
 
 const fn kind_code(who: u64) -> u64 {
-    (who & !BUDGETED) >> 32
+    who >> 32 & 0xF
+}
+
+const fn is_model_call(who: u64) -> bool {
+    kind_code(who) == Kind::Llm as u64
+}
+
+/// The n-th series of an `IDS` cell.
+#[allow(clippy::cast_possible_truncation)] // 21 bits
+const fn series_in(ids: u64, n: u32) -> SeriesId {
+    (ids >> n.wrapping_mul(SERIES_BITS) & SERIES) as usize
+}
+
+/// Microseconds, plus one, in 32 bits: rounded as the histograms round.
+const fn in_micros(nanos: u64) -> u64 {
+    let micros = nanos.saturating_add(500) / 1000;
+    if micros < LOW { micros.wrapping_add(1) } else { LOW }
+}
+
+/// The inverse, nanoseconds; None for none.
+fn from_micros(cell: u64) -> Option<u64> {
+    (cell & LOW).checked_sub(1).map(|micros| micros.saturating_mul(1000))
 }
 
 /// The table in the arena.
@@ -218,7 +390,7 @@ impl RunTable {
     /// Cells for a capacity.
     pub fn cells(capacity: u64) -> usize {
         let slots = Self::slots(Self::levels_for(capacity));
-        slots.saturating_mul(RECORD + HELD + 1).saturating_add(HEADER).saturating_add(VICTIMS * 2 + LEFT * 2)
+        slots.saturating_mul(RECORD + HELD + 1).saturating_add(HEADER).saturating_add(VICTIMS * 2 + LEFT * 3)
     }
 
     /// The table whose cells begin at `base`.
@@ -309,6 +481,16 @@ impl RunTable {
         self.left.wrapping_add(ring).wrapping_add(key.0 as usize % LEFT)
     }
 
+    #[allow(clippy::cast_possible_truncation)] // a position
+    const fn reaped_budgets(self, key: u64) -> usize {
+        self.left.wrapping_add(LEFT * 2).wrapping_add(key as usize % LEFT)
+    }
+
+    /// The budgets that a reaped run belonged to, as far as it is remembered.
+    pub fn budgets_of_reaped(self, cells: &Cells, key: RunKey) -> u64 {
+        cells.get(self.reaped_budgets(key.0))
+    }
+
     /// Remembers the end of a run that was not in flight.
     pub fn remember(self, cells: &Cells, key: RunKey) {
         cells.publish(self.left_cell(key, ENDING), key.0);
@@ -339,22 +521,34 @@ impl RunTable {
         let live = cells.add(self.base.wrapping_add(LIVE), 1);
         // Twice where an eviction has failed before, because another thread was looking for the oldest.
         for _ in 0..live.saturating_add(1).saturating_sub(self.capacity).min(2) {
-            if let Some(oldest) = self.evict_oldest(cells) {
+            if let Some(oldest) = self.evict_oldest(cells, run.now) {
                 evicted(oldest);
             }
         }
-        let slot = self.claim_empty(cells, run.key, &mut evicted);
+        let slot = self.claim_empty(cells, run.key, run.now, &mut evicted);
+        let parent = run.parent.and_then(|p| self.find(cells, p)).and_then(|slot| self.run(cells, slot));
+        let parent_who = parent.map_or(Kind::Llm as u64, Line::get::<WHO>);
         if let Some(record) = self.run(cells, slot) {
             record.set::<START>(run.now);
             record.set::<PARENT>(run.parent.map_or(EMPTY, RunKey::get));
-            let budgeted = if run.held.budgets == 0 { 0 } else { BUDGETED };
-            record.set::<WHO>(run.component as u64 | ((run.kind as u64) << 32) | budgeted);
-            if budgeted != 0 {
-                for (i, n) in [run.held.budgets, run.held.cost, run.held.tokens].into_iter().enumerate() {
+            let flag = |on: bool, flag: u64| if on { flag } else { 0 };
+            let (budgeted, labeled) = (run.held.budgets != 0, run.labels != Labels::default());
+            let flags = flag(budgeted, BUDGETED) | flag(labeled, LABELED) | flag(run.piped, PIPED);
+            let retried = flag(run.retried, RETRIED) | parent_who & RETRIED;
+            record.set::<WHO>(((run.kind as u64) << 32) | flags | retried);
+            if budgeted || labeled {
+                let held = [run.held.budgets, run.held.cost, run.held.tokens, run.labels.get()];
+                for (i, n) in held.into_iter().enumerate() {
                     cells.set(self.held(slot).wrapping_add(i), n);
                 }
             }
-            record.set::<MODEL>(run.model as u64 | ((run.gaps as u64) << 32));
+            let more = if run.kind == Kind::Llm {
+                run.model as u64 | (run.gaps as u64) << SERIES_BITS
+            } else {
+                let under = parent.filter(|_| !is_model_call(parent_who)).map(|p| p.get::<IDS>() >> SERIES_BITS);
+                under.unwrap_or((slot as u64).wrapping_add(1))
+            };
+            record.set::<IDS>(run.component as u64 | more << SERIES_BITS);
             record.set::<FIRST>(0);
             record.set::<CHILDREN>(0);
             // Published: a late token of the slot's last run that sees either of these sees its key gone.
@@ -362,8 +556,11 @@ impl RunTable {
             record.publish::<EVENTS>((run.now << 40) & !BY_TOKEN);
         }
         cells.publish(self.key_cell(slot), run.key.0);
-        if let Some(parent) = run.parent.and_then(|p| self.find(cells, p)) {
-            cells.add(self.record(parent).wrapping_add(CHILDREN), 1);
+        if let Some(parent) = parent
+            && parent.add::<CHILDREN>(1) == 0
+            && !is_model_call(parent_who)
+        {
+            parent.add::<FIRST>(run.now.wrapping_neg());
         }
         true
     }
@@ -371,7 +568,7 @@ impl RunTable {
     /// A slot of one of the key's sets, owned: the shallowest with room. When there is none, the oldest run
     /// of the last level's two sets makes room.
     #[inline]
-    fn claim_empty(self, cells: &Cells, key: RunKey, evicted: &mut impl FnMut(Run)) -> usize {
+    fn claim_empty(self, cells: &Cells, key: RunKey, now: u64, evicted: &mut impl FnMut(Run)) -> usize {
         let [small, middle, mut a, mut b] = self.sets_of(key);
         for (level, set) in [small, middle] {
             if self.levels.get(level) != Some(&0)
@@ -397,7 +594,7 @@ impl RunTable {
             let runs = slots.map(|slot| (slot, cells.observe(self.key_cell(slot)))).filter(|(_, key)| is_run(*key));
             let oldest = runs.min_by_key(|(slot, _)| cells.get(self.record(*slot).wrapping_add(START)));
             if let Some((slot, key)) = oldest
-                && let Some(run) = self.take_slot(cells, slot, key, REAPING)
+                && let Some(run) = self.take_slot(cells, slot, key, REAPING, now)
             {
                 evicted(run);
             }
@@ -424,74 +621,165 @@ impl RunTable {
         None
     }
 
-    /// Requested model and start of a model run in flight.
-    #[allow(clippy::cast_possible_truncation)] // what `start` packed
-    pub fn model_of(self, cells: &Cells, key: RunKey) -> Option<(SeriesId, u64)> {
+    /// What a model run in flight asked for.
+    pub fn asked(self, cells: &Cells, key: RunKey) -> Option<Asked> {
         let slot = self.find(cells, key)?;
         let record = self.run(cells, slot)?;
-        let model = (record.get::<MODEL>() & LOW) as usize;
-        (kind_code(record.get::<WHO>()) == Kind::Llm as u64).then(|| (model, record.get::<START>()))
+        let who = record.get::<WHO>();
+        let held = |i: usize| cells.get(self.held(slot).wrapping_add(i));
+        is_model_call(who).then(|| Asked {
+            model: series_in(record.get::<IDS>(), 1),
+            start: record.get::<START>(),
+            budgets: if who & BUDGETED == 0 { 0 } else { held(0) },
+            labels: Labels(if who & LABELED == 0 { 0 } else { held(3) }),
+        })
     }
 
     /// Takes the run out of the table: exactly one caller gets it.
     #[inline]
-    pub fn take(self, cells: &Cells, key: RunKey) -> Option<Run> {
+    pub fn take(self, cells: &Cells, key: RunKey, now: u64) -> Option<Run> {
         let slot = self.find(cells, key)?;
-        self.take_slot(cells, slot, key.0, ENDING)
+        self.take_slot(cells, slot, key.0, ENDING, now)
     }
 
     #[inline]
     #[allow(clippy::cast_possible_truncation)] // what `start` packed
-    fn take_slot(self, cells: &Cells, slot: usize, key: u64, mark: u64) -> Option<Run> {
+    fn take_slot(self, cells: &Cells, slot: usize, key: u64, mark: u64, now: u64) -> Option<Run> {
         cells.claim(self.key_cell(slot), key, key | mark).ok()?;
         let record = self.run(cells, slot)?;
-        let (who, model, parent) = (record.get::<WHO>(), record.get::<MODEL>(), record.get::<PARENT>());
-        let run = Run {
+        let (who, ids, parent) = (record.get::<WHO>(), record.get::<IDS>(), record.get::<PARENT>());
+        let (start, last, first, children) =
+            (record.get::<START>(), record.get::<LAST>(), record.get::<FIRST>(), record.get::<CHILDREN>());
+        let is_model_call = is_model_call(who);
+        let component = series_in(ids, 0);
+        let lasted = now.saturating_sub(start);
+        let open = if children & ORPHAN == 0 { children } else { 0 };
+        let covered = if is_model_call {
+            0
+        } else if open > 0 {
+            first.wrapping_add(now)
+        } else {
+            first
+        };
+        let held = |i: usize| cells.get(self.held(slot).wrapping_add(i));
+        let streamed = is_model_call && last & NO_TOKEN == 0;
+        let mut run = Run {
             key: RunKey(key),
             parent: (parent != EMPTY).then_some(RunKey(parent)),
-            start: record.get::<START>(),
-            first_token: (record.get::<LAST>() & NO_TOKEN == 0).then(|| record.get::<FIRST>()),
+            start,
+            first_token: from_micros(first).filter(|_| streamed),
+            first_visible: from_micros(first >> 32).filter(|_| streamed),
+            last_token: streamed.then_some(last),
+            longest_gap: if streamed { (who & LOW).saturating_mul(1000) } else { 0 },
             kind: Kind::from_code(kind_code(who)).unwrap_or(Kind::Chain),
-            component: (who & LOW) as usize,
-            model: (model & LOW) as usize,
-            gaps: (model >> 32) as usize,
-            events: record.get::<EVENTS>() & COUNT,
-            children: Some(record.get::<CHILDREN>()).filter(|n| n & ORPHAN == 0).unwrap_or(0),
+            component,
+            model: if is_model_call { series_in(ids, 1) } else { component },
+            gaps: if is_model_call { series_in(ids, 2) } else { component },
+            events: if streamed { record.get::<EVENTS>() & COUNT } else { 0 },
+            children: open,
             held: if who & BUDGETED == 0 {
                 Reservation::default()
             } else {
-                let held = |i: usize| cells.get(self.held(slot).wrapping_add(i));
                 Reservation { budgets: held(0), cost: held(1), tokens: held(2) }
             },
+            labels: Labels(if who & LABELED == 0 { 0 } else { held(3) }),
+            retried: who & RETRIED != 0,
+            piped: who & PIPED != 0,
+            own: lasted.saturating_sub(covered),
+            branch: Branch::Lost,
         };
+        if mark == REAPING {
+            let budgets = self.reaped_budgets(key);
+            if cells.get(budgets) != run.held.budgets {
+                cells.set(budgets, run.held.budgets);
+            }
+        }
         cells.publish(self.left_cell(run.key, mark), key);
         cells.publish(self.key_cell(slot), EMPTY);
         cells.sub(self.base.wrapping_add(LIVE), 1);
-        if let Some(parent) = run.parent.and_then(|p| self.find(cells, p)) {
-            let children = self.record(parent).wrapping_add(CHILDREN);
-            // Not below zero: the parent may have been reaped and its slot have a new run. The count is a
-            // hint that saves scans; age reaps what it misses.
-            let n = cells.get(children);
-            if n > 0 && n & ORPHAN == 0 {
-                let _ = cells.exchange(children, n, n.wrapping_sub(1));
-            }
-        }
+        let orphan = children & ORPHAN != 0;
+        let parent = run.parent.and_then(|p| self.find(cells, p)).and_then(|slot| self.run(cells, slot));
+        run.branch = match parent {
+            _ if orphan => Branch::Lost,
+            None => Branch::Root(if is_model_call { 0 } else { who as u32 }),
+            Some(parent) => self.left_parent(cells, parent, now),
+        };
         Some(run)
     }
 
-    /// A token of a run.
+    /// What the parent is told of a child that leaves, and the root above both.
+    #[allow(clippy::cast_possible_truncation)] // a slot
+    fn left_parent(self, cells: &Cells, parent: Line<'_>, now: u64) -> Branch {
+        // Not below zero: the parent may have been reaped and its slot have a new run.
+        let mut n = parent.get::<CHILDREN>();
+        while n > 0 && n & ORPHAN == 0 {
+            match parent.exchange::<CHILDREN>(n, n.wrapping_sub(1)) {
+                Ok(()) if n == 1 && !is_model_call(parent.get::<WHO>()) => {
+                    parent.add::<FIRST>(now);
+                    break;
+                }
+                Ok(()) => break,
+                Err(found) => n = found,
+            }
+        }
+        if is_model_call(parent.get::<WHO>()) {
+            return Branch::Lost;
+        }
+        let root = (parent.get::<IDS>() >> SERIES_BITS) as usize;
+        let Some(slot) = root.checked_sub(1) else { return Branch::Lost };
+        let key = cells.get(self.key_cell(slot));
+        if is_run(key) { Branch::Under(Root { slot, key }) } else { Branch::Lost }
+    }
+
+    /// The newest of the spans under a root; None when it has ended.
+    #[allow(clippy::cast_possible_truncation)] // 32 bits
+    pub fn newest_span(self, cells: &Cells, root: Root) -> Option<u32> {
+        let record = self.run(cells, root.slot)?;
+        let who = record.observe::<WHO>();
+        (cells.observe(self.key_cell(root.slot)) == root.key).then_some(who as u32)
+    }
+
+    /// Makes `newest` the newest span under a root, if that was `before`.
+    pub fn hang(self, cells: &Cells, root: Root, before: u32, newest: u32) -> bool {
+        let Some(record) = self.run(cells, root.slot) else { return false };
+        let who = record.get::<WHO>();
+        let (from, to) = (who & !LOW | u64::from(before), who & !LOW | u64::from(newest));
+        record.claim::<WHO>(from, to).is_ok()
+    }
+
+    /// Notes with its parent, if that is in flight, that a call of a model has failed.
+    pub fn failed(self, cells: &Cells, parent: Option<RunKey>, model: SeriesId, now: u64) {
+        let record = parent.and_then(|p| self.find(cells, p)).and_then(|slot| self.run(cells, slot));
+        if let Some(record) = record.filter(|r| !is_model_call(r.get::<WHO>())) {
+            record.set::<EVENTS>(record.get::<EVENTS>() & !COUNT | (model as u64).wrapping_add(1));
+            record.set::<LAST>(now);
+        }
+    }
+
+    /// The model whose failed call the call that began at `start` made good: both under the same parent.
+    #[allow(clippy::cast_possible_truncation)] // a series
+    pub fn recovered(self, cells: &Cells, parent: Option<RunKey>, start: u64) -> Option<SeriesId> {
+        let record = self.run(cells, self.find(cells, parent?)?)?;
+        let failed = record.get::<LAST>();
+        if is_model_call(record.get::<WHO>()) || failed & NO_TOKEN != 0 || failed > start {
+            return None;
+        }
+        record.exchange::<LAST>(failed, failed | NO_TOKEN).ok()?;
+        ((record.get::<EVENTS>() & COUNT) as usize).checked_sub(1)
+    }
+
+    /// A token of a run; `visible`: it is no reasoning.
     #[inline]
-    #[allow(clippy::cast_possible_truncation)] // what `start` packed
-    pub fn token(self, cells: &Cells, key: RunKey, now: u64, via: Via) -> Token {
+    pub fn token(self, cells: &Cells, key: RunKey, now: u64, via: Via, visible: bool) -> Token {
         let Some(slot) = self.find(cells, key) else {
             return Token::Unknown;
         };
         let Some(record) = self.run(cells, slot) else { return Token::Unknown };
         let mut events = record.observe::<EVENTS>();
         let before = record.observe::<LAST>();
-        let series = (record.get::<MODEL>() >> 32) as usize;
-        // After the two: if either was the next run's, this finds the key gone.
-        if cells.observe(self.key_cell(slot)) != key.0 {
+        let (who, ids, start) = (record.get::<WHO>(), record.get::<IDS>(), record.get::<START>());
+        // After these: if any was the next run's, this finds the key gone.
+        if cells.observe(self.key_cell(slot)) != key.0 || !is_model_call(who) {
             return Token::Unknown;
         }
         if via == Via::StreamEvent && events & BY_TOKEN != 0 {
@@ -507,16 +795,30 @@ impl RunTable {
         if record.exchange::<LAST>(before, now).is_err() {
             return Token::Counted;
         }
+        let first = record.get::<FIRST>();
+        if before & NO_TOKEN != 0 || (visible && first >> 32 == 0) {
+            let since = in_micros(now.saturating_sub(start));
+            let any = if before & NO_TOKEN == 0 { first & LOW } else { since };
+            record.set::<FIRST>(any | if visible { since << 32 } else { 0 });
+        }
         if before & NO_TOKEN != 0 {
-            record.set::<FIRST>(now);
             return Token::First;
         }
-        Token::Next { series, gap: now.saturating_sub(before) }
+        let gap = now.saturating_sub(before);
+        let micros = in_micros(gap).saturating_sub(1);
+        let mut longest = who;
+        while micros > longest & LOW {
+            match record.exchange::<WHO>(longest, longest & !LOW | micros) {
+                Ok(()) => break,
+                Err(found) => longest = found,
+            }
+        }
+        Token::Next { series: series_in(ids, 2), gap }
     }
 
     /// Takes the oldest run of all. One scan finds the 256 oldest in order; later evictions pop them: a run
     /// that starts later is younger than all of them. Measured: 2.4 µs a start at 65,536 runs.
-    fn evict_oldest(self, cells: &Cells) -> Option<Run> {
+    fn evict_oldest(self, cells: &Cells, now: u64) -> Option<Run> {
         let next = self.base.wrapping_add(NEXT_VICTIM);
         let refill = self.base.wrapping_add(REFILL);
         for _ in 0..2 {
@@ -536,7 +838,7 @@ impl RunTable {
                 if is_run(key.0)
                     && let Some(slot) = self.find(cells, key)
                     && cells.get(self.record(slot).wrapping_add(START)) == start
-                    && let Some(run) = self.take_slot(cells, slot, key.0, REAPING)
+                    && let Some(run) = self.take_slot(cells, slot, key.0, REAPING, now)
                 {
                     return Some(run);
                 }
@@ -585,42 +887,76 @@ impl RunTable {
 
     /// Takes every run that started before `limit` and every orphan; the flag says which. Returns how many
     /// model runs stay in flight.
-    pub fn reap(self, cells: &Cells, limit: u64, mut reaped: impl FnMut(Run, bool)) -> u64 {
+    pub fn reap(self, cells: &Cells, limit: u64, now: u64, mut reaped: impl FnMut(Run, bool)) -> u64 {
         let mut models = 0_u64;
         self.each(cells, |slot, key, start| {
             let orphan = self.run(cells, slot).is_some_and(|r| r.get::<CHILDREN>() & ORPHAN != 0);
             if start < limit || orphan {
-                if let Some(run) = self.take_slot(cells, slot, key, REAPING) {
+                if let Some(run) = self.take_slot(cells, slot, key, REAPING, now) {
                     reaped(run, orphan);
                 }
-            } else if kind_code(cells.get(self.record(slot).wrapping_add(WHO))) == Kind::Llm as u64 {
+            } else if is_model_call(cells.get(self.record(slot).wrapping_add(WHO))) {
                 models = models.saturating_add(1);
             }
         });
         models
     }
 
+    /// Calls `f` for each model call in flight whose last token came before `limit`.
+    pub fn silent(self, cells: &Cells, limit: u64, mut f: impl FnMut(Streaming)) {
+        self.each(cells, |slot, key, start| {
+            let Some(record) = self.run(cells, slot) else { return };
+            let (last, ids, events) = (record.get::<LAST>(), record.get::<IDS>(), record.get::<EVENTS>());
+            if last & NO_TOKEN == 0 && last < limit && is_model_call(record.get::<WHO>()) {
+                let (model, gaps) = (series_in(ids, 1), series_in(ids, 2));
+                f(Streaming { key: RunKey(key), model, gaps, start, last, events: events & COUNT });
+            }
+        });
+    }
+
     /// Marks every descendant of a run that is gone as an orphan, and takes those marked a second ago and
     /// before. Not at once: a stream that its reader leaves ends its chain first and its model call, as
     /// cancelled, a moment later. Only for a run that left with open children: a scan of the keys in use for
     /// each generation, 0.4 ms with 65,536 runs in flight.
-    pub fn orphan(self, cells: &Cells, of: RunKey, now: u64, mut reaped: impl FnMut(Run)) {
+    pub fn orphan(
+        self,
+        cells: &Cells,
+        of: RunKey,
+        now: u64,
+        mut left: impl FnMut(Orphan),
+        mut reaped: impl FnMut(Run),
+    ) {
         let mut parents = vec![of.0];
         while !parents.is_empty() {
             let mut found = Vec::new();
-            self.each(cells, |slot, key, _| {
+            self.each(cells, |slot, key, start| {
                 let Some(record) = self.run(cells, slot) else { return };
-                let children = record.get::<CHILDREN>();
+                let (children, parent) = (record.get::<CHILDREN>(), record.get::<PARENT>());
                 if children & ORPHAN != 0 {
                     if now.saturating_sub(children & !ORPHAN) > GRACE
-                        && let Some(run) = self.take_slot(cells, slot, key, REAPING)
+                        && let Some(run) = self.take_slot(cells, slot, key, REAPING, now)
                     {
                         reaped(run);
                     }
-                } else if parents.binary_search(&record.get::<PARENT>()).is_ok()
-                    && record.exchange::<CHILDREN>(children, now | ORPHAN).is_ok()
-                    && children > 0
+                    return;
+                }
+                let (who, ids) = (record.get::<WHO>(), record.get::<IDS>());
+                if parents.binary_search(&parent).is_err()
+                    || record.exchange::<CHILDREN>(children, now | ORPHAN).is_err()
                 {
+                    return;
+                }
+                let component = series_in(ids, 0);
+                left(Orphan {
+                    key: RunKey(key),
+                    parent: RunKey(parent),
+                    start,
+                    kind: Kind::from_code(kind_code(who)).unwrap_or(Kind::Chain),
+                    component,
+                    model: if is_model_call(who) { series_in(ids, 1) } else { component },
+                    piped: who & PIPED != 0,
+                });
+                if children > 0 {
                     found.push(key);
                 }
             });
@@ -636,7 +972,7 @@ impl RunTable {
                 cells.set(self.key_cell(slot), EMPTY);
             }
         }
-        for cell in self.left..self.left.wrapping_add(LEFT * 2) {
+        for cell in self.left..self.left.wrapping_add(LEFT * 3) {
             if cells.get(cell) != EMPTY {
                 cells.set(cell, EMPTY);
             }
@@ -665,37 +1001,153 @@ mod tests {
     }
 
     fn start(key: u64, now: u64) -> Start {
-        Start { key: RunKey::new(key), parent: None, now, kind: Kind::Llm, component: 7, model: 8, gaps: 9, held: NONE }
+        let key = RunKey::new(key);
+        let (parent, kind, held, labels, retried) = (None, Kind::Llm, NONE, Labels::default(), false);
+        Start { key, parent, now, kind, component: 7, model: 8, gaps: 9, held, labels, retried, piped: false }
     }
 
     #[test]
     fn a_run_leaves_with_what_it_came_with() {
         let (cells, table) = table(4);
         let held = Reservation { budgets: 5, cost: 6, tokens: 7 };
-        let s = Start { parent: Some(RunKey::new(99)), kind: Kind::Tool, held, ..start(5, 1000) };
+        let labels = Labels::new([3, 1_000_010]);
+        let s = Start { parent: Some(RunKey::new(99)), held, labels, retried: true, piped: true, ..start(5, 1000) };
         assert!(table.start(&cells, &s, |_| unreachable!()));
-        assert_eq!(table.token(&cells, s.key, 1500, Via::Token), Token::First);
-        assert_eq!(table.token(&cells, s.key, 1700, Via::Token), Token::Next { series: 9, gap: 200 });
-        let run = table.take(&cells, s.key).expect("in flight");
+        let asked = Asked { model: 8, start: 1000, budgets: 5, labels };
+        assert_eq!(table.asked(&cells, s.key), Some(asked));
+        assert_eq!(table.token(&cells, s.key, 6_000, Via::Token, false), Token::First);
+        assert_eq!(table.token(&cells, s.key, 26_000, Via::Token, true), Token::Next { series: 9, gap: 20_000 });
+        assert_eq!(table.token(&cells, s.key, 36_000, Via::Token, true), Token::Next { series: 9, gap: 10_000 });
+        let run = table.take(&cells, s.key, 50_000).expect("in flight");
         let want = Run {
             key: s.key,
             parent: s.parent,
             start: 1000,
-            first_token: Some(1500),
-            kind: Kind::Tool,
+            first_token: Some(5_000),
+            first_visible: Some(25_000),
+            last_token: Some(36_000),
+            longest_gap: 20_000,
+            kind: Kind::Llm,
             component: 7,
             model: 8,
             gaps: 9,
-            events: 2,
+            events: 3,
             children: 0,
             held: s.held,
+            labels,
+            retried: true,
+            piped: true,
+            own: 49_000,
+            branch: Branch::Root(0),
         };
         assert_eq!(run, want);
-        assert_eq!(table.take(&cells, s.key), None);
+        assert_eq!(table.take(&cells, s.key, 50_000), None);
         assert_eq!(table.live(&cells), 0);
         // What the slot held before is not its next run's.
         table.start(&cells, &start(5, 1), |_| ());
-        assert_eq!(table.take(&cells, s.key).map(|r| r.held), Some(NONE));
+        let next = table.take(&cells, s.key, 2).map(|r| (r.held, r.labels, r.retried, r.longest_gap, r.first_token));
+        assert_eq!(next, Some((NONE, Labels::default(), false, 0, None)));
+    }
+
+    #[test]
+    fn labels_are_up_to_three_series() {
+        let all: Vec<_> = Labels::new([0, 1_000_010, 7, 9]).iter().collect();
+        assert_eq!(all, [0, 1_000_010, 7]);
+        assert_eq!(Labels::default().iter().count(), 0);
+    }
+
+    #[test]
+    fn own_time_is_that_in_which_no_child_ran() {
+        let (cells, table) = table(64);
+        let run = |key, parent, now| Start { parent, kind: Kind::Chain, ..start(key, now) };
+        let of = |key| Some(RunKey::new(key));
+        table.start(&cells, &run(10, None, 100), |_| ());
+        // Two that overlap, from 110 to 150; one after them; one still open at the end.
+        table.start(&cells, &run(11, of(10), 110), |_| ());
+        table.start(&cells, &run(12, of(10), 120), |_| ());
+        table.start(&cells, &run(13, of(11), 122), |_| ());
+        assert_eq!(table.take(&cells, RunKey::new(13), 128).map(|r| r.own), Some(6));
+        assert_eq!(table.take(&cells, RunKey::new(11), 130).map(|r| r.own), Some(14));
+        assert_eq!(table.take(&cells, RunKey::new(12), 150).map(|r| r.own), Some(30));
+        table.start(&cells, &run(14, of(10), 160), |_| ());
+        assert_eq!(table.take(&cells, RunKey::new(14), 165).map(|r| r.own), Some(5));
+        table.start(&cells, &run(15, of(10), 180), |_| ());
+        let root = table.take(&cells, RunKey::new(10), 200).expect("in flight");
+        assert_eq!((root.own, root.children), (100 - 40 - 5 - 20, 1));
+    }
+
+    #[test]
+    fn spans_hang_under_the_root_of_their_tree() {
+        let (cells, table) = table(64);
+        let run = |key, parent, kind| Start { parent, kind, ..start(key, 1) };
+        let of = |key| Some(RunKey::new(key));
+        table.start(&cells, &run(10, None, Kind::Chain), |_| ());
+        table.start(&cells, &run(11, of(10), Kind::Chain), |_| ());
+        table.start(&cells, &run(12, of(11), Kind::Llm), |_| ());
+        let Some(Branch::Under(root)) = table.take(&cells, RunKey::new(12), 2).map(|r| r.branch) else {
+            panic!("it has a root");
+        };
+        assert_eq!((root.key(), table.newest_span(&cells, root)), (RunKey::new(10), Some(0)));
+        assert!(table.hang(&cells, root, 0, 77));
+        assert!(!table.hang(&cells, root, 0, 78));
+        assert_eq!(table.take(&cells, RunKey::new(11), 3).map(|r| r.branch), Some(Branch::Under(root)));
+        assert_eq!(table.take(&cells, RunKey::new(10), 4).map(|r| r.branch), Some(Branch::Root(77)));
+        assert_eq!(table.newest_span(&cells, root), None);
+    }
+
+    #[test]
+    fn a_later_attempt_under_the_same_parent_makes_good_for_a_failed_one() {
+        let (cells, table) = table(64);
+        let parent = Some(RunKey::new(10));
+        table.start(&cells, &Start { kind: Kind::Chain, ..start(10, 1) }, |_| ());
+        assert_eq!(table.recovered(&cells, parent, 9), None);
+        table.failed(&cells, parent, 8, 5);
+        assert_eq!(table.recovered(&cells, parent, 4), None, "it had begun before the other failed");
+        assert_eq!(table.recovered(&cells, parent, 6), Some(8));
+        assert_eq!(table.recovered(&cells, parent, 7), None, "once");
+        table.failed(&cells, Some(RunKey::new(11)), 8, 5);
+        assert_eq!(table.recovered(&cells, None, 7), None);
+    }
+
+    #[test]
+    fn what_is_below_a_second_attempt_is_one_too() {
+        let (cells, table) = table(64);
+        table.start(&cells, &Start { kind: Kind::Chain, retried: true, ..start(10, 1) }, |_| ());
+        table.start(&cells, &Start { parent: Some(RunKey::new(10)), ..start(11, 1) }, |_| ());
+        assert_eq!(table.take(&cells, RunKey::new(11), 2).map(|r| r.retried), Some(true));
+    }
+
+    #[test]
+    fn a_stream_without_a_token_for_long_is_silent() {
+        let (cells, table) = table(64);
+        for (key, last) in [(5, 40), (6, 60)] {
+            table.start(&cells, &start(key, 10), |_| ());
+            table.token(&cells, RunKey::new(key), last, Via::Token, true);
+        }
+        table.start(&cells, &start(7, 10), |_| ());
+        let mut silent = Vec::new();
+        table.silent(&cells, 50, |s| silent.push(s));
+        assert_eq!(silent, [Streaming { key: RunKey::new(5), model: 8, gaps: 9, start: 10, last: 40, events: 1 }]);
+    }
+
+    #[test]
+    fn a_token_of_a_run_that_is_no_model_call_is_none() {
+        let (cells, table) = table(64);
+        table.start(&cells, &Start { kind: Kind::Chain, ..start(5, 1) }, |_| ());
+        assert_eq!(table.token(&cells, RunKey::new(5), 2, Via::Token, true), Token::Unknown);
+        assert_eq!(table.take(&cells, RunKey::new(5), 9).map(|r| (r.own, r.events)), Some((8, 0)));
+    }
+
+    #[test]
+    fn a_reaped_run_leaves_its_budgets_behind() {
+        let (cells, table) = table(64);
+        let held = Reservation { budgets: 5, cost: 6, tokens: 7 };
+        table.start(&cells, &Start { held, ..start(5, 1) }, |_| ());
+        table.reap(&cells, 2, 20, |_, _| ());
+        assert_eq!(table.budgets_of_reaped(&cells, RunKey::new(5)), 5);
+        table.start(&cells, &start(5, 1), |_| ());
+        table.reap(&cells, 2, 20, |_, _| ());
+        assert_eq!(table.budgets_of_reaped(&cells, RunKey::new(5)), 0);
     }
 
     #[test]
@@ -703,7 +1155,7 @@ mod tests {
         let (cells, table) = table(4);
         assert!(table.start(&cells, &start(5, 1), |_| ()));
         assert!(!table.start(&cells, &start(5, 2), |_| ()));
-        assert_eq!((table.live(&cells), table.take(&cells, RunKey::new(5)).map(|r| r.start)), (1, Some(1)));
+        assert_eq!((table.live(&cells), table.take(&cells, RunKey::new(5), 2000).map(|r| r.start)), (1, Some(1)));
     }
 
     #[test]
@@ -711,23 +1163,23 @@ mod tests {
         let (cells, table) = table(4);
         table.start(&cells, &start(5, 1), |_| ());
         let key = RunKey::new(5);
-        assert_eq!(table.token(&cells, key, 2, Via::Token), Token::First);
-        assert_eq!(table.token(&cells, key, 2, Via::StreamEvent), Token::Echo);
-        assert_eq!(table.token(&cells, key, 3, Via::Token), Token::Next { series: 9, gap: 1 });
-        assert_eq!(table.take(&cells, key).map(|r| r.events), Some(2));
+        assert_eq!(table.token(&cells, key, 2, Via::Token, true), Token::First);
+        assert_eq!(table.token(&cells, key, 2, Via::StreamEvent, true), Token::Echo);
+        assert_eq!(table.token(&cells, key, 3, Via::Token, true), Token::Next { series: 9, gap: 1 });
+        assert_eq!(table.take(&cells, key, 9).map(|r| r.events), Some(2));
         table.start(&cells, &start(6, 1), |_| ());
-        assert_eq!(table.token(&cells, RunKey::new(6), 2, Via::StreamEvent), Token::First);
-        assert_eq!(table.token(&cells, RunKey::new(6), 4, Via::StreamEvent), Token::Next { series: 9, gap: 2 });
-        assert_eq!(table.token(&cells, RunKey::new(7), 4, Via::Token), Token::Unknown);
+        assert_eq!(table.token(&cells, RunKey::new(6), 2, Via::StreamEvent, true), Token::First);
+        assert_eq!(table.token(&cells, RunKey::new(6), 4, Via::StreamEvent, true), Token::Next { series: 9, gap: 2 });
+        assert_eq!(table.token(&cells, RunKey::new(7), 4, Via::Token, true), Token::Unknown);
     }
 
     #[test]
     fn a_first_token_at_the_instant_of_the_start_is_a_first_token() {
         let (cells, table) = table(4);
         table.start(&cells, &start(5, 10), |_| ());
-        assert_eq!(table.token(&cells, RunKey::new(5), 10, Via::Token), Token::First);
-        assert_eq!(table.token(&cells, RunKey::new(5), 10, Via::Token), Token::Next { series: 9, gap: 0 });
-        assert_eq!(table.take(&cells, RunKey::new(5)).and_then(|r| r.first_token), Some(10));
+        assert_eq!(table.token(&cells, RunKey::new(5), 10, Via::Token, true), Token::First);
+        assert_eq!(table.token(&cells, RunKey::new(5), 10, Via::Token, true), Token::Next { series: 9, gap: 0 });
+        assert_eq!(table.take(&cells, RunKey::new(5), 2000).and_then(|r| r.first_token), Some(0));
     }
 
     #[test]
@@ -772,15 +1224,15 @@ mod tests {
         for (key, parent) in [(11, 10), (12, 10), (13, 11), (14, 13), (15, 11), (20, 19)] {
             table.start(&cells, &child(key, parent), |_| ());
         }
-        assert_eq!(table.take(&cells, RunKey::new(12)).map(|r| r.children), Some(0));
-        let root = table.take(&cells, RunKey::new(10)).expect("in flight");
+        assert_eq!(table.take(&cells, RunKey::new(12), 2000).map(|r| r.children), Some(0));
+        let root = table.take(&cells, RunKey::new(10), 2000).expect("in flight");
         assert_eq!(root.children, 1);
-        table.orphan(&cells, root.key, 5, |_| unreachable!());
+        table.orphan(&cells, root.key, 5, |_| (), |_| unreachable!());
         // One ends by itself after all; the others go with the next look that is a second later.
-        assert!(table.take(&cells, RunKey::new(15)).is_some());
+        assert!(table.take(&cells, RunKey::new(15), 2000).is_some());
         let mut gone = Vec::new();
-        table.orphan(&cells, RunKey::new(77), 5 + GRACE, |_| unreachable!());
-        table.orphan(&cells, RunKey::new(77), 6 + GRACE, |r| gone.push((r.key.get(), r.children)));
+        table.orphan(&cells, RunKey::new(77), 5 + GRACE, |_| (), |_| unreachable!());
+        table.orphan(&cells, RunKey::new(77), 6 + GRACE, |_| (), |r| gone.push((r.key.get(), r.children)));
         gone.sort_unstable();
         assert_eq!((gone, table.live(&cells)), (vec![(11, 0), (13, 0), (14, 0)], 1));
     }
@@ -791,10 +1243,10 @@ mod tests {
         table.start(&cells, &start(10, 9), |_| ());
         table.start(&cells, &Start { parent: Some(RunKey::new(10)), ..start(11, 9) }, |_| ());
         table.start(&cells, &start(12, 1), |_| ());
-        table.take(&cells, RunKey::new(10));
-        table.orphan(&cells, RunKey::new(10), 10, |_| unreachable!());
+        table.take(&cells, RunKey::new(10), 2000);
+        table.orphan(&cells, RunKey::new(10), 10, |_| (), |_| unreachable!());
         let mut gone = Vec::new();
-        assert_eq!(table.reap(&cells, 5, |run, orphan| gone.push((run.key.get(), orphan))), 0);
+        assert_eq!(table.reap(&cells, 5, 20, |run, orphan| gone.push((run.key.get(), orphan))), 0);
         gone.sort_unstable();
         assert_eq!(gone, vec![(11, true), (12, false)]);
     }
@@ -807,11 +1259,11 @@ mod tests {
             table.start(&cells, &Start { kind, ..start(i, i) }, |_| ());
         }
         let mut gone = Vec::new();
-        assert_eq!(table.reap(&cells, 7, |r, _| gone.push(r.start)), 2);
+        assert_eq!(table.reap(&cells, 7, 20, |r, _| gone.push(r.start)), 2);
         gone.sort_unstable();
         assert_eq!(gone, vec![2, 3, 4, 5, 6]);
         table.clear(&cells);
-        assert_eq!((table.live(&cells), table.reap(&cells, u64::MAX, |_, _| unreachable!())), (0, 0));
+        assert_eq!((table.live(&cells), table.reap(&cells, u64::MAX, 20, |_, _| unreachable!())), (0, 0));
     }
 
     #[test]
@@ -819,7 +1271,7 @@ mod tests {
         let (cells, table) = table(4);
         for key in [0, 1] {
             assert!(table.start(&cells, &start(key, 1), |_| ()));
-            assert!(table.take(&cells, RunKey::new(key)).is_some());
+            assert!(table.take(&cells, RunKey::new(key), 2000).is_some());
         }
         assert!(RunTable::check(0).is_err() && RunTable::check(1 << 25).is_err());
         assert_eq!(RunTable::check(9), Ok(9));
@@ -846,9 +1298,9 @@ mod tests {
                             model.insert(key, now);
                         }
                     }
-                    2 => prop_assert_eq!(table.take(&cells, RunKey::new(key)).map(|r| r.start), model.remove(&key)),
+                    2 => prop_assert_eq!(table.take(&cells, RunKey::new(key), 2000).map(|r| r.start), model.remove(&key)),
                     _ => prop_assert_eq!(
-                        table.token(&cells, RunKey::new(key), now, Via::Token) != Token::Unknown, model.contains_key(&key)
+                        table.token(&cells, RunKey::new(key), now, Via::Token, true) != Token::Unknown, model.contains_key(&key)
                     ),
                 }
                 prop_assert_eq!(table.live(&cells), model.len() as u64);
@@ -870,7 +1322,9 @@ mod loom_tests {
     }
 
     fn start(key: u64, now: u64) -> Start {
-        Start { key: RunKey::new(key), parent: None, now, kind: Kind::Llm, component: 7, model: 8, gaps: 9, held: NONE }
+        let key = RunKey::new(key);
+        let (parent, kind, held, labels, retried) = (None, Kind::Llm, NONE, Labels::default(), false);
+        Start { key, parent, now, kind, component: 7, model: 8, gaps: 9, held, labels, retried, piped: false }
     }
 
     #[test]
@@ -880,10 +1334,10 @@ mod loom_tests {
             table.start(&cells, &start(5, 10), |_| ());
             let there = {
                 let cells = Arc::clone(&cells);
-                thread::spawn(move || table.take(&cells, RunKey::new(5)))
+                thread::spawn(move || table.take(&cells, RunKey::new(5), 2000))
             };
             let mut reaped = 0;
-            table.reap(&cells, u64::MAX, |run, _| {
+            table.reap(&cells, u64::MAX, 20, |run, _| {
                 assert_eq!(run.start, 10);
                 reaped += 1;
             });
@@ -903,8 +1357,8 @@ mod loom_tests {
             };
             assert!(table.start(&cells, &start(6, 11), |_| panic!("room for two")));
             assert!(there.join().expect("joins"));
-            assert_eq!(table.take(&cells, RunKey::new(5)).map(|r| r.start), Some(10));
-            assert_eq!(table.take(&cells, RunKey::new(6)).map(|r| r.start), Some(11));
+            assert_eq!(table.take(&cells, RunKey::new(5), 2000).map(|r| r.start), Some(10));
+            assert_eq!(table.take(&cells, RunKey::new(6), 2000).map(|r| r.start), Some(11));
         });
     }
 
@@ -916,13 +1370,13 @@ mod loom_tests {
             let there = {
                 let cells = Arc::clone(&cells);
                 thread::spawn(move || {
-                    table.take(&cells, RunKey::new(5));
+                    table.take(&cells, RunKey::new(5), 2000);
                     table.start(&cells, &start(7, 100), |_| ());
                 })
             };
-            table.reap(&cells, 50, |run, _| assert_eq!(run.start, 10));
+            table.reap(&cells, 50, 60, |run, _| assert_eq!(run.start, 10));
             there.join().expect("joins");
-            assert_eq!(table.take(&cells, RunKey::new(7)).map(|r| r.start), Some(100));
+            assert_eq!(table.take(&cells, RunKey::new(7), 2000).map(|r| r.start), Some(100));
         });
     }
 
@@ -933,13 +1387,13 @@ mod loom_tests {
             table.start(&cells, &start(5, 10), |_| ());
             let there = {
                 let cells = Arc::clone(&cells);
-                thread::spawn(move || table.token(&cells, RunKey::new(5), 20, Via::StreamEvent))
+                thread::spawn(move || table.token(&cells, RunKey::new(5), 20, Via::StreamEvent, true))
             };
-            table.take(&cells, RunKey::new(5));
+            table.take(&cells, RunKey::new(5), 2000);
             table.start(&cells, &start(7, 100), |_| ());
             let token = there.join().expect("joins");
             assert!(matches!(token, Token::Unknown | Token::First | Token::Counted), "{token:?}");
-            let next = table.token(&cells, RunKey::new(7), 130, Via::StreamEvent);
+            let next = table.token(&cells, RunKey::new(7), 130, Via::StreamEvent, true);
             assert_eq!(next, Token::First, "after {token:?}");
         });
     }

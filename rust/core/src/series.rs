@@ -20,11 +20,33 @@ pub enum Kind {
     Fix,
     /// A model by provider and name.
     Model,
+    /// A node of a graph.
+    Node,
+    /// An agent.
+    Agent,
+    /// The calls that carry a label, by its key and value.
+    Label,
+    /// Failures: who failed, and how.
+    Error,
+    /// The time spent inside one of our own hooks.
+    Hook,
 }
 
 impl Kind {
     /// Every kind, in the order of its code.
-    pub const ALL: [Self; 6] = [Self::Llm, Self::Chain, Self::Tool, Self::Retriever, Self::Fix, Self::Model];
+    pub const ALL: [Self; 11] = [
+        Self::Llm,
+        Self::Chain,
+        Self::Tool,
+        Self::Retriever,
+        Self::Fix,
+        Self::Model,
+        Self::Node,
+        Self::Agent,
+        Self::Label,
+        Self::Error,
+        Self::Hook,
+    ];
 
     /// The name users see.
     pub const fn name(self) -> &'static str {
@@ -35,6 +57,11 @@ impl Kind {
             Self::Retriever => "retriever",
             Self::Fix => "fix",
             Self::Model => "model",
+            Self::Node => "node",
+            Self::Agent => "agent",
+            Self::Label => "label",
+            Self::Error => "error",
+            Self::Hook => "hook",
         }
     }
 
@@ -43,13 +70,24 @@ impl Kind {
         Self::ALL.iter().copied().find(|k| *k as u64 == code)
     }
 
+    /// Whether its series count calls of models: tokens, money, windows.
+    pub const fn counts_calls(self) -> bool {
+        matches!(self, Self::Model | Self::Label)
+    }
+
+    /// Whether its series have a second name beside the first.
+    const fn has_two_names(self) -> bool {
+        matches!(self, Self::Model | Self::Label | Self::Error)
+    }
+
     /// The kind of a name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|k| k.name() == name)
     }
 }
 
-/// Who a series counts for. Models: `a` is the provider and `b` the model; all others: `a` is the name.
+/// Who a series counts for. Models: `a` is the provider and `b` the model; labels: key and value; errors: who
+/// failed, and how; all others: `a` is the name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct LabelSet {
     /// What it is about.
@@ -164,7 +202,7 @@ impl SeriesTable {
         let others = Kind::ALL.len();
         let Some(slot) = id.checked_sub(others) else {
             let kind = *Kind::ALL.get(id)?;
-            let b = if kind == Kind::Model { OTHER } else { "" };
+            let b = if kind.has_two_names() { OTHER } else { "" };
             return Some(LabelSet { kind, a: OTHER.into(), b: b.into() });
         };
         if slot >= self.slots {
@@ -257,7 +295,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_label_set_reads_back_as_written(kind in 0..6_usize, a in "\\PC{0,40}", b in "\\PC{0,40}") {
+        fn a_label_set_reads_back_as_written(kind in 0..Kind::ALL.len(), a in "\\PC{0,40}", b in "\\PC{0,40}") {
             let (cells, table) = table(8);
             let kind = Kind::ALL[kind];
             let (id, other, cut) = table.resolve(&cells, kind, &a, &b);
@@ -310,7 +348,7 @@ mod tests {
         for (code, kind) in (0..).zip(Kind::ALL) {
             assert_eq!((Kind::from_code(code), Kind::from_name(kind.name())), (Some(kind), Some(kind)));
         }
-        assert_eq!((Kind::from_code(6), Kind::from_name("x")), (None, None));
+        assert_eq!((Kind::from_code(11), Kind::from_name("x")), (None, None));
     }
 
     #[test]

@@ -2,14 +2,14 @@
 
 use crate::error::Error;
 use crate::histogram::Histogram;
-use crate::recorder::COUNTERS;
+use crate::recorder::{COUNTERS, MEASURES, Measure};
 use crate::series::{Kind, LabelSet};
 use crate::window::{Counts, METRICS, WINDOWS};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 const MAGIC: &[u8; 4] = b"LMTR";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 
 /// Which recorder a snapshot is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -43,6 +43,30 @@ impl Origin {
     }
 }
 
+/// A figure of a model that changed for good, or so it seemed. Figures are in millionths of their unit: seconds,
+/// shares of 1, tokens, dollars.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Anomaly {
+    /// When it changed, Unix nanoseconds.
+    pub at: u64,
+    /// When that was noticed.
+    pub detected_at: u64,
+    /// Whose model.
+    pub provider: String,
+    /// Which model.
+    pub model: String,
+    /// Which figure.
+    pub metric: String,
+    /// The figure before.
+    pub before: u64,
+    /// The figure after.
+    pub after: u64,
+    /// Calls it rests on, before.
+    pub calls_before: u64,
+    /// Calls it rests on, after.
+    pub calls_after: u64,
+}
+
 /// Counts of one sliding window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct WindowCounts {
@@ -58,67 +82,71 @@ pub struct WindowCounts {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SeriesData {
     /// Outcomes, then `Counter`.
-    #[serde(with = "counters")]
+    #[serde(with = "growing")]
     pub counters: [u64; COUNTERS],
-    /// Start to end.
-    pub latency: Histogram,
-    /// Start to first token, of streamed runs.
-    pub time_to_first_token: Histogram,
-    /// Between tokens.
-    pub inter_token_latency: Histogram,
-    /// Of models only: the last 1, 5 and 15 minutes.
+    /// By `Measure`.
+    #[serde(with = "growing")]
+    pub measures: [Histogram; MEASURES],
+    /// Of series that count calls of models: the last 1, 5 and 15 minutes.
     pub windows: Vec<WindowCounts>,
+    /// Of models: calls in flight; of a difference, the change.
+    pub in_flight: i64,
+    /// Of models: the most calls that were in flight at once, in one recorder, since its beginning.
+    pub peak: u64,
 }
 
 impl Default for SeriesData {
     fn default() -> Self {
         Self {
             counters: [0; COUNTERS],
-            latency: Histogram::default(),
-            time_to_first_token: Histogram::default(),
-            inter_token_latency: Histogram::default(),
+            measures: std::array::from_fn(|_| Histogram::default()),
             windows: Vec::new(),
+            in_flight: 0,
+            peak: 0,
         }
     }
 }
 
-/// Counters as a list, so that a later version with more of them reads what this one wrote.
-mod counters {
-    use super::COUNTERS;
+/// Arrays as lists, so that a later version with more in them reads what this one wrote.
+mod growing {
     use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
-    pub fn serialize<S: Serializer>(values: &[u64; COUNTERS], to: S) -> Result<S::Ok, S::Error> {
+    pub fn serialize<T: Serialize, S: Serializer, const N: usize>(values: &[T; N], to: S) -> Result<S::Ok, S::Error> {
         values.as_slice().serialize(to)
     }
 
-    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<[u64; COUNTERS], D::Error> {
-        let list = Vec::<u64>::deserialize(from)?;
-        if list.len() > COUNTERS {
-            return Err(D::Error::custom("more counters than are known"));
+    pub fn deserialize<'de, T, D, const N: usize>(from: D) -> Result<[T; N], D::Error>
+    where
+        T: Deserialize<'de> + Default,
+        D: Deserializer<'de>,
+    {
+        let list = Vec::<T>::deserialize(from)?;
+        if list.len() > N {
+            return Err(D::Error::custom("more figures than are known"));
         }
-        let mut values = [0; COUNTERS];
-        values.iter_mut().zip(list).for_each(|(to, n)| *to = n);
-        Ok(values)
+        let mut list = list.into_iter();
+        Ok(std::array::from_fn(|_| list.next().unwrap_or_default()))
     }
 }
 
 impl SeriesData {
-    /// Nothing was ever counted.
+    /// Nothing was counted and nothing is in flight.
     pub fn is_zero(&self) -> bool {
-        self.counters.iter().all(|n| *n == 0)
-            && self.latency.count() == 0
-            && self.time_to_first_token.count() == 0
-            && self.inter_token_latency.count() == 0
+        self.counters.iter().all(|n| *n == 0) && self.measures.iter().all(|m| m.count() == 0) && self.in_flight == 0
     }
 
     pub(crate) fn add(&mut self, other: &Self) {
         for (to, n) in self.counters.iter_mut().zip(other.counters) {
             *to = to.saturating_add(n);
         }
-        self.latency = self.latency.merged(&other.latency);
-        self.time_to_first_token = self.time_to_first_token.merged(&other.time_to_first_token);
-        self.inter_token_latency = self.inter_token_latency.merged(&other.inter_token_latency);
+        for (to, measure) in self.measures.iter_mut().zip(&other.measures) {
+            if measure.count() > 0 {
+                *to = to.merged(measure);
+            }
+        }
         self.windows = merged_windows(&self.windows, &other.windows);
+        self.in_flight = self.in_flight.saturating_add(other.in_flight);
+        self.peak = self.peak.max(other.peak);
     }
 
     /// Counters that a window counts: requests (all outcomes), input, output, errors.
@@ -138,15 +166,18 @@ impl SeriesData {
                 right: m,
             })?;
         }
-        let minus = |a: &Histogram, b: &Histogram, what: &str| a.without(b, &format!("{what} of {}", name.trim_end()));
         let mut data = Self {
             counters,
-            latency: minus(&self.latency, &other.latency, "latency")?,
-            time_to_first_token: minus(&self.time_to_first_token, &other.time_to_first_token, "time to first token")?,
-            inter_token_latency: minus(&self.inter_token_latency, &other.inter_token_latency, "inter-token latency")?,
-            windows: Vec::new(),
+            in_flight: self.in_flight.saturating_sub(other.in_flight),
+            peak: self.peak,
+            ..Self::default()
         };
-        if labels.kind == Kind::Model {
+        for (i, to) in data.measures.iter_mut().enumerate() {
+            let (Some(a), Some(b)) = (self.measures.get(i), other.measures.get(i)) else { continue };
+            let what = Measure::ALL.get(i).map_or("a distribution", |m| m.name());
+            *to = a.without(b, &format!("{what} of {}", name.trim_end()))?;
+        }
+        if labels.kind.counts_calls() {
             let counts = data.window_counts();
             data.windows = WINDOWS.iter().map(|s| WindowCounts { seconds: *s, covered: interval, counts }).collect();
         }
@@ -170,8 +201,9 @@ fn merged_windows(a: &[WindowCounts], b: &[WindowCounts]) -> Vec<WindowCounts> {
 /// Everything a recorder had counted at a moment, or a sum or difference of such.
 ///
 /// With `+` a commutative monoid: the empty snapshot is zero; counters, histograms, in-flight, dropped and
-/// window counts add; the time covered is the span of both. `b - a` undoes it for all that adds. Windows
-/// describe a moment: those of a difference are what happened between, over the time between.
+/// window counts add; the time covered is the span of both, the peak the higher, the anomalies those of both.
+/// `b - a` undoes it for all that adds. Windows describe a moment: those of a difference are what happened
+/// between, over the time between; its peak is the later one's.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct Snapshot {
     /// Whose it is.
@@ -182,6 +214,10 @@ pub struct Snapshot {
     pub taken_at: u64,
     /// Model runs in flight; of a difference, the change.
     pub in_flight: i64,
+    /// The most model runs that were in flight at once, in one recorder, since its beginning.
+    pub peak: u64,
+    /// Changes noticed while it ran.
+    pub anomalies: BTreeSet<Anomaly>,
     /// What was lost, by name; no zeros.
     pub dropped: BTreeMap<String, u64>,
     /// What was counted; no zeros.
@@ -200,6 +236,8 @@ impl Snapshot {
         };
         sum.taken_at = self.taken_at.max(other.taken_at);
         sum.in_flight = self.in_flight.saturating_add(other.in_flight);
+        sum.peak = self.peak.max(other.peak);
+        sum.anomalies.extend(other.anomalies.iter().cloned());
         for (name, n) in &other.dropped {
             let to = sum.dropped.entry(name.clone()).or_default();
             *to = to.saturating_add(*n);
@@ -228,6 +266,8 @@ impl Snapshot {
             started_at: if earlier.taken_at == 0 { self.started_at } else { earlier.taken_at },
             taken_at: self.taken_at,
             in_flight: self.in_flight.saturating_sub(earlier.in_flight),
+            peak: self.peak,
+            anomalies: self.anomalies.difference(&earlier.anomalies).cloned().collect(),
             ..Self::default()
         };
         for (name, right) in &earlier.dropped {
@@ -263,7 +303,8 @@ impl Snapshot {
 
     /// The windows over all models.
     pub fn windows(&self) -> Vec<WindowCounts> {
-        self.series.values().fold(Vec::new(), |sum, data| merged_windows(&sum, &data.windows))
+        let models = self.series.iter().filter(|(labels, _)| labels.kind == Kind::Model);
+        models.fold(Vec::new(), |sum, (_, data)| merged_windows(&sum, &data.windows))
     }
 
     /// "LMTR", version, CRC-32 of the rest, the rest.
@@ -303,11 +344,9 @@ impl Snapshot {
     /// Holds what comes from outside to the form a recorder gives: no zeros, windows in order.
     pub fn validated(mut self) -> Result<Self, Error> {
         for (labels, data) in &self.series {
-            for histogram in [&data.latency, &data.time_to_first_token, &data.inter_token_latency] {
-                histogram.validate()?;
-            }
+            data.measures.iter().try_for_each(Histogram::validate)?;
             let ascending = data.windows.windows(2).all(|w| matches!(w, [a, b] if a.seconds < b.seconds));
-            if !ascending || (labels.kind != Kind::Model && !data.windows.is_empty()) {
+            if !ascending || !(labels.kind.counts_calls() || data.windows.is_empty()) {
                 return Err(Error::Malformed(format!("windows of {} {} out of order", labels.a, labels.b)));
             }
         }

@@ -2,9 +2,10 @@
 #![cfg(not(loom))]
 
 use langmeter_core::budget::{Period, Refused, Standing, Terms, Unit};
+use langmeter_core::histogram::Histogram;
 use langmeter_core::{
-    Begin, Clock, Counter, Demand, Dropped, End, Kind, LabelSet, ManualClock, Outcome, Recorder, RunKey, SeriesData,
-    Settings, Snapshot, Usage, Via,
+    Begin, Clock, Counter, Demand, Dropped, End, Kind, LabelSet, ManualClock, Measure, Outcome, Recorder, RunKey,
+    SeriesData, Settings, Snapshot, Usage, Via,
 };
 use std::time::Duration;
 
@@ -32,11 +33,22 @@ impl Bench {
 
     fn begin(&self, n: u64, parent: Option<u64>, kind: Kind, demand: Option<Demand>) -> Result<(), Refused> {
         let (name, provider, model) = ("name", "openai", "gpt-4o");
-        self.recorder.run_started(&Begin { key: key(n), parent: parent.map(key), kind, name, provider, model, demand })
+        self.recorder.run_started(&Begin {
+            key: key(n),
+            parent: parent.map(key),
+            kind,
+            name,
+            provider,
+            model,
+            demand,
+            labels: &[],
+            retried: false,
+            piped: false,
+        })
     }
 
     fn end(&self, n: u64, outcome: Outcome, model: &str, usage: Option<Usage>) {
-        self.finish(&End { key: key(n), kind: Kind::Llm, outcome, provider: "openai", model, usage, cost: None });
+        self.finish(&End { outcome, provider: "openai", model, usage, ..End::new(key(n), Kind::Llm) });
     }
 
     fn finish(&self, end: &End<'_>) {
@@ -61,6 +73,10 @@ fn counter(data: &SeriesData, counter: Counter) -> u64 {
     data.counters[Outcome::ALL.len() + counter as usize]
 }
 
+fn measure(data: &SeriesData, measure: Measure) -> &Histogram {
+    &data.measures[measure as usize]
+}
+
 fn dropped(snapshot: &Snapshot, what: Dropped) -> u64 {
     snapshot.dropped.get(what.name()).copied().unwrap_or(0)
 }
@@ -73,13 +89,11 @@ fn a_call_counts_under_the_name_in_its_response() {
     assert_eq!(b.recorder.snapshot().in_flight, 1);
     b.wait(250);
     b.finish(&End {
-        key: key(2),
-        kind: Kind::Llm,
-        outcome: Outcome::Ok,
         provider: "openai",
         model: "gpt-4o-2024",
         usage: Some(USED),
         cost: Some(77),
+        ..End::new(key(2), Kind::Llm)
     });
     let s = b.recorder.snapshot();
     assert_eq!(model(&s, "gpt-4o"), None);
@@ -89,10 +103,13 @@ fn a_call_counts_under_the_name_in_its_response() {
     assert_eq!(used, USED);
     assert_eq!((counter(&data, Counter::Cost), counter(&data, Counter::PricedCalls)), (77, 1));
     assert_eq!(counter(&data, Counter::UnpricedCalls), 0);
-    assert_eq!((data.latency.count(), data.latency.quantile_micros(0.5)), (1, Some(250_111)));
+    assert_eq!(
+        (measure(&data, Measure::Latency).count(), measure(&data, Measure::Latency).quantile_micros(0.5)),
+        (1, Some(250_111))
+    );
     assert_eq!(data.windows[0].counts, [1, 100, 20, 0]);
     let component = &s.series[&LabelSet { kind: Kind::Llm, a: "name".into(), b: String::new() }];
-    assert_eq!((outcome_of(component, Outcome::Ok), component.latency.count()), (1, 1));
+    assert_eq!((outcome_of(component, Outcome::Ok), measure(component, Measure::Latency).count()), (1, 1));
     assert!(!b.recorder.is_empty());
 }
 
@@ -101,8 +118,7 @@ fn what_the_response_does_not_name_is_as_requested() {
     let b = bench(Settings::default());
     for (n, provider, name) in [(2, "", ""), (3, "azure", ""), (4, "", "o1")] {
         b.start(n, None, Kind::Llm);
-        let end =
-            End { key: key(n), kind: Kind::Llm, outcome: Outcome::Ok, provider, model: name, usage: None, cost: None };
+        let end = End { provider, model: name, ..End::new(key(n), Kind::Llm) };
         b.finish(&end);
     }
     let names: Vec<_> = b.recorder.snapshot().series.into_keys().filter(|l| l.kind == Kind::Model).collect();
@@ -117,18 +133,19 @@ fn a_stream_gives_first_token_and_gaps_to_the_model_that_answered() {
         b.start(2 + round, None, Kind::Llm);
         for wait in [300, 10, 20] {
             b.wait(wait);
-            assert!(b.recorder.token(key(2 + round), Via::Token));
-            assert!(!b.recorder.token(key(2 + round), Via::StreamEvent));
+            assert!(b.recorder.token(key(2 + round), Via::Token, true));
+            assert!(!b.recorder.token(key(2 + round), Via::StreamEvent, true));
         }
         if round == 0 {
             // Before the first response has named its model the gaps wait: a snapshot never takes back.
-            assert_eq!(b.recorder.snapshot().series.len(), 0);
+            let waits = model(&b.recorder.snapshot(), "gpt-4o").expect("in flight");
+            assert_eq!((waits.in_flight, waits.peak, measure(&waits, Measure::Gap).count()), (1, 1, 0));
         }
         b.end(2 + round, Outcome::Ok, "gpt-4o-2024", Some(USED));
         let s = b.recorder.snapshot();
         let data = model(&s, "gpt-4o-2024").expect("counted");
-        assert_eq!(data.time_to_first_token.count(), round + 1);
-        assert_eq!(data.inter_token_latency.count(), 2 * (round + 1));
+        assert_eq!(measure(&data, Measure::FirstToken).count(), round + 1);
+        assert_eq!(measure(&data, Measure::Gap).count(), 2 * (round + 1));
         assert_eq!(
             (counter(&data, Counter::Streamed), counter(&data, Counter::TokenEvents)),
             (round + 1, 3 * (round + 1))
@@ -144,13 +161,13 @@ fn gaps_of_a_request_that_another_model_answers_are_said_to_be_mislaid() {
     for (n, answer) in [(2, "a"), (3, "b"), (4, "b")] {
         b.start(n, None, Kind::Llm);
         for _ in 0..3 {
-            b.recorder.token(key(n), Via::Token);
+            b.recorder.token(key(n), Via::Token, true);
         }
         b.end(n, Outcome::Ok, answer, None);
     }
     let s = b.recorder.snapshot();
     assert_eq!(dropped(&s, Dropped::GapsMislaid), 2);
-    let gaps = |name| model(&s, name).map(|d| d.inter_token_latency.count());
+    let gaps = |name| model(&s, name).map(|d| measure(&d, Measure::Gap).count());
     assert_eq!((gaps("a"), gaps("b")), (Some(4), Some(2)));
 }
 
@@ -161,13 +178,13 @@ fn a_stream_that_breaks_before_its_model_is_named_mislays_no_gaps() {
         b.start(n, None, Kind::Llm);
         for _ in 0..3 {
             b.wait(1);
-            b.recorder.token(key(n), Via::Token);
+            b.recorder.token(key(n), Via::Token, true);
         }
         b.end(n, Outcome::Cancelled, answer, None);
     }
     let s = b.recorder.snapshot();
     assert_eq!(s.dropped.len(), 0, "{:?}", s.dropped);
-    assert_eq!(model(&s, "a").map(|d| d.inter_token_latency.count()), Some(6));
+    assert_eq!(model(&s, "a").map(|d| measure(&d, Measure::Gap).count()), Some(6));
 }
 
 #[test]
@@ -176,7 +193,8 @@ fn what_a_run_asked_for_is_known_until_it_ends() {
     b.wait(5);
     b.start(2, None, Kind::Llm);
     b.start(3, None, Kind::Chain);
-    let (labels, at) = b.recorder.requested(key(2)).expect("in flight");
+    let asked = b.recorder.requested(key(2)).expect("in flight");
+    let (labels, at) = (asked.model, asked.at);
     assert_eq!((labels.a.as_str(), labels.b.as_str(), at), ("openai", "gpt-4o", 1_005_000_000));
     assert_eq!((b.recorder.requested(key(3)), b.recorder.requested(key(4))), (None, None));
     b.end(2, Outcome::Ok, "", None);
@@ -191,7 +209,11 @@ fn a_cache_hit_is_saved_not_spent() {
     let data = model(&b.recorder.snapshot(), "gpt-4o").expect("counted");
     assert_eq!((outcome_of(&data, Outcome::CacheHit), counter(&data, Counter::SavedTotal)), (1, 120));
     assert_eq!(
-        (counter(&data, Counter::Total), counter(&data, Counter::UnpricedCalls), data.latency.count()),
+        (
+            counter(&data, Counter::Total),
+            counter(&data, Counter::UnpricedCalls),
+            measure(&data, Measure::Latency).count()
+        ),
         (0, 0, 0)
     );
 }
@@ -214,16 +236,8 @@ fn the_end_of_an_ancestor_abandons_its_descendants_and_a_late_end_still_counts_w
     b.start(2, None, Kind::Chain);
     b.start(3, Some(2), Kind::Chain);
     b.start(4, Some(3), Kind::Llm);
-    b.recorder.token(key(4), Via::Token);
-    b.finish(&End {
-        key: key(2),
-        kind: Kind::Chain,
-        outcome: Outcome::Cancelled,
-        provider: "",
-        model: "",
-        usage: None,
-        cost: None,
-    });
+    b.recorder.token(key(4), Via::Token, true);
+    b.finish(&End { outcome: Outcome::Cancelled, ..End::new(key(2), Kind::Chain) });
     let s = b.recorder.snapshot();
     let data = model(&s, "gpt-4o").expect("counted");
     assert_eq!((outcome_of(&data, Outcome::Abandoned), counter(&data, Counter::Streamed), s.in_flight), (1, 1, 0));
@@ -244,12 +258,12 @@ fn a_call_whose_chain_ends_a_moment_sooner_keeps_its_own_outcome() {
     b.start(3, Some(2), Kind::Llm);
     b.wait(5);
     let (key, kind, outcome) = (key(2), Kind::Chain, Outcome::Ok);
-    b.finish(&End { key, kind, outcome, provider: "", model: "", usage: None, cost: None });
+    b.finish(&End { outcome, ..End::new(key, kind) });
     b.end(3, Outcome::Cancelled, "", Some(USED));
     let s = b.recorder.snapshot();
     let data = model(&s, "gpt-4o").expect("counted");
     assert_eq!((outcome_of(&data, Outcome::Cancelled), outcome_of(&data, Outcome::Abandoned)), (1, 0));
-    assert_eq!((data.latency.count(), s.dropped.len()), (1, 0));
+    assert_eq!((measure(&data, Measure::Latency).count(), s.dropped.len()), (1, 0));
 }
 
 #[test]
@@ -259,7 +273,7 @@ fn duplicates_and_strays_are_counted_and_change_nothing_else() {
     b.start(2, None, Kind::Llm);
     b.end(2, Outcome::Ok, "gpt-4o", Some(USED));
     b.end(2, Outcome::Ok, "gpt-4o", Some(USED));
-    assert!(!b.recorder.token(key(9), Via::Token));
+    assert!(!b.recorder.token(key(9), Via::Token, true));
     let s = b.recorder.snapshot();
     let data = model(&s, "gpt-4o").expect("counted");
     assert_eq!((outcome_of(&data, Outcome::Ok), counter(&data, Counter::Total)), (1, 120));
@@ -273,12 +287,14 @@ fn an_end_without_a_start_counts_the_call_once() {
     let b = bench(Settings::default());
     b.end(2, Outcome::Ok, "gpt-4o", Some(USED));
     b.end(2, Outcome::Ok, "gpt-4o", Some(USED));
-    let chain =
-        End { key: key(3), kind: Kind::Chain, outcome: Outcome::Ok, provider: "", model: "", usage: None, cost: None };
+    let chain = End { ..End::new(key(3), Kind::Chain) };
     b.finish(&chain);
     let s = b.recorder.snapshot();
     let data = model(&s, "gpt-4o").expect("counted");
-    assert_eq!((outcome_of(&data, Outcome::Ok), counter(&data, Counter::Input), data.latency.count()), (1, 100, 0));
+    assert_eq!(
+        (outcome_of(&data, Outcome::Ok), counter(&data, Counter::Input), measure(&data, Measure::Latency).count()),
+        (1, 100, 0)
+    );
     assert_eq!((dropped(&s, Dropped::EndWithoutStart), dropped(&s, Dropped::DuplicateEnd)), (2, 1));
 }
 
@@ -357,7 +373,7 @@ fn after_a_fork_the_child_has_only_its_own() {
     let b = bench(Settings::default());
     for n in 2..8 {
         b.start(n, None, Kind::Llm);
-        b.recorder.token(key(n), Via::Token);
+        b.recorder.token(key(n), Via::Token, true);
     }
     b.end(2, Outcome::Ok, "gpt-4o", Some(USED));
     b.recorder.dropped(Dropped::Other, 1);
@@ -394,21 +410,24 @@ fn many_threads_count_exactly_beside_snapshots() {
                     let run = key(2 + t * calls + i);
                     let model = if i % 2 == 0 { "a" } else { "b" };
                     let (name, provider) = ("name", "openai");
-                    let begin = Begin { key: run, parent: None, kind: Kind::Llm, name, provider, model, demand: None };
+                    let begin = Begin {
+                        key: run,
+                        parent: None,
+                        kind: Kind::Llm,
+                        name,
+                        provider,
+                        model,
+                        demand: None,
+                        labels: &[],
+                        retried: false,
+                        piped: false,
+                    };
                     recorder.run_started(&begin).expect("no budget");
                     for _ in 0..3 {
-                        recorder.token(run, Via::Token);
+                        recorder.token(run, Via::Token, true);
                     }
                     let usage = Some(USED);
-                    let end = End {
-                        key: run,
-                        kind: Kind::Llm,
-                        outcome: Outcome::Ok,
-                        provider: "openai",
-                        model: "m",
-                        usage,
-                        cost: Some(1),
-                    };
+                    let end = End { provider: "openai", model: "m", usage, cost: Some(1), ..End::new(run, Kind::Llm) };
                     recorder.run_ended(&end);
                 }
             });
@@ -429,7 +448,11 @@ fn many_threads_count_exactly_beside_snapshots() {
         (n, 120 * n, n)
     );
     assert_eq!(
-        (data.latency.count(), data.time_to_first_token.count(), data.inter_token_latency.count()),
+        (
+            measure(&data, Measure::Latency).count(),
+            measure(&data, Measure::FirstToken).count(),
+            measure(&data, Measure::Gap).count()
+        ),
         (n, n, 2 * n)
     );
     assert_eq!(s.in_flight, 0);
@@ -444,7 +467,7 @@ fn budgeted(settings: Settings) -> Bench {
     b
 }
 
-const DEMAND: Demand = Demand { budgets: 1, input: 100, output: Some(500), rates: [0; 3] };
+const DEMAND: Demand = Demand { budgets: 1, input: 100, output: Some(500), answers: 1, rates: [0; 3] };
 
 fn standing(b: &Bench) -> (u64, u64) {
     let (Standing { spent, reserved, .. }, _) = b.recorder.standing(0).expect("open");
@@ -527,6 +550,8 @@ fn without_a_limit_of_its_own_a_call_is_expected_to_give_as_much_as_ever() {
         b.end(n, Outcome::Ok, "gpt-4o-2024", Some(usage));
     }
     assert_eq!(reserved, [307 + 20_480, 307 + 20_480, 307 + 50_000]);
+    b.begin(5, None, Kind::Llm, Some(Demand { answers: 3, ..demand })).expect("fits");
+    assert_eq!(standing(&b).1, 307 + 3 * 50_000);
 }
 
 #[test]
@@ -535,11 +560,243 @@ fn what_was_spent_lately_is_known_by_window() {
     for n in 2..5 {
         b.start(n, None, Kind::Llm);
         let (key, kind, outcome) = (key(n), Kind::Llm, Outcome::Ok);
-        b.finish(&End { key, kind, outcome, provider: "", model: "", usage: Some(USED), cost: Some(2_000_400) });
+        b.finish(&End { outcome, usage: Some(USED), cost: Some(2_000_400), ..End::new(key, kind) });
         b.wait(100_000);
     }
     assert_eq!(
         b.recorder.spent_lately(),
         [(60, 60_000_000_000, 0), (300, 300_000_000_000, 4000), (900, 300_000_000_000, 6000)]
     );
+}
+
+fn series(s: &Snapshot, kind: Kind, a: &str, b: &str) -> SeriesData {
+    let labels = LabelSet { kind, a: a.into(), b: b.into() };
+    s.series.get(&labels).cloned().unwrap_or_default()
+}
+
+impl Bench {
+    fn begin_with(&self, n: u64, parent: Option<u64>, labels: &[(&str, &str)], retried: bool) {
+        let (key, parent, name, provider, model) = (key(n), parent.map(key), "name", "openai", "gpt-4o");
+        let (kind, demand) = (Kind::Llm, None);
+        let begin = Begin { key, parent, kind, name, provider, model, demand, labels, retried, piped: false };
+        self.recorder.run_started(&begin).expect("no budget");
+    }
+}
+
+#[test]
+fn a_call_counts_under_each_of_its_labels() {
+    let b = bench(Settings::default());
+    b.begin_with(2, None, &[("team", "search"), ("tier", "gold"), ("x", "1"), ("y", "2")], false);
+    b.wait(3);
+    b.finish(&End { usage: Some(USED), cost: Some(77), ..End::new(key(2), Kind::Llm) });
+    b.begin_with(3, None, &[("team", "search")], false);
+    b.wait(4_000_000);
+    let s = b.recorder.snapshot();
+    let team = series(&s, Kind::Label, "team", "search");
+    assert_eq!((outcome_of(&team, Outcome::Ok), outcome_of(&team, Outcome::Abandoned)), (1, 1));
+    assert_eq!((counter(&team, Counter::Total), counter(&team, Counter::Cost)), (120, 77));
+    assert_eq!((measure(&team, Measure::Latency).count(), team.windows[2].counts), (1, [1, 0, 0, 0]));
+    assert_eq!(counter(&series(&s, Kind::Label, "tier", "gold"), Counter::PricedCalls), 1);
+    assert_eq!(series(&s, Kind::Label, "y", "2"), SeriesData::default());
+    assert_eq!(dropped(&s, Dropped::LabelsOver), 1);
+    // The money of a call flows once, however many labels it has.
+    assert_eq!(b.recorder.spent_lately()[2].2, 0);
+}
+
+#[test]
+fn failures_say_who_and_how_and_what_they_cost() {
+    let b = bench(Settings::default());
+    b.start(2, None, Kind::Llm);
+    let failed = |n| End { outcome: Outcome::Error, error: Some("RateLimitError 429"), ..End::new(key(n), Kind::Llm) };
+    b.finish(&End { usage: Some(USED), cost: Some(9), ..failed(2) });
+    b.start(3, None, Kind::Tool);
+    b.finish(&failed(3));
+    b.begin_with(4, None, &[], true);
+    b.finish(&End { outcome: Outcome::Cancelled, usage: Some(USED), cost: Some(5), ..End::new(key(4), Kind::Llm) });
+    b.finish(&End { provider: "openai", model: "gpt-4o", ..failed(5) });
+    let s = b.recorder.snapshot();
+    let of = |who| outcome_of(&series(&s, Kind::Error, who, "RateLimitError 429"), Outcome::Error);
+    assert_eq!((of("openai/gpt-4o"), of("tool name")), (2, 1));
+    let data = model(&s, "gpt-4o").expect("counted");
+    let money = [Counter::Cost, Counter::CostError, Counter::CostCancelled, Counter::RetriedCost];
+    assert_eq!(money.map(|c| counter(&data, c)), [14, 9, 5, 5]);
+    assert_eq!(counter(&data, Counter::RetriedCalls), 1);
+}
+
+#[test]
+fn a_failed_call_is_made_good_by_a_later_one_under_the_same_parent() {
+    let b = bench(Settings::default());
+    b.start(2, None, Kind::Chain);
+    for (n, outcome) in [(3, Outcome::Error), (4, Outcome::Error), (5, Outcome::Ok), (6, Outcome::Ok)] {
+        b.start(n, Some(2), Kind::Llm);
+        b.wait(1);
+        b.end(n, outcome, "gpt-4o", None);
+    }
+    let recovered = counter(&model(&b.recorder.snapshot(), "gpt-4o").expect("counted"), Counter::Recovered);
+    assert_eq!(recovered, 1, "one call was made good; the first attempt's retry failed too");
+}
+
+#[test]
+fn a_stream_tells_its_visible_output_its_longest_gap_and_its_speed() {
+    let b = bench(Settings::default());
+    b.start(2, None, Kind::Llm);
+    for (wait, visible) in [(100, false), (20, false), (50, true), (30, true)] {
+        b.wait(wait);
+        b.recorder.token(key(2), Via::Token, visible);
+    }
+    b.wait(7);
+    b.finish(&End { usage: Some(USED), queue: Some(5_000_000), truncated: true, ..End::new(key(2), Kind::Llm) });
+    let data = model(&b.recorder.snapshot(), "gpt-4o").expect("counted");
+    let max = |m| measure(&data, m).quantile_micros(0.5).map(|micros| micros / 1000);
+    assert_eq!((max(Measure::FirstToken), max(Measure::FirstVisibleToken)), (Some(100), Some(170)));
+    // Two digits: within one part in a hundred.
+    assert_eq!((max(Measure::LongestGap), max(Measure::StreamDuration)), (Some(50), Some(100)));
+    // 100 ms for the 19 output tokens after the first.
+    assert_eq!((max(Measure::TimePerToken), max(Measure::Queue)), (Some(5), Some(5)));
+    assert_eq!(counter(&data, Counter::Truncated), 1);
+}
+
+#[test]
+fn calls_at_once_are_counted_under_the_model_that_answers() {
+    let b = bench(Settings::default());
+    for round in 0..2 {
+        for n in 0..3 {
+            b.start(2 + n, None, Kind::Llm);
+        }
+        let s = b.recorder.snapshot();
+        let name = if round == 0 { "gpt-4o" } else { "gpt-4o-2024" };
+        let data = model(&s, name).expect("in flight");
+        assert_eq!((data.in_flight, data.peak, s.in_flight, s.peak), (3, 3, 3, 3));
+        for n in 0..3 {
+            b.end(2 + n, Outcome::Ok, "gpt-4o-2024", Some(USED));
+        }
+    }
+    b.start(9, None, Kind::Llm);
+    b.wait(4_000_000);
+    let s = b.recorder.snapshot();
+    let data = model(&s, "gpt-4o-2024").expect("counted");
+    assert_eq!((data.in_flight, data.peak, s.peak), (0, 3, 3));
+}
+
+#[test]
+fn a_price_that_comes_later_prices_calls_labels_and_budgets() {
+    let b = bench(Settings::default());
+    let terms = Terms { unit: Unit::Cost, limit: 100, period: Period::Total, blocking: false, thresholds: vec![50] };
+    let budget = b.recorder.open_budget(&terms).expect("opened");
+    b.begin_with(2, None, &[("team", "search")], false);
+    let asked = b.recorder.requested(key(2)).expect("in flight");
+    b.end(2, Outcome::Ok, "gpt-4o", Some(USED));
+    let unpriced = |d: &SeriesData| counter(d, Counter::UnpricedTotal) - counter(d, Counter::RepricedTotal);
+    let data = model(&b.recorder.snapshot(), "gpt-4o").expect("counted");
+    assert_eq!((unpriced(&data), counter(&data, Counter::Cost)), (120, 0));
+    let (provider, model_name, outcome) = ("openai", "gpt-4o", Outcome::Ok);
+    let (budgets, labels, calls, total, cost) = (1 << budget, asked.labels, 1, 120, 60);
+    let crossed = b.recorder.repriced(&langmeter_core::Repriced {
+        provider,
+        model: model_name,
+        outcome,
+        budgets,
+        labels,
+        calls,
+        total,
+        cost,
+    });
+    assert_eq!(crossed.len(), 1);
+    let s = b.recorder.snapshot();
+    for data in [model(&s, "gpt-4o").expect("counted"), series(&s, Kind::Label, "team", "search")] {
+        assert_eq!((unpriced(&data), counter(&data, Counter::Cost), counter(&data, Counter::PricedCalls)), (0, 60, 1));
+    }
+    assert_eq!(b.recorder.standing(budget).map(|(s, _)| s.spent), Some(60));
+}
+
+#[test]
+fn the_late_end_of_a_reaped_call_is_charged_to_its_budgets() {
+    let b = bench(Settings::default());
+    let terms = Terms { unit: Unit::Cost, limit: 100, period: Period::Total, blocking: true, thresholds: vec![] };
+    let budget = b.recorder.open_budget(&terms).expect("opened");
+    let demand = Demand { budgets: 1 << budget, input: 10, output: Some(10), answers: 1, rates: [1, 1, 0] };
+    b.begin(2, None, Kind::Llm, Some(demand)).expect("it fits");
+    b.wait(4_000_000);
+    b.recorder.snapshot();
+    b.finish(&End { usage: Some(USED), cost: Some(30), provider: "openai", ..End::new(key(2), Kind::Llm) });
+    assert_eq!(b.recorder.standing(budget).map(|(s, _)| (s.spent, s.reserved)), Some((30, 0)));
+}
+
+#[test]
+fn silent_streams_and_the_pulse_of_models_are_told() {
+    let b = bench(Settings::default());
+    b.start(2, None, Kind::Llm);
+    b.wait(10);
+    b.recorder.token(key(2), Via::Token, true);
+    b.wait(2000);
+    assert!(b.recorder.silent(Duration::from_secs(3)).is_empty());
+    let silent = b.recorder.silent(Duration::from_secs(1));
+    let [(labels, began, last, stream)] = silent.as_slice() else { panic!("one") };
+    assert_eq!((labels.b.as_str(), last - began, stream.events), ("gpt-4o", 10_000_000, 1));
+    b.recorder.stalled("openai", "gpt-4o");
+    b.finish(&End { usage: Some(USED), cost: Some(3), ..End::new(key(2), Kind::Llm) });
+    let [pulse] = b.recorder.pulse().try_into().expect("one model");
+    assert_eq!((pulse.calls, pulse.errors, pulse.tokens, pulse.cost, pulse.duration), (1, 0, 120, 3, 2_010_000_000));
+    assert_eq!(counter(&model(&b.recorder.snapshot(), "gpt-4o").expect("counted"), Counter::Stalls), 1);
+}
+
+#[test]
+fn the_time_of_a_pipeline_is_shared_out_along_its_critical_path() {
+    let b = bench(Settings::default());
+    let of = |s: &Snapshot, kind, name: &str, b: &str| {
+        let data = series(s, kind, name, b);
+        let millis = |c| counter(&data, c) / 1_000_000;
+        (millis(Counter::SelfTime), millis(Counter::CriticalTime), millis(Counter::SavedIfTwiceAsFast))
+    };
+    b.start(2, None, Kind::Chain);
+    b.wait(10);
+    b.start(3, Some(2), Kind::Tool);
+    b.start(4, Some(2), Kind::Llm);
+    b.wait(30);
+    b.finish(&End::new(key(3), Kind::Tool));
+    b.wait(70);
+    b.end(4, Outcome::Ok, "gpt-4o", Some(USED));
+    b.wait(5);
+    b.finish(&End::new(key(2), Kind::Chain));
+    let s = b.recorder.snapshot();
+    assert_eq!(of(&s, Kind::Chain, "name", ""), (15, 15, 7));
+    assert_eq!(of(&s, Kind::Tool, "name", ""), (30, 0, 0));
+    // Twice as fast, the call would still take longer than the tool.
+    assert_eq!(of(&s, Kind::Llm, "name", ""), (100, 100, 50));
+    assert_eq!(of(&s, Kind::Model, "openai", "gpt-4o"), (100, 100, 50));
+    let chain = series(&s, Kind::Chain, "name", "");
+    assert_eq!((counter(&chain, Counter::Pipelines), counter(&chain, Counter::PipelineTime)), (1, 115_000_000));
+}
+
+#[test]
+fn a_call_that_nobody_ended_is_what_its_pipeline_waited_for() {
+    let b = bench(Settings::default());
+    b.start(2, None, Kind::Chain);
+    b.wait(10);
+    b.start(3, Some(2), Kind::Llm);
+    b.wait(90);
+    b.finish(&End { outcome: Outcome::Cancelled, ..End::new(key(2), Kind::Chain) });
+    let s = b.recorder.snapshot();
+    let critical = |kind, a, b| counter(&series(&s, kind, a, b), Counter::CriticalTime) / 1_000_000;
+    assert_eq!((critical(Kind::Chain, "name", ""), critical(Kind::Model, "openai", "gpt-4o")), (10, 90));
+}
+
+#[test]
+fn a_tree_too_large_for_its_critical_path_is_counted() {
+    let b = bench(Settings::default());
+    b.start(2, None, Kind::Chain);
+    for n in 3..700 {
+        b.start(n, Some(2), Kind::Tool);
+        b.finish(&End::new(key(n), Kind::Tool));
+    }
+    b.finish(&End::new(key(2), Kind::Chain));
+    assert_eq!(dropped(&b.recorder.snapshot(), Dropped::PathsLost), 1);
+}
+
+#[test]
+fn a_hook_that_was_timed_is_told() {
+    let b = bench(Settings::default());
+    b.recorder.in_hook("on_llm_end", 3_000);
+    let data = series(&b.recorder.snapshot(), Kind::Hook, "on_llm_end", "");
+    assert_eq!(measure(&data, Measure::Latency).quantile_micros(1.0), Some(3));
 }

@@ -36,24 +36,34 @@ impl Machine {
             self.next += 1;
             let name = format!("m{model}");
             let (name, provider, model) = ("chat", "openai", name.as_str());
-            let begin = Begin { key, parent: None, kind: Kind::Llm, name, provider, model, demand: None };
+            let begin = Begin {
+                key,
+                parent: None,
+                kind: Kind::Llm,
+                name,
+                provider,
+                model,
+                demand: None,
+                labels: &[],
+                retried: false,
+                piped: false,
+            };
             self.recorder.run_started(&begin).expect("no budget");
             for _ in 0..tokens {
                 self.clock.advance(Duration::from_micros(micros));
-                self.recorder.token(key, Via::Token);
+                self.recorder.token(key, Via::Token, true);
             }
             let mut usage = [tokens; 12];
             usage[2] = 2 * tokens;
             let outcome = Outcome::ALL[outcome];
             let cost = (tokens > 1).then_some(tokens);
             self.recorder.run_ended(&End {
-                key,
-                kind: Kind::Llm,
                 outcome,
                 provider: "openai",
                 model: name,
                 usage: Some(usage),
                 cost,
+                ..End::new(key, Kind::Llm)
             });
         }
         self.recorder.snapshot()

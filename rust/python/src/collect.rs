@@ -104,13 +104,13 @@ struct Placed {
 
 impl Stream {
     fn begun(py: Python<'_>, recorder: &Recorder, key: RunKey, run_id: &Bound<'_, PyAny>) -> Option<Self> {
-        let (asked, started) = recorder.core.requested(key)?;
+        let asked = recorder.core.requested(key)?;
         Some(Self {
             run_id: run_id.clone().unbind(),
-            provider: asked.a,
-            model: PyString::new(py, &asked.b).unbind(),
-            started,
-            first: recorder.core.now(),
+            provider: asked.model.a,
+            model: PyString::new(py, &asked.model.b).unbind(),
+            started: asked.at,
+            first: recorder.core.unix_now(),
             events: 0,
             last: 0,
             cut: false,
@@ -395,7 +395,7 @@ impl Streams {
             let nothing = || intern!(py, "").clone();
             let text = delta.text.clone().unwrap_or_else(nothing);
             let name = delta.call.name.clone().unwrap_or_else(nothing);
-            let elapsed = seconds(event.started, recorder.core.now());
+            let elapsed = seconds(event.started, recorder.core.unix_now());
             let event = (run_id, event.model, text, event.index, elapsed, delta.kind as u8, event.call, name);
             slf.call_method1(intern!(py, "_event"), event)?;
         }
@@ -514,7 +514,7 @@ impl Streams {
         run_id: &Bound<'py, PyAny>,
     ) -> PyResult<Option<Bound<'py, PyTuple>>> {
         let key = convert::run_key(run_id)?;
-        let now = recorder.core.now();
+        let now = recorder.core.unix_now();
         let removed = self.open().remove(key.get());
         if let Some(stream) = removed {
             return stream.shown(py, now).map(Some);
@@ -532,14 +532,14 @@ impl Streams {
     ) -> PyResult<Option<Bound<'py, PyTuple>>> {
         let key = convert::run_key(run_id)?.get();
         let copy = self.open().streams.get(&key).map(|stream| stream.copy(py));
-        copy.map(|stream| stream.shown(py, recorder.core.now())).transpose()
+        copy.map(|stream| stream.shown(py, recorder.core.unix_now())).transpose()
     }
 
     fn _give_up(slf: &Bound<'_, Self>, recorder: &Recorder) -> PyResult<()> {
         let py = slf.py();
         let dead = slf.get().open().dead(recorder);
         for stream in dead {
-            let shown = stream.shown(py, recorder.core.now())?;
+            let shown = stream.shown(py, recorder.core.unix_now())?;
             slf.call_method1(intern!(py, "_gone"), (&stream.run_id, shown))?;
         }
         Ok(())

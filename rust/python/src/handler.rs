@@ -1,19 +1,22 @@
 //! `Handler`: the hooks that fire for each token.
 
 use crate::collect::Streams;
-use crate::money::RateCard;
 use crate::output::Event;
 use crate::recorder::Recorder;
-use crate::{convert, usage};
-use langmeter_core::{Dropped, End, Kind, OTHER, Outcome, Via};
+use crate::start::Known;
+use crate::{components, convert, end, start};
+use langmeter_core::{Dropped, Kind, Outcome, Via};
 use pyo3::exceptions::{PyException, PyRuntimeError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedStr;
 use pyo3::sync::OnceLockExt;
-use pyo3::types::{PyDict, PyStringMethods, PyTuple};
+use pyo3::types::{PyDict, PyTuple};
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Instant;
 
 /// Code of the outcome.
 const OK: usize = Outcome::Ok as usize;
@@ -24,6 +27,19 @@ const OK: usize = Outcome::Ok as usize;
 pub struct Handler {
     recorder: OnceLock<Py<Recorder>>,
     streams: OnceLock<Py<Streams>>,
+    /// Prompts of runs in flight.
+    texts: OnceLock<Py<PyDict>>,
+    /// Keys of the metadata that are labels.
+    labels: OnceLock<Vec<Py<PyAny>>>,
+    /// Who the clients seen last ask.
+    known: Mutex<Vec<Known>>,
+}
+
+/// One event in so many is timed; a prime, so that no pattern of events always meets it.
+const TIMED: u32 = 61;
+
+thread_local! {
+    static EVENTS: Cell<u32> = const { Cell::new(0) };
 }
 
 impl Handler {
@@ -46,11 +62,85 @@ impl Handler {
     /// Runs the body of a hook; neither an exception of ours nor a panic leaves it.
     #[inline]
     fn hook(slf: &Bound<'_, Self>, name: &str, body: impl FnOnce() -> PyResult<()>) -> PyResult<()> {
-        match catch_unwind(AssertUnwindSafe(body)) {
+        let event = EVENTS.get().wrapping_add(1);
+        EVENTS.set(event);
+        let begun = event.is_multiple_of(TIMED).then(Instant::now);
+        let done = match catch_unwind(AssertUnwindSafe(body)) {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Self::failed(slf, name, &error),
             Err(_) => Self::failed(slf, name, &PyRuntimeError::new_err("langmeter's core panicked: please report it")),
+        };
+        if let Some(begun) = begun {
+            slf.get().took(name, begun);
         }
+        done
+    }
+
+    #[cold]
+    fn took(&self, hook: &str, begun: Instant) {
+        if let Some(recorder) = self.recorder.get() {
+            recorder.get().core.in_hook(hook, u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX));
+        }
+    }
+
+    /// The recorder, if there is one yet.
+    pub fn recorder(&self) -> Option<&Py<Recorder>> {
+        self.recorder.get()
+    }
+
+    /// The recorder, made by need.
+    pub fn recorder_or_new<'a>(&'a self, handler: &Bound<'_, Self>) -> PyResult<&'a Py<Recorder>> {
+        if self.recorder.get().is_none() {
+            handler.getattr(intern!(handler.py(), "_recorder"))?;
+        }
+        self.recorder.get().ok_or_else(|| PyRuntimeError::new_err("this handler has no recorder"))
+    }
+
+    /// The prompts of runs in flight, where they are kept.
+    pub fn texts<'py>(&self, py: Python<'py>) -> Option<&Bound<'py, PyDict>> {
+        self.texts.get().map(|texts| texts.bind(py))
+    }
+
+    /// Who the clients seen last ask. Nothing that runs Python code may happen while it is held.
+    pub fn known(&self) -> MutexGuard<'_, Vec<Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Key and value of the labels in the metadata of a call.
+    pub fn labels_in(
+        &self,
+        py: Python<'_>,
+        metadata: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Vec<(PyBackedStr, PyBackedStr)>> {
+        let mut found = Vec::new();
+        let Some(labels) = self.labels.get() else { return Ok(found) };
+        let Some(Ok(metadata)) = metadata.map(|m| m.cast::<PyDict>()) else { return Ok(found) };
+        for key in labels {
+            if let Some(value) = metadata.get_item(key)?
+                && !value.is_none()
+            {
+                found.push((key.bind(py).extract()?, value.str()?.extract()?));
+            }
+        }
+        Ok(found)
+    }
+
+    /// A model call begins.
+    fn begun(slf: &Bound<'_, Self>, given: &start::Start<'_, '_>) -> PyResult<()> {
+        let py = slf.py();
+        // Outside of the guard: a budget that refuses the call has to reach it.
+        if !slf.getattr(intern!(py, "_budgets"))?.is_none() {
+            let start::Start { serialized, prompts, run_id, parent_run_id, tags, .. } = given;
+            let start::Start { metadata, invocation_params, name, batch_size, .. } = given;
+            let (asked, of) = ((serialized, prompts, run_id, parent_run_id, tags), (metadata, name, batch_size));
+            return slf
+                .call_method1(
+                    intern!(py, "_limited_start"),
+                    (asked.0, asked.1, asked.2, asked.3, asked.4, of.0, invocation_params, of.1, of.2),
+                )
+                .map(drop);
+        }
+        Self::hook(slf, "on_llm_start", || start::begin(slf, given))
     }
 
     #[inline]
@@ -62,9 +152,9 @@ impl Handler {
     ) -> PyResult<()> {
         let this = slf.get();
         let (Some(recorder), Some(run_id)) = (this.recorder.get(), run_id) else { return Ok(()) };
-        let Some(_kind) = event.kind()? else { return Ok(()) };
+        let Some(kind) = event.kind()? else { return Ok(()) };
         let (recorder, key) = (recorder.get(), convert::run_key(run_id)?);
-        if recorder.core.token(key, via)
+        if recorder.core.token(key, via, kind.visible())
             && let Some(streams) = this.streams.get()
             && streams.get().listening()
         {
@@ -77,63 +167,6 @@ impl Handler {
     fn settled(slf: &Bound<'_, Self>, run_id: &Bound<'_, PyAny>, response: &Bound<'_, PyAny>) -> PyResult<bool> {
         let Some(streams) = slf.get().streams.get() else { return Ok(true) };
         streams.get().settled(convert::run_key(run_id)?, response)
-    }
-
-    /// Ends a model call whose response is of the common kind, priced by the card that the price book holds
-    /// under (provider, model); false when it is not, and nothing has been done.
-    fn end_common(slf: &Bound<'_, Self>, run_id: &Bound<'_, PyAny>, response: &Bound<'_, PyAny>) -> PyResult<bool> {
-        let Some(recorder) = slf.get().recorder.get() else { return Ok(false) };
-        let core = &recorder.get().core;
-        let key = convert::run_key(run_id)?;
-        let Some(common) = usage::read(response)? else { return Ok(false) };
-        let Some((asked, started)) = core.requested(key) else { return Ok(false) };
-        if asked.a.is_empty() || asked.a == OTHER {
-            return Ok(false); // who answered is looked for in the response
-        }
-        let told = common.model.as_ref().map(PyStringMethods::to_cow).transpose()?;
-        let model = told.as_deref().unwrap_or_default();
-        let mut cost = None;
-        if let Some(prices) = Self::prices(slf)? {
-            let cards = prices.getattr(intern!(slf.py(), "native"))?.cast_into::<PyDict>()?;
-            let priced_as = if model.is_empty() { asked.b.as_str() } else { model };
-            let Some(card) = cards.get_item((asked.a.as_str(), priced_as))? else { return Ok(false) };
-            if !card.is_none() {
-                #[allow(clippy::cast_precision_loss)] // seconds to the microsecond
-                let started = started as f64 / 1e9;
-                cost = card.cast::<RateCard>()?.get().at(started, &common.usage);
-                if cost.is_none() {
-                    return Ok(false);
-                }
-            }
-        }
-        Self::forget_prompt(slf, run_id)?;
-        let (kind, outcome, usage) = (Kind::Llm, Outcome::Ok, Some(common.usage));
-        let crossed = core.run_ended(&End { key, kind, outcome, provider: &asked.a, model, usage, cost });
-        if !crossed.is_empty() {
-            slf.call_method1(intern!(slf.py(), "_crossed"), (crossed,))?;
-        }
-        Ok(true)
-    }
-
-    /// Lets go of the prompt that was kept in case the response should tell no usage.
-    fn forget_prompt(slf: &Bound<'_, Self>, run_id: &Bound<'_, PyAny>) -> PyResult<()> {
-        let py = slf.py();
-        let texts = slf.getattr(intern!(py, "_texts"))?.cast_into::<PyDict>()?;
-        let key = run_id.getattr(intern!(py, "int"))?;
-        if texts.contains(&key)? { texts.del_item(key) } else { Ok(()) }
-    }
-
-    /// The price book, once its catalogue is loaded.
-    fn prices<'py>(slf: &Bound<'py, Self>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let py = slf.py();
-        let now = slf.getattr(intern!(py, "_prices_now"))?;
-        if !now.is_none() {
-            return Ok(Some(now));
-        }
-        if slf.getattr(intern!(py, "_prices"))?.is_none() {
-            return Ok(None);
-        }
-        Ok(Some(slf.call_method0(intern!(py, "_prices_if_ready"))?).filter(|p| !p.is_none()))
     }
 }
 
@@ -149,6 +182,7 @@ impl Handler {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         // A callback may lead back to its handler: the cycle is collected through its other members.
         self.recorder.get().map_or(Ok(()), |r| visit.call(r))?;
+        self.texts.get().map_or(Ok(()), |t| visit.call(t))?;
         self.streams.get().map_or(Ok(()), |s| visit.call(s))
     }
 
@@ -165,13 +199,213 @@ impl Handler {
         self.recorder.get().map(|r| r.clone_ref(py))
     }
 
+    /// The prompts of runs in flight are kept in this dict, by the number of the run.
+    fn _keep_prompts(&self, py: Python<'_>, texts: Py<PyDict>) {
+        self.texts.get_or_init_py_attached(py, || texts);
+    }
+
+    /// These keys of a call's metadata are labels. Once; later calls change nothing.
+    fn _label_by(&self, py: Python<'_>, keys: Vec<Py<PyAny>>) {
+        self.labels.get_or_init_py_attached(py, || keys);
+    }
+
+    /// These streams hear each token event; once, before the first.
     fn _listen(&self, py: Python<'_>, streams: Py<Streams>) {
         self.streams.get_or_init_py_attached(py, || streams);
     }
 
-    /// A model call gave its result. Natively for the common response: in a running program Python code is
-    /// cold by the end of a call, and costs three times what a loop over it measures (31 µs over an empty
-    /// handler with this hook in Python).
+    /// A text completion or, as `on_chat_model_start`, a chat completion begins. Whatever budgets hold goes to
+    /// `_limited_start`, which may raise.
+    #[pyo3(signature = (
+        serialized, prompts, *, run_id, parent_run_id=None, tags=None, metadata=None, invocation_params=None,
+        options=None, name=None, batch_size=None, **kwargs
+    ))]
+    #[allow(unused_variables, clippy::too_many_arguments)] // declared, so that no call pays for a dict
+    fn on_llm_start(
+        slf: &Bound<'_, Self>,
+        serialized: &Bound<'_, PyAny>,
+        prompts: &Bound<'_, PyAny>,
+        run_id: &Bound<'_, PyAny>,
+        parent_run_id: Option<&Bound<'_, PyAny>>,
+        tags: Option<&Bound<'_, PyAny>>,
+        metadata: Option<&Bound<'_, PyAny>>,
+        invocation_params: Option<&Bound<'_, PyAny>>,
+        options: Option<&Bound<'_, PyAny>>,
+        name: Option<&Bound<'_, PyAny>>,
+        batch_size: Option<&Bound<'_, PyAny>>,
+        kwargs: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<()> {
+        let given = start::Start {
+            serialized,
+            prompts,
+            run_id,
+            parent_run_id,
+            tags,
+            metadata,
+            invocation_params,
+            name,
+            batch_size,
+        };
+        Self::begun(slf, &given)
+    }
+
+    #[pyo3(signature = (
+        serialized, messages, *, run_id, parent_run_id=None, tags=None, metadata=None, invocation_params=None,
+        options=None, name=None, batch_size=None, **kwargs
+    ))]
+    #[allow(unused_variables, clippy::too_many_arguments)] // declared, so that no call pays for a dict
+    fn on_chat_model_start(
+        slf: &Bound<'_, Self>,
+        serialized: &Bound<'_, PyAny>,
+        messages: &Bound<'_, PyAny>,
+        run_id: &Bound<'_, PyAny>,
+        parent_run_id: Option<&Bound<'_, PyAny>>,
+        tags: Option<&Bound<'_, PyAny>>,
+        metadata: Option<&Bound<'_, PyAny>>,
+        invocation_params: Option<&Bound<'_, PyAny>>,
+        options: Option<&Bound<'_, PyAny>>,
+        name: Option<&Bound<'_, PyAny>>,
+        batch_size: Option<&Bound<'_, PyAny>>,
+        kwargs: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<()> {
+        let given = start::Start {
+            serialized,
+            prompts: messages,
+            run_id,
+            parent_run_id,
+            tags,
+            metadata,
+            invocation_params,
+            name,
+            batch_size,
+        };
+        Self::begun(slf, &given)
+    }
+
+    /// A chain begins; for a decision model that is a model call.
+    #[pyo3(signature = (
+        serialized, inputs, *, run_id, parent_run_id=None, tags=None, metadata=None, run_type=None, name=None, **kwargs
+    ))]
+    #[allow(unused_variables, clippy::too_many_arguments)] // declared, so that no call pays for a dict
+    fn _chain_started(
+        slf: &Bound<'_, Self>,
+        serialized: &Bound<'_, PyAny>,
+        inputs: &Bound<'_, PyAny>,
+        run_id: &Bound<'_, PyAny>,
+        parent_run_id: Option<&Bound<'_, PyAny>>,
+        tags: Option<&Bound<'_, PyAny>>,
+        metadata: Option<&Bound<'_, PyAny>>,
+        run_type: Option<&Bound<'_, PyAny>>,
+        name: Option<&Bound<'_, PyAny>>,
+        kwargs: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<()> {
+        if let Some(run_type) = run_type
+            && run_type.eq(intern!(slf.py(), "llm")).unwrap_or(false)
+        {
+            let (prompts, invocation_params, batch_size) = (inputs, None, None);
+            let given = start::Start {
+                serialized,
+                prompts,
+                run_id,
+                parent_run_id,
+                tags,
+                metadata,
+                invocation_params,
+                name,
+                batch_size,
+            };
+            return Self::begun(slf, &given);
+        }
+        let given = components::Start { serialized, run_id, parent_run_id, tags, metadata, name };
+        Self::hook(slf, "on_chain_start", || components::begin(slf, Kind::Chain, &given))
+    }
+
+    #[pyo3(signature = (
+        serialized, input_str, *, run_id, parent_run_id=None, tags=None, metadata=None, inputs=None, name=None, **kwargs
+    ))]
+    #[allow(unused_variables, clippy::too_many_arguments)] // declared, so that no call pays for a dict
+    fn _tool_started(
+        slf: &Bound<'_, Self>,
+        serialized: &Bound<'_, PyAny>,
+        input_str: &Bound<'_, PyAny>,
+        run_id: &Bound<'_, PyAny>,
+        parent_run_id: Option<&Bound<'_, PyAny>>,
+        tags: Option<&Bound<'_, PyAny>>,
+        metadata: Option<&Bound<'_, PyAny>>,
+        inputs: Option<&Bound<'_, PyAny>>,
+        name: Option<&Bound<'_, PyAny>>,
+        kwargs: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<()> {
+        let given = components::Start { serialized, run_id, parent_run_id, tags, metadata, name };
+        Self::hook(slf, "on_tool_start", || components::begin(slf, Kind::Tool, &given))
+    }
+
+    #[pyo3(signature = (
+        serialized, query, *, run_id, parent_run_id=None, tags=None, metadata=None, name=None, **kwargs
+    ))]
+    #[allow(unused_variables, clippy::too_many_arguments)] // declared, so that no call pays for a dict
+    fn _retriever_started(
+        slf: &Bound<'_, Self>,
+        serialized: &Bound<'_, PyAny>,
+        query: &Bound<'_, PyAny>,
+        run_id: &Bound<'_, PyAny>,
+        parent_run_id: Option<&Bound<'_, PyAny>>,
+        tags: Option<&Bound<'_, PyAny>>,
+        metadata: Option<&Bound<'_, PyAny>>,
+        name: Option<&Bound<'_, PyAny>>,
+        kwargs: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<()> {
+        let given = components::Start { serialized, run_id, parent_run_id, tags, metadata, name };
+        Self::hook(slf, "on_retriever_start", || components::begin(slf, Kind::Retriever, &given))
+    }
+
+    /// A chain gave its result; that of a decision model goes to `_model_ended`.
+    #[pyo3(signature = (outputs, *, run_id, parent_run_id=None, tags=None, **kwargs))]
+    #[allow(unused_variables)] // declared, so that no call pays for a dict
+    fn _chain_ended(
+        slf: &Bound<'_, Self>,
+        outputs: &Bound<'_, PyAny>,
+        run_id: &Bound<'_, PyAny>,
+        parent_run_id: Option<&Bound<'_, PyAny>>,
+        tags: Option<&Bound<'_, PyAny>>,
+        kwargs: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<()> {
+        Self::hook(slf, "on_chain_end", || {
+            if outputs.get_type().name()?.to_cow()? == "ClassifierResponse" {
+                let kind = Kind::Chain as u64;
+                return slf.call_method1(intern!(slf.py(), "_model_ended"), (run_id, OK, outputs, kind)).map(drop);
+            }
+            components::end(slf, Kind::Chain, run_id, Outcome::Ok)
+        })
+    }
+
+    #[pyo3(signature = (output, *, run_id, parent_run_id=None, tags=None, **kwargs))]
+    #[allow(unused_variables)] // declared, so that no call pays for a dict
+    fn _tool_ended(
+        slf: &Bound<'_, Self>,
+        output: &Bound<'_, PyAny>,
+        run_id: &Bound<'_, PyAny>,
+        parent_run_id: Option<&Bound<'_, PyAny>>,
+        tags: Option<&Bound<'_, PyAny>>,
+        kwargs: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<()> {
+        Self::hook(slf, "on_tool_end", || components::end(slf, Kind::Tool, run_id, components::tool_outcome(output)?))
+    }
+
+    #[pyo3(signature = (documents, *, run_id, parent_run_id=None, tags=None, **kwargs))]
+    #[allow(unused_variables)] // declared, so that no call pays for a dict
+    fn _retriever_ended(
+        slf: &Bound<'_, Self>,
+        documents: &Bound<'_, PyAny>,
+        run_id: &Bound<'_, PyAny>,
+        parent_run_id: Option<&Bound<'_, PyAny>>,
+        tags: Option<&Bound<'_, PyAny>>,
+        kwargs: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<()> {
+        Self::hook(slf, "on_retriever_end", || components::end(slf, Kind::Retriever, run_id, Outcome::Ok))
+    }
+
+    /// A model call gave its result.
     #[pyo3(signature = (response, *, run_id, parent_run_id=None, tags=None, **kwargs))]
     #[allow(unused_variables)] // declared, so that no call pays for a dict
     fn on_llm_end(
@@ -183,7 +417,7 @@ impl Handler {
         kwargs: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<()> {
         Self::hook(slf, "on_llm_end", || {
-            if Self::settled(slf, run_id, response)? && Self::end_common(slf, run_id, response)? {
+            if Self::settled(slf, run_id, response)? && end::common(slf, run_id, response)? {
                 return Ok(());
             }
             slf.call_method1(intern!(slf.py(), "_model_ended"), (run_id, OK, response)).map(drop)

@@ -2,18 +2,21 @@
 
 mod clock;
 mod collect;
+mod components;
 mod convert;
 mod distribution;
+mod end;
 mod error;
 mod handler;
 mod money;
 mod output;
 mod recorder;
 mod snapshot;
+mod start;
 mod tokenizer;
 mod usage;
 
-use langmeter_core::{Counter, Dropped, Kind, Outcome};
+use langmeter_core::{Counter, Dropped, Kind, Measure, Outcome};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
@@ -26,6 +29,7 @@ fn init(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("COUNTERS", PyTuple::new(py, counters.collect::<Vec<_>>())?)?;
     m.add("OUTCOMES", PyTuple::new(py, &outcomes)?)?;
     m.add("KINDS", PyTuple::new(py, Kind::ALL.map(Kind::name))?)?;
+    m.add("MEASURES", PyTuple::new(py, Measure::ALL.iter().map(|m| m.name()).collect::<Vec<_>>())?)?;
     m.add("DROPPED", PyTuple::new(py, Dropped::ALL.iter().map(|d| d.name()).collect::<Vec<_>>())?)?;
     m.add("BUILD_PROFILE", if cfg!(debug_assertions) { "debug" } else { "release" })?;
     m.add("__version__", env!("CARGO_PKG_VERSION"))?;

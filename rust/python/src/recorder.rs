@@ -3,12 +3,21 @@
 use crate::clock::ManualClock;
 use crate::convert;
 use crate::error::raise;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Change, Snapshot, anomaly};
 use langmeter_core::budget::{Crossed, Period, Terms, Unit};
-use langmeter_core::{self as core, Begin, Clock, Demand, Dropped, End, Settings, Via};
+use langmeter_core::{self as core, Begin, Clock, Demand, Dropped, End, Labels, Repriced, Settings, Via};
 use pyo3::exceptions::{PyIndexError, PyValueError};
 use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedStr;
 use pyo3::types::PyTuple;
+use std::time::Duration;
+
+/// (provider, model, begin in Unix seconds, budgets, labels).
+type Asked = (String, String, f64, u64, u64);
+/// (run's key, provider, model, begin and last token in Unix nanoseconds, token events).
+type Silent = (u64, String, String, u64, u64, u64);
+/// (provider, model, calls, errors, tokens, pico-dollars, nanoseconds).
+type Figures = (String, String, u64, u64, u64, u64, u64);
 
 /// The arena. Every method may be called from any thread; none blocks.
 #[pyclass(frozen, weakref, module = "langmeter._core")]
@@ -37,7 +46,7 @@ impl Recorder {
         Ok(Self { core: core::Recorder::new(settings, clock).map_err(raise)? })
     }
 
-    #[pyo3(signature = (run_id, parent_run_id, kind, name, provider="", model="", demand=None))]
+    #[pyo3(signature = (run_id, parent_run_id, kind, name, provider="", model="", demand=None, labels=None, retried=false, piped=false))]
     #[allow(clippy::too_many_arguments)] // one native call a hook
     fn run_started(
         &self,
@@ -47,17 +56,24 @@ impl Recorder {
         name: &str,
         provider: &str,
         model: &str,
-        demand: Option<(u64, u64, Option<u64>, u64, u64, u64)>,
+        demand: Option<(u64, u64, Option<u64>, u64, u64, u64, u64)>,
+        labels: Option<Vec<(PyBackedStr, PyBackedStr)>>,
+        retried: bool,
+        piped: bool,
     ) -> PyResult<Option<(usize, Crossed)>> {
         let (key, parent, kind) =
             (convert::run_key(run_id)?, convert::parent_key(parent_run_id)?, convert::kind(kind)?);
-        let demand = demand.map(|(budgets, input, output, per_input, per_output, fixed)| Demand {
+        let demand = demand.map(|(budgets, input, output, answers, per_input, per_output, fixed)| Demand {
             budgets,
             input,
             output,
+            answers,
             rates: [per_input, per_output, fixed],
         });
-        let started = self.core.run_started(&Begin { key, parent, kind, name, provider, model, demand });
+        let labels = labels.unwrap_or_default();
+        let labels: Vec<(&str, &str)> = labels.iter().map(|(key, value)| (&**key, &**value)).collect();
+        let begin = Begin { key, parent, kind, name, provider, model, demand, labels: &labels, retried, piped };
+        let started = self.core.run_started(&begin);
         Ok(started.err().map(|refused| (refused.budget, refused.crossed)))
     }
 
@@ -87,17 +103,58 @@ impl Recorder {
     }
 
     #[allow(clippy::cast_precision_loss)] // seconds to the microsecond
-    fn requested(&self, run_id: &Bound<'_, PyAny>) -> PyResult<Option<(String, String, f64)>> {
+    fn requested(&self, run_id: &Bound<'_, PyAny>) -> PyResult<Option<Asked>> {
         let asked = self.core.requested(convert::run_key(run_id)?);
-        Ok(asked.map(|(labels, at)| (labels.a, labels.b, at as f64 / 1e9)))
+        Ok(asked.map(|a| (a.model.a, a.model.b, a.at as f64 / 1e9, a.budgets, a.labels.get())))
     }
 
-    fn token(&self, run_id: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.core.token(convert::run_key(run_id)?, Via::Token);
+    #[allow(clippy::too_many_arguments)] // one native call
+    fn repriced(
+        &self,
+        provider: &str,
+        model: &str,
+        outcome: u64,
+        budgets: u64,
+        labels: u64,
+        calls: u64,
+        total: u64,
+        cost: u64,
+    ) -> PyResult<Crossed> {
+        let (outcome, labels) = (convert::outcome(outcome)?, Labels::from_bits(labels));
+        Ok(self.core.repriced(&Repriced { provider, model, outcome, budgets, labels, calls, total, cost }))
+    }
+
+    fn silent(&self, silence: f64) -> PyResult<Vec<Silent>> {
+        let silence: Duration = convert::duration("silence", silence)?;
+        let shown = |(model, began, last, stream): (core::LabelSet, u64, u64, core::Streaming)| {
+            (stream.key.get(), model.a, model.b, began, last, stream.events)
+        };
+        Ok(self.core.silent(silence).into_iter().map(shown).collect())
+    }
+
+    fn stalled(&self, provider: &str, model: &str) {
+        self.core.stalled(provider, model);
+    }
+
+    fn pulse(&self) -> Vec<Figures> {
+        let shown = |p: core::Pulse| (p.model.a, p.model.b, p.calls, p.errors, p.tokens, p.cost, p.duration);
+        self.core.pulse().into_iter().map(shown).collect()
+    }
+
+    fn in_hook(&self, hook: &str, nanos: u64) {
+        self.core.in_hook(hook, nanos);
+    }
+
+    #[pyo3(signature = (run_id, *, visible=true))]
+    fn token(&self, run_id: &Bound<'_, PyAny>, visible: bool) -> PyResult<()> {
+        self.core.token(convert::run_key(run_id)?, Via::Token, visible);
         Ok(())
     }
 
-    #[pyo3(signature = (run_id, kind, outcome, provider="", model="", usage=None, cost=None))]
+    #[pyo3(signature = (
+        run_id, kind, outcome, provider="", model="", usage=None, cost=None, billed=None, queue=None, truncated=false,
+        error=None
+    ))]
     #[allow(clippy::too_many_arguments)] // one native call a hook
     fn run_ended(
         &self,
@@ -108,6 +165,10 @@ impl Recorder {
         model: &str,
         usage: Option<&Bound<'_, PyTuple>>,
         cost: Option<u64>,
+        billed: Option<u64>,
+        queue: Option<u64>,
+        truncated: bool,
+        error: Option<&str>,
     ) -> PyResult<Option<Crossed>> {
         let crossed = self.core.run_ended(&End {
             key: convert::run_key(run_id)?,
@@ -117,6 +178,10 @@ impl Recorder {
             model,
             usage: usage.map(convert::usage).transpose()?,
             cost,
+            billed,
+            queue,
+            truncated,
+            error,
         });
         Ok((!crossed.is_empty()).then_some(crossed))
     }
@@ -133,8 +198,11 @@ impl Recorder {
         self.core.dropped(what.unwrap_or(Dropped::Other), n);
     }
 
-    fn snapshot(&self, py: Python<'_>) -> Snapshot {
-        Snapshot(py.detach(|| self.core.snapshot()))
+    #[pyo3(signature = (anomalies=None))]
+    fn snapshot(&self, py: Python<'_>, anomalies: Option<Vec<Change>>) -> Snapshot {
+        let mut snapshot = py.detach(|| self.core.snapshot());
+        snapshot.anomalies = anomalies.unwrap_or_default().into_iter().map(anomaly).collect();
+        Snapshot(snapshot)
     }
 
     fn reset_after_fork(&self) {

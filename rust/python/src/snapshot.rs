@@ -3,7 +3,9 @@
 use crate::distribution::{Distribution, hashed};
 use crate::error::raise;
 use langmeter_core::histogram::Histogram;
-use langmeter_core::{self as core, COUNTERS, Kind, LabelSet, Origin, SeriesData, WindowCounts};
+use langmeter_core::{
+    self as core, Anomaly, COUNTERS, Kind, LabelSet, MEASURES, Measure, Origin, SeriesData, WindowCounts,
+};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
@@ -11,8 +13,16 @@ use std::collections::BTreeMap;
 
 /// (window in s, ns covered, requests, input tokens, output tokens, errors).
 type Row = (u64, u64, u64, u64, u64, u64);
-/// (kind, a, b, counters, [latency, first token, inter-token], rates).
-type Part = (String, String, String, Vec<u64>, Vec<String>, Vec<Row>);
+/// (kind, a, b, counters, measures, rates, in flight, peak).
+type Part = (String, String, String, Vec<u64>, Vec<String>, Vec<Row>, i64, u64);
+/// (at, detected at, provider, model, metric, before, after, calls before, calls after).
+pub type Change = (u64, u64, String, String, String, u64, u64, u64, u64);
+
+/// An anomaly from its parts.
+pub fn anomaly(change: Change) -> Anomaly {
+    let (at, detected_at, provider, model, metric, before, after, calls_before, calls_after) = change;
+    Anomaly { at, detected_at, provider, model, metric, before, after, calls_before, calls_after }
+}
 
 fn row(w: &WindowCounts) -> Row {
     let [requests, input, output, errors] = w.counts;
@@ -35,10 +45,13 @@ impl Snapshot {
     }
 
     #[staticmethod]
-    #[pyo3(signature = (series, *, in_flight, started_at, taken_at, dropped, origin))]
+    #[pyo3(signature = (series, *, in_flight, peak, anomalies, started_at, taken_at, dropped, origin))]
+    #[allow(clippy::too_many_arguments)] // what a snapshot has
     fn from_parts(
         series: Vec<Part>,
         in_flight: i64,
+        peak: u64,
+        anomalies: Vec<Change>,
         started_at: u64,
         taken_at: u64,
         dropped: BTreeMap<String, u64>,
@@ -50,7 +63,8 @@ impl Snapshot {
             None if taken_at == 0 => Origin::Nobody,
             None => Origin::Many,
         };
-        let snapshot = core::Snapshot { origin, started_at, taken_at, in_flight, dropped, series };
+        let anomalies = anomalies.into_iter().map(anomaly).collect();
+        let snapshot = core::Snapshot { origin, started_at, taken_at, in_flight, peak, anomalies, dropped, series };
         snapshot.validated().map(Self).map_err(raise)
     }
 
@@ -62,6 +76,20 @@ impl Snapshot {
     #[getter]
     fn in_flight(&self) -> i64 {
         self.0.in_flight
+    }
+
+    #[getter]
+    fn peak(&self) -> u64 {
+        self.0.peak
+    }
+
+    #[getter]
+    fn anomalies(&self) -> Vec<Change> {
+        let shown = |a: &Anomaly| {
+            let names = (a.provider.clone(), a.model.clone(), a.metric.clone());
+            (a.at, a.detected_at, names.0, names.1, names.2, a.before, a.after, a.calls_before, a.calls_after)
+        };
+        self.0.anomalies.iter().map(shown).collect()
     }
 
     #[getter]
@@ -121,17 +149,21 @@ impl Snapshot {
     }
 }
 
-fn parsed((kind, a, b, counters, histograms, rates): Part) -> PyResult<(LabelSet, SeriesData)> {
+fn parsed((kind, a, b, counters, histograms, rates, in_flight, peak): Part) -> PyResult<(LabelSet, SeriesData)> {
     let refuse = |what: String| PyValueError::new_err(format!("not a langmeter snapshot: {what}"));
     let kind = Kind::from_name(&kind).ok_or_else(|| refuse(format!("kind {kind:?} is none of llm, model, …")))?;
     if counters.len() > COUNTERS {
         return Err(refuse(format!("{} counters of {a:?} where at most {COUNTERS} are known", counters.len())));
     }
-    let histograms: Vec<_> =
-        histograms.iter().map(|h| Histogram::from_hdr(h)).collect::<Result<_, _>>().map_err(raise)?;
-    let [latency, time_to_first_token, inter_token_latency] = <[Histogram; 3]>::try_from(histograms)
-        .map_err(|h| refuse(format!("{} histograms of {a:?} where 3 are expected", h.len())))?;
-    let mut data = SeriesData { latency, time_to_first_token, inter_token_latency, ..SeriesData::default() };
+    if histograms.len() > MEASURES {
+        return Err(refuse(format!("{} histograms of {a:?} where at most {MEASURES} are known", histograms.len())));
+    }
+    let mut data = SeriesData { in_flight, peak, ..SeriesData::default() };
+    for (to, text) in data.measures.iter_mut().zip(&histograms) {
+        if !text.is_empty() {
+            *to = Histogram::from_hdr(text).map_err(raise)?;
+        }
+    }
     data.counters.iter_mut().zip(counters).for_each(|(to, n)| *to = n);
     data.windows = rates.into_iter().map(counts).collect();
     Ok((LabelSet { kind, a, b }, data))
@@ -172,17 +204,19 @@ impl SeriesStats {
     }
 
     #[getter]
-    fn latency(&self) -> Distribution {
-        Distribution(self.data.latency.clone())
+    fn in_flight(&self) -> i64 {
+        self.data.in_flight
     }
 
     #[getter]
-    fn time_to_first_token(&self) -> Distribution {
-        Distribution(self.data.time_to_first_token.clone())
+    fn peak(&self) -> u64 {
+        self.data.peak
     }
 
-    #[getter]
-    fn inter_token_latency(&self) -> Distribution {
-        Distribution(self.data.inter_token_latency.clone())
+    /// A distribution by its name.
+    fn measure(&self, name: &str) -> PyResult<Distribution> {
+        let found = Measure::ALL.iter().zip(&self.data.measures).find(|(m, _)| m.name() == name);
+        let (_, histogram) = found.ok_or_else(|| PyValueError::new_err(format!("{name:?} is no distribution")))?;
+        Ok(Distribution(histogram.clone()))
     }
 }

@@ -7,6 +7,7 @@ use pyo3::exceptions::PyException;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyInt, PyList, PyString};
+use std::time::Duration;
 
 /// Figures from here on are refused.
 const LIMIT: u64 = 1 << 40;
@@ -17,6 +18,10 @@ const SHORTEST: usize = 4;
 pub struct Common<'py> {
     pub usage: Usage,
     pub model: Option<Bound<'py, PyString>>,
+    /// The answer ended at the limit of its length.
+    pub truncated: bool,
+    /// Nanoseconds that the call waited at the provider's, if it says so.
+    pub queue: Option<u64>,
 }
 
 /// None when the response is of another kind, whatever the surprise.
@@ -70,6 +75,10 @@ fn look<'py>(response: &Bound<'py, PyAny>) -> PyResult<Option<Common<'py>>> {
     let input = ask!(told(intern!(py, "input_tokens"))?);
     let output = ask!(told(intern!(py, "output_tokens"))?);
     let total = ask!(told(intern!(py, "total_tokens"))?);
+    // An answer to nothing: the stream was cut, and what it had said of its input was lost.
+    if input == 0 && output > 0 {
+        return Ok(None);
+    }
     // LangChain's own five: `total_cost` is the mark of its response cache.
     if total != input.wrapping_add(output) || figures.len() > 5 || figures.contains(intern!(py, "total_cost"))? {
         return Ok(None);
@@ -114,11 +123,12 @@ fn look<'py>(response: &Bound<'py, PyAny>) -> PyResult<Option<Common<'py>>> {
         Some(raw) => Some(raw),
         None => dict(meta, intern!(py, "usage"))?,
     };
-    let mut searches = 0;
+    let (mut searches, mut queue) = (0, None);
     if let Some(raw) = &raw {
         if !standard(raw)? || !plain(raw, into.is_some(), out_of.is_some())? {
             return Ok(None);
         }
+        queue = waited(raw)?;
         if let Some(tools) = dict(raw, intern!(py, "server_tool_use"))? {
             searches = ask!(figure(&tools, intern!(py, "web_search_requests"))?);
         }
@@ -140,7 +150,31 @@ fn look<'py>(response: &Bound<'py, PyAny>) -> PyResult<Option<Common<'py>>> {
         other => other,
     };
     let usage = [input, output, total, read, write, hour, reasoning, audio_in, audio_out, 0, searches, 0];
-    Ok(Some(Common { usage, model }))
+    Ok(Some(Common { usage, model, truncated: truncated(meta)?, queue }))
+}
+
+/// Whether an answer's metadata says that it ended at the limit of its length.
+pub fn truncated(meta: &Bound<'_, PyDict>) -> PyResult<bool> {
+    let py = meta.py();
+    for key in [intern!(py, "finish_reason"), intern!(py, "stop_reason"), intern!(py, "done_reason")] {
+        if let Some(reason) = meta.get_item(key)?
+            && let Ok(reason) = reason.cast::<PyString>()
+            && matches!(reason.to_cow()?.as_ref(), "length" | "max_tokens" | "MAX_TOKENS" | "max_output_tokens")
+        {
+            return Ok(true);
+        }
+    }
+    let Some(details) = dict(meta, intern!(py, "incomplete_details"))? else { return Ok(false) };
+    let Some(reason) = details.get_item(intern!(py, "reason"))? else { return Ok(false) };
+    reason.eq(intern!(py, "max_output_tokens"))
+}
+
+/// `queue_time`, as Groq gives it, in nanoseconds.
+pub fn waited(usage: &Bound<'_, PyDict>) -> PyResult<Option<u64>> {
+    let Some(seconds) = usage.get_item(intern!(usage.py(), "queue_time"))? else { return Ok(None) };
+    let Ok(seconds) = seconds.extract::<f64>() else { return Ok(None) };
+    let waited = Duration::try_from_secs_f64(seconds).ok();
+    Ok(waited.and_then(|waited| u64::try_from(waited.as_nanos()).ok()))
 }
 
 /// No tier, or the standard one.

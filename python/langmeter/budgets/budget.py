@@ -1,0 +1,284 @@
+"""What is limited: US dollars, tokens or calls, by period and scope."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal, InvalidOperation
+from fnmatch import fnmatchcase
+from math import ceil
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+
+from langmeter import _core
+from langmeter.errors import ConfigError
+from langmeter.prices.card import PICO, usd
+from langmeter.prices.explain import plain
+
+if TYPE_CHECKING:
+    from langmeter.budgets.ledger import Ledger
+
+#: US dollars, or a count of tokens or calls.
+Amount: TypeAlias = Decimal | int
+
+_UNITS: Final = ("usd", "tokens", "calls")
+_PERIODS: Final = ("total", "minute", "hour", "day", "month")
+_LIMIT: Final = 2**63 - 1
+_MOST_THRESHOLDS: Final = 8
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_NOTHING: Final = (0, 0, 0, None, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """A threshold of a budget was crossed; what `on_threshold` gets.
+
+    Attributes:
+        budget: whose.
+        fraction: of the limit, as in `Budget(at=…)`. 1.0 is also crossed by the first refusal.
+        spent, reserved, limit: where the budget stood then, US dollars (Decimal), tokens or calls.
+        resets_at: when the next period begins; None for `per="total"`.
+    """
+
+    budget: Budget
+    fraction: float
+    spent: Amount
+    reserved: Amount
+    limit: Amount
+    resets_at: datetime | None
+
+
+class Budget:
+    """A limit on what calls may cost.
+
+    Give exactly one of `usd`, `tokens` and `calls`. Periods are those of the calendar in UTC; a
+    call counts in the one it ends in. A budget belongs to the meter it is handed to.
+
+    `action="block"` raises `BudgetExceeded` when the worst case of a call does not fit what is
+    left, before the call is made. The worst case is the input, tools and schemas included, at one
+    token a byte (which no byte-level vocabulary exceeds; 2,048 for an image, a sound or a file) and
+    for each answer asked for (`n` and its like) the output limit of the call (`max_tokens` and its
+    like) or, without one, the most the model gave so far, at least 2,048; at the model's list
+    price. A model without a price costs a budget in USD nothing; an
+    exhausted budget refuses it too. What a call turns out to have used replaces the worst case
+    when it ends; calls that fail cost what they are known to have used, cached responses nothing,
+    abandoned calls give back what they held.
+
+    Args:
+        usd: US dollars, exact as `Decimal`, `str` or `int`; a float counts as what it prints as.
+        tokens: input and output tokens together.
+        calls: calls that did not fail.
+        per: "total", "minute", "hour", "day" or "month".
+        scope: what it covers, everything by default. Keys: "provider", "model" (as requested;
+            `gpt-4o*` matches the rest), "tag" for a tag of the run, any other for an entry of its
+            metadata. Values: a text, or several of which one has to match.
+        at: fractions of the limit, up to 8, whose crossing is told once a period.
+        action: "warn" or "block".
+        on_threshold: called with a `Threshold` in a thread of its own; logs a warning by default.
+        name: for messages; made from limit and scope by default.
+
+    Raises:
+        ConfigError: a value that makes no budget.
+    """
+
+    def __init__(
+        self,
+        *,
+        usd: Decimal | float | str | None = None,
+        tokens: int | None = None,
+        calls: int | None = None,
+        per: Literal["total", "minute", "hour", "day", "month"] = "total",
+        scope: Mapping[str, str | Collection[str]] | None = None,
+        at: Iterable[float] = (0.5, 0.8, 1.0),
+        action: Literal["warn", "block"] = "warn",
+        on_threshold: Callable[[Threshold], Any] | None = None,
+        name: str | None = None,
+    ) -> None:
+        given = [(unit, limit) for unit, limit in zip(_UNITS, (usd, tokens, calls), strict=True)]
+        given = [(unit, limit) for unit, limit in given if limit is not None]
+        if len(given) != 1:
+            raise ConfigError("a budget needs exactly one of usd, tokens and calls")
+        if per not in _PERIODS:
+            raise ConfigError(f"per = {per!r}: must be one of {', '.join(_PERIODS)}")
+        if action not in ("warn", "block"):
+            raise ConfigError(f"action = {action!r}: must be 'warn' or 'block'")
+        self.unit, limit = given[0]
+        self._limit = _units(self.unit, limit)
+        self.per = per
+        self.scope: Mapping[str, tuple[str, ...]] = MappingProxyType(_scope(scope or {}))
+        self.at = _fractions(at)
+        self.action = action
+        self.on_threshold = on_threshold
+        self.name = name or self._describe()
+        self._owner: Ledger | None = None
+        self._books: tuple[_core.Recorder, int, int] | None = None
+
+    @property
+    def limit(self) -> Amount:
+        """The most of a period: US dollars, tokens or calls."""
+        return self._shown(self._limit)
+
+    @property
+    def spent(self) -> Amount:
+        """Spent in this period by the calls that have ended."""
+        return self._shown(self._standing()[0])
+
+    @property
+    def reserved(self) -> Amount:
+        """Held for calls in flight, at their worst; a budget that only warns holds nothing."""
+        return self._shown(self._standing()[1])
+
+    @property
+    def remaining(self) -> Amount:
+        """Neither spent nor reserved; never below 0."""
+        spent, reserved = self._standing()[:2]
+        return self._shown(max(0, self._limit - spent - reserved))
+
+    @property
+    def resets_at(self) -> datetime | None:
+        """When the next period begins; None for `per="total"` and before the first call."""
+        return _moment(self._standing()[3])
+
+    def projected(self) -> Amount | None:
+        """What will be spent when this period ends, if it goes on as since it began.
+
+        Since the first call, in the period in which that came. None for `per="total"`.
+        """
+        if self.per == "total":
+            return None
+        spent, _, begins, ends, now = self._standing()
+        if not spent or ends is None:
+            return self._shown(0)
+        elapsed = max(now - max(begins, self._opened()), 1)
+        return self._shown(spent + spent * (ends - now) // elapsed)
+
+    def __repr__(self) -> str:
+        spent, limit = shown(self.spent), shown(self.limit)
+        return f"<Budget {self.name!r}: {spent} of {limit} {unit_name(self.unit)} spent>"
+
+    def _standing(self) -> tuple[int, int, int, int | None, int]:
+        if self._books is None:
+            return _NOTHING
+        recorder, position, _ = self._books
+        return recorder.standing(position)
+
+    def _opened(self) -> int:
+        return 0 if self._books is None else self._books[2]
+
+    def _open(self, recorder: _core.Recorder) -> None:
+        position = recorder.open_budget(
+            _UNITS.index(self.unit),
+            self._limit,
+            _PERIODS.index(self.per),
+            self.action == "block",
+            [max(1, ceil(Decimal(str(fraction)) * self._limit)) for fraction in self.at],
+        )
+        self._books = (recorder, position, recorder.standing(position)[4])
+
+    def _shown(self, amount: int) -> Amount:
+        return usd(amount) if self.unit == "usd" else amount
+
+    def _describe(self) -> str:
+        amount = f"{shown(self.limit)} {unit_name(self.unit)}"
+        covers = ", ".join(f"{key} {' or '.join(values)}" for key, values in self.scope.items())
+        per = "" if self.per == "total" else f" a {self.per}"
+        return f"{amount}{per}" + (f" for {covers}" if covers else "")
+
+    def _covers_model(self, provider: str, model: str) -> bool:
+        asked = {"provider": provider, "model": model}
+        return all(
+            any(fnmatchcase(asked[key].lower(), pattern.lower()) for pattern in self.scope[key])
+            for key in asked
+            if key in self.scope
+        )
+
+    def _covers_run(self, metadata: Any, tags: Any) -> bool:
+        for key, values in self.scope.items():
+            if key == "tag":
+                if not any(value in (tags or ()) for value in values):
+                    return False
+            elif key not in ("provider", "model") and (
+                not metadata or key not in metadata or str(metadata[key]) not in values
+            ):
+                return False
+        return True
+
+    @property
+    def _looks_at_runs(self) -> bool:
+        return any(key not in ("provider", "model") for key in self.scope)
+
+    def _threshold(self, fraction: float) -> Threshold:
+        spent, reserved, _, ends, _ = self._standing()
+        return Threshold(
+            self,
+            fraction,
+            self._shown(spent),
+            self._shown(reserved),
+            self.limit,
+            _moment(ends),
+        )
+
+
+def unit_name(unit: str) -> str:
+    """As it stands in messages."""
+    return "USD" if unit == "usd" else unit
+
+
+def shown(amount: Amount) -> str:
+    """As it stands in messages: without exponent or trailing zeros."""
+    return plain(Decimal(amount))
+
+
+def _moment(unix_ns: int | None) -> datetime | None:
+    return None if not unix_ns else _EPOCH + timedelta(microseconds=unix_ns // 1000)
+
+
+def _units(unit: str, limit: Any) -> int:
+    """The limit in the recorder's unit: pico-dollars, tokens, calls."""
+    try:
+        if isinstance(limit, bool):
+            raise TypeError
+        if unit == "usd":
+            exact = Decimal(str(limit)) * PICO
+            whole = int(exact) if exact.is_finite() else 0
+        else:
+            whole = operator.index(limit)
+    except (TypeError, ValueError, InvalidOperation):
+        whole = 0
+    if not 1 <= whole <= _LIMIT:
+        what = (
+            "an amount in USD above 0, up to 9 million"
+            if unit == "usd"
+            else f"a whole number of {unit}, 1 or more"
+        )
+        raise ConfigError(f"{unit} = {limit!r}: must be {what}")
+    return whole
+
+
+def _scope(scope: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    checked = {}
+    for key, value in scope.items():
+        values = (value,) if isinstance(value, str) else value
+        if (
+            not isinstance(key, str)
+            or not isinstance(values, Collection)
+            or not values
+            or not all(isinstance(v, str) for v in values)
+        ):
+            raise ConfigError(
+                f"scope[{key!r}] = {value!r}: must be a text or several, e.g. {{'model': 'gpt-4o'}}"
+            )
+        checked[key] = tuple(values)
+    return checked
+
+
+def _fractions(at: Iterable[float]) -> tuple[float, ...]:
+    try:
+        fractions = tuple(sorted({float(fraction) for fraction in at}))
+    except (TypeError, ValueError):
+        fractions = (0.0,)
+    if len(fractions) > _MOST_THRESHOLDS or not all(0 < f <= 1 for f in fractions):
+        raise ConfigError(f"at = {at!r}: must be up to 8 fractions above 0, up to 1.0")
+    return fractions

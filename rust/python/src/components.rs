@@ -1,0 +1,74 @@
+//! Chains, tools, retrievers: their starts and their good ends.
+
+use crate::convert;
+use crate::handler::Handler;
+use crate::start::{Tagged, name_of};
+use langmeter_core::{Begin, End, Kind, Outcome};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyString, PyType};
+
+/// What a start hook is given.
+pub struct Start<'a, 'py> {
+    pub serialized: &'a Bound<'py, PyAny>,
+    pub run_id: &'a Bound<'py, PyAny>,
+    pub parent_run_id: Option<&'a Bound<'py, PyAny>>,
+    pub tags: Option<&'a Bound<'py, PyAny>>,
+    pub metadata: Option<&'a Bound<'py, PyAny>>,
+    pub name: Option<&'a Bound<'py, PyAny>>,
+}
+
+/// A run of `kind` begins; a chain may be the node of a graph or an agent.
+pub fn begin(slf: &Bound<'_, Handler>, kind: Kind, start: &Start<'_, '_>) -> PyResult<()> {
+    let py = slf.py();
+    let recorder = slf.get().recorder_or_new(slf)?;
+    let name = name_of(start.name, start.serialized, &PyString::intern(py, kind.name()))?;
+    let kind = if kind == Kind::Chain { role(&name, start.metadata)? } else { kind };
+    let tagged = Tagged::by(start.tags)?;
+    let begin = Begin {
+        key: convert::run_key(start.run_id)?,
+        parent: convert::parent_key(start.parent_run_id)?,
+        kind,
+        name: &name.to_cow()?,
+        provider: "",
+        model: "",
+        demand: None,
+        labels: &[],
+        retried: tagged.retried,
+        piped: tagged.piped,
+    };
+    // Without a demand nothing is refused.
+    let _ = recorder.get().core.run_started(&begin);
+    Ok(())
+}
+
+/// What a chain of this name is in its graph. What runs inside a node inherits its metadata, not its name.
+fn role(name: &Bound<'_, PyString>, metadata: Option<&Bound<'_, PyAny>>) -> PyResult<Kind> {
+    let py = name.py();
+    let Some(Ok(metadata)) = metadata.map(|m| m.cast::<PyDict>()) else { return Ok(Kind::Chain) };
+    for (key, kind) in [(intern!(py, "langgraph_node"), Kind::Node), (intern!(py, "lc_agent_name"), Kind::Agent)] {
+        if let Some(called) = metadata.get_item(key)?
+            && called.eq(name)?
+        {
+            return Ok(kind);
+        }
+    }
+    Ok(Kind::Chain)
+}
+
+/// A run ended well. What it is was said at its start; `kind` counts only where there was none.
+pub fn end(slf: &Bound<'_, Handler>, kind: Kind, run_id: &Bound<'_, PyAny>, outcome: Outcome) -> PyResult<()> {
+    let recorder = slf.get().recorder_or_new(slf)?;
+    recorder.get().core.run_ended(&End { outcome, ..End::new(convert::run_key(run_id)?, kind) });
+    Ok(())
+}
+
+/// A tool whose error was handled says so in its message.
+pub fn tool_outcome(output: &Bound<'_, PyAny>) -> PyResult<Outcome> {
+    static MESSAGE: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    let py = output.py();
+    let handled = output.is_instance(MESSAGE.import(py, "langchain_core.messages", "ToolMessage")?)?
+        && output.getattr(intern!(py, "status"))?.eq(intern!(py, "error"))?;
+    Ok(if handled { Outcome::Error } else { Outcome::Ok })
+}

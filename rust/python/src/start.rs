@@ -1,0 +1,198 @@
+//! The start of a model call: who is asked, what for, and on whose behalf.
+
+use crate::convert;
+use crate::handler::Handler;
+use langmeter_core::{Begin, Kind};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyList, PyString, PyTuple};
+
+/// Clients whose answers are remembered.
+const MOST: usize = 32;
+/// Prompts kept in case their calls end without usage; see `Callback._let_go`.
+const MAX_TEXTS: usize = 2048;
+
+/// What a start hook is given.
+pub struct Start<'a, 'py> {
+    pub serialized: &'a Bound<'py, PyAny>,
+    pub prompts: &'a Bound<'py, PyAny>,
+    pub run_id: &'a Bound<'py, PyAny>,
+    pub parent_run_id: Option<&'a Bound<'py, PyAny>>,
+    pub tags: Option<&'a Bound<'py, PyAny>>,
+    pub metadata: Option<&'a Bound<'py, PyAny>>,
+    pub invocation_params: Option<&'a Bound<'py, PyAny>>,
+    pub name: Option<&'a Bound<'py, PyAny>>,
+    pub batch_size: Option<&'a Bound<'py, PyAny>>,
+}
+
+/// Who a client asks, by the dict that LangChain makes once for each client and hands to every call, and by
+/// what may differ from call to call.
+pub struct Known {
+    serialized: Py<PyAny>,
+    told: [Option<Py<PyAny>>; 3],
+    component: Py<PyString>,
+    provider: Py<PyString>,
+    model: Py<PyString>,
+}
+
+impl Known {
+    fn is(&self, py: Python<'_>, serialized: &Bound<'_, PyAny>, told: &[Option<Bound<'_, PyAny>>; 3]) -> bool {
+        let same = |(a, b): (&Option<Py<PyAny>>, &Option<Bound<'_, PyAny>>)| match (a, b) {
+            (None, None) => true,
+            (Some(a), Some(b)) => a.is(b) || equal_text(a.bind(py), b),
+            _ => false,
+        };
+        self.serialized.is(serialized) && self.told.iter().zip(told).all(same)
+    }
+}
+
+fn equal_text(a: &Bound<'_, PyAny>, b: &Bound<'_, PyAny>) -> bool {
+    match (a.cast::<PyString>(), b.cast::<PyString>()) {
+        (Ok(a), Ok(b)) => matches!((a.to_cow(), b.to_cow()), (Ok(a), Ok(b)) if a == b),
+        _ => false,
+    }
+}
+
+fn entry<'py>(of: Option<&Bound<'py, PyAny>>, key: &Bound<'py, PyString>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    of.and_then(|m| m.cast::<PyDict>().ok()).map_or(Ok(None), |dict| dict.get_item(key))
+}
+
+/// What a run's own tags say of it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Tagged {
+    /// A second attempt of `with_retry`, or a later one.
+    pub retried: bool,
+    /// A step of a sequence but its first.
+    pub piped: bool,
+}
+
+impl Tagged {
+    /// Reads the tags of a start hook.
+    pub fn by(tags: Option<&Bound<'_, PyAny>>) -> PyResult<Self> {
+        let mut tagged = Self::default();
+        let Some(Ok(tags)) = tags.map(|tags| tags.cast::<PyList>()) else { return Ok(tagged) };
+        for tag in tags.iter() {
+            if let Ok(tag) = tag.cast::<PyString>() {
+                let tag = tag.to_cow()?;
+                tagged.retried |= tag.starts_with("retry:attempt:");
+                tagged.piped |= tag.strip_prefix("seq:step:").is_some_and(|step| step != "1");
+            }
+        }
+        Ok(tagged)
+    }
+}
+
+/// Name of a run: as the user or LangChain called it, else its class.
+pub fn name_of<'py>(
+    name: Option<&Bound<'py, PyAny>>,
+    serialized: &Bound<'py, PyAny>,
+    fallback: &Bound<'py, PyString>,
+) -> PyResult<Bound<'py, PyString>> {
+    let py = serialized.py();
+    let mut found = name.filter(|n| !n.is_none()).cloned();
+    if !found.as_ref().map_or(Ok(false), PyAnyMethods::is_truthy)? {
+        found = entry(Some(serialized), intern!(py, "name"))?;
+        if !found.as_ref().map_or(Ok(false), PyAnyMethods::is_truthy)? {
+            let path = entry(Some(serialized), intern!(py, "id"))?;
+            found = path
+                .and_then(|path| path.cast_into::<PyList>().ok())
+                .filter(|p| !p.is_empty())
+                .map_or(Ok(None), |path| path.get_item(path.len() - 1).map(Some))?;
+        }
+    }
+    match found {
+        Some(found) if found.is_truthy()? => found.cast_into::<PyString>().or_else(|e| e.into_inner().str()),
+        _ => Ok(fallback.clone()),
+    }
+}
+
+/// A model call begins, one that no budget holds.
+pub fn begin(slf: &Bound<'_, Handler>, start: &Start<'_, '_>) -> PyResult<()> {
+    let (py, this) = (slf.py(), slf.get());
+    let recorder = this.recorder_or_new(slf)?;
+    let known = known(slf, start)?;
+    let component = match start.name.filter(|n| !n.is_none()) {
+        Some(_) => name_of(start.name, start.serialized, intern!(py, "llm"))?,
+        None => known.0,
+    };
+    let tagged = Tagged::by(start.tags)?;
+    let labels = this.labels_in(py, start.metadata)?;
+    let labels: Vec<(&str, &str)> = labels.iter().map(|(key, value)| (&**key, &**value)).collect();
+    let begin = Begin {
+        key: convert::run_key(start.run_id)?,
+        parent: convert::parent_key(start.parent_run_id)?,
+        kind: Kind::Llm,
+        name: &component.to_cow()?,
+        provider: &known.1.to_cow()?,
+        model: &known.2.to_cow()?,
+        demand: None,
+        labels: &labels,
+        retried: tagged.retried,
+        piped: tagged.piped,
+    };
+    // Without budgets nothing is refused.
+    let _ = recorder.get().core.run_started(&begin);
+    keep_prompt(slf, start)
+}
+
+/// Keeps what was asked in case the call ends without usage, as `langmeter.usage.offline.kept` does.
+pub fn keep_prompt(slf: &Bound<'_, Handler>, start: &Start<'_, '_>) -> PyResult<()> {
+    let py = slf.py();
+    let Some(texts) = slf.get().texts(py) else { return Ok(()) };
+    let key = start.run_id.getattr(intern!(py, "int"))?;
+    let alone = start.batch_size.is_some_and(|n| n.extract::<u64>().is_ok_and(|n| n == 1));
+    let tools = entry(start.invocation_params, intern!(py, "tools"))?;
+    if let Some(tools) = tools
+        && tools.is_truthy()?
+    {
+        texts.set_item(key, (start.prompts, tools, alone))?;
+    } else if alone {
+        texts.set_item(key, start.prompts)?;
+    } else {
+        texts.set_item(key, PyTuple::new(py, [start.prompts])?)?;
+    }
+    if texts.len() > MAX_TEXTS {
+        slf.call_method0(intern!(py, "_let_go"))?;
+    }
+    Ok(())
+}
+
+static REQUESTED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+
+type Names<'py> = (Bound<'py, PyString>, Bound<'py, PyString>, Bound<'py, PyString>);
+
+/// Component, provider and model.
+fn known<'py>(slf: &Bound<'py, Handler>, start: &Start<'_, 'py>) -> PyResult<Names<'py>> {
+    let py = slf.py();
+    let told = [
+        entry(start.metadata, intern!(py, "ls_provider"))?,
+        entry(start.metadata, intern!(py, "ls_model_name"))?,
+        entry(start.invocation_params, intern!(py, "model"))?,
+    ];
+    let remembers = start.serialized.is_instance_of::<PyDict>();
+    let bound = |k: &Known| (k.component.bind(py).clone(), k.provider.bind(py).clone(), k.model.bind(py).clone());
+    if remembers && let Some(found) = slf.get().known().iter().find(|k| k.is(py, start.serialized, &told)) {
+        return Ok(bound(found));
+    }
+    let requested = REQUESTED.import(py, "langmeter.usage", "requested")?;
+    let answer = requested.call1((start.metadata, start.invocation_params, start.serialized))?;
+    let (provider, model): (Bound<'_, PyString>, Bound<'_, PyString>) = answer.extract()?;
+    let component = name_of(None, start.serialized, intern!(py, "llm"))?;
+    let fresh = Known {
+        serialized: start.serialized.clone().unbind(),
+        told: told.map(|t| t.map(Bound::unbind)),
+        component: component.unbind(),
+        provider: provider.unbind(),
+        model: model.unbind(),
+    };
+    let names = bound(&fresh);
+    if remembers {
+        let mut known = slf.get().known();
+        let over = (known.len() >= MOST).then(|| known.remove(0));
+        known.push(fresh);
+        drop(known);
+        drop(over); // outside the lock: it may run anything
+    }
+    Ok(names)
+}
