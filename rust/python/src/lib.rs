@@ -10,6 +10,7 @@ mod error;
 mod handler;
 mod money;
 mod output;
+mod pieces;
 mod recorder;
 mod snapshot;
 mod start;
