@@ -832,6 +832,28 @@ def test_wrong_values_are_refused_at_once() -> None:
     assert later
 
 
+def test_a_message_that_raises_when_looked_at_ends_its_run() -> None:
+    """Whatever its answer is, a call that ended is counted, and its stream forgotten."""
+
+    class Odd:
+        generations = [[object()]]  # noqa: RUF012
+
+        @property
+        def message(self) -> Any:
+            raise ValueError("look away")
+
+    handler = StreamingCallback(collect=True)
+    for answer in (Odd(), Odd.generations[0][0], None):
+        run = Run(handler)
+        run.token("a")
+        response: Any = LLMResult(generations=[]) if answer is None else Odd()
+        if isinstance(answer, Odd):
+            response.generations = [[answer]]
+        handler.on_llm_end(response, run_id=run.run_id)
+    assert handler.snapshot().totals.outcomes["ok"] == 3
+    assert handler._streams._open == (0, 0)
+
+
 def test_an_end_that_never_began_here_is_tolerated() -> None:
     """LangChain may drop a start: no stream, nothing kept, the recorder counts it."""
     heard = Heard()

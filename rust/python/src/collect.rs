@@ -5,6 +5,7 @@ use crate::output::{Delta, Event, Kind};
 use crate::pieces::{Said, Stream, ToolCall, seconds};
 use crate::recorder::Recorder;
 use langmeter_core::{Dropped, RunKey};
+use pyo3::exceptions::PyException;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString, PyTuple};
@@ -292,11 +293,16 @@ impl Streams {
         }
         let removed = self.open().remove(key.get());
         let Some(stream) = removed else { return Ok(true) };
-        if !self.wants(COLLECT) || stream.cut || said_whole(&stream, response)? {
+        if !self.wants(COLLECT) || stream.cut {
             return Ok(true);
         }
-        self.open().insert(key.get(), stream);
-        Ok(false)
+        // Not what is no `Exception`: Ctrl-C may arrive while a response's own code runs.
+        let whole = said_whole(&stream, response)
+            .or_else(|e| if e.is_instance_of::<PyException>(response.py()) { Ok(false) } else { Err(e) })?;
+        if !whole {
+            self.open().insert(key.get(), stream);
+        }
+        Ok(whole)
     }
 }
 
