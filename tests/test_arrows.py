@@ -28,7 +28,7 @@ FLOORS = [
         "_form",
         "snapshot",
     },
-    {"usage", "prices", "budgets", "anomalies", "stalls"},
+    {"usage", "prices", "budgets", "anomalies", "stalls", "streaming"},
     {"callbacks"},
     {
         "_resume",

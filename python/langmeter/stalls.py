@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import inf
 from time import time_ns
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, Protocol, TypeAlias, cast
 from uuid import UUID
 
 from langmeter import _core, _ticker, _watch
@@ -46,6 +46,15 @@ class Stall:
     silent_for: float
     elapsed: float
     token_events: int
+
+
+#: What `checked` gives back.
+Wanted: TypeAlias = tuple[Callable[[Stall], Any] | None, float | None]
+
+
+def checked(on_stall: Any, stall_after: Any) -> Wanted:
+    """Both as they are; TypeError and ValueError as of `StallWatch`."""
+    return _plain(on_stall), None if stall_after is None else _seconds(stall_after)
 
 
 class Source(_watch.Source, Protocol):
@@ -97,8 +106,7 @@ class StallWatch(Watch[Source]):
         clock: Callable[[], int] = time_ns,
         ticker: _ticker.Ticker = _ticker.shared,
     ) -> None:
-        self._on_stall = _plain(on_stall)
-        self._limit = None if stall_after is None else _seconds(stall_after)
+        self._on_stall, self._limit = checked(on_stall, stall_after)
         super().__init__(recorder, min(1.0, (stall_after or 4.0) / 4), ticker)
         self._run_id = run_id
         self._clock = clock

@@ -27,6 +27,8 @@ from langmeter.prices import PriceBook
 from langmeter.prices.card import PICO
 from langmeter.prices.later import Later
 from langmeter.snapshot import Snapshot
+from langmeter.streaming import Streams
+from langmeter.streaming.aggregate import answered as as_far_as_it_came
 from langmeter.usage import NOTHING, Reading, Source, Usage, read, requested
 from langmeter.usage.ending import queue_time, truncated
 from langmeter.usage.offline import Offline, asked_of, kept
@@ -180,6 +182,8 @@ class Callback(_core.Handler, BaseCallbackHandler):
     _prices_now: PriceBook | None = None
     #: What calls may cost; None without budgets.
     _budgets: Ledger | None = None
+    #: Who listens to streams; None where nobody ever can.
+    _streams: Streams | None = None
     #: Calls without a price, until one comes; None without prices.
     _later: Later | None = None
     #: What looks at the recorder every few seconds; made at the first model call.
@@ -219,7 +223,13 @@ class Callback(_core.Handler, BaseCallbackHandler):
         recorder = self._recorder
         if self._later:
             self._price_later(recorder)
-        return Snapshot(recorder.snapshot(self._changes()))
+        snapshot = Snapshot(recorder.snapshot(self._changes()))
+        try:
+            if self._streams is not None:  # the recorder has just given up those that nobody ends
+                self._streams.give_up()
+        except BaseException as exc:
+            self._failed("on_error", exc)
+        return snapshot
 
     def _changes(self) -> Sequence[Any]:
         """Anomalies found so far, as the recorder takes them."""
@@ -258,6 +268,8 @@ class Callback(_core.Handler, BaseCallbackHandler):
 
     def _join(self, recorder: _core.Recorder) -> _core.Recorder:
         """Record into `recorder` from now on; if another thread was faster, into that one's."""
+        if self._streams is not None:
+            self._listen(self._streams)
         try:
             recorder = self._bind(recorder)
         except RuntimeError:
@@ -265,6 +277,8 @@ class Callback(_core.Handler, BaseCallbackHandler):
             if bound is None:
                 raise
             return bound
+        if self._streams is not None:
+            self._streams.recorder = recorder
         _bound.add(self)
         return recorder
 
@@ -429,6 +443,8 @@ class Callback(_core.Handler, BaseCallbackHandler):
     ) -> None:
         """Hand usage, names and cost to the recorder, which applies them to model runs alone."""
         recorder = self._bound() or self._recorder
+        streams = self._streams
+        partial = None if streams is None else streams.take(run_id)
         reading = NOTHING if response is None else read(response)
         usage, told, model, cache_hit, unread, billed, _ = reading
         # The response names the dialect it speaks ("openai" for Azure too), the request who serves.
@@ -442,9 +458,9 @@ class Callback(_core.Handler, BaseCallbackHandler):
         refused = error is not None and refused_by_server(error)
         answered = model or asked_model
         if response is not None and not (cache_hit or refused) and (usage is None or usage.is_cut):
-            usage = (
-                self._estimated((provider, answered), told_of, response, outcome, reading) or usage
-            )
+            # Of a v3 stream that breaks the response has nothing; what was collected has.
+            had = response if outcome == OK else as_far_as_it_came(response, partial)
+            usage = self._estimated((provider, answered), told_of, had, outcome, reading) or usage
         cost = None
         if cache_hit:
             outcome = CACHE_HIT
@@ -472,6 +488,13 @@ class Callback(_core.Handler, BaseCallbackHandler):
             at = time() if started is None else started
             call = (provider, answered, usage.tier, outcome, budgets, labels, at, usage[:-1])
             self._crossed(later.add(call, recorder))
+        if streams is not None:
+            if usage is None and refused and partial is not None and partial.said:
+                # No spend, as the server said that the call failed; but this is what had come.
+                had = as_far_as_it_came(response, partial)
+                usage = self._estimated((provider, answered), told_of, had, outcome, reading)
+            names = provider, answered
+            streams.ended(run_id, names, outcome, partial, usage, cost, response, error)
 
     def _estimated(
         self, names: tuple[str, str], asked: Any, response: Any, outcome: int, reading: Reading

@@ -801,6 +801,11 @@ impl Recorder {
         Some(Requested { model, at: self.clock.unix(asked.start), budgets: asked.budgets, labels: asked.labels })
     }
 
+    /// Now, Unix nanoseconds.
+    pub fn unix_now(&self) -> u64 {
+        self.clock.unix(self.clock.now())
+    }
+
     /// A price has come for calls that ended without one. Returns the thresholds of budgets that it crossed.
     pub fn repriced(&self, calls: &Repriced<'_>) -> Crossed {
         let now = self.clock.now();

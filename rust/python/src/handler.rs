@@ -1,8 +1,10 @@
 //! `Handler`: the hooks that fire for each token.
 
+use crate::collect::Streams;
+use crate::output::Event;
 use crate::recorder::Recorder;
 use crate::start::Known;
-use crate::{components, convert, end, output, start};
+use crate::{components, convert, end, start};
 use langmeter_core::{Dropped, Kind, Outcome, Via};
 use pyo3::exceptions::{PyException, PyRuntimeError};
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -25,7 +27,7 @@ const OK: usize = Outcome::Ok as usize;
 #[derive(Default)]
 pub struct Handler {
     recorder: OnceLock<Py<Recorder>>,
-    on_token: OnceLock<Py<PyAny>>,
+    streams: OnceLock<Py<Streams>>,
     /// Prompts of runs in flight.
     texts: OnceLock<Py<PyDict>>,
     /// The price book, once its catalogue is loaded.
@@ -171,19 +173,25 @@ impl Handler {
         slf: &Bound<'_, Self>,
         run_id: Option<&Bound<'_, PyAny>>,
         via: Via,
-        is_output: impl FnOnce() -> PyResult<bool>,
-        text: impl FnOnce() -> PyResult<String>,
+        event: &Event<'_, '_>,
     ) -> PyResult<()> {
         let this = slf.get();
         let (Some(recorder), Some(run_id)) = (this.recorder.get(), run_id) else { return Ok(()) };
-        if is_output()?
-            && recorder.get().core.token(convert::run_key(run_id)?, via, true)
-            && let Some(callback) = this.on_token.get()
-            && let Err(error) = callback.call1(slf.py(), (text()?,))
+        let Some(kind) = event.kind()? else { return Ok(()) };
+        let (recorder, key) = (recorder.get(), convert::run_key(run_id)?);
+        if recorder.core.token(key, via, kind.visible())
+            && let Some(streams) = this.streams.get()
+            && streams.get().listening()
         {
-            Self::failed(slf, "on_token_callback", &error)?;
+            Streams::heard(streams.bind(slf.py()), recorder, key, run_id, event)?;
         }
         Ok(())
+    }
+
+    /// Whether nobody but the recorder has to be told that a model call gave its result.
+    fn settled(slf: &Bound<'_, Self>, run_id: &Bound<'_, PyAny>, response: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let Some(streams) = slf.get().streams.get() else { return Ok(true) };
+        streams.get().settled(convert::run_key(run_id)?, response)
     }
 }
 
@@ -201,7 +209,7 @@ impl Handler {
         self.recorder.get().map_or(Ok(()), |r| visit.call(r))?;
         self.texts.get().map_or(Ok(()), |t| visit.call(t))?;
         self.prices.get().map_or(Ok(()), |p| visit.call(p))?;
-        self.on_token.get().map_or(Ok(()), |c| visit.call(c))
+        self.streams.get().map_or(Ok(()), |s| visit.call(s))
     }
 
     fn _bind(slf: &Bound<'_, Self>, recorder: Py<Recorder>) -> PyResult<Py<Recorder>> {
@@ -242,10 +250,9 @@ impl Handler {
         self.labels.get_or_init_py_attached(py, || keys);
     }
 
-    fn _on_token(&self, py: Python<'_>, callback: Option<Py<PyAny>>) {
-        if let Some(callback) = callback {
-            self.on_token.get_or_init_py_attached(py, || callback);
-        }
+    /// These streams hear each token event; once, before the first.
+    fn _listen(&self, py: Python<'_>, streams: Py<Streams>) {
+        self.streams.get_or_init_py_attached(py, || streams);
     }
 
     /// A text completion or, as `on_chat_model_start`, a chat completion begins. Whatever budgets hold goes to
@@ -451,7 +458,7 @@ impl Handler {
         kwargs: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<()> {
         Self::hook(slf, "on_llm_end", || {
-            if end::common(slf, run_id, response)? {
+            if Self::settled(slf, run_id, response)? && end::common(slf, run_id, response)? {
                 return Ok(());
             }
             slf.call_method1(intern!(slf.py(), "_model_ended"), (run_id, OK, response)).map(drop)
@@ -469,10 +476,7 @@ impl Handler {
         tags: Option<&Bound<'_, PyAny>>,
         kwargs: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<()> {
-        let is_output = || output::in_token(token, chunk);
-        Self::hook(slf, "on_llm_new_token", || {
-            Self::count(slf, run_id, Via::Token, is_output, || output::text_of(token))
-        })
+        Self::hook(slf, "on_llm_new_token", || Self::count(slf, run_id, Via::Token, &Event::Token(token, chunk)))
     }
 
     #[pyo3(signature = (event, *, run_id=None, parent_run_id=None, tags=None, **kwargs))]
@@ -485,9 +489,6 @@ impl Handler {
         tags: Option<&Bound<'_, PyAny>>,
         kwargs: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<()> {
-        let is_output = || output::in_event(event);
-        Self::hook(slf, "on_stream_event", || {
-            Self::count(slf, run_id, Via::StreamEvent, is_output, || output::text_of_event(event))
-        })
+        Self::hook(slf, "on_stream_event", || Self::count(slf, run_id, Via::StreamEvent, &Event::Stream(event)))
     }
 }
