@@ -1,0 +1,66 @@
+//! What a run in flight keeps in the arena: the cells of its record, and how they are packed.
+
+use crate::series::{Kind, SeriesId};
+
+// Cells of a record. Model calls have tokens, every other run has children: they share four cells.
+pub(super) const START: usize = 0;
+pub(super) const PARENT: usize = 1;
+/// Flags | kind | of a model call its longest gap in microseconds, of others the newest of the spans under it.
+pub(super) const WHO: usize = 2;
+/// Series of the component | of the requested model | of its gaps; of others the root's slot, plus one.
+pub(super) const IDS: usize = 3;
+/// The last token; of others when a model call under it failed.
+pub(super) const LAST: usize = 4;
+/// First visible output | first output of any kind, as microseconds since the start, plus one; of others the
+/// time that children cover: the sum of the moments when the last of them ended, less that of those when the
+/// first of them began, wrapping.
+pub(super) const FIRST: usize = 5;
+/// Token events; of others the model that failed, plus one.
+pub(super) const EVENTS: usize = 6;
+pub(super) const CHILDREN: usize = 7;
+
+/// In `WHO`: it holds something of a budget.
+pub(super) const BUDGETED: u64 = 1 << 63;
+/// In `WHO`: it carries labels.
+pub(super) const LABELED: u64 = 1 << 62;
+/// In `WHO`: it or an ancestor is a second attempt or a later one.
+pub(super) const RETRIED: u64 = 1 << 61;
+/// In `WHO`: it lives on the step before it in a sequence; see `Span::piped`.
+pub(super) const PIPED: u64 = 1 << 60;
+/// Bits of a series in `IDS`: 1,000,000 and some.
+pub(super) const SERIES_BITS: u32 = 21;
+pub(super) const SERIES: u64 = (1 << SERIES_BITS) - 1;
+/// In `LAST`: no token yet, the rest is the start. A recycled slot never shows the value a late token saw.
+pub(super) const NO_TOKEN: u64 = 1 << 63;
+/// In `EVENTS`: this run reports its tokens by `on_llm_new_token`; 23 bits of its start, which tell it from
+/// the slot's next run; 40 bits of count.
+pub(super) const BY_TOKEN: u64 = 1 << 63;
+pub(super) const COUNT: u64 = (1 << 40) - 1;
+/// In `CHILDREN`: an ancestor has ended; the rest is when.
+pub(super) const ORPHAN: u64 = 1 << 63;
+pub(super) const LOW: u64 = 0xFFFF_FFFF;
+
+pub(super) const fn kind_code(who: u64) -> u64 {
+    who >> 32 & 0xF
+}
+
+pub(super) const fn is_model_call(who: u64) -> bool {
+    kind_code(who) == Kind::Llm as u64
+}
+
+/// The n-th series of an `IDS` cell.
+#[allow(clippy::cast_possible_truncation)] // 21 bits
+pub(super) const fn series_in(ids: u64, n: u32) -> SeriesId {
+    (ids >> n.wrapping_mul(SERIES_BITS) & SERIES) as usize
+}
+
+/// Microseconds, plus one, in 32 bits: rounded as the histograms round.
+pub(super) const fn in_micros(nanos: u64) -> u64 {
+    let micros = nanos.saturating_add(500) / 1000;
+    if micros < LOW { micros.wrapping_add(1) } else { LOW }
+}
+
+/// The inverse, nanoseconds; None for none.
+pub(super) fn from_micros(cell: u64) -> Option<u64> {
+    (cell & LOW).checked_sub(1).map(|micros| micros.saturating_mul(1000))
+}
