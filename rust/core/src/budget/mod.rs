@@ -1,7 +1,7 @@
 //! Budgets: what is spent and what is reserved, against a limit, by the calendar.
 
 #[cfg(all(test, loom))]
-mod models;
+mod loom_tests;
 mod period;
 #[cfg(all(test, not(loom)))]
 mod tests;

@@ -32,7 +32,7 @@ pub(super) const HEADER: usize = 64;
 const _: () = assert!(DROPPED + Dropped::ALL.len() <= HEADER, "the header is too small");
 
 impl Recorder {
-    /// Reserves the arena: 770 MB of address space at the defaults, of which 100 KB are resident at first.
+    /// Reserves the arena: 963 MB of address space at the defaults, of which 100 KB are resident at first.
     pub fn new(settings: Settings, clock: Clock) -> Result<Self, Error> {
         let slots = SeriesTable::check(settings.max_series)?;
         let max_runs = RunTable::check(settings.max_runs)?;
@@ -87,5 +87,19 @@ impl Recorder {
         }
         let before = n.wrapping_sub(PRECISE).wrapping_mul(histogram::Recorder::cells(self.coarse));
         histogram::Recorder::at(self.coarse, first.wrapping_add(precise.wrapping_mul(PRECISE)).wrapping_add(before))
+    }
+}
+
+#[cfg(all(test, not(any(loom, miri))))]
+mod tests {
+    use super::*;
+    use crate::clock::ManualClock;
+
+    #[test]
+    fn at_the_defaults_the_arena_is_963_mb_of_address_space() {
+        let settings = Settings::default();
+        let recorder = Recorder::new(settings, Clock::Manual(ManualClock::default())).expect("the defaults");
+        let series = usize::try_from(settings.max_series).expect("1,024").saturating_add(Kind::ALL.len());
+        assert_eq!(recorder.block(series) * 8, 962_576_960);
     }
 }

@@ -43,7 +43,8 @@ impl Default for Settings {
 
 /// The arena and the events that land in it.
 ///
-/// Every method may run in any number of threads at once; none blocks, allocates (but to reap) or panics.
+/// Every method may run in any number of threads at once; none blocks or panics, and none allocates but to
+/// reap, to tell of a failure, and at the end of a pipeline.
 ///
 /// Consistency of a snapshot beside recorders: each figure by itself is exact up to some moment during the
 /// snapshot and never falls from one snapshot to the next; a run that ends meanwhile may be in some figures

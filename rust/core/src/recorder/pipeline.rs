@@ -60,11 +60,11 @@ impl Recorder {
     /// Keeps a span for the end of its root.
     pub(super) fn hang(&self, root: Root, span: &Span) {
         let Some(mut newest) = self.runs.newest_span(&self.cells, root) else { return };
-        let handle = self.spans.push(&self.cells, &Span { root: root.key().get(), ..*span }, newest);
+        let handle = self.spans.push(&self.cells, &Span { root: root.key().get(), ..*span }, newest.span());
         while !self.runs.hang(&self.cells, root, newest, handle) {
             let Some(found) = self.runs.newest_span(&self.cells, root) else { return };
             newest = found;
-            self.spans.relink(&self.cells, handle, newest);
+            self.spans.relink(&self.cells, handle, newest.span());
         }
     }
 

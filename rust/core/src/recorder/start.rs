@@ -50,7 +50,8 @@ impl Recorder {
 
     pub(super) fn one_more(&self, count: usize, peak: usize) {
         let n = self.cells.add(count, 1).wrapping_add(1);
-        if n > self.cells.get(peak) {
+        // Below zero where another thread has put out a run that is not yet counted here.
+        if n.cast_signed() > 0 && n > self.cells.get(peak) {
             self.cells.raise(peak, n);
         }
     }

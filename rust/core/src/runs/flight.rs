@@ -1,8 +1,9 @@
 //! A run's way through the table: it starts, it gives tokens, it leaves.
 
 use super::record::{
-    BUDGETED, BY_TOKEN, CHILDREN, COUNT, EVENTS, FIRST, IDS, LABELED, LAST, LOW, NO_TOKEN, ORPHAN, PARENT, PIPED,
-    RETRIED, SERIES_BITS, START, WHO, from_micros, in_micros, is_model_call, kind_code, series_in,
+    BUDGETED, BY_TOKEN, CHILD, CHILDREN, COUNT, EVENTS, FIRST, IDS, LABELED, LAST, LOW, NO_TOKEN, ORPHAN, PARENT,
+    PIPED, RETRIED, SERIES_BITS, START, WHO, from_micros, in_micros, is_model_call, kind_code, root_bits, series_in,
+    who_cell,
 };
 use super::{Asked, IN_USE, LIVE};
 use super::{BUSY, Branch, EMPTY, ENDING, Labels, REAPING, Run, RunKey, RunTable, Start, Token, Via, WAYS, is_run};
@@ -34,7 +35,8 @@ impl RunTable {
             let (budgeted, labeled) = (run.held.budgets != 0, run.labels != Labels::default());
             let flags = flag(budgeted, BUDGETED) | flag(labeled, LABELED) | flag(run.piped, PIPED);
             let retried = flag(run.retried, RETRIED) | parent_who & RETRIED;
-            record.set::<WHO>(((run.kind as u64) << 32) | flags | retried);
+            let child = flag(parent.is_some(), CHILD);
+            record.set::<WHO>(who_cell(run.kind, run.now, flags | retried | child));
             if budgeted || labeled {
                 let held = [run.held.budgets, run.held.cost, run.held.tokens, run.labels.get()];
                 for (i, n) in held.into_iter().enumerate() {
@@ -45,7 +47,7 @@ impl RunTable {
                 run.model as u64 | (run.gaps as u64) << SERIES_BITS
             } else {
                 let under = parent.filter(|_| !is_model_call(parent_who)).map(|p| p.get::<IDS>() >> SERIES_BITS);
-                under.unwrap_or((slot as u64).wrapping_add(1))
+                under.unwrap_or(root_bits(slot, run.key.0))
             };
             record.set::<IDS>(run.component as u64 | more << SERIES_BITS);
             record.set::<FIRST>(0);
@@ -197,9 +199,14 @@ impl RunTable {
         cells.publish(self.key_cell(slot), EMPTY);
         cells.sub(self.base.wrapping_add(LIVE), 1);
         let orphan = children & ORPHAN != 0;
-        let parent = run.parent.and_then(|p| self.find(cells, p)).and_then(|slot| self.run(cells, slot));
+        let known = run.parent.filter(|_| who & CHILD != 0);
+        let parent = known.and_then(|p| self.find(cells, p)).and_then(|slot| self.run(cells, slot));
+        // Not a later run with its parent's id: that one never counted it.
+        let parent = parent.filter(|p| p.get::<START>() <= start);
         run.branch = match parent {
             _ if orphan => Branch::Lost,
+            // Reaped or evicted, or gone so lately that its children are not marked yet.
+            None if who & CHILD != 0 => Branch::Lost,
             None => Branch::Root(if is_model_call { 0 } else { who as u32 }),
             Some(parent) => self.left_parent(cells, parent, now),
         };

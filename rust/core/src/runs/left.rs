@@ -1,5 +1,6 @@
 //! Who left: the keys of ended and of reaped runs, as long as they are remembered.
 
+use super::record::{BUDGETED, WHO};
 use super::{ENDING, LEFT, Left, REAPING, RunKey, RunTable};
 use crate::cells::Cells;
 
@@ -17,7 +18,17 @@ impl RunTable {
 
     /// The budgets that a reaped run belonged to, as far as it is remembered.
     pub fn budgets_of_reaped(self, cells: &Cells, key: RunKey) -> u64 {
-        cells.get(self.reaped_budgets(key.0))
+        let mark = key.0 | REAPING;
+        // Still on its way out: what it held is still in its slot.
+        let leaving = self.find_as(cells, key, mark).and_then(|slot| {
+            let budgeted = self.run(cells, slot)?.observe::<WHO>() & BUDGETED != 0;
+            let budgets = if budgeted { cells.observe(self.held(slot)) } else { 0 };
+            (cells.observe(self.key_cell(slot)) == mark).then_some(budgets)
+        });
+        leaving.unwrap_or_else(|| {
+            let remembered = cells.observe(self.left_cell(key, REAPING)) == key.0;
+            if remembered { cells.get(self.reaped_budgets(key.0)) } else { 0 }
+        })
     }
 
     /// Remembers the end of a run that was not in flight.

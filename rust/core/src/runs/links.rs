@@ -1,15 +1,15 @@
 //! What a run tells its parent and its root: that it left, that it failed, its span.
 
 use super::record::{
-    CHILDREN, COUNT, EVENTS, FIRST, IDS, LAST, LOW, NO_TOKEN, ORPHAN, SERIES_BITS, WHO, is_model_call,
+    CHILDREN, COUNT, EVENTS, FIRST, IDS, LAST, LOW, NO_TOKEN, ORPHAN, SERIES_BITS, WHO, is_model_call, root_bits,
+    root_slot,
 };
-use super::{Branch, Root, RunKey, RunTable, is_run};
+use super::{Branch, Newest, Root, RunKey, RunTable, is_run};
 use crate::cells::{Cells, Line};
 use crate::series::SeriesId;
 
 impl RunTable {
     /// What the parent is told of a child that leaves, and the root above both.
-    #[allow(clippy::cast_possible_truncation)] // a slot
     pub(super) fn left_parent(self, cells: &Cells, parent: Line<'_>, now: u64) -> Branch {
         // Not below zero: the parent may have been reaped and its slot have a new run.
         let mut n = parent.get::<CHILDREN>();
@@ -26,26 +26,24 @@ impl RunTable {
         if is_model_call(parent.get::<WHO>()) {
             return Branch::Lost;
         }
-        let root = (parent.get::<IDS>() >> SERIES_BITS) as usize;
-        let Some(slot) = root.checked_sub(1) else { return Branch::Lost };
+        let root = parent.get::<IDS>() >> SERIES_BITS;
+        let Some(slot) = root_slot(root) else { return Branch::Lost };
         let key = cells.get(self.key_cell(slot));
-        if is_run(key) { Branch::Under(Root { slot, key }) } else { Branch::Lost }
+        // Where the root was reaped alone, somebody else may have its slot.
+        if is_run(key) && root_bits(slot, key) == root { Branch::Under(Root { slot, key }) } else { Branch::Lost }
     }
 
     /// The newest of the spans under a root; None when it has ended.
-    #[allow(clippy::cast_possible_truncation)] // 32 bits
-    pub fn newest_span(self, cells: &Cells, root: Root) -> Option<u32> {
-        let record = self.run(cells, root.slot)?;
-        let who = record.observe::<WHO>();
-        (cells.observe(self.key_cell(root.slot)) == root.key).then_some(who as u32)
+    pub fn newest_span(self, cells: &Cells, root: Root) -> Option<Newest> {
+        let who = self.run(cells, root.slot)?.observe::<WHO>();
+        (cells.observe(self.key_cell(root.slot)) == root.key).then_some(Newest(who))
     }
 
-    /// Makes `newest` the newest span under a root, if that was `before`.
-    pub fn hang(self, cells: &Cells, root: Root, before: u32, newest: u32) -> bool {
-        let Some(record) = self.run(cells, root.slot) else { return false };
-        let who = record.get::<WHO>();
-        let (from, to) = (who & !LOW | u64::from(before), who & !LOW | u64::from(newest));
-        record.claim::<WHO>(from, to).is_ok()
+    /// Makes `newest` the newest span under a root, if that is still `before`. Not under the next run of the
+    /// root's slot: the cell tells when its run started.
+    pub fn hang(self, cells: &Cells, root: Root, before: Newest, newest: u32) -> bool {
+        let cell = self.run(cells, root.slot);
+        cell.is_some_and(|record| record.claim::<WHO>(before.0, before.0 & !LOW | u64::from(newest)).is_ok())
     }
 
     /// Notes with its parent, if that is in flight, that a call of a model has failed.

@@ -4,14 +4,14 @@ mod flight;
 mod left;
 mod links;
 #[cfg(all(test, loom))]
-mod models;
+mod loom_tests;
 mod record;
 mod run;
 #[cfg(all(test, not(loom)))]
 mod tests;
 mod victims;
 
-pub use run::{Asked, Branch, Labels, Left, Orphan, Root, Run, RunKey, Start, Streaming, Token, Via};
+pub use run::{Asked, Branch, Labels, Left, Newest, Orphan, Root, Run, RunKey, Start, Streaming, Token, Via};
 
 use crate::cells::{Cells, Line};
 use crate::error::Error;
@@ -45,7 +45,7 @@ const REAPING: u64 = 1 << 63;
 /// The table in the arena.
 ///
 /// Levels of growing size, each of sets of 8 keys, one cache line: a run goes to the first level whose set
-/// has room, so a program with a few hundred calls in flight lives in 74 KB of it, whatever the capacity,
+/// has room, so a program with a few hundred calls in flight lives in 74 KB of it (106 KB where they hold budgets or carry labels), whatever the capacity,
 /// and a scan reads only the levels ever used. (One level of 131,072 slots was tried: the same run of 8
 /// tokens took 3 times as long.) The last level alone has twice
 /// as many slots as runs may be in flight, and two sets for a key, of which the emptier takes it.
@@ -65,7 +65,7 @@ pub struct RunTable {
     records: usize,
     /// Where what has left is remembered, after all else.
     left: usize,
-    /// Where what they hold of budgets begins, after the records.
+    /// Where what they hold of budgets, and their labels, begin, after the records.
     held: usize,
     capacity: u64,
 }

@@ -5,9 +5,10 @@ use crate::series::{Kind, SeriesId};
 // Cells of a record. Model calls have tokens, every other run has children: they share four cells.
 pub(super) const START: usize = 0;
 pub(super) const PARENT: usize = 1;
-/// Flags | kind | of a model call its longest gap in microseconds, of others the newest of the spans under it.
+/// Flags | 23 bits of the start | kind | of a model call its longest gap in microseconds, of others the newest of the spans under it.
 pub(super) const WHO: usize = 2;
-/// Series of the component | of the requested model | of its gaps; of others the root's slot, plus one.
+/// Series of the component | of the requested model | of its gaps; of others the root's slot, plus one, and 16
+/// bits of its key.
 pub(super) const IDS: usize = 3;
 /// The last token; of others when a model call under it failed.
 pub(super) const LAST: usize = 4;
@@ -27,6 +28,12 @@ pub(super) const LABELED: u64 = 1 << 62;
 pub(super) const RETRIED: u64 = 1 << 61;
 /// In `WHO`: it lives on the step before it in a sequence; see `Span::piped`.
 pub(super) const PIPED: u64 = 1 << 60;
+/// In `WHO`: its parent was in flight when it started.
+pub(super) const CHILD: u64 = 1 << 59;
+/// In `WHO`: bits of its start, which tell it from the slot's next run.
+const SINCE: u64 = ((1 << 23) - 1) << 36;
+/// Bits of a root's slot in `IDS`, plus one: at most 2^25 and some. Bits of its key above them.
+const SLOT_BITS: u32 = 27;
 /// Bits of a series in `IDS`: 1,000,000 and some.
 pub(super) const SERIES_BITS: u32 = 21;
 pub(super) const SERIES: u64 = (1 << SERIES_BITS) - 1;
@@ -63,4 +70,20 @@ pub(super) const fn in_micros(nanos: u64) -> u64 {
 /// The inverse, nanoseconds; None for none.
 pub(super) fn from_micros(cell: u64) -> Option<u64> {
     (cell & LOW).checked_sub(1).map(|micros| micros.saturating_mul(1000))
+}
+
+/// What a `WHO` cell begins as.
+pub(super) const fn who_cell(kind: Kind, start: u64, flags: u64) -> u64 {
+    flags | start << 36 & SINCE | (kind as u64) << 32
+}
+
+/// The slot and the key of a root, in 43 bits.
+pub(super) const fn root_bits(slot: usize, key: u64) -> u64 {
+    (slot as u64).wrapping_add(1) | (key & 0xFFFF) << SLOT_BITS
+}
+
+/// The slot; None where there is no root.
+#[allow(clippy::cast_possible_truncation)] // 27 bits
+pub(super) fn root_slot(bits: u64) -> Option<usize> {
+    ((bits & ((1 << SLOT_BITS) - 1)) as usize).checked_sub(1)
 }

@@ -5,7 +5,7 @@ use super::{BUSY, ENDING};
 use crate::budget::Reservation;
 use crate::series::{Kind, SeriesId};
 
-/// Who a run is: 64 bits of its 128-bit id, spread evenly (61 of them are random for a uuid7 folded modulo
+/// Who a run is: 62 bits of its 128-bit id, spread evenly (61 of them are random for a uuid7 folded modulo
 /// 2^61 - 1; among 65,536 runs in flight two agree with a probability of 1e-9).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RunKey(pub(super) u64);
@@ -147,6 +147,18 @@ impl Root {
     /// Its key.
     pub const fn key(self) -> RunKey {
         RunKey(self.key)
+    }
+}
+
+/// The newest of the spans under a root, when it was looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Newest(pub(super) u64);
+
+impl Newest {
+    /// Its handle; 0 when there is none.
+    #[allow(clippy::cast_possible_truncation)] // the low half
+    pub const fn span(self) -> u32 {
+        self.0 as u32
     }
 }
 

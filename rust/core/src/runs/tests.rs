@@ -88,6 +88,43 @@ fn own_time_is_that_in_which_no_child_ran() {
 }
 
 #[test]
+fn a_run_whose_ancestor_went_without_a_word_is_no_pipeline_of_its_own() {
+    let (cells, table) = table(64);
+    let run = |key, parent, now| Start { parent, kind: Kind::Chain, ..start(key, now) };
+    let of = |key| Some(RunKey::new(key));
+    table.start(&cells, &run(10, None, 1), |_| ());
+    table.start(&cells, &run(11, of(10), 2), |_| ());
+    table.start(&cells, &run(12, of(11), 3), |_| ());
+    let root = table.sets_of(RunKey::new(10));
+    table.reap(&cells, 2, 5, |_, _| ());
+    // Another pipeline in the same slot is not its root.
+    let other = (20..).find(|key| table.sets_of(RunKey::new(*key)) == root).expect("a key of the same sets");
+    table.start(&cells, &run(other, None, 6), |_| ());
+    assert_eq!(table.take(&cells, RunKey::new(12), 7).map(|r| r.branch), Some(Branch::Lost));
+    assert_eq!(table.take(&cells, RunKey::new(11), 8).map(|r| r.branch), Some(Branch::Lost));
+    assert_eq!(table.take(&cells, RunKey::new(other), 9).map(|r| r.branch), Some(Branch::Root(0)));
+}
+
+#[test]
+fn a_span_does_not_hang_under_the_next_run_of_its_roots_slot() {
+    let (cells, table) = table(64);
+    let run = |key, parent, now| Start { parent, kind: Kind::Chain, ..start(key, now) };
+    table.start(&cells, &run(10, None, 1), |_| ());
+    table.start(&cells, &run(11, Some(RunKey::new(10)), 2), |_| ());
+    let Some(Branch::Under(root)) = table.take(&cells, RunKey::new(11), 3).map(|r| r.branch) else {
+        panic!("it has a root");
+    };
+    let before = table.newest_span(&cells, root).expect("in flight");
+    table.take(&cells, RunKey::new(10), 4);
+    let sets = table.sets_of(RunKey::new(10));
+    let next = (20..).find(|key| table.sets_of(RunKey::new(*key)) == sets).expect("a key of the same sets");
+    table.start(&cells, &run(next, None, 5), |_| ());
+    assert_eq!(table.find(&cells, RunKey::new(next)), Some(root.slot));
+    assert!(!table.hang(&cells, root, before, 77));
+    assert_eq!(table.take(&cells, RunKey::new(next), 6).map(|r| r.branch), Some(Branch::Root(0)));
+}
+
+#[test]
 fn spans_hang_under_the_root_of_their_tree() {
     let (cells, table) = table(64);
     let run = |key, parent, kind| Start { parent, kind, ..start(key, 1) };
@@ -98,9 +135,10 @@ fn spans_hang_under_the_root_of_their_tree() {
     let Some(Branch::Under(root)) = table.take(&cells, RunKey::new(12), 2).map(|r| r.branch) else {
         panic!("it has a root");
     };
-    assert_eq!((root.key(), table.newest_span(&cells, root)), (RunKey::new(10), Some(0)));
-    assert!(table.hang(&cells, root, 0, 77));
-    assert!(!table.hang(&cells, root, 0, 78));
+    let none = table.newest_span(&cells, root).expect("in flight");
+    assert_eq!((root.key(), none.span()), (RunKey::new(10), 0));
+    assert!(table.hang(&cells, root, none, 77));
+    assert!(!table.hang(&cells, root, none, 78));
     assert_eq!(table.take(&cells, RunKey::new(11), 3).map(|r| r.branch), Some(Branch::Under(root)));
     assert_eq!(table.take(&cells, RunKey::new(10), 4).map(|r| r.branch), Some(Branch::Root(77)));
     assert_eq!(table.newest_span(&cells, root), None);
@@ -315,6 +353,57 @@ proptest! {
                 ),
             }
             prop_assert_eq!(table.live(&cells), model.len() as u64);
+        }
+    }
+
+    /// Against a clock that ticks for each run while no child of it is in flight.
+    #[test]
+    fn own_time_is_that_of_a_clock_that_stops_while_a_child_runs(
+        steps in prop::collection::vec((0..8_u8, 0..10_u64, 0..10_u64, 0..50_u64), 1..120)
+    ) {
+        struct Ticking { start: u64, own: u64, parent: Option<(u64, u64)> }
+        let (cells, table) = table(64);
+        let mut runs: BTreeMap<u64, Ticking> = BTreeMap::new();
+        let mut now = 1000;
+        for (op, key, other, passes) in steps {
+            let covered: Vec<_> = runs.values().filter_map(|r| r.parent).collect();
+            for (key, run) in &mut runs {
+                if !covered.contains(&(*key, run.start)) {
+                    run.own += passes;
+                }
+            }
+            now += passes;
+            let (key, other) = (key + 2, other + 2);
+            match op {
+                0..=3 => {
+                    // A parent is who has that key now; ends come in any order.
+                    let parent = runs.get(&other).filter(|_| other != key).map(|p| (other, p.start));
+                    let run = Start { parent: Some(RunKey::new(other)), kind: Kind::Chain, ..start(key, now) };
+                    let fresh = table.start(&cells, &run, |_| unreachable!());
+                    prop_assert_eq!(fresh, !runs.contains_key(&key));
+                    if fresh {
+                        runs.insert(key, Ticking { start: now, own: 0, parent });
+                    }
+                    now += 1; // no two runs with one key and one start
+                    let covered: Vec<_> = runs.values().filter_map(|r| r.parent).collect();
+                    for (key, run) in &mut runs {
+                        run.own += u64::from(!covered.contains(&(*key, run.start)));
+                    }
+                }
+                4..=6 => {
+                    let left = table.take(&cells, RunKey::new(key), now).map(|r| (r.start, r.own));
+                    prop_assert_eq!(left, runs.remove(&key).map(|r| (r.start, r.own)));
+                }
+                _ => {
+                    let limit = now.saturating_sub(other * 20);
+                    let mut gone = Vec::new();
+                    table.reap(&cells, limit, now, |r, _| gone.push((r.key.get(), r.own)));
+                    gone.sort_unstable();
+                    let due: Vec<_> = runs.iter().filter(|(_, r)| r.start < limit).map(|(k, r)| (*k, r.own)).collect();
+                    runs.retain(|_, r| r.start >= limit);
+                    prop_assert_eq!(gone, due);
+                }
+            }
         }
     }
 }
