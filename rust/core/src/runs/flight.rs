@@ -2,8 +2,8 @@
 
 use super::record::{
     BUDGETED, BY_TOKEN, CHILD, CHILDREN, COUNT, EVENTS, FIRST, IDS, LABELED, LAST, LOW, NO_TOKEN, ORPHAN, PARENT,
-    PIPED, RETRIED, SERIES_BITS, START, WHO, from_micros, in_micros, is_model_call, kind_code, root_bits, series_in,
-    who_cell,
+    PIPED, RETRIED, SERIES_BITS, SINCE, START, WHO, from_micros, in_micros, is_model_call, kind_code, root_bits,
+    series_in, who_cell,
 };
 use super::{Asked, IN_USE, LIVE};
 use super::{BUSY, Branch, EMPTY, ENDING, Labels, REAPING, Run, RunKey, RunTable, Start, Token, Via, WAYS, is_run};
@@ -255,6 +255,7 @@ impl RunTable {
         while micros > longest & LOW {
             match record.exchange::<WHO>(longest, longest & !LOW | micros) {
                 Ok(()) => break,
+                Err(found) if (found ^ who) & SINCE != 0 => break, // the slot's next run
                 Err(found) => longest = found,
             }
         }

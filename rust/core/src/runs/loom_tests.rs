@@ -73,18 +73,25 @@ fn a_reaper_never_takes_a_fresh_run_for_the_old_one_of_its_slot() {
 fn a_late_token_never_moves_the_figures_of_the_slots_next_run() {
     loom::model(|| {
         let (cells, table) = table();
+        let next_key = next_of_5(table);
         table.start(&cells, &start(5, 10), |_| ());
         let there = {
             let cells = Arc::clone(&cells);
             thread::spawn(move || table.token(&cells, RunKey::new(5), 20, Via::StreamEvent, true))
         };
         table.take(&cells, RunKey::new(5), 2000);
-        table.start(&cells, &start(7, 100), |_| ());
+        table.start(&cells, &start(next_key, 100), |_| ());
         let token = there.join().expect("joins");
         assert!(matches!(token, Token::Unknown | Token::First | Token::Counted), "{token:?}");
-        let next = table.token(&cells, RunKey::new(7), 130, Via::StreamEvent, true);
+        let next = table.token(&cells, RunKey::new(next_key), 130, Via::StreamEvent, true);
         assert_eq!(next, Token::First, "after {token:?}");
     });
+}
+
+/// A key that gets the slot of run 5, when that is free again.
+fn next_of_5(table: RunTable) -> u64 {
+    let sets = table.sets_of(RunKey::new(5));
+    (6..).find(|key| table.sets_of(RunKey::new(*key)) == sets).expect("one in some")
 }
 
 /// A chain, and room for two runs under it.
@@ -139,6 +146,7 @@ fn the_time_of_children_that_end_at_once_is_covered_once() {
 fn a_late_token_never_moves_the_longest_gap_of_the_slots_next_run() {
     loom::model(|| {
         let (cells, table) = table();
+        let next_key = next_of_5(table);
         table.start(&cells, &start(5, 10), |_| ());
         assert_eq!(table.token(&cells, RunKey::new(5), 20, Via::Token, true), Token::First);
         let slot = table.find(&cells, RunKey::new(5));
@@ -147,11 +155,11 @@ fn a_late_token_never_moves_the_longest_gap_of_the_slots_next_run() {
             thread::spawn(move || table.token(&cells, RunKey::new(5), 9_000_000, Via::Token, true))
         };
         table.take(&cells, RunKey::new(5), 2000);
-        table.start(&cells, &start(9, 100), |_| ());
-        assert_eq!(table.find(&cells, RunKey::new(9)), slot);
+        table.start(&cells, &start(next_key, 100), |_| ());
+        assert_eq!(table.find(&cells, RunKey::new(next_key)), slot);
         there.join().expect("joins");
-        assert_eq!(table.token(&cells, RunKey::new(9), 130, Via::Token, true), Token::First);
-        let next = table.take(&cells, RunKey::new(9), 200).expect("in flight");
+        assert_eq!(table.token(&cells, RunKey::new(next_key), 130, Via::Token, true), Token::First);
+        let next = table.take(&cells, RunKey::new(next_key), 200).expect("in flight");
         assert_eq!((next.start, next.events, next.longest_gap), (100, 1, 0));
     });
 }

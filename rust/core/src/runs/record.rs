@@ -31,7 +31,7 @@ pub(super) const PIPED: u64 = 1 << 60;
 /// In `WHO`: its parent was in flight when it started.
 pub(super) const CHILD: u64 = 1 << 59;
 /// In `WHO`: bits of its start, which tell it from the slot's next run.
-const SINCE: u64 = ((1 << 23) - 1) << 36;
+pub(super) const SINCE: u64 = ((1 << 23) - 1) << 36;
 /// Bits of a root's slot in `IDS`, plus one: at most 2^25 and some. Bits of its key above them.
 const SLOT_BITS: u32 = 27;
 /// Bits of a series in `IDS`: 1,000,000 and some.
