@@ -3,7 +3,7 @@
 use super::record::{
     BUDGETED, BY_TOKEN, CHILD, CHILDREN, COUNT, EVENTS, FIRST, IDS, LABELED, LAST, LOW, NO_TOKEN, ORPHAN, PARENT,
     PIPED, RETRIED, SERIES_BITS, SINCE, START, WHO, from_micros, in_micros, is_model_call, kind_code, root_bits,
-    series_in, who_cell,
+    same_start, series_in, who_cell,
 };
 use super::{Asked, IN_USE, LIVE};
 use super::{BUSY, Branch, EMPTY, ENDING, Labels, REAPING, Run, RunKey, RunTable, Start, Token, Via, WAYS, is_run};
@@ -36,7 +36,7 @@ impl RunTable {
             let flags = flag(budgeted, BUDGETED) | flag(labeled, LABELED) | flag(run.piped, PIPED);
             let retried = flag(run.retried, RETRIED) | parent_who & RETRIED;
             let child = flag(parent.is_some(), CHILD);
-            record.set::<WHO>(who_cell(run.kind, run.now, flags | retried | child));
+            record.publish::<WHO>(who_cell(run.kind, run.now, flags | retried | child));
             if budgeted || labeled {
                 let held = [run.held.budgets, run.held.cost, run.held.tokens, run.labels.get()];
                 for (i, n) in held.into_iter().enumerate() {
@@ -52,7 +52,7 @@ impl RunTable {
             record.set::<IDS>(run.component as u64 | more << SERIES_BITS);
             record.set::<FIRST>(0);
             record.set::<CHILDREN>(0);
-            // Published: a late token of the slot's last run that sees either of these sees its key gone.
+            // Published, as WHO: a late token of the last run that sees one of these sees its key gone.
             record.publish::<LAST>(run.now | NO_TOKEN);
             record.publish::<EVENTS>((run.now << 40) & !BY_TOKEN);
         }
@@ -224,7 +224,7 @@ impl RunTable {
         let before = record.observe::<LAST>();
         let (who, ids, start) = (record.get::<WHO>(), record.get::<IDS>(), record.get::<START>());
         // After these: if any was the next run's, this finds the key gone.
-        if cells.observe(self.key_cell(slot)) != key.0 || !is_model_call(who) {
+        if cells.observe(self.key_cell(slot)) != key.0 || !is_model_call(who) || !same_start(who, events) {
             return Token::Unknown;
         }
         if via == Via::StreamEvent && events & BY_TOKEN != 0 {

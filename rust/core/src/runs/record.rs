@@ -87,3 +87,8 @@ pub(super) const fn root_bits(slot: usize, key: u64) -> u64 {
 pub(super) fn root_slot(bits: u64) -> Option<usize> {
     ((bits & ((1 << SLOT_BITS) - 1)) as usize).checked_sub(1)
 }
+
+/// Whether a `WHO` and an `EVENTS` cell are of one run.
+pub(super) const fn same_start(who: u64, events: u64) -> bool {
+    (who << 4 ^ events) & !(COUNT | BY_TOKEN) == 0
+}
