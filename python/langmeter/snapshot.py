@@ -376,6 +376,11 @@ class CallStats(_Series):
         return self._distribution("inter_token_latency")
 
     @cached_property
+    def time_to_first_chunk(self) -> Distribution:
+        """Start to first chunk of a streamed call, were it a role without a word; seconds."""
+        return self._distribution("time_to_first_chunk")
+
+    @cached_property
     def time_to_first_visible_token(self) -> Distribution:
         """Start to first output that is no reasoning of a streamed call, seconds."""
         return self._distribution("time_to_first_visible_token")

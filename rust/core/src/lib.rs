@@ -18,6 +18,7 @@ pub mod budget;
 mod cells;
 mod clock;
 mod error;
+mod figures;
 pub mod histogram;
 pub mod money;
 mod recorder;
@@ -32,10 +33,8 @@ mod window;
 pub use cells::Cells;
 pub use clock::{Clock, ManualClock};
 pub use error::Error;
-pub use recorder::{
-    Begin, COUNTERS, Counter, Demand, Dropped, End, MEASURES, Measure, Outcome, Pulse, Recorder, Repriced, Requested,
-    Settings, Usage,
-};
+pub use figures::{COUNTERS, Counter, Dropped, MEASURES, Measure, Outcome, Usage};
+pub use recorder::{Begin, Demand, End, Pulse, Recorder, Repriced, Requested, Settings};
 pub use runs::{Labels, RunKey, RunTable, Start, Streaming, Via};
 pub use series::{Kind, LabelSet, OTHER, SeriesTable};
 pub use snapshot::{Anomaly, Origin, SeriesData, Snapshot, WindowCounts};

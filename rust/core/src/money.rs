@@ -1,6 +1,6 @@
 //! Money: whole pico-dollars, rates per token.
 
-use crate::recorder::Usage;
+use crate::figures::Usage;
 
 /// What a rate applies to, in the order of `Band::rates`: input, output, cache read, cache write, cache write
 /// for an hour, reasoning, audio in, audio out, image in, cached audio, cached image, web search, request.

@@ -1,8 +1,8 @@
 //! Plain data out of the recorder: merge, subtract, encode.
 
 use crate::error::Error;
+use crate::figures::{COUNTERS, MEASURES, Measure};
 use crate::histogram::Histogram;
-use crate::recorder::{COUNTERS, MEASURES, Measure};
 use crate::series::{Kind, LabelSet};
 use crate::window::{Counts, METRICS, WINDOWS};
 use serde::{Deserialize, Serialize};

@@ -177,8 +177,11 @@ impl Handler {
     ) -> PyResult<()> {
         let this = slf.get();
         let (Some(recorder), Some(run_id)) = (this.recorder.get(), run_id) else { return Ok(()) };
-        let Some(kind) = event.kind()? else { return Ok(()) };
         let (recorder, key) = (recorder.get(), convert::run_key(run_id)?);
+        let Some(kind) = event.kind()? else {
+            recorder.core.chunk(key);
+            return Ok(());
+        };
         if recorder.core.token(key, via, kind.visible())
             && let Some(streams) = this.streams.get()
             && streams.get().listening()

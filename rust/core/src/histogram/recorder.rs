@@ -3,6 +3,10 @@
 use super::{Histogram, Layout, MAX_MICROS};
 use crate::cells::Cells;
 
+/// Cells of occupancy bits, a bit a block: a cache line does for either precision.
+const OCCUPANCY: usize = 8;
+const _: () = assert!(Layout::THREE.buckets() <= OCCUPANCY * 64 * Layout::BLOCK);
+
 /// Where one histogram lives in the arena.
 ///
 /// Consistency: a snapshot that runs beside recorders sees each value whole or not yet. Two snapshots by
@@ -17,13 +21,8 @@ pub struct Recorder {
 
 impl Recorder {
     /// Cells a histogram takes: an occupancy bit for each block of 64 buckets, and the buckets.
-    pub fn cells(layout: Layout) -> usize {
-        Self::occupancy(layout).saturating_add(layout.buckets())
-    }
-
-    /// Cells of occupancy bits, whole cache lines of 8.
-    fn occupancy(layout: Layout) -> usize {
-        layout.buckets().div_ceil(Layout::BLOCK * 64).next_multiple_of(8)
+    pub const fn cells(layout: Layout) -> usize {
+        OCCUPANCY.saturating_add(layout.buckets())
     }
 
     /// The histogram whose cells begin at `base`.
@@ -49,13 +48,13 @@ impl Recorder {
         kept < micros
     }
 
-    fn buckets(self) -> usize {
-        self.base.wrapping_add(Self::occupancy(self.layout))
+    const fn buckets(self) -> usize {
+        self.base.wrapping_add(OCCUPANCY)
     }
 
     /// Calls `f(index, cell, count)` for each occupied bucket, ascending.
     fn each(self, cells: &Cells, mut f: impl FnMut(usize, usize, u64)) {
-        for word in 0..Self::occupancy(self.layout) {
+        for word in 0..OCCUPANCY {
             let mut bits = cells.get(self.base.wrapping_add(word));
             while bits != 0 {
                 let block = word.wrapping_mul(64).wrapping_add(bits.trailing_zeros() as usize);
@@ -83,7 +82,7 @@ impl Recorder {
     /// Back to zero; only while nobody records.
     pub fn clear(self, cells: &Cells) {
         self.each(cells, |_, cell, _| cells.set(cell, 0));
-        for word in 0..Self::occupancy(self.layout) {
+        for word in 0..OCCUPANCY {
             cells.set(self.base.wrapping_add(word), 0);
         }
     }

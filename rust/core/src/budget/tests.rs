@@ -1,0 +1,231 @@
+use super::period::DAY;
+use super::*;
+use proptest::prelude::*;
+use std::sync::Arc;
+
+const NOON: u64 = 1_700_000_000 * SECOND;
+
+fn arena() -> (Cells, Budgets) {
+    (Cells::zeroed(Budgets::CELLS).expect("cells"), Budgets::at(0))
+}
+
+fn terms(limit: u64) -> Terms {
+    Terms { unit: Unit::Tokens, limit, period: Period::Total, blocking: true, thresholds: vec![] }
+}
+
+fn tokens(n: u64) -> Reservation {
+    Reservation { budgets: 1, cost: 0, tokens: n }
+}
+
+fn figures(cells: &Cells, budgets: Budgets, now: u64) -> (u64, u64) {
+    let s = budgets.standing(cells, 0, now).expect("open");
+    (s.spent, s.reserved)
+}
+
+#[test]
+fn a_reservation_is_refused_when_it_does_not_fit_and_settled_at_what_was_used() {
+    let (cells, budgets) = arena();
+    budgets.open(&cells, &terms(100), NOON).expect("opens");
+    budgets.reserve(&cells, &tokens(60), NOON).expect("fits");
+    assert_eq!(budgets.reserve(&cells, &tokens(41), NOON).map_err(|r| r.budget), Err(0));
+    budgets.reserve(&cells, &tokens(40), NOON).expect("fits to the last");
+    assert_eq!(figures(&cells, budgets, NOON), (0, 100));
+    budgets.settle(&cells, &tokens(60), &[0, 10, 1], NOON);
+    assert_eq!(figures(&cells, budgets, NOON), (10, 40));
+    budgets.release(&cells, &tokens(40));
+    assert_eq!(figures(&cells, budgets, NOON), (10, 0));
+    budgets.reserve(&cells, &tokens(1), NOON).expect("fits");
+    budgets.settle(&cells, &tokens(1), &[0, 500, 1], NOON);
+    assert_eq!(figures(&cells, budgets, NOON), (510, 0));
+    assert!(budgets.reserve(&cells, &tokens(0), NOON).is_err(), "an exhausted budget refuses everything");
+}
+
+#[test]
+fn a_call_holds_all_of_its_budgets_or_none() {
+    let (cells, budgets) = arena();
+    for (unit, limit) in [(Unit::Cost, 50), (Unit::Tokens, 100), (Unit::Calls, 2)] {
+        budgets.open(&cells, &Terms { unit, ..terms(limit) }, NOON).expect("opens");
+    }
+    let call = Reservation { budgets: 0b111, cost: 20, tokens: 30 };
+    budgets.reserve(&cells, &call, NOON).expect("fits");
+    budgets.reserve(&cells, &call, NOON).expect("fits");
+    let third = budgets.reserve(&cells, &Reservation { cost: 1, ..call }, NOON);
+    assert_eq!(third.map_err(|r| r.budget), Err(2));
+    let reserved = |i| budgets.standing(&cells, i, NOON).map(|s| s.reserved);
+    assert_eq!([reserved(0), reserved(1), reserved(2)], [Some(40), Some(60), Some(2)]);
+    budgets.settle(&cells, &call, &[0, 0, 0], NOON);
+    assert_eq!([reserved(0), reserved(1), reserved(2)], [Some(20), Some(30), Some(1)]);
+    assert_eq!(budgets.standing(&cells, 3, NOON), None);
+}
+
+#[test]
+fn a_budget_that_only_warns_holds_nothing_and_refuses_nothing() {
+    let (cells, budgets) = arena();
+    budgets.open(&cells, &Terms { blocking: false, ..terms(10) }, NOON).expect("opens");
+    budgets.reserve(&cells, &tokens(1000), NOON).expect("only warns");
+    assert_eq!(figures(&cells, budgets, NOON), (0, 0));
+    budgets.settle(&cells, &tokens(1000), &[0, 30, 1], NOON);
+    assert_eq!(figures(&cells, budgets, NOON), (30, 0));
+}
+
+#[test]
+fn a_new_period_begins_with_nothing_spent_and_what_is_held_still_held() {
+    let (cells, budgets) = arena();
+    budgets.open(&cells, &Terms { period: Period::Hour, ..terms(100) }, NOON).expect("opens");
+    budgets.reserve(&cells, &tokens(70), NOON).expect("fits");
+    budgets.settle(&cells, &tokens(70), &[0, 70, 1], NOON);
+    budgets.reserve(&cells, &tokens(30), NOON).expect("fits");
+    let later = NOON + 3600 * SECOND;
+    assert_eq!(figures(&cells, budgets, later), (0, 30));
+    assert!(budgets.reserve(&cells, &tokens(71), later).is_err());
+    budgets.settle(&cells, &tokens(30), &[0, 20, 1], later);
+    assert_eq!(figures(&cells, budgets, later), (20, 0));
+    // A thread that read its clock before midnight changes nothing about the new day.
+    budgets.reserve(&cells, &tokens(80), NOON).expect("fits");
+    assert!(budgets.reserve(&cells, &tokens(1), NOON).is_err());
+    assert_eq!(figures(&cells, budgets, later + 72 * 3600 * SECOND), (0, 80));
+}
+
+#[test]
+fn a_threshold_is_crossed_once_a_period() {
+    let (cells, budgets) = arena();
+    let at = Terms { period: Period::Minute, blocking: false, thresholds: vec![50, 80, 100], ..terms(100) };
+    budgets.open(&cells, &at, NOON).expect("opens");
+    let spend = |n, now| budgets.settle(&cells, &tokens(0), &[0, n, 1], now);
+    assert_eq!(spend(49, NOON), vec![]);
+    assert_eq!(spend(31, NOON), vec![(0, 0), (0, 1)]);
+    assert_eq!(spend(10, NOON), vec![]);
+    assert_eq!(spend(10, NOON), vec![(0, 2)]);
+    assert_eq!(spend(10, NOON), vec![]);
+    assert_eq!(spend(60, NOON + 60 * SECOND), vec![(0, 0)]);
+}
+
+#[test]
+fn the_first_refusal_of_a_period_crosses_the_threshold_at_the_limit() {
+    let (cells, budgets) = arena();
+    budgets.open(&cells, &Terms { thresholds: vec![50, 100], ..terms(100) }, NOON).expect("opens");
+    let refused = |r: Result<(), Refused>| r.expect_err("too much").crossed;
+    assert_eq!(refused(budgets.reserve(&cells, &tokens(101), NOON)), vec![(0, 1)]);
+    assert_eq!(refused(budgets.reserve(&cells, &tokens(101), NOON)), vec![]);
+}
+
+#[test]
+fn a_fork_keeps_what_was_spent_and_holds_nothing() {
+    let (cells, budgets) = arena();
+    budgets.open(&cells, &terms(100), NOON).expect("opens");
+    budgets.reserve(&cells, &tokens(60), NOON).expect("fits");
+    budgets.settle(&cells, &tokens(60), &[0, 25, 1], NOON);
+    budgets.reserve(&cells, &tokens(60), NOON).expect("fits");
+    budgets.release_all(&cells);
+    assert_eq!(figures(&cells, budgets, NOON), (25, 0));
+}
+
+#[test]
+fn what_no_budget_can_be_is_refused() {
+    let (cells, budgets) = arena();
+    assert!(budgets.open(&cells, &terms(0), NOON).is_err());
+    assert!(budgets.open(&cells, &Terms { thresholds: vec![1; 9], ..terms(1) }, NOON).is_err());
+    for i in 0..MAX_BUDGETS {
+        assert_eq!(budgets.open(&cells, &terms(1), NOON), Ok(i));
+    }
+    let error = budgets.open(&cells, &terms(1), NOON).expect_err("65");
+    assert!(error.to_string().contains("at most 64"), "{error}");
+}
+
+#[test]
+#[cfg_attr(miri, ignore)]
+fn threads_never_hold_and_spend_more_than_the_limit_together() {
+    let (cells, budgets) = arena();
+    budgets.open(&cells, &terms(1000), NOON).expect("opens");
+    let cells = Arc::new(cells);
+    std::thread::scope(|s| {
+        for thread in 0..8_u64 {
+            let cells = Arc::clone(&cells);
+            s.spawn(move || {
+                for i in 0..2000 {
+                    let asked = tokens(1 + (thread * 7 + i) % 13);
+                    if budgets.reserve(&cells, &asked, NOON).is_ok() {
+                        let used = if i % 3 == 0 { 0 } else { asked.tokens / 4 };
+                        budgets.settle(&cells, &asked, &[0, used, 1], NOON);
+                    }
+                    let (spent, _) = figures(&cells, budgets, NOON);
+                    assert!(spent <= 1000);
+                }
+            });
+        }
+    });
+    let (spent, reserved) = figures(&cells, budgets, NOON);
+    assert!(reserved == 0 && spent > 980 && spent <= 1000, "{spent}, {reserved}");
+}
+
+/// Days of a month by the rule as everyone learns it.
+fn days(year: u64, month: u64) -> u64 {
+    match month {
+        2 if year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400)) => 29,
+        2 => 28,
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
+    }
+}
+
+#[test]
+fn months_are_those_of_the_calendar() {
+    let mut first = 0;
+    for year in 1970..2550 {
+        for month in 1..=12 {
+            let next = first + days(year, month);
+            for day in [first, first + 14, next - 1] {
+                let now = day * DAY + DAY / 2;
+                assert_eq!(Period::Month.around(now), (first * DAY, next * DAY), "{year}-{month}");
+            }
+            first = next;
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_period_holds_its_moment_and_the_next_begins_where_it_ends(now in 0..18_000_000_000_u64, period in 1..5_usize) {
+        let (period, now) = (Period::ALL[period], now * SECOND);
+        let (begin, end) = period.around(now);
+        prop_assert!(begin <= now && now < end);
+        prop_assert_eq!(period.around(end).0, begin.max(end));
+        prop_assert_eq!(period.around(begin), (begin, end));
+    }
+
+    /// Against plain numbers with the same rules.
+    #[test]
+    fn the_books_balance(
+        limit in 1..500_u64,
+        steps in prop::collection::vec((0..4_u8, 0..200_u64, 0..150_u64, 0..40_u64), 1..80),
+    ) {
+        let (cells, budgets) = arena();
+        budgets.open(&cells, &Terms { period: Period::Minute, ..terms(limit) }, NOON).expect("opens");
+        let (mut now, mut spent, mut held) = (NOON, 0_u64, Vec::<u64>::new());
+        for (op, ask, used, seconds) in steps {
+            let later = now + seconds * SECOND;
+            if Period::Minute.around(later) != Period::Minute.around(now) {
+                spent = 0;
+            }
+            now = later;
+            let reserved: u64 = held.iter().sum();
+            match (op, held.pop()) {
+                (0 | 1, last) => {
+                    held.extend(last);
+                    let fits = spent + reserved < limit && spent + reserved + ask <= limit;
+                    prop_assert_eq!(budgets.reserve(&cells, &tokens(ask), now).is_ok(), fits);
+                    if fits {
+                        held.push(ask);
+                    }
+                }
+                (2, Some(last)) => {
+                    budgets.settle(&cells, &tokens(last), &[0, used, 1], now);
+                    spent += used;
+                }
+                (_, Some(last)) => budgets.release(&cells, &tokens(last)),
+                (_, None) => {}
+            }
+            prop_assert_eq!(figures(&cells, budgets, now), (spent, held.iter().sum()));
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! Runs that end, and the tokens before.
+
+use super::layout::{ALIAS, HOME, LARGEST};
+use super::money::used;
+use super::{End, Recorder};
+use crate::budget::{Crossed, Reservation};
+use crate::figures::{Counter, Dropped, Measure, Outcome};
+use crate::runs::{Branch, Left, Run, RunKey, Token, Via};
+use crate::series::{Kind, SeriesId};
+
+impl Recorder {
+    /// A chunk of a streamed run that is no output: a role, usage, the end marker.
+    pub fn chunk(&self, key: RunKey) {
+        self.runs.chunk(&self.cells, key, self.clock.now());
+    }
+
+    /// A token of a streamed run, visible or reasoning; false when the other hook has reported it or the run is
+    /// not in flight.
+    #[inline]
+    pub fn token(&self, key: RunKey, via: Via, visible: bool) -> bool {
+        match self.runs.token(&self.cells, key, self.clock.now(), via, visible) {
+            Token::Next { series, gap } => self.record(series, Measure::Gap, gap),
+            Token::First | Token::Counted => {}
+            Token::Echo => return false,
+            Token::Unknown => {
+                self.drop_one(Dropped::StrayTokens);
+                return false;
+            }
+        }
+        true
+    }
+
+    /// A run ended. Returns the thresholds of budgets that its spending crossed.
+    pub fn run_ended(&self, end: &End<'_>) -> Crossed {
+        let now = self.clock.now();
+        let Some(run) = self.runs.take(&self.cells, end.key, now) else {
+            return self.ended_unknown(end, now);
+        };
+        self.one_less(&run);
+        let crossed = if run.held.budgets == 0 {
+            Crossed::new()
+        } else {
+            self.budgets.settle(&self.cells, &run.held, &used(end), self.clock.unix(now))
+        };
+        let lasted = now.saturating_sub(run.start);
+        self.outcome(run.component, end.outcome);
+        self.record(run.component, Measure::Latency, lasted);
+        let mut timed = run.component;
+        if run.kind == Kind::Llm {
+            if let Some([_, output, ..]) = end.usage {
+                let largest = self.block(run.model).wrapping_add(LARGEST);
+                if output > self.cells.get(largest) {
+                    self.cells.raise(largest, output);
+                }
+            }
+            let answered = self.answered_by(&run, end);
+            timed = answered.unwrap_or(run.model);
+            self.model_call(&run, end, timed, answered, now);
+            for label in run.labels.iter() {
+                self.finish_model(label, end, run.retried, now);
+                if end.outcome != Outcome::CacheHit {
+                    self.record(label, Measure::Latency, lasted);
+                }
+            }
+        } else if run.branch != Branch::Lost {
+            self.record(run.component, Measure::SelfTime, run.own);
+        }
+        self.failed(timed, end);
+        self.path(&run, timed, now);
+        crossed
+    }
+
+    /// Who failed, and how.
+    pub(super) fn failed(&self, series: SeriesId, end: &End<'_>) {
+        if let Some(how) = end.error
+            && let Some(who) = self.series.labels(&self.cells, series)
+        {
+            let who = match who.kind {
+                Kind::Model => format!("{}/{}", who.a, who.b),
+                kind => format!("{} {}", kind.name(), who.a),
+            };
+            self.outcome(self.resolve(Kind::Error, &who, how), end.outcome);
+        }
+    }
+
+    /// What the end of a model call tells of its model.
+    pub(super) fn model_call(&self, run: &Run, end: &End<'_>, model: SeriesId, answered: Option<SeriesId>, now: u64) {
+        self.finish_model(model, end, run.retried, now);
+        self.paid(end, now);
+        match end.outcome {
+            Outcome::Error => self.runs.failed(&self.cells, run.parent, model, now),
+            Outcome::Ok => {
+                if let Some(failed) = self.runs.recovered(&self.cells, run.parent, run.start) {
+                    self.bump(failed, Counter::Recovered, 1);
+                }
+            }
+            _ => {}
+        }
+        if end.outcome != Outcome::CacheHit {
+            self.record(model, Measure::Latency, now.saturating_sub(run.start));
+        }
+        if let Some(queue) = end.queue {
+            self.record(model, Measure::Queue, queue);
+        }
+        self.streamed(run, model, answered, end.outcome == Outcome::Ok);
+        if let Some([_, output, ..]) = end.usage
+            && end.outcome == Outcome::Ok
+            && let Some(streaming) = run.streaming()
+            // The first token came with the first output event: the time is that of the others.
+            && let Some(each) = streaming.checked_div(output.saturating_sub(1))
+        {
+            self.record(model, Measure::TimePerToken, each);
+        }
+    }
+
+    /// The series of the model that answered, and what is learned from it about the requested name.
+    pub(super) fn answered_by(&self, run: &Run, end: &End<'_>) -> Option<SeriesId> {
+        if end.model.is_empty() && end.provider.is_empty() {
+            return None;
+        }
+        let model = if end.model.is_empty() || end.provider.is_empty() {
+            let asked = self.series.labels(&self.cells, run.model);
+            let (provider, name) = asked.map_or_else(Default::default, |l| (l.a, l.b));
+            let told = |told: &str, asked: String| if told.is_empty() { asked } else { told.to_owned() };
+            self.resolve(Kind::Model, &told(end.provider, provider), &told(end.model, name))
+        } else {
+            self.resolve(Kind::Model, end.provider, end.model)
+        };
+        if model == run.model && end.model.is_empty() {
+            return None; // only the provider was named: which model answered is not known
+        }
+        // Who answered last; nothing to note while a model has only ever answered to its own name.
+        let (alias, last) = (self.block(run.model).wrapping_add(ALIAS), model.saturating_add(1) as u64);
+        let before = self.cells.get(alias);
+        if before != last && (before != 0 || model != run.model) {
+            self.cells.set(alias, last);
+        }
+        Some(model)
+    }
+
+    /// Where the gaps of a run that streamed are shown. Those recorded under the requested name stay hidden
+    /// until its first stream ends with its model named or else whole, and then belong, for good, to the
+    /// model that answered that one. A stream that breaks sooner tells nothing.
+    pub(super) fn settle_gaps(&self, run: &Run, answered: Option<SeriesId>, whole: bool) {
+        if run.events < 2 || (answered.is_none() && !whole) {
+            return;
+        }
+        let settle = |series: SeriesId, home: SeriesId| {
+            let home = home.saturating_add(1) as u64;
+            self.cells.exchange(self.block(series).wrapping_add(HOME), 0, home).map_or_else(|there| there, |()| home)
+        };
+        // From here on the gaps of this request go to the model that answered, which is its own home.
+        let model = answered.unwrap_or(run.model);
+        settle(model, model);
+        if settle(run.gaps, model) != model.saturating_add(1) as u64 {
+            self.dropped(Dropped::GapsMislaid, run.events.saturating_sub(1));
+        }
+    }
+
+    pub(super) fn streamed(&self, run: &Run, model: SeriesId, answered: Option<SeriesId>, whole: bool) {
+        if run.events > 0 {
+            self.settle_gaps(run, answered, whole);
+            self.bump(model, Counter::Streamed, 1);
+            self.bump(model, Counter::TokenEvents, run.events);
+            if let Some(first) = run.first_token {
+                self.record(model, Measure::FirstToken, first);
+            }
+            if let Some(first) = run.first_chunk {
+                self.record(model, Measure::FirstChunk, first);
+            }
+            if let Some(first) = run.first_visible {
+                self.record(model, Measure::FirstVisibleToken, first);
+            }
+            if run.events > 1 {
+                self.record(model, Measure::LongestGap, run.longest_gap);
+            }
+            if let Some(streaming) = run.streaming() {
+                self.record(model, Measure::StreamDuration, streaming);
+            }
+        }
+    }
+
+    /// The end of a run that is not in flight: a second end, an end after the run was reaped, or an end
+    /// whose start went to somebody else. What was spent is counted once in every case.
+    pub(super) fn ended_unknown(&self, end: &End<'_>, now: u64) -> Crossed {
+        let left = self.runs.left(&self.cells, end.key);
+        if left == Some(Left::Ended) {
+            self.drop_one(Dropped::DuplicateEnd);
+            return Crossed::new();
+        }
+        let late = left == Some(Left::Reaped);
+        self.drop_one(if late { Dropped::LateEnd } else { Dropped::EndWithoutStart });
+        self.runs.remember(&self.cells, end.key);
+        let budgets = if late { self.runs.budgets_of_reaped(&self.cells, end.key) } else { 0 };
+        let crossed = if budgets == 0 {
+            Crossed::new()
+        } else {
+            // What it held was given back when it was reaped; what it spent is spent.
+            let held = Reservation { budgets, ..Reservation::default() };
+            self.budgets.settle(&self.cells, &held, &used(end), self.clock.unix(now))
+        };
+        if end.kind == Kind::Llm && !(end.model.is_empty() && end.provider.is_empty()) {
+            let model = self.resolve(Kind::Model, end.provider, end.model);
+            self.paid(end, now);
+            self.failed(model, end);
+            if !late {
+                self.finish_model(model, end, false, now);
+            } else if end.outcome != Outcome::CacheHit {
+                self.spend(model, end, false, now, 0);
+            }
+        }
+        crossed
+    }
+}

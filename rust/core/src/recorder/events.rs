@@ -1,0 +1,142 @@
+//! What comes in: a run as it begins and as it ends, and what may be asked about it.
+
+use crate::figures::{Outcome, Usage};
+use crate::runs::{Labels, RunKey};
+use crate::series::{Kind, LabelSet};
+
+/// A run as it begins.
+#[derive(Debug, Clone, Copy)]
+pub struct Begin<'a> {
+    /// The run.
+    pub key: RunKey,
+    /// Its parent.
+    pub parent: Option<RunKey>,
+    /// What it is.
+    pub kind: Kind,
+    /// Its name.
+    pub name: &'a str,
+    /// Requested provider of an llm run.
+    pub provider: &'a str,
+    /// Requested model of an llm run.
+    pub model: &'a str,
+    /// What it asks of budgets.
+    pub demand: Option<Demand>,
+    /// Key and value of its labels, three at most.
+    pub labels: &'a [(&'a str, &'a str)],
+    /// Whether it is a second attempt or a later one.
+    pub retried: bool,
+    /// Whether it is a step of a sequence but its first; see [`Span::piped`].
+    pub piped: bool,
+}
+
+/// What a call can cost at its worst, for the budgets it belongs to.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Demand {
+    /// The budgets, a bit each.
+    pub budgets: u64,
+    /// Input tokens.
+    pub input: u64,
+    /// Output tokens of an answer; None: as many as the model was seen to give, 2,048 at least.
+    pub output: Option<u64>,
+    /// Answers asked for, each of them billed; 0 is 1.
+    pub answers: u64,
+    /// Pico-dollars for an input token, an output token, and the call.
+    pub rates: [u64; 3],
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy)]
+pub struct End<'a> {
+    /// The run.
+    pub key: RunKey,
+    /// What it is.
+    pub kind: Kind,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Provider as the response names it; empty: as requested.
+    pub provider: &'a str,
+    /// Model as the response names it; empty: as requested.
+    pub model: &'a str,
+    /// What it used, if known.
+    pub usage: Option<Usage>,
+    /// Its cost in pico-dollars, if priced.
+    pub cost: Option<u64>,
+    /// What the provider said that it bills, pico-dollars.
+    pub billed: Option<u64>,
+    /// What the provider said that it waited before it was worked on, nanoseconds.
+    pub queue: Option<u64>,
+    /// Its answer ended at the limit of its length.
+    pub truncated: bool,
+    /// How it failed: the exception's class, and the status of a server's answer.
+    pub error: Option<&'a str>,
+}
+
+impl End<'_> {
+    /// A run of this kind that gave its result, and nothing more is known.
+    pub const fn new(key: RunKey, kind: Kind) -> Self {
+        Self {
+            key,
+            kind,
+            outcome: Outcome::Ok,
+            provider: "",
+            model: "",
+            usage: None,
+            cost: None,
+            billed: None,
+            queue: None,
+            truncated: false,
+            error: None,
+        }
+    }
+}
+
+/// A price that came later, for calls of one kind that ended without one.
+#[derive(Debug, Clone, Copy)]
+pub struct Repriced<'a> {
+    /// Provider of the model's series.
+    pub provider: &'a str,
+    /// Its model.
+    pub model: &'a str,
+    /// How they ended.
+    pub outcome: Outcome,
+    /// Their budgets, a bit each.
+    pub budgets: u64,
+    /// Their labels' series.
+    pub labels: Labels,
+    /// How many they are.
+    pub calls: u64,
+    /// Their tokens.
+    pub total: u64,
+    /// Their cost, pico-dollars.
+    pub cost: u64,
+}
+
+/// What a model run in flight asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Requested {
+    /// Provider and model.
+    pub model: LabelSet,
+    /// When it began, Unix nanoseconds.
+    pub at: u64,
+    /// Its budgets, a bit each.
+    pub budgets: u64,
+    /// Its labels' series.
+    pub labels: Labels,
+}
+
+/// Cumulative figures of a model, for who looks every few seconds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pulse {
+    /// Provider and model.
+    pub model: LabelSet,
+    /// Calls that ended, however they did.
+    pub calls: u64,
+    /// Failed ones.
+    pub errors: u64,
+    /// Tokens.
+    pub tokens: u64,
+    /// Cost, pico-dollars.
+    pub cost: u64,
+    /// Durations, nanoseconds.
+    pub duration: u64,
+}

@@ -1,0 +1,105 @@
+//! Where everything lies in the arena.
+
+use super::{Recorder, Settings, identity};
+use crate::budget::Budgets;
+use crate::cells::Cells;
+use crate::clock::Clock;
+use crate::error::Error;
+use crate::figures::{COUNTERS, Dropped, MEASURES, Measure, PRECISE};
+use crate::histogram::{self, Layout};
+use crate::runs::RunTable;
+use crate::series::{Kind, SeriesId, SeriesTable};
+use crate::spans::Spans;
+use crate::window::Window;
+
+// A series: counters | what is known of it | windows | histograms.
+pub(super) const COUNTER_CELLS: usize = 64;
+pub(super) const HOME: usize = COUNTERS;
+pub(super) const ALIAS: usize = COUNTERS + 1;
+pub(super) const LARGEST: usize = COUNTERS + 2;
+pub(super) const IN_FLIGHT: usize = COUNTERS + 3;
+pub(super) const PEAK: usize = COUNTERS + 4;
+const _: () = assert!(PEAK < COUNTER_CELLS, "a series' counters outgrew their cells");
+
+// The header.
+pub(super) const GENERATION: usize = 0;
+pub(super) const STARTED: usize = 1;
+/// Model calls in flight, and the most there ever were: on a line of their own.
+pub(super) const ALL_IN_FLIGHT: usize = 8;
+pub(super) const ALL_PEAK: usize = 9;
+pub(super) const DROPPED: usize = 16;
+pub(super) const HEADER: usize = 64;
+const _: () = assert!(DROPPED + Dropped::ALL.len() <= HEADER, "the header is too small");
+
+impl Recorder {
+    /// Reserves the arena: 1.16 GB of address space at the defaults, of which 100 KB are resident at first.
+    pub fn new(settings: Settings, clock: Clock) -> Result<Self, Error> {
+        let slots = SeriesTable::check(settings.max_series)?;
+        let max_runs = RunTable::check(settings.max_runs)?;
+        let layout = Layout::new(settings.significant_digits)?;
+        let max_age = u64::try_from(settings.max_run_age.as_nanos()).unwrap_or(u64::MAX);
+        if max_age == 0 {
+            return Err(Error::OutOfRange { name: "max_run_age", value: "0".into(), allowed: "more than 0 seconds" });
+        }
+        let coarse = Layout::new(2)?;
+        let precise = histogram::Recorder::cells(layout).saturating_mul(PRECISE);
+        let rest = histogram::Recorder::cells(coarse).saturating_mul(MEASURES - PRECISE);
+        let stride = COUNTER_CELLS.saturating_add(Window::CELLS).saturating_add(precise).saturating_add(rest);
+        let series = HEADER;
+        let runs = series.saturating_add(SeriesTable::cells(slots));
+        let budgets = runs.saturating_add(RunTable::cells(max_runs)).next_multiple_of(8);
+        let spans = budgets.saturating_add(Budgets::CELLS).next_multiple_of(8);
+        let money = spans.saturating_add(Spans::CELLS);
+        let blocks = money.saturating_add(Window::CELLS);
+        let total = blocks.saturating_add(slots.saturating_add(Kind::ALL.len()).saturating_mul(stride));
+        let recorder = Self {
+            cells: Cells::zeroed(total)?,
+            id: identity(),
+            max_age,
+            layout,
+            coarse,
+            runs: RunTable::at(runs, max_runs),
+            series: SeriesTable::at(series, slots),
+            budgets: Budgets::at(budgets),
+            spans: Spans::at(spans),
+            money: Window::at(money),
+            blocks,
+            stride,
+            clock,
+        };
+        recorder.cells.set(STARTED, recorder.clock.now());
+        Ok(recorder)
+    }
+
+    pub(super) const fn block(&self, id: SeriesId) -> usize {
+        self.blocks.wrapping_add(id.wrapping_mul(self.stride))
+    }
+
+    pub(super) const fn window(&self, id: SeriesId) -> Window {
+        Window::at(self.block(id).wrapping_add(COUNTER_CELLS))
+    }
+
+    pub(super) fn histogram(&self, id: SeriesId, measure: Measure) -> histogram::Recorder {
+        let first = self.block(id).wrapping_add(COUNTER_CELLS).wrapping_add(Window::CELLS);
+        let (n, precise) = (measure as usize, histogram::Recorder::cells(self.layout));
+        if n < PRECISE {
+            return histogram::Recorder::at(self.layout, first.wrapping_add(n.wrapping_mul(precise)));
+        }
+        let before = n.wrapping_sub(PRECISE).wrapping_mul(histogram::Recorder::cells(self.coarse));
+        histogram::Recorder::at(self.coarse, first.wrapping_add(precise.wrapping_mul(PRECISE)).wrapping_add(before))
+    }
+}
+
+#[cfg(all(test, not(any(loom, miri))))]
+mod tests {
+    use super::*;
+    use crate::clock::ManualClock;
+
+    #[test]
+    fn at_the_defaults_the_arena_is_1_16_gb_of_address_space() {
+        let settings = Settings::default();
+        let recorder = Recorder::new(settings, Clock::Manual(ManualClock::default())).expect("the defaults");
+        let series = usize::try_from(settings.max_series).expect("1,024").saturating_add(Kind::ALL.len());
+        assert_eq!(recorder.block(series) * 8, 1_155_004_160);
+    }
+}

@@ -1,0 +1,172 @@
+//! The events: where each one lands in the arena.
+
+mod end;
+mod events;
+mod layout;
+mod money;
+mod pipeline;
+mod read;
+mod start;
+
+pub use events::{Begin, Demand, End, Pulse, Repriced, Requested};
+
+use crate::budget::Budgets;
+use crate::cells::Cells;
+use crate::clock::Clock;
+use crate::figures::{Counter, Dropped, Measure, OUTCOMES, Outcome};
+use crate::histogram::Layout;
+use crate::runs::RunTable;
+use crate::series::{Kind, SeriesId, SeriesTable};
+use crate::spans::Spans;
+use crate::window::Window;
+use layout::{ALL_IN_FLIGHT, COUNTER_CELLS, DROPPED, GENERATION, HEADER, STARTED};
+use std::time::Duration;
+
+/// Sizes of a recorder.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// Label sets, 1 to 1,000,000.
+    pub max_series: u64,
+    /// Runs in flight, 1 to 16,777,216.
+    pub max_runs: u64,
+    /// When a run in flight counts as abandoned; more than 0.
+    pub max_run_age: Duration,
+    /// Digits of the histograms, 2 or 3.
+    pub significant_digits: u8,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { max_series: 1024, max_runs: 65_536, max_run_age: Duration::from_secs(3600), significant_digits: 3 }
+    }
+}
+
+/// The arena and the events that land in it.
+///
+/// Every method may run in any number of threads at once; none blocks or panics, and none allocates but to
+/// reap, to tell of a failure, and at the end of a pipeline.
+///
+/// Consistency of a snapshot beside recorders: each figure by itself is exact up to some moment during the
+/// snapshot and never falls from one snapshot to the next; a run that ends meanwhile may be in some figures
+/// and not yet in others. Figures that must agree are derived from the same cells (calls from outcomes,
+/// counts of a histogram from its buckets). Once the recording threads are joined, everything is exact.
+#[derive(Debug)]
+pub struct Recorder {
+    cells: Cells,
+    clock: Clock,
+    id: u64,
+    max_age: u64,
+    layout: Layout,
+    coarse: Layout,
+    runs: RunTable,
+    series: SeriesTable,
+    budgets: Budgets,
+    spans: Spans,
+    money: Window,
+    blocks: usize,
+    stride: usize,
+}
+
+impl Recorder {
+    fn record(&self, id: SeriesId, measure: Measure, nanos: u64) {
+        if self.histogram(id, measure).record(&self.cells, nanos) {
+            self.drop_one(Dropped::Clamped);
+        }
+    }
+
+    fn bump(&self, id: SeriesId, counter: Counter, n: u64) {
+        if n > 0 {
+            self.cells.add(self.block(id).wrapping_add(OUTCOMES).wrapping_add(counter as usize), n);
+        }
+    }
+
+    fn resolve(&self, kind: Kind, a: &str, b: &str) -> SeriesId {
+        let (id, other, cut) = self.series.resolve(&self.cells, kind, a, b);
+        if other {
+            self.drop_one(Dropped::SeriesCapped);
+        }
+        if cut {
+            self.drop_one(Dropped::LabelsCut);
+        }
+        id
+    }
+
+    fn outcome(&self, id: SeriesId, outcome: Outcome) {
+        self.cells.add(self.block(id).wrapping_add(outcome as usize), 1);
+    }
+
+    /// Adds to a count of what was lost.
+    pub fn dropped(&self, what: Dropped, n: u64) {
+        self.cells.add(DROPPED.wrapping_add(what as usize), n);
+    }
+
+    fn drop_one(&self, what: Dropped) {
+        self.dropped(what, 1);
+    }
+
+    /// One finished piece of work that was no run.
+    pub fn count(&self, kind: Kind, name: &str, outcome: Outcome, nanos: Option<u64>) {
+        let id = self.resolve(kind, name, "");
+        self.outcome(id, outcome);
+        if let Some(nanos) = nanos {
+            self.record(id, Measure::Latency, nanos);
+            self.bump(id, Counter::Duration, nanos);
+        }
+    }
+
+    /// A stream of a model stopped for long.
+    pub fn stalled(&self, provider: &str, model: &str) {
+        self.bump(self.resolve(Kind::Model, provider, model), Counter::Stalls, 1);
+    }
+
+    /// The time spent inside one of our own hooks: one in some events is measured. Kept a thousandfold: a hook
+    /// takes less than the microsecond that durations are counted in.
+    pub fn in_hook(&self, hook: &str, nanos: u64) {
+        self.record(self.resolve(Kind::Hook, hook, ""), Measure::Latency, nanos.saturating_mul(1000));
+    }
+
+    /// Now, Unix nanoseconds.
+    pub fn unix_now(&self) -> u64 {
+        self.clock.unix(self.clock.now())
+    }
+
+    /// Nanoseconds of this recorder's clock.
+    pub fn now(&self) -> u64 {
+        self.clock.now()
+    }
+
+    /// Forgets everything but what budgets have spent: for a process that has just been forked and has one
+    /// thread. The arena is the parent's, copied on write; the parent reports what it holds.
+    pub fn reset_after_fork(&self) {
+        for id in self.series.ids(&self.cells) {
+            let block = self.block(id);
+            for cell in block..block.wrapping_add(COUNTER_CELLS) {
+                self.cells.set(cell, 0);
+            }
+            self.window(id).clear(&self.cells);
+            for measure in Measure::ALL {
+                self.histogram(id, *measure).clear(&self.cells);
+            }
+        }
+        self.series.clear(&self.cells);
+        self.runs.clear(&self.cells);
+        self.spans.clear(&self.cells);
+        self.budgets.release_all(&self.cells);
+        self.money.clear(&self.cells);
+        for cell in ALL_IN_FLIGHT..HEADER {
+            if self.cells.get(cell) != 0 {
+                self.cells.set(cell, 0);
+            }
+        }
+        // How many forks deep, and who of the siblings.
+        let depth = (self.cells.get(GENERATION) >> 32).wrapping_add(1);
+        self.cells.set(GENERATION, depth << 32 | identity() >> 32);
+        self.cells.set(STARTED, self.clock.now());
+    }
+}
+
+/// A number that no other recorder has: the standard library's random keys, hashed.
+fn identity() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    std::hash::RandomState::new().build_hasher().finish()
+}

@@ -1,0 +1,122 @@
+//! What calls used: tokens, money, budgets.
+
+use super::layout::STARTED;
+use super::{End, Recorder, Repriced};
+use crate::budget::{Crossed, Reservation, Standing, Terms, Used};
+use crate::error::Error;
+use crate::figures::{Counter, OUTCOMES, Outcome};
+use crate::series::{Kind, SeriesId};
+use crate::window::WINDOWS;
+
+impl Recorder {
+    pub(super) fn finish_model(&self, series: SeriesId, end: &End<'_>, retried: bool, now: u64) {
+        self.outcome(series, end.outcome);
+        if end.outcome == Outcome::CacheHit {
+            self.window(series).add(&self.cells, now, [1, 0, 0, 0]);
+            self.bump(series, Counter::SavedTotal, end.usage.map_or(0, |[_, _, total, ..]| total));
+            return;
+        }
+        self.bump(series, Counter::RetriedCalls, u64::from(retried));
+        self.bump(series, Counter::Truncated, u64::from(end.truncated));
+        self.spend(series, end, retried, now, 1);
+    }
+
+    /// Tokens and money of a call.
+    pub(super) fn spend(&self, series: SeriesId, end: &End<'_>, retried: bool, now: u64, requests: u64) {
+        let usage = end.usage.as_ref().unwrap_or(&[0; Counter::Estimated as usize + 1]);
+        let first = self.block(series).wrapping_add(OUTCOMES);
+        for (i, n) in usage.iter().enumerate() {
+            if *n > 0 {
+                self.cells.add(first.wrapping_add(i), *n);
+            }
+        }
+        let [input, output, total, ..] = usage;
+        if let Some(cost) = end.cost {
+            self.cost(series, cost, end.outcome, retried);
+            self.bump(series, Counter::PricedCalls, 1);
+        } else if usage.iter().any(|n| *n > 0) {
+            self.bump(series, Counter::UnpricedCalls, 1);
+            self.bump(series, Counter::UnpricedTotal, *total);
+        }
+        if let Some(billed) = end.billed {
+            self.bump(series, Counter::Billed, billed);
+            self.bump(series, Counter::BilledCalls, 1);
+        }
+        let errors = u64::from(end.outcome == Outcome::Error && requests > 0);
+        self.window(series).add(&self.cells, now, [requests, *input, *output, errors]);
+    }
+
+    /// Money of a call, for the pace of spending.
+    pub(super) fn paid(&self, end: &End<'_>, now: u64) {
+        if let Some(cost) = end.cost
+            && end.outcome != Outcome::CacheHit
+        {
+            self.pay(cost, now);
+        }
+    }
+
+    pub(super) fn pay(&self, cost: u64, now: u64) {
+        self.money.add(&self.cells, now, [cost.saturating_add(500) / 1000, 0, 0, 0]);
+    }
+
+    pub(super) fn cost(&self, series: SeriesId, cost: u64, outcome: Outcome, retried: bool) {
+        self.bump(series, Counter::Cost, cost);
+        match outcome {
+            Outcome::Error => self.bump(series, Counter::CostError, cost),
+            Outcome::Cancelled => self.bump(series, Counter::CostCancelled, cost),
+            _ => {}
+        }
+        if retried {
+            self.bump(series, Counter::RetriedCost, cost);
+        }
+    }
+
+    /// A price has come for calls that ended without one. Returns the thresholds of budgets that it crossed.
+    pub fn repriced(&self, calls: &Repriced<'_>) -> Crossed {
+        let now = self.clock.now();
+        let model = self.resolve(Kind::Model, calls.provider, calls.model);
+        for series in std::iter::once(model).chain(calls.labels.iter()) {
+            self.bump(series, Counter::PricedCalls, calls.calls);
+            self.bump(series, Counter::RepricedCalls, calls.calls);
+            self.bump(series, Counter::RepricedTotal, calls.total);
+            self.cost(series, calls.cost, calls.outcome, false);
+        }
+        self.pay(calls.cost, now);
+        let held = Reservation { budgets: calls.budgets, ..Reservation::default() };
+        self.budgets.settle(&self.cells, &held, &[calls.cost, 0, 0], self.clock.unix(now))
+    }
+
+    /// Opens a budget; its position is its bit in [`Demand::budgets`].
+    pub fn open_budget(&self, terms: &Terms) -> Result<usize, Error> {
+        self.budgets.open(&self.cells, terms, self.clock.unix(self.clock.now()))
+    }
+
+    /// What a budget stands at, and now (Unix nanoseconds); None when there is no such budget.
+    pub fn standing(&self, budget: usize) -> Option<(Standing, u64)> {
+        let now = self.clock.unix(self.clock.now());
+        Some((self.budgets.standing(&self.cells, budget, now)?, now))
+    }
+
+    /// Money of the last 60, 300 and 900 seconds: seconds, nanoseconds covered, nano-dollars. Calls are
+    /// rounded to a nano-dollar; a second holds 1,099 USD at most.
+    pub fn spent_lately(&self) -> [(u64, u64, u64); 3] {
+        let now = self.clock.now();
+        let lived = now.saturating_sub(self.cells.get(STARTED));
+        let sums = self.money.sums(&self.cells, now);
+        let mut shown = [(0, 0, 0); 3];
+        for ((to, seconds), [nanos, ..]) in shown.iter_mut().zip(WINDOWS).zip(sums) {
+            *to = (seconds, lived.min(seconds.saturating_mul(1_000_000_000)), nanos);
+        }
+        shown
+    }
+}
+
+/// What a call used, for budgets: nothing when the response cache gave it; a failed one is no call, and costs
+/// only what it is known to have used.
+pub(super) fn used(end: &End<'_>) -> Used {
+    if end.outcome == Outcome::CacheHit {
+        return Used::default();
+    }
+    let tokens = end.usage.map_or(0, |[input, output, total, ..]| total.max(input.saturating_add(output)));
+    [end.cost.unwrap_or(0), tokens, u64::from(end.outcome != Outcome::Error)]
+}

@@ -1,0 +1,112 @@
+//! Runs that begin, and those that must go for it.
+
+use super::layout::{ALIAS, ALL_IN_FLIGHT, ALL_PEAK, IN_FLIGHT, LARGEST, PEAK};
+use super::{Begin, Demand, Recorder};
+use crate::budget::{Refused, Reservation};
+use crate::figures::{Dropped, Outcome};
+use crate::runs::{Labels, Run, Start};
+use crate::series::{Kind, SeriesId};
+
+/// Output tokens that a call is expected to give at most, where it sets no limit of its own and no call before
+/// it gave more.
+const USUAL_OUTPUT: u64 = 2048;
+
+impl Recorder {
+    /// A run began, unless it does not fit its budgets: then nothing has happened but the refusal.
+    pub fn run_started(&self, begin: &Begin<'_>) -> Result<(), Refused> {
+        let &Begin { key, parent, kind, retried, piped, .. } = begin;
+        let now = self.clock.now();
+        let component = self.resolve(kind, begin.name, "");
+        let (model, gaps) = if kind == Kind::Llm {
+            let requested = self.resolve(Kind::Model, begin.provider, begin.model);
+            // The gaps between tokens are recorded before the response names its model: they go to the
+            // model that answered this request last time.
+            let alias = self.cells.get(self.block(requested).wrapping_add(ALIAS));
+            (requested, usize::try_from(alias).ok().and_then(|a| a.checked_sub(1)).unwrap_or(requested))
+        } else {
+            (component, component)
+        };
+        let held = begin.demand.map_or(Ok(Reservation::default()), |demand| self.reserve(model, &demand, now))?;
+        let labels = Labels::new(begin.labels.iter().map(|(key, value)| self.resolve(Kind::Label, key, value)));
+        let over = begin.labels.len().saturating_sub(Labels::MOST);
+        if over > 0 {
+            self.dropped(Dropped::LabelsOver, over as u64);
+        }
+        let start = Start { key, parent, now, kind, component, model, gaps, held, labels, retried, piped };
+        let fresh = self.runs.start(&self.cells, &start, |run| {
+            self.abandon(&run, Dropped::RunsCapped);
+        });
+        if !fresh {
+            self.budgets.release(&self.cells, &held);
+            self.drop_one(Dropped::DuplicateStart);
+        } else if kind == Kind::Llm {
+            // As for the gaps: under the name that will answer, as far as that can be known.
+            let block = self.block(gaps);
+            self.one_more(block.wrapping_add(IN_FLIGHT), block.wrapping_add(PEAK));
+            self.one_more(ALL_IN_FLIGHT, ALL_PEAK);
+        }
+        Ok(())
+    }
+
+    pub(super) fn one_more(&self, count: usize, peak: usize) {
+        let n = self.cells.add(count, 1).wrapping_add(1);
+        // Below zero where another thread has put out a run that is not yet counted here.
+        if n.cast_signed() > 0 && n > self.cells.get(peak) {
+            self.cells.raise(peak, n);
+        }
+    }
+
+    /// Holds the worst case of a call. Where it does not fit, runs past `max_run_age` and orphans give back
+    /// what they hold, and it is tried once more.
+    pub(super) fn reserve(&self, model: SeriesId, demand: &Demand, now: u64) -> Result<Reservation, Refused> {
+        let output =
+            demand.output.unwrap_or_else(|| self.cells.get(self.block(model).wrapping_add(LARGEST)).max(USUAL_OUTPUT));
+        let output = output.saturating_mul(demand.answers.max(1));
+        let [per_input, per_output, fixed] = demand.rates;
+        let (input, out) = (demand.input.saturating_mul(per_input), output.saturating_mul(per_output));
+        let held = Reservation {
+            budgets: demand.budgets,
+            cost: fixed.saturating_add(input).saturating_add(out),
+            tokens: demand.input.saturating_add(output),
+        };
+        let unix = self.clock.unix(now);
+        let mut tried = self.budgets.reserve(&self.cells, &held, unix);
+        if tried.is_err() && self.reap(now).1 > 0 {
+            tried = self.budgets.reserve(&self.cells, &held, unix);
+        }
+        tried.inspect_err(|_| self.drop_one(Dropped::BudgetRefused)).map(|()| held)
+    }
+
+    /// Takes out runs past `max_run_age` and those whose ancestor has ended; model runs that stay, and how
+    /// many went.
+    pub(super) fn reap(&self, now: u64) -> (u64, u64) {
+        let mut gone = 0_u64;
+        let stay = self.runs.reap(&self.cells, now.saturating_sub(self.max_age), now, |run, orphan| {
+            gone = gone.saturating_add(1);
+            self.abandon(&run, if orphan { Dropped::RunsOrphaned } else { Dropped::RunsAged });
+        });
+        (stay, gone)
+    }
+
+    /// What an abandoned call spent is not known: what it held is given back.
+    pub(super) fn abandon(&self, run: &Run, why: Dropped) {
+        self.one_less(run);
+        self.budgets.release(&self.cells, &run.held);
+        self.drop_one(why);
+        self.outcome(run.component, Outcome::Abandoned);
+        if run.kind == Kind::Llm {
+            for series in std::iter::once(run.model).chain(run.labels.iter()) {
+                self.outcome(series, Outcome::Abandoned);
+                self.window(series).add(&self.cells, self.clock.now(), [1, 0, 0, 0]);
+            }
+            self.streamed(run, run.model, None, false);
+        }
+    }
+
+    pub(super) fn one_less(&self, run: &Run) {
+        if run.kind == Kind::Llm {
+            self.cells.sub(self.block(run.gaps).wrapping_add(IN_FLIGHT), 1);
+            self.cells.sub(ALL_IN_FLIGHT, 1);
+        }
+    }
+}

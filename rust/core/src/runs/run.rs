@@ -1,0 +1,265 @@
+//! A run: as it starts, as it leaves, and what may be asked of it between.
+
+use super::record::{SERIES_BITS, series_in};
+use super::{BUSY, ENDING};
+use crate::budget::Reservation;
+use crate::series::{Kind, SeriesId};
+
+/// Who a run is: 62 bits of its 128-bit id, spread evenly (61 of them are random for a uuid7 folded modulo
+/// 2^61 - 1; among 65,536 runs in flight two agree with a probability of 1e-9).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RunKey(pub(super) u64);
+
+impl RunKey {
+    /// From the folded id: 62 bits of it. 0 and 1 are the table's own and move elsewhere.
+    pub const fn new(folded: u64) -> Self {
+        let key = folded & (ENDING - 1);
+        Self(if key <= BUSY { key | (1 << 61) } else { key })
+    }
+
+    /// As a cell.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+
+    /// Two independent halves of 32 bits.
+    #[allow(clippy::cast_possible_truncation)] // both halves are taken
+    pub(super) const fn mixed(self) -> u64 {
+        let wide = (self.0 as u128).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        (wide as u64) ^ ((wide >> 64) as u64)
+    }
+}
+
+/// Which hook a token came by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Via {
+    /// `on_llm_new_token`.
+    Token,
+    /// `on_stream_event`, which most integrations fire after `on_llm_new_token` for the same token.
+    StreamEvent,
+}
+
+/// How a run that is not in flight left, as far as it is remembered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Left {
+    /// It ended.
+    Ended,
+    /// It was reaped.
+    Reaped,
+}
+
+/// What a token event was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Token {
+    /// No such run in flight.
+    Unknown,
+    /// The other hook's report of a token already counted.
+    Echo,
+    /// The first of its run.
+    First,
+    /// A later one.
+    Next {
+        /// The series its gap belongs to.
+        series: SeriesId,
+        /// Nanoseconds since the token before.
+        gap: u64,
+    },
+    /// A later one whose gap another thread's token of the same run took.
+    Counted,
+}
+
+/// A run as it starts.
+#[derive(Debug, Clone, Copy)]
+pub struct Start {
+    /// Its key.
+    pub key: RunKey,
+    /// Its parent's.
+    pub parent: Option<RunKey>,
+    /// Clock reading.
+    pub now: u64,
+    /// What it is.
+    pub kind: Kind,
+    /// Series of its name.
+    pub component: SeriesId,
+    /// Series of the requested model.
+    pub model: SeriesId,
+    /// Series that its gaps between tokens belong to.
+    pub gaps: SeriesId,
+    /// What it holds of budgets.
+    pub held: Reservation,
+    /// Its labels' series.
+    pub labels: Labels,
+    /// It says that it is a second attempt or a later one.
+    pub retried: bool,
+    /// It is a step of a sequence but its first.
+    pub piped: bool,
+}
+
+/// Up to three series that count what carries a label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Labels(pub(super) u64);
+
+impl Labels {
+    /// How many a run carries at most.
+    pub const MOST: usize = 3;
+
+    /// From series; those beyond the third are left out.
+    pub fn new(series: impl IntoIterator<Item = SeriesId>) -> Self {
+        let packed = |bits: u64, (at, id): (u32, SeriesId)| bits | (id as u64).wrapping_add(1) << at;
+        Self([0, SERIES_BITS, 2 * SERIES_BITS].into_iter().zip(series).fold(0, packed))
+    }
+
+    /// From `get`.
+    pub const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
+    /// As a cell.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+
+    /// The series.
+    pub fn iter(self) -> impl Iterator<Item = SeriesId> {
+        (0..3).filter_map(move |n| series_in(self.0, n).checked_sub(1))
+    }
+}
+
+/// Where a run stands in its tree as it leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Branch {
+    /// At the top; the newest of the spans under it, 0 when there is none.
+    Root(u32),
+    /// Under this root.
+    Under(Root),
+    /// Its ancestor has ended.
+    Lost,
+}
+
+/// The top of a tree of runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Root {
+    pub(super) slot: usize,
+    pub(super) key: u64,
+}
+
+impl Root {
+    /// Its key.
+    pub const fn key(self) -> RunKey {
+        RunKey(self.key)
+    }
+}
+
+/// The newest of the spans under a root, when it was looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Newest(pub(super) u64);
+
+impl Newest {
+    /// Its handle; 0 when there is none.
+    #[allow(clippy::cast_possible_truncation)] // the low half
+    pub const fn span(self) -> u32 {
+        self.0 as u32
+    }
+}
+
+/// A run that its ancestor's end left behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Orphan {
+    /// Its key.
+    pub key: RunKey,
+    /// Its parent's.
+    pub parent: RunKey,
+    /// When it started.
+    pub start: u64,
+    /// What it is.
+    pub kind: Kind,
+    /// Series of its name.
+    pub component: SeriesId,
+    /// Series of the requested model.
+    pub model: SeriesId,
+    /// It is a step of a sequence but its first.
+    pub piped: bool,
+}
+
+/// What a model run in flight asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asked {
+    /// Series of the requested model.
+    pub model: SeriesId,
+    /// When it started.
+    pub start: u64,
+    /// Its budgets, a bit each.
+    pub budgets: u64,
+    /// Its labels' series.
+    pub labels: Labels,
+}
+
+/// A stream in flight, and how it stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Streaming {
+    /// The run.
+    pub key: RunKey,
+    /// Series of the requested model.
+    pub model: SeriesId,
+    /// Series that its gaps go to.
+    pub gaps: SeriesId,
+    /// When it started.
+    pub start: u64,
+    /// Its last token.
+    pub last: u64,
+    /// Token events.
+    pub events: u64,
+}
+
+/// A run as it leaves the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Run {
+    /// Its key.
+    pub key: RunKey,
+    /// Its parent's.
+    pub parent: Option<RunKey>,
+    /// When it started.
+    pub start: u64,
+    /// When its first chunk came, were it without any output: nanoseconds after the start.
+    pub first_chunk: Option<u64>,
+    /// When its first token came, as `first_chunk`.
+    pub first_token: Option<u64>,
+    /// When the first came that is no reasoning, as `first_chunk`.
+    pub first_visible: Option<u64>,
+    /// When its last token came.
+    pub last_token: Option<u64>,
+    /// Its longest gap between tokens, nanoseconds, to the microsecond.
+    pub longest_gap: u64,
+    /// What it is.
+    pub kind: Kind,
+    /// Series of its name.
+    pub component: SeriesId,
+    /// Series of the requested model.
+    pub model: SeriesId,
+    /// Series that its gaps went to.
+    pub gaps: SeriesId,
+    /// Token events.
+    pub events: u64,
+    /// Children that had started and not ended.
+    pub children: u64,
+    /// What it held of budgets.
+    pub held: Reservation,
+    /// Its labels' series.
+    pub labels: Labels,
+    /// It or an ancestor is a second attempt or a later one.
+    pub retried: bool,
+    /// It is a step of a sequence but its first.
+    pub piped: bool,
+    /// Nanoseconds during which none of its children ran.
+    pub own: u64,
+    /// Where it stands.
+    pub branch: Branch,
+}
+
+impl Run {
+    /// Nanoseconds from its first token to its last; None where there were not two.
+    pub fn streaming(&self) -> Option<u64> {
+        let first = self.start.saturating_add(self.first_token?);
+        (self.events > 1).then(|| self.last_token.map_or(0, |last| last.saturating_sub(first)))
+    }
+}
