@@ -12,7 +12,6 @@ import logging
 import os
 from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
-from time import time
 from typing import Any, NoReturn
 from uuid import UUID
 from weakref import WeakSet
@@ -21,6 +20,13 @@ from langchain_core.callbacks import BaseCallbackHandler
 
 from langmeter import _core
 from langmeter.budgets import Ledger
+from langmeter.callbacks.failure import (
+    CANCELLED,
+    INTERRUPTED,
+    cause_of,
+    outcome_of,
+    refused_by_server,
+)
 from langmeter.config import Config
 from langmeter.prices import PriceBook
 from langmeter.prices.card import PICO
@@ -33,20 +39,9 @@ from langmeter.usage.offline import Offline, asked_of, kept
 LLM, CHAIN, TOOL, RETRIEVER, FIX = map(
     _core.KINDS.index, ("llm", "chain", "tool", "retriever", "fix")
 )
-OK, ERROR, CANCELLED, INTERRUPTED, CACHE_HIT = map(
-    _core.OUTCOMES.index, ("ok", "error", "cancelled", "interrupted", "cache_hit")
-)
+OK, CACHE_HIT = map(_core.OUTCOMES.index, ("ok", "cache_hit"))
 
 _log = logging.getLogger("langmeter")
-
-#: Ends that are no failures, by the name of a class in the exception's MRO: langgraph need not be
-#: imported, and `concurrent.futures` has a CancelledError of its own.
-_CONTROL_FLOW = {
-    "CancelledError": CANCELLED,
-    "GeneratorExit": CANCELLED,
-    "KeyboardInterrupt": CANCELLED,
-    "GraphBubbleUp": INTERRUPTED,
-}
 
 #: Prompts are kept in case their calls end without usage, 2,048 of them. So many of the oldest are
 #: let go when there are more: those of runs that nobody ended. A call whose prompt was let go is
@@ -72,38 +67,10 @@ def _after_fork() -> None:
     for handler in list(_bound):
         handler._texts.clear()
         if handler._later is not None:
-            handler._later = Later(handler._later.book)
+            handler._later.forget()
 
 
 os.register_at_fork(after_in_child=_after_fork)
-
-
-def outcome_of(error: BaseException) -> int:
-    """The code of the outcome that an exception means."""
-    for cls in type(error).__mro__:
-        code = _CONTROL_FLOW.get(cls.__name__)
-        if code is not None:
-            return code
-    return ERROR
-
-
-def refused_by_server(error: BaseException) -> bool:
-    """Whether a server said that the call failed, be it in the middle of a stream.
-
-    That is no spend. The exceptions of the clients then carry what it said; those of a connection
-    that broke carry nothing.
-    """
-    said = ("status_code", "body", "response")
-    return any(getattr(error, name, None) is not None for name in said)
-
-
-def cause_of(error: BaseException) -> str:
-    """How a call failed: the exception's class, and the status where a server answered."""
-    status = getattr(error, "status_code", None)
-    if status is None:
-        status = getattr(getattr(error, "response", None), "status_code", None)
-    name = type(error).__name__
-    return f"{name} {status}" if type(status) is int else name
 
 
 def _in_event_loop() -> bool:
@@ -138,7 +105,14 @@ def component_name(name: Any, serialized: Any, fallback: str) -> str:
         if not name:
             path = serialized.get("id")
             name = path[-1] if path else None
-    return name if name.__class__ is str else str(name or fallback)
+    return as_text(name if name.__class__ is str else str(name or fallback))
+
+
+def as_text(name: str) -> str:
+    """A name as the recorder takes it: half a surrogate pair, which is no text, is replaced."""
+    if name.isascii():
+        return name
+    return name.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
 
 
 class Callback(_core.Handler, BaseCallbackHandler):
@@ -283,7 +257,7 @@ class Callback(_core.Handler, BaseCallbackHandler):
             return
         try:
             recorder = self._bound() or self._recorder
-            provider, model = requested(metadata, invocation_params, serialized)
+            provider, model = map(as_text, requested(metadata, invocation_params, serialized))
             if budgets.recorder is None:
                 budgets.open(recorder)
             refused = recorder.run_started(
@@ -311,8 +285,15 @@ class Callback(_core.Handler, BaseCallbackHandler):
             raise budgets.exceeded(refused[0])
 
     def _labels_of(self, metadata: Any) -> list[tuple[str, str]]:
-        values = ((key, metadata.get(key)) for key in self._labels) if metadata else ()
-        return [(key, str(value)) for key, value in values if value is not None]
+        found: list[tuple[str, str]] = []
+        for key in self._labels if isinstance(metadata, dict) else ():
+            try:
+                value = metadata.get(key)
+                if value is not None:
+                    found.append((key, as_text(str(value))))
+            except BaseException as exc:  # of a value that no text can be made of
+                self._failed("labels", exc)
+        return found
 
     def _let_go(self) -> None:
         texts = self._texts
@@ -406,9 +387,10 @@ class Callback(_core.Handler, BaseCallbackHandler):
         recorder = self._bound() or self._recorder
         reading = NOTHING if response is None else read(response)
         usage, told, model, cache_hit, unread, billed, _ = reading
+        told, model = as_text(told), as_text(model)
         # The response names the dialect it speaks ("openai" for Azure too), the request who serves.
-        asked = recorder.requested(run_id) or _NOT_ASKED
-        asked_provider, asked_model, started, budgets, labels = asked
+        asked = recorder.requested(run_id)
+        asked_provider, asked_model, started, budgets, labels = asked or _NOT_ASKED
         # Beyond `max_series` the recorder no longer knows who was asked; the response may.
         provider = told or asked_provider if asked_provider == "other" else asked_provider or told
         if unread:
@@ -443,9 +425,9 @@ class Callback(_core.Handler, BaseCallbackHandler):
         if crossed:
             self._crossed(crossed)
         later = self._later
-        if later is not None and usage is not None and cost is None and not cache_hit:
-            at = time() if started is None else started
-            call = (provider, answered, usage.tier, outcome, budgets, labels, at, usage[:-1])
+        # A run that is not in flight may have ended before: its price would come twice.
+        if asked and later is not None and usage is not None and cost is None and not cache_hit:
+            call = (provider, answered, usage.tier, outcome, budgets, labels, asked[2], usage[:-1])
             self._crossed(later.add(call, recorder))
 
     def _estimated(
