@@ -100,11 +100,11 @@ def checked_labels(labels: Iterable[str]) -> tuple[str, ...]:
 
 def component_name(name: Any, serialized: Any, fallback: str) -> str:
     """Name of a run: as the user or LangChain called it, else its class."""
-    if not name and serialized:
+    if not name and isinstance(serialized, dict):
         name = serialized.get("name")
         if not name:
             path = serialized.get("id")
-            name = path[-1] if path else None
+            name = path[-1] if path and isinstance(path, list) else None
     return as_text(name if name.__class__ is str else str(name or fallback))
 
 
