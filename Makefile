@@ -38,12 +38,16 @@ bench: $(VENV)/bench
 	$(BIN)/python -m benches.instructions
 	$(BIN)/python -m pytest --no-cov -p no:cacheprovider benches/test_hooks.py
 	$(BIN)/python -m benches
+	$(BIN)/python -m benches.regression
+	$(BIN)/python -m benches.anomalies
 
 # The whole suite in a short form, so that it cannot rot; it judges counts, never times.
 bench-smoke: $(VENV)/bench
 	cargo bench --locked --package langmeter-core -- --test
 	$(BIN)/python -m pytest --no-cov -p no:cacheprovider --benchmark-disable benches/test_hooks.py
 	$(BIN)/python -m benches --smoke
+	$(BIN)/python -m benches.regression --smoke
+	$(BIN)/python -m benches.anomalies --smoke
 
 lint: $(VENV)/native $(VENV)/lint
 	cargo fmt --all --check

@@ -17,8 +17,18 @@ ROOT = Path(langmeter.__file__).parent
 #: Lowest first; a room imports from its own floor and those below.
 FLOORS = [
     {"_core", "errors"},
-    {"config", "testing", "_dispatch", "_table", "_form", "snapshot"},
-    {"usage", "prices", "budgets"},
+    {
+        "config",
+        "testing",
+        "_change",
+        "_dispatch",
+        "_ticker",
+        "_watch",
+        "_table",
+        "_form",
+        "snapshot",
+    },
+    {"usage", "prices", "budgets", "anomalies", "stalls", "streaming"},
     {"callbacks"},
     {
         "_resume",

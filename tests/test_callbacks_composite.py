@@ -135,7 +135,7 @@ def test_all_token_callbacks_hear_every_token() -> None:
     )
     list(chat_model().stream("hi", config={"callbacks": [composite]}))
     assert "".join(first) == "".join(last) == "alpha beta gamma"
-    assert composite.snapshot().dropped == {"hook_errors": 5}
+    assert composite.snapshot().dropped == {"callback_errors": 5}
     one: list[str] = []
     single = CompositeCallback([StreamingCallback(one.append), StreamingCallback()])
     list(chat_model().stream("hi", config={"callbacks": [single]}))

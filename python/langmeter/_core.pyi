@@ -3,7 +3,7 @@
 Durations are integer nanoseconds at this boundary and seconds in `langmeter.snapshot`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, TypeAlias, final
 from uuid import UUID
 
@@ -23,6 +23,7 @@ __all__ = [
     "Recorder",
     "SeriesStats",
     "Snapshot",
+    "Streams",
     "__version__",
     "chat_overhead",
     "count_tokens",
@@ -45,7 +46,7 @@ MEASURES: Final[tuple[str, ...]]
 DROPPED: Final[tuple[str, ...]]
 
 #: An anomaly: at, detected at (Unix nanoseconds), provider, model, metric, before, after
-#: (millionths), calls before, calls after.
+#: (in 1e-12), calls before, calls after.
 _Change: TypeAlias = tuple[int, int, str, str, str, int, int, int, int]
 
 def count_tokens(text: str, encoding: str) -> int:
@@ -366,6 +367,43 @@ class RateCard:
         """Pico-dollars; None when a part of the usage exceeds its whole or the sum 64 bits."""
 
 @disjoint_base
+class Streams:
+    """Base of `langmeter.streaming.Streams`, which has the methods that are called from here.
+
+    `_text(text)`, `_event(run_id, model, text, index, elapsed, kind, call, name)` and
+    `_gone(run_id, shown)`.
+    """
+
+    def __new__(cls, max_stream_bytes: int = ..., max_bytes: int = ...) -> Streams: ...
+    @property
+    def max_stream_bytes(self) -> int: ...
+    @property
+    def max_bytes(self) -> int: ...
+    def _raise_limits(self, other: Streams) -> None:
+        """Take the larger of each limit."""
+
+    def _want(self, what: int) -> None:
+        """Bits: 1 keep the texts, 2 tell each event, 4 tell each text, 8 wait for each end."""
+
+    def _take(self, recorder: Recorder, run_id: UUID) -> tuple[Any, ...] | None:
+        """What a run that ends has said, which is forgotten; None when it is not in flight.
+
+        (provider, model, text, reasoning, [(id, name, args)], pieces, seconds to the first of them,
+        seconds since the start, cut).
+        """
+
+    def _peek(self, recorder: Recorder, run_id: UUID) -> tuple[Any, ...] | None:
+        """The same without forgetting; None when it has said nothing."""
+
+    def _give_up(self, recorder: Recorder) -> None:
+        """Take out the streams that the recorder no longer has, and call `_gone` for each."""
+
+    def _clear(self) -> None: ...
+    @property
+    def _open(self) -> tuple[int, int]:
+        """Streams in flight, and the bytes kept of them."""
+
+@disjoint_base
 class Handler:
     """Base of every callback: the hooks that fire for each token, without a Python frame.
 
@@ -377,11 +415,17 @@ class Handler:
         """Bind once and return the recorder now bound; RuntimeError when bound elsewhere."""
 
     def _bound(self) -> Recorder | None: ...
-    def _on_token(self, callback: Callable[[str], Any] | None) -> None:
-        """Call `callback(text)` after each token event.
+    def _listen(self, streams: Streams) -> None:
+        """Let these streams hear each token event; once, before the first."""
 
-        Its exceptions go to `self._failed(where, exc)`.
-        """
+    def _asleep(self) -> None:
+        """The next model call is the first of its process; it calls `self._awake()`."""
+
+    def _hold(self) -> None:
+        """Calls are held to budgets: their starts go to `self._limited_start`."""
+
+    def _priced_by(self, prices: Any) -> None:
+        """Calls are priced by this book, whose catalogue is loaded. Once."""
 
     def _keep_prompts(self, texts: dict[int, Any]) -> None:
         """Keep the prompts of runs in flight in this dict, by the number of the run."""
@@ -406,7 +450,7 @@ class Handler:
     ) -> None:
         """A text completion or, as `on_chat_model_start`, a chat completion begins.
 
-        Where `self._budgets` is not None it goes to `self._limited_start`, which may raise.
+        After `_hold` it goes to `self._limited_start`, which may raise.
         """
 
     def on_chat_model_start(
@@ -500,8 +544,8 @@ class Handler:
     ) -> None:
         """A model call gave its result.
 
-        The common response is read here, and priced by `self._prices_now.native`; every other goes
-        to `self._model_ended(run_id, outcome, response)`. Failures go to `self._failed`.
+        The common response is read here, and priced by what `_priced_by` was given; every other
+        goes to `self._model_ended(run_id, outcome, response)`. Failures go to `self._failed`.
         """
 
     def on_llm_new_token(

@@ -15,10 +15,12 @@ from langmeter.callbacks.composite import CompositeCallback
 from langmeter.callbacks.cost import CostTrackingCallback
 from langmeter.callbacks.defects import DefectAnalysisCallback
 from langmeter.callbacks.performance import PerformanceCallback
-from langmeter.callbacks.streaming import StreamingCallback
+from langmeter.callbacks.streaming import Delivery, StreamingCallback
 from langmeter.callbacks.tokens import TokenCountingCallback
 from langmeter.config import Config
 from langmeter.prices import PriceBook
+from langmeter.stalls import Stall
+from langmeter.streaming import Collect, StreamEvent, StreamFailure, StreamResult
 from langmeter.usage import Source
 
 _log = logging.getLogger("langmeter")
@@ -38,6 +40,13 @@ class Meter(CompositeCallback):
         self,
         *,
         on_token_callback: Callable[[str], Any] | None = None,
+        on_event: Callable[[StreamEvent], Any] | None = None,
+        on_complete: Callable[[StreamResult], Any] | None = None,
+        on_error: Callable[[StreamFailure], Any] | None = None,
+        collect: bool | Collect | None = None,
+        delivery: Delivery | None = None,
+        on_stall: Callable[[Stall], Any] | None = None,
+        stall_after: float | None = None,
         prices: PriceBook | None = None,
         budgets: Iterable[Budget] = (),
         token_counters: Mapping[str, Source] | None = None,
@@ -49,7 +58,17 @@ class Meter(CompositeCallback):
         self.tokens = TokenCountingCallback(config=config)
         self.cost = CostTrackingCallback(prices, budgets=budgets, config=config)
         self.performance = PerformanceCallback(config=config)
-        self.streaming = StreamingCallback(on_token_callback, config=config)
+        self.streaming = StreamingCallback(
+            on_token_callback,
+            on_event=on_event,
+            on_complete=on_complete,
+            on_error=on_error,
+            collect=collect,
+            delivery=delivery,
+            on_stall=on_stall,
+            stall_after=stall_after,
+            config=config,
+        )
         self.defects = DefectAnalysisCallback(config=config)
         views = (self.tokens, self.cost, self.performance, self.streaming, self.defects)
         super().__init__(views, token_counters=token_counters, labels=labels, config=config)

@@ -15,8 +15,8 @@ from typing import Any, Final
 from langmeter import _table
 from langmeter.snapshot import ComponentStats, Distribution, ModelStats, Snapshot
 
-#: Kinds of components that stand for themselves: a model stands for `llm`, and a fix is no run.
-_KINDS: Final = ("chain", "tool", "retriever")
+#: Kinds of components that have no row: models stand for `llm`, and a fix is no run.
+_ABSENT: Final = ("llm", "fix")
 #: Part of the pipelines' time that may be missing without a word: less than the table can show.
 _UNSEEN: Final = 0.0005
 
@@ -32,10 +32,10 @@ _KEY: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Bottleneck:
-    """A chain, tool, retriever or model, and its part in the time of the pipelines it ran in.
+    """A component or a model, and its part in the time of the pipelines it ran in.
 
     Attributes:
-        kind: chain, tool, retriever, or model.
+        kind: chain, node, agent, tool, retriever; or model, in place of the runs that called it.
         name: the component's, or `provider/model`.
         calls: ended runs, whatever their outcome,
         abandoned: and those of them that nobody ended.
@@ -69,7 +69,7 @@ def bottlenecks(snapshot: Snapshot) -> tuple[Bottleneck, ...]:
     found = [
         _bottleneck(kind, name, stats, seconds, runs)
         for (kind, name), stats in snapshot.components.items()
-        if kind in _KINDS
+        if kind not in _ABSENT
     ]
     found += [
         _bottleneck("model", "/".join(filter(None, key)) or "unknown", stats, seconds, runs)
@@ -110,8 +110,8 @@ def unattributed(snapshot: Snapshot) -> float:
 
     They are of trees of more than 512 runs, or whose runs had made room for later ones.
     """
-    told = sum(stats.critical_seconds for stats in snapshot.components.values())
-    return max(0.0, snapshot.pipeline_seconds - told)
+    told = sum(one.critical_seconds for one in bottlenecks(snapshot))
+    return max(0.0, round(snapshot.pipeline_seconds - told, 9))
 
 
 def text(snapshot: Snapshot) -> str:

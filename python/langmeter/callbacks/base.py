@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any, NoReturn
 from uuid import UUID
@@ -19,6 +19,7 @@ from weakref import WeakSet
 from langchain_core.callbacks import BaseCallbackHandler
 
 from langmeter import _core
+from langmeter._watch import Watch
 from langmeter.budgets import Ledger
 from langmeter.callbacks.failure import (
     CANCELLED,
@@ -32,6 +33,8 @@ from langmeter.prices import PriceBook
 from langmeter.prices.card import PICO
 from langmeter.prices.later import Later
 from langmeter.snapshot import Snapshot
+from langmeter.streaming import Streams
+from langmeter.streaming.aggregate import answered as as_far_as_it_came
 from langmeter.usage import NOTHING, Reading, Source, Usage, read, requested
 from langmeter.usage.ending import queue_time, truncated
 from langmeter.usage.offline import Offline, asked_of, kept
@@ -65,6 +68,7 @@ def _after_fork() -> None:
         if recorder is not None:
             recorder.reset_after_fork()
     for handler in list(_bound):
+        handler._asleep()
         handler._texts.clear()
         if handler._later is not None:
             handler._later.forget()
@@ -152,8 +156,14 @@ class Callback(_core.Handler, BaseCallbackHandler):
     _prices_now: PriceBook | None = None
     #: What calls may cost; None without budgets.
     _budgets: Ledger | None = None
+    #: Who listens to streams; None where nobody ever can.
+    _streams: Streams | None = None
     #: Calls without a price, until one comes; None without prices.
     _later: Later | None = None
+    #: What looks at the recorder every few seconds; made at the first model call.
+    _watches: tuple[Watch[Any], ...] | None = None
+    #: The handler that watches in the place of this one.
+    _watcher: Callback | None = None
     _reported = False
 
     def __init__(
@@ -187,7 +197,32 @@ class Callback(_core.Handler, BaseCallbackHandler):
         recorder = self._recorder
         if self._later:
             self._price_later(recorder)
-        return Snapshot(recorder.snapshot())
+        snapshot = Snapshot(recorder.snapshot(self._changes()))
+        try:
+            if self._streams is not None:  # the recorder has just given up those that nobody ends
+                self._streams.give_up()
+        except BaseException as exc:
+            self._failed("on_error", exc)
+        return snapshot
+
+    def _changes(self) -> Sequence[Any]:
+        """Anomalies found so far, as the recorder takes them."""
+        watches = (self._watcher or self)._watches or ()
+        return [change for watch in watches for change in watch.changes]
+
+    def _awake(self) -> None:
+        """The first model call of this process begins: from now on there is something to watch.
+
+        Not before, because a thread that runs when a server forks its workers is a nuisance.
+        """
+        watcher = self._watcher or self
+        if watcher._watches is None:
+            watcher._watches = tuple(watcher._new_watches(self._recorder))
+        for watch in watcher._watches:
+            watch.start()
+
+    def _new_watches(self, recorder: _core.Recorder) -> list[Watch[Any]]:
+        return []
 
     def _price_later(self, recorder: _core.Recorder) -> None:
         """Price what ended without a price, as far as that is possible by now."""
@@ -207,6 +242,8 @@ class Callback(_core.Handler, BaseCallbackHandler):
 
     def _join(self, recorder: _core.Recorder) -> _core.Recorder:
         """Record into `recorder` from now on; if another thread was faster, into that one's."""
+        if self._streams is not None:
+            self._listen(self._streams)
         try:
             recorder = self._bind(recorder)
         except RuntimeError:
@@ -214,6 +251,8 @@ class Callback(_core.Handler, BaseCallbackHandler):
             if bound is None:
                 raise
             return bound
+        if self._streams is not None:
+            self._streams.recorder = recorder
         _bound.add(self)
         return recorder
 
@@ -385,6 +424,8 @@ class Callback(_core.Handler, BaseCallbackHandler):
     ) -> None:
         """Hand usage, names and cost to the recorder, which applies them to model runs alone."""
         recorder = self._bound() or self._recorder
+        streams = self._streams
+        partial = None if streams is None else streams.take(run_id)
         reading = NOTHING if response is None else read(response)
         usage, told, model, cache_hit, unread, billed, _ = reading
         told, model = as_text(told), as_text(model)
@@ -399,9 +440,9 @@ class Callback(_core.Handler, BaseCallbackHandler):
         refused = error is not None and refused_by_server(error)
         answered = model or asked_model
         if response is not None and not (cache_hit or refused) and (usage is None or usage.is_cut):
-            usage = (
-                self._estimated((provider, answered), told_of, response, outcome, reading) or usage
-            )
+            # Of a v3 stream that breaks the response has nothing; what was collected has.
+            had = response if outcome == OK else as_far_as_it_came(response, partial)
+            usage = self._estimated((provider, answered), told_of, had, outcome, reading) or usage
         cost = None
         if cache_hit:
             outcome = CACHE_HIT
@@ -429,6 +470,13 @@ class Callback(_core.Handler, BaseCallbackHandler):
         if asked and later is not None and usage is not None and cost is None and not cache_hit:
             call = (provider, answered, usage.tier, outcome, budgets, labels, asked[2], usage[:-1])
             self._crossed(later.add(call, recorder))
+        if streams is not None:
+            if usage is None and refused and partial is not None and partial.said:
+                # No spend, as the server said that the call failed; but this is what had come.
+                had = as_far_as_it_came(response, partial)
+                usage = self._estimated((provider, answered), told_of, had, outcome, reading)
+            names = provider, answered
+            streams.ended(run_id, names, outcome, partial, usage, cost, response, error)
 
     def _estimated(
         self, names: tuple[str, str], asked: Any, response: Any, outcome: int, reading: Reading
@@ -449,6 +497,7 @@ class Callback(_core.Handler, BaseCallbackHandler):
     def _limit(self, budgets: Ledger) -> None:
         """Hold calls to these budgets: what refuses one has to pass LangChain's catch."""
         self._budgets = budgets
+        self._hold()
         if budgets.blocks:
             self.raise_error = True
 
@@ -464,6 +513,7 @@ class Callback(_core.Handler, BaseCallbackHandler):
         # Asking for a price before the catalogue is loaded would load it here and now.
         if self._prices is not None and self._prices.ready:
             self._prices_now = self._prices
+            self._priced_by(self._prices)
         return self._prices_now
 
     def __copy__(self) -> Callback:

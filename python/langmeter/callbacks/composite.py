@@ -9,12 +9,15 @@ from typing import Any
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.callbacks.manager import handle_event
 
+from langmeter import _core
+from langmeter._watch import Watch
 from langmeter.budgets import Ledger
 from langmeter.callbacks.base import Callback, checked_labels
 from langmeter.callbacks.components import ComponentCallback
 from langmeter.callbacks.defects import DefectAnalysisCallback
 from langmeter.callbacks.streaming import StreamingCallback
 from langmeter.config import Config
+from langmeter.streaming.hub import joined
 
 #: Every hook of BaseCallbackHandler, and the attribute of a handler that switches it off.
 HOOKS = {
@@ -81,6 +84,11 @@ class CompositeCallback(ComponentCallback):
         for handler in foreign:
             _check_foreign(handler)
         self.handlers: tuple[BaseCallbackHandler, ...] = handlers
+        # Before the first of them has a recorder: from then on it tells whom it was made to tell.
+        listening = [part for part in self._parts if isinstance(part, StreamingCallback)]
+        self._streams = joined([part._streams for part in listening])
+        for part in listening:
+            part._streams = self._streams or part._streams
         recorder = self._recorder
         for part in self._parts:
             if part._join(recorder) is not recorder:
@@ -91,6 +99,7 @@ class CompositeCallback(ComponentCallback):
         for part in self._parts:
             # Handed to LangChain beside its composite, any of them may be the one to end a run.
             part._prices, part._later = self._prices, self._later
+            part._watcher = self
         for switch in _SWITCHES:
             setattr(self, switch, all(getattr(part, switch) for part in self._parts))
         self._fixes = next(
@@ -101,20 +110,15 @@ class CompositeCallback(ComponentCallback):
             ledger = Ledger.merged(budgets, self._prices)
             for handler in (self, *self._parts):
                 handler._limit(ledger)
-        self._listen()
         if foreign:
             self._forward_to(foreign)
 
-    def _listen(self) -> None:
-        callbacks = [
-            part._token_callback
-            for part in self._parts
-            if isinstance(part, StreamingCallback) and part._token_callback is not None
-        ]
-        if len(callbacks) == 1:
-            self._on_token(callbacks[0])
-        elif callbacks:
-            self._on_token(lambda text: _call_all(callbacks, text, self._failed))
+    def _new_watches(self, recorder: _core.Recorder) -> list[Watch[Any]]:
+        watches: dict[type, Watch[Any]] = {}  # one of a kind
+        for part in self._parts:
+            for watch in part._new_watches(recorder):
+                watches.setdefault(type(watch), watch)
+        return list(watches.values())
 
     def on_custom_event(self, name: str, data: Any, **kwargs: Any) -> None:
         """Count a fix, where a `DefectAnalysisCallback` is among the handlers."""
@@ -149,16 +153,6 @@ def _forwarding(
 
     forward.__name__ = hook
     return forward
-
-
-def _call_all(
-    callbacks: list[Callable[[str], Any]], text: str, failed: Callable[[str, BaseException], None]
-) -> None:
-    for callback in callbacks:
-        try:
-            callback(text)
-        except BaseException as exc:
-            failed("on_token_callback", exc)
 
 
 def _check_part(part: Callback) -> None:

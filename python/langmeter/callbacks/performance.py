@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
+from langmeter import _core
+from langmeter._watch import Watch
+from langmeter.anomalies import AnomalyWatch
 from langmeter.callbacks.components import ComponentCallback
 from langmeter.snapshot import Distribution, Rate
 
 
 class PerformanceCallback(ComponentCallback):
-    """Measures model calls, chains, tools and retrievers from start to end."""
+    """Measures model calls, chains, tools and retrievers from start to end.
+
+    From its first model call on it also looks every five seconds whether latency, error rate,
+    tokens or cost of a call have changed for good: `snapshot().anomalies`.
+    """
+
+    def _new_watches(self, recorder: _core.Recorder) -> list[Watch[Any]]:
+        return [AnomalyWatch(recorder)]
 
     def percentile(self, q: float, *, model: str | None = None) -> float:
         """Latency of model calls at a percentile, seconds; nan before the first.

@@ -1,43 +1,126 @@
-"""Streams: when the first token came, and how long the next ones took."""
+"""Streams: when the first token came, how long the next ones took, and what they say."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Literal, TypeAlias
+from uuid import UUID
 
+from langmeter import _core
+from langmeter._watch import Watch
 from langmeter.callbacks.base import Callback
 from langmeter.config import Config
+from langmeter.errors import ConfigError
 from langmeter.snapshot import Distribution
+from langmeter.stalls import Stall, StallWatch, checked
+from langmeter.streaming import (
+    Collect,
+    Feed,
+    Queued,
+    StreamEvent,
+    StreamFailure,
+    StreamResult,
+    Streams,
+)
+from langmeter.streaming.delivery import Listener, Queue, is_async
+
+#: How listeners are told.
+Delivery: TypeAlias = Literal["inline", "queued"] | Queued
 
 
 class StreamingCallback(Callback):
     """Measures streamed calls token by token, those of `stream_events(version="v3")` too.
 
-    `on_token_callback` is called with the text of each token, in the thread that streams; what it
-    raises is logged once, counted in `dropped["hook_errors"]`, and does not end the stream.
+    Listeners are plain functions of one argument, or coroutine functions. What they raise is logged
+    once, counted in `dropped["callback_errors"]`, and does not end the stream; after `max_failures`
+    in a row a listener is not called any more.
+
+    Args:
+        on_token_callback: gets each piece of the answer's text.
+        on_event: gets a `StreamEvent` for each piece of output: text, reasoning, tool calls.
+        on_complete: gets a `StreamResult` for each stream that gave its whole answer.
+        on_error: gets a `StreamFailure` for each call that failed, was cancelled or, as soon as it
+            is known, abandoned; also before its first token, when nobody knows whether it would
+            have streamed.
+        collect: keep what each stream says until it ends: True, False or a `Collect` with limits.
+            By default only for `on_complete` and `on_error`, which hand it over.
+        delivery: "inline", in the thread that streams; "queued", through a bounded queue by a
+            worker, or a `Queued` that says more. By default inline for plain functions. Coroutine
+            functions are always queued: they run in the event loop in which the stream runs, else
+            in one of the worker.
+        max_failures: in a row, 1 or more.
+        on_stall: gets a `Stall` when a stream that has begun goes silent, while it is, in a thread
+            of its own; a plain function.
+        stall_after: seconds of silence that are a stall, 0.05 to 86,400; by default 10, or 8 times
+            the 99th percentile of that model's gaps between tokens, if that is more.
+
+    Raises:
+        TypeError: a listener is no function.
+        ValueError: `stall_after` is outside its range.
+        ConfigError: another value cannot be.
     """
 
     def __init__(
         self,
         on_token_callback: Callable[[str], Any] | None = None,
         *,
+        on_event: Callable[[StreamEvent], Any] | None = None,
+        on_complete: Callable[[StreamResult], Any] | None = None,
+        on_error: Callable[[StreamFailure], Any] | None = None,
+        collect: bool | Collect | None = None,
+        delivery: Delivery | None = None,
+        max_failures: int = 10,
+        on_stall: Callable[[Stall], Any] | None = None,
+        stall_after: float | None = None,
         config: Config | None = None,
         **settings: Any,
     ) -> None:
         super().__init__(config=config, **settings)
-        if on_token_callback is not None and not callable(on_token_callback):
-            raise TypeError(
-                f"on_token_callback = {on_token_callback!r}: must be a function of one string"
+        self._stall = checked(on_stall, stall_after)
+        limits = collect if isinstance(collect, Collect) else Collect()
+        if not (collect is None or isinstance(collect, bool | Collect)):
+            raise ConfigError(f"collect = {collect!r}: must be True, False or a Collect")
+        if not (delivery in (None, "inline", "queued") or isinstance(delivery, Queued)):
+            raise ConfigError(f"delivery = {delivery!r}: must be 'inline', 'queued' or a Queued")
+        if not (isinstance(max_failures, int) and max_failures >= 1):
+            raise ConfigError(f"max_failures = {max_failures!r}: must be 1 or more")
+        self._streams: Streams = Streams(limits.max_stream_bytes, limits.max_bytes)
+        settled = delivery if isinstance(delivery, Queued) else Queued()
+        queue = Queue(settled, self._lost)
+        self._streams.queues.append(queue)
+        listeners = self._streams.listeners
+        for name, function, among in (
+            ("on_token_callback", on_token_callback, listeners.text),
+            ("on_event", on_event, listeners.event),
+            ("on_complete", on_complete, listeners.complete),
+            ("on_error", on_error, listeners.error),
+        ):
+            if function is None:
+                continue
+            if not callable(function):
+                raise TypeError(f"{name} = {function!r}: must be a function of one argument")
+            inline = delivery in (None, "inline")
+            if is_async(function):
+                if delivery == "inline":
+                    raise ConfigError(
+                        f"{name} = {function!r} is async and cannot run inline, where nobody "
+                        "awaits it; leave out delivery='inline', or pass a plain function"
+                    )
+                inline = False
+            among.append(
+                Listener(name, function, None if inline else queue, self._lost, max_failures)
             )
-        called = type(on_token_callback).__call__
-        if any(map(inspect.iscoroutinefunction, (on_token_callback, called))):
-            raise TypeError(
-                f"on_token_callback = {on_token_callback!r} is async and would never be awaited; "
-                "pass a plain function, e.g. one that puts the text into a queue for your task"
-            )
-        self._token_callback = on_token_callback
-        self._on_token(on_token_callback)
+        wants_text = on_complete is not None or on_error is not None
+        self._streams.listen(collect=wants_text if collect is None else bool(collect))
+
+    def _new_watches(self, recorder: _core.Recorder) -> list[Watch[Any]]:
+        on_stall, stall_after = self._stall
+        run_id = partial(_run_of, (self._watcher or self)._texts)
+        return [StallWatch(recorder, on_stall, stall_after, run_id=run_id)]
+
+    def _lost(self, name: str, n: int) -> None:
+        self._recorder.dropped(name, n)
 
     @property
     def time_to_first_token(self) -> Distribution:
@@ -48,3 +131,61 @@ class StreamingCallback(Callback):
     def inter_token_latency(self) -> Distribution:
         """From one piece of output to the next, seconds, over all models."""
         return self.snapshot().totals.inter_token_latency
+
+    @property
+    def longest_gap(self) -> Distribution:
+        """The longest of each stream's gaps between pieces of output, seconds, over all models."""
+        return self.snapshot().totals.longest_gap
+
+    def output_tokens_per_second(self, q: float = 0.5) -> float:
+        """How fast streams write, at quantile `q` of them; nan before the first.
+
+        By the tokens of the final usage. Raises ValueError outside [0, 1].
+        """
+        return self.snapshot().totals.output_tokens_per_second(q)
+
+    @property
+    def failures(self) -> tuple[StreamFailure, ...]:
+        """The last failures with what had come by then, oldest first; empty unless collecting.
+
+        At most 64, with at most 8 million characters in all.
+        """
+        return tuple(self._streams.failures)
+
+    def partial(self, run_id: UUID) -> str:
+        """The text of a stream in flight so far; "" where there is none, or unless collecting."""
+        found = self._streams.peek(run_id)
+        return "" if found is None else found.text
+
+    def events(self, run_id: UUID | None = None, *, queue_size: int = 1024) -> Feed:
+        """The events from now on, as an iterator: `for` and `async for` both go.
+
+        Those of one model call, until it ends, or of all; `close()` ends both, and is the only end
+        of a call that never began or has ended before. At most `queue_size` wait for their reader;
+        beyond that the oldest go and are counted. Raises ConfigError.
+        """
+        Queued(queue_size=queue_size)  # the same limits
+        return self._streams.feed(run_id, queue_size)
+
+    def flush(self, timeout: float = 5.0) -> bool:
+        """Wait until queued listeners in threads have heard everything; False if that takes longer.
+
+        A program that ends sooner takes what waits with it. `timeout` in seconds, for each queue.
+        """
+        done = [queue.flush(timeout) for queue in self._streams.queues]
+        return all(done)
+
+    async def aflush(self) -> None:
+        """Wait until coroutine functions have heard everything from the streams of this loop."""
+        for queue in self._streams.queues:
+            await queue.aflush()
+
+    def close(self) -> None:
+        """End every iterator that `events()` gave."""
+        self._streams.close()
+
+
+def _run_of(texts: Mapping[int, Any], key: int) -> UUID | None:
+    """The run in flight with this key; None where its prompt is not kept any more."""
+    number = next((number for number in list(texts) if hash(number) == key), None)
+    return None if number is None else UUID(int=number)

@@ -182,7 +182,7 @@ named! {
         EndWithoutStart = "end_without_start",
         /// Tokens of a run not in flight.
         StrayTokens = "stray_tokens",
-        /// Durations outside 1 µs to 1 h.
+        /// Durations beyond 1 h.
         Clamped = "clamped",
         /// Gaps between tokens that went to the model that answered the call before.
         GapsMislaid = "gaps_mislaid",
@@ -482,9 +482,7 @@ impl Recorder {
     }
 
     fn record(&self, id: SeriesId, measure: Measure, nanos: u64) {
-        let clamped = self.histogram(id, measure).record(&self.cells, nanos);
-        // Nothing at all is a usual length of what comes after the precise ones.
-        if clamped && (nanos > 0 || (measure as usize) < PRECISE) {
+        if self.histogram(id, measure).record(&self.cells, nanos) {
             self.drop_one(Dropped::Clamped);
         }
     }
@@ -803,6 +801,11 @@ impl Recorder {
         Some(Requested { model, at: self.clock.unix(asked.start), budgets: asked.budgets, labels: asked.labels })
     }
 
+    /// Now, Unix nanoseconds.
+    pub fn unix_now(&self) -> u64 {
+        self.clock.unix(self.clock.now())
+    }
+
     /// A price has come for calls that ended without one. Returns the thresholds of budgets that it crossed.
     pub fn repriced(&self, calls: &Repriced<'_>) -> Crossed {
         let now = self.clock.now();
@@ -1038,9 +1041,10 @@ impl Recorder {
         }
     }
 
-    /// The time spent inside one of our own hooks: one in some events is measured.
+    /// The time spent inside one of our own hooks: one in some events is measured. Kept a thousandfold: a hook
+    /// takes less than the microsecond that durations are counted in.
     pub fn in_hook(&self, hook: &str, nanos: u64) {
-        self.record(self.resolve(Kind::Hook, hook, ""), Measure::Latency, nanos);
+        self.record(self.resolve(Kind::Hook, hook, ""), Measure::Latency, nanos.saturating_mul(1000));
     }
 
     /// Nanoseconds of this recorder's clock.

@@ -43,7 +43,7 @@ impl Origin {
     }
 }
 
-/// A figure of a model that changed for good, or so it seemed. Figures are in millionths of their unit: seconds,
+/// A figure of a model that changed for good, or so it seemed. Figures are in 1e-12 of their unit: seconds,
 /// shares of 1, tokens, dollars.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Anomaly {

@@ -5,8 +5,8 @@
 //! nothing.
 //!
 //! In a streamed sequence each step begins with the first chunk of the one before it and ends after it, so that
-//! a parser seems to run as long as its model. A `piped` run counts from the end of what it lives on: of
-//! all siblings that began before it, if none outlived it.
+//! a parser seems to run as long as its model. A `piped` run counts from the end of what it lives on: the
+//! siblings that began no later than it and ended no later.
 
 use crate::series::SeriesId;
 use crate::spans::Span;
@@ -20,7 +20,7 @@ pub mod oracle;
 struct Node {
     /// Position among the runs; 0 is the root.
     run: usize,
-    /// Place among its siblings, by the start they had.
+    /// Place among its siblings before any waited.
     rank: usize,
     component: SeriesId,
     model: Option<SeriesId>,
@@ -62,38 +62,49 @@ impl Tree {
         known.sort_unstable();
         let position =
             |key| known.get(known.partition_point(|k| *k < (key, 0))).filter(|k| k.0 == key).map_or(0, |k| k.1);
-        // By parent, then start: clipping keeps the order. Each span has one parent, so the walk below ends
-        // whatever the keys say.
-        let mut under: Vec<(usize, u64, u64, usize)> =
-            runs().skip(1).map(|(i, run)| (position(run.parent), run.start, run.key, i)).collect();
+        // Each span has one parent, so the walk below ends whatever the keys say.
+        let mut under: Vec<(usize, usize)> = runs().skip(1).map(|(i, run)| (position(run.parent), i)).collect();
         under.sort_unstable();
 
         let mut nodes = Vec::with_capacity(known.len());
         nodes.push(Node::of(0, 0, root, root.start, root.end.max(root.start)));
         let mut by_end = Vec::with_capacity(known.len());
         by_end.push(0);
-        let (mut at, mut parallel) = (0, false);
+        let (mut at, mut parallel, mut group) = (0, false, Vec::new());
         while let Some(node) = nodes.get(at).copied() {
-            let first = nodes.len();
             let from = under.partition_point(|child| child.0 < node.run);
-            let (mut busy_until, mut waited) = (node.start, false);
-            for (rank, (.., i)) in under.iter().enumerate().skip(from).take_while(|(_, child)| child.0 == node.run) {
+            let children = under.iter().skip(from).take_while(|child| child.0 == node.run);
+            group.clear();
+            group.extend(children.filter_map(|(_, i)| {
+                let run = spans.get(i.wrapping_sub(1))?;
+                let start = run.start.clamp(node.start, node.end);
+                Some((start, run.end.clamp(start, node.end), run.key, *i))
+            }));
+            group.sort_unstable();
+            let (first, mut waited) = (nodes.len(), false);
+            for (rank, (start, end, _, i)) in group.iter().enumerate() {
                 let Some(run) = spans.get(i.wrapping_sub(1)) else { continue };
-                let mut start = run.start.clamp(node.start, node.end);
-                let end = run.end.clamp(start, node.end);
-                if run.piped && (start..=end).contains(&busy_until) {
-                    (start, waited) = (busy_until, true);
+                let mut start = *start;
+                if run.piped {
+                    let before = group.iter().take(rank).map(|earlier| earlier.1).filter(|e| e <= end).max();
+                    waited |= before > Some(start);
+                    start = before.map_or(start, |e| e.max(start));
                 }
-                if start < end {
+                if start < *end {
                     by_end.push(nodes.len());
-                    nodes.push(Node::of(*i, rank, run, start, end));
-                    parallel |= start < busy_until;
-                    busy_until = busy_until.max(end);
+                    nodes.push(Node::of(*i, rank, run, start, *end));
                 }
             }
             let last = nodes.len();
-            if let Some(children) = nodes.get_mut(first..).filter(|_| waited) {
-                children.sort_unstable_by_key(|n| (n.start, n.rank));
+            if let Some(children) = nodes.get_mut(first..) {
+                if waited {
+                    children.sort_unstable_by_key(|n| (n.start, n.rank));
+                }
+                let mut busy_until = node.start;
+                for child in children {
+                    parallel |= child.start < busy_until;
+                    busy_until = busy_until.max(child.end);
+                }
             }
             // Backwards: of those that ended together the longest first.
             let order = |i: &usize| nodes.get(*i).map(|n| (n.end, Reverse(n.start), Reverse(n.rank)));

@@ -7,15 +7,23 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use std::time::Duration;
 
-/// The key of a run: the hash of the id's 128-bit int, which Python folds modulo 2^61 - 1 in C. (`UUID.__hash__`
-/// is a Python frame.)
+/// The number of a run: its id's 128-bit int; of what is no UUID, itself.
+#[inline]
+pub fn run_number<'py>(id: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    Ok(id.getattr_opt(intern!(id.py(), "int"))?.unwrap_or_else(|| id.clone()))
+}
+
+/// The key of a number: its hash, which Python folds modulo 2^61 - 1 in C. (`UUID.__hash__` is a Python
+/// frame.)
+#[inline]
+pub fn key_of(number: &Bound<'_, PyAny>) -> PyResult<RunKey> {
+    Ok(RunKey::new(number.hash()?.cast_unsigned() as u64))
+}
+
+/// The key of a run.
 #[inline]
 pub fn run_key(id: &Bound<'_, PyAny>) -> PyResult<RunKey> {
-    let hash = match id.getattr(intern!(id.py(), "int")) {
-        Ok(int) => int.hash()?,
-        Err(_) => id.hash()?,
-    };
-    Ok(RunKey::new(hash.cast_unsigned() as u64))
+    key_of(&run_number(id)?)
 }
 
 /// The same of an optional id.

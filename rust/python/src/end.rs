@@ -14,10 +14,12 @@ use pyo3::types::{PyDict, PyStringMethods};
 /// Ends a call, priced by the card that the price book holds under (provider, model); false when the response
 /// is of another kind, and nothing has been done.
 pub fn common(slf: &Bound<'_, Handler>, run_id: &Bound<'_, PyAny>, response: &Bound<'_, PyAny>) -> PyResult<bool> {
-    let Some(recorder) = slf.get().recorder() else { return Ok(false) };
+    let this = slf.get();
+    let Some(recorder) = this.recorder() else { return Ok(false) };
     let core = &recorder.get().core;
-    let key = convert::run_key(run_id)?;
     let Some(common) = usage::read(response)? else { return Ok(false) };
+    let number = convert::run_number(run_id)?;
+    let key = convert::key_of(&number)?;
     let Some(asked) = core.requested(key) else { return Ok(false) };
     if asked.model.a.is_empty() || asked.model.a == OTHER {
         return Ok(false); // who answered is looked for in the response
@@ -25,13 +27,16 @@ pub fn common(slf: &Bound<'_, Handler>, run_id: &Bound<'_, PyAny>, response: &Bo
     let told = common.model.as_ref().map(PyStringMethods::to_cow).transpose()?;
     let model = told.as_deref().unwrap_or_default();
     let mut cost = None;
-    if let Some(prices) = prices(slf)? {
-        let Some(priced) = priced(&prices, &asked, model, &common)? else { return Ok(false) };
+    if let Some(prices) = this.prices(slf)? {
+        let Some(priced) = priced(prices, &asked, model, &common)? else { return Ok(false) };
         cost = Some(priced);
-    } else if !slf.getattr(intern!(slf.py(), "_prices"))?.is_none() {
+    } else if this.waits_for_prices(slf)? {
         return Ok(false); // the catalogue is not loaded yet
     }
-    forget_prompt(slf, run_id)?;
+    if let Some(texts) = this.texts(slf.py()) {
+        // Gone already where too many were kept.
+        let _ = texts.del_item(number);
+    }
     let crossed = core.run_ended(&End {
         provider: &asked.model.a,
         model,
@@ -63,25 +68,4 @@ fn priced(
     #[allow(clippy::cast_precision_loss)] // seconds to the microsecond
     let started = asked.at as f64 / 1e9;
     Ok(card.cast::<RateCard>()?.get().at(started, &common.usage))
-}
-
-/// Lets go of the prompt that was kept in case the response should tell no usage.
-fn forget_prompt(slf: &Bound<'_, Handler>, run_id: &Bound<'_, PyAny>) -> PyResult<()> {
-    let py = slf.py();
-    let Some(texts) = slf.get().texts(py) else { return Ok(()) };
-    let key = run_id.getattr(intern!(py, "int"))?;
-    if texts.contains(&key)? { texts.del_item(key) } else { Ok(()) }
-}
-
-/// The price book, once its catalogue is loaded.
-fn prices<'py>(slf: &Bound<'py, Handler>) -> PyResult<Option<Bound<'py, PyAny>>> {
-    let py = slf.py();
-    let now = slf.getattr(intern!(py, "_prices_now"))?;
-    if !now.is_none() {
-        return Ok(Some(now));
-    }
-    if slf.getattr(intern!(py, "_prices"))?.is_none() {
-        return Ok(None);
-    }
-    Ok(Some(slf.call_method0(intern!(py, "_prices_if_ready"))?).filter(|p| !p.is_none()))
 }

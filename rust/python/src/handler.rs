@@ -1,8 +1,10 @@
 //! `Handler`: the hooks that fire for each token.
 
+use crate::collect::Streams;
+use crate::output::Event;
 use crate::recorder::Recorder;
 use crate::start::Known;
-use crate::{components, convert, end, output, start};
+use crate::{components, convert, end, start};
 use langmeter_core::{Dropped, Kind, Outcome, Via};
 use pyo3::exceptions::{PyException, PyRuntimeError};
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -13,6 +15,7 @@ use pyo3::sync::OnceLockExt;
 use pyo3::types::{PyDict, PyString, PyTuple};
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
@@ -24,13 +27,19 @@ const OK: usize = Outcome::Ok as usize;
 #[derive(Default)]
 pub struct Handler {
     recorder: OnceLock<Py<Recorder>>,
-    on_token: OnceLock<Py<PyAny>>,
+    streams: OnceLock<Py<Streams>>,
     /// Prompts of runs in flight.
     texts: OnceLock<Py<PyDict>>,
+    /// The price book, once its catalogue is loaded.
+    prices: OnceLock<Py<PyAny>>,
+    /// Calls are held to budgets.
+    limited: AtomicBool,
     /// Keys of the metadata that are labels.
     labels: OnceLock<Vec<Py<PyAny>>>,
     /// Who the clients seen last ask.
     known: Mutex<Vec<Known>>,
+    /// A model call has begun in this process.
+    awake: AtomicBool,
 }
 
 /// One event in so many is timed; a prime, so that no pattern of events always meets it.
@@ -99,6 +108,20 @@ impl Handler {
         self.texts.get().map(|texts| texts.bind(py))
     }
 
+    /// The price book, once its catalogue is loaded.
+    pub fn prices<'a, 'py>(&'a self, handler: &Bound<'py, Self>) -> PyResult<Option<&'a Bound<'py, PyAny>>> {
+        let py = handler.py();
+        if self.prices.get().is_none() && !handler.getattr(intern!(py, "_prices"))?.is_none() {
+            handler.call_method0(intern!(py, "_prices_if_ready"))?;
+        }
+        Ok(self.prices.get().map(|prices| prices.bind(py)))
+    }
+
+    /// Calls are priced, but not yet.
+    pub fn waits_for_prices(&self, handler: &Bound<'_, Self>) -> PyResult<bool> {
+        Ok(self.prices.get().is_none() && !handler.getattr(intern!(handler.py(), "_prices"))?.is_none())
+    }
+
     /// Who the clients seen last ask. Nothing that runs Python code may happen while it is held.
     pub fn known(&self) -> MutexGuard<'_, Vec<Known>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
@@ -130,8 +153,12 @@ impl Handler {
     /// A model call begins.
     fn begun(slf: &Bound<'_, Self>, given: &start::Start<'_, '_>) -> PyResult<()> {
         let py = slf.py();
+        if !slf.get().awake.load(Ordering::Relaxed) {
+            slf.get().awake.store(true, Ordering::Relaxed);
+            Self::hook(slf, "on_llm_start", || slf.call_method0(intern!(py, "_awake")).map(drop))?;
+        }
         // Outside of the guard: a budget that refuses the call has to reach it.
-        if !slf.getattr(intern!(py, "_budgets"))?.is_none() {
+        if slf.get().limited.load(Ordering::Relaxed) {
             let start::Start { serialized, prompts, run_id, parent_run_id, tags, .. } = given;
             let start::Start { metadata, invocation_params, name, batch_size, .. } = given;
             let (asked, of) = ((serialized, prompts, run_id, parent_run_id, tags), (metadata, name, batch_size));
@@ -150,19 +177,25 @@ impl Handler {
         slf: &Bound<'_, Self>,
         run_id: Option<&Bound<'_, PyAny>>,
         via: Via,
-        is_output: impl FnOnce() -> PyResult<bool>,
-        text: impl FnOnce() -> PyResult<String>,
+        event: &Event<'_, '_>,
     ) -> PyResult<()> {
         let this = slf.get();
         let (Some(recorder), Some(run_id)) = (this.recorder.get(), run_id) else { return Ok(()) };
-        if is_output()?
-            && recorder.get().core.token(convert::run_key(run_id)?, via, true)
-            && let Some(callback) = this.on_token.get()
-            && let Err(error) = callback.call1(slf.py(), (text()?,))
+        let Some(kind) = event.kind()? else { return Ok(()) };
+        let (recorder, key) = (recorder.get(), convert::run_key(run_id)?);
+        if recorder.core.token(key, via, kind.visible())
+            && let Some(streams) = this.streams.get()
+            && streams.get().listening()
         {
-            Self::failed(slf, "on_token_callback", &error)?;
+            Streams::heard(streams.bind(slf.py()), recorder, key, run_id, event)?;
         }
         Ok(())
+    }
+
+    /// Whether nobody but the recorder has to be told that a model call gave its result.
+    fn settled(slf: &Bound<'_, Self>, run_id: &Bound<'_, PyAny>, response: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let Some(streams) = slf.get().streams.get() else { return Ok(true) };
+        streams.get().settled(convert::run_key(run_id)?, response)
     }
 }
 
@@ -179,7 +212,8 @@ impl Handler {
         // A callback may lead back to its handler: the cycle is collected through its other members.
         self.recorder.get().map_or(Ok(()), |r| visit.call(r))?;
         self.texts.get().map_or(Ok(()), |t| visit.call(t))?;
-        self.on_token.get().map_or(Ok(()), |c| visit.call(c))
+        self.prices.get().map_or(Ok(()), |p| visit.call(p))?;
+        self.streams.get().map_or(Ok(()), |s| visit.call(s))
     }
 
     fn _bind(slf: &Bound<'_, Self>, recorder: Py<Recorder>) -> PyResult<Py<Recorder>> {
@@ -195,6 +229,21 @@ impl Handler {
         self.recorder.get().map(|r| r.clone_ref(py))
     }
 
+    /// The next model call is the first of its process.
+    fn _asleep(&self) {
+        self.awake.store(false, Ordering::Relaxed);
+    }
+
+    /// Calls are held to budgets: their starts go to `_limited_start`.
+    fn _hold(&self) {
+        self.limited.store(true, Ordering::Relaxed);
+    }
+
+    /// Calls are priced by this book, whose catalogue is loaded.
+    fn _priced_by(&self, py: Python<'_>, prices: Py<PyAny>) {
+        self.prices.get_or_init_py_attached(py, || prices);
+    }
+
     /// The prompts of runs in flight are kept in this dict, by the number of the run.
     fn _keep_prompts(&self, py: Python<'_>, texts: Py<PyDict>) {
         self.texts.get_or_init_py_attached(py, || texts);
@@ -205,10 +254,9 @@ impl Handler {
         self.labels.get_or_init_py_attached(py, || keys);
     }
 
-    fn _on_token(&self, py: Python<'_>, callback: Option<Py<PyAny>>) {
-        if let Some(callback) = callback {
-            self.on_token.get_or_init_py_attached(py, || callback);
-        }
+    /// These streams hear each token event; once, before the first.
+    fn _listen(&self, py: Python<'_>, streams: Py<Streams>) {
+        self.streams.get_or_init_py_attached(py, || streams);
     }
 
     /// A text completion or, as `on_chat_model_start`, a chat completion begins. Whatever budgets hold goes to
@@ -414,7 +462,7 @@ impl Handler {
         kwargs: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<()> {
         Self::hook(slf, "on_llm_end", || {
-            if end::common(slf, run_id, response)? {
+            if Self::settled(slf, run_id, response)? && end::common(slf, run_id, response)? {
                 return Ok(());
             }
             slf.call_method1(intern!(slf.py(), "_model_ended"), (run_id, OK, response)).map(drop)
@@ -432,10 +480,7 @@ impl Handler {
         tags: Option<&Bound<'_, PyAny>>,
         kwargs: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<()> {
-        let is_output = || output::in_token(token, chunk);
-        Self::hook(slf, "on_llm_new_token", || {
-            Self::count(slf, run_id, Via::Token, is_output, || output::text_of(token))
-        })
+        Self::hook(slf, "on_llm_new_token", || Self::count(slf, run_id, Via::Token, &Event::Token(token, chunk)))
     }
 
     #[pyo3(signature = (event, *, run_id=None, parent_run_id=None, tags=None, **kwargs))]
@@ -448,9 +493,6 @@ impl Handler {
         tags: Option<&Bound<'_, PyAny>>,
         kwargs: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<()> {
-        let is_output = || output::in_event(event);
-        Self::hook(slf, "on_stream_event", || {
-            Self::count(slf, run_id, Via::StreamEvent, is_output, || output::text_of_event(event))
-        })
+        Self::hook(slf, "on_stream_event", || Self::count(slf, run_id, Via::StreamEvent, &Event::Stream(event)))
     }
 }

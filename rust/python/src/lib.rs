@@ -1,6 +1,7 @@
 //! `langmeter._core`: convert, call, wrap; nothing else.
 
 mod clock;
+mod collect;
 mod components;
 mod convert;
 mod distribution;
@@ -9,6 +10,7 @@ mod error;
 mod handler;
 mod money;
 mod output;
+mod pieces;
 mod recorder;
 mod snapshot;
 mod start;
@@ -39,6 +41,7 @@ fn init(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<recorder::Recorder>()?;
     m.add_class::<snapshot::SeriesStats>()?;
     m.add_class::<snapshot::Snapshot>()?;
+    m.add_class::<collect::Streams>()?;
     m.add_function(wrap_pyfunction!(tokenizer::count_tokens, m)?)?;
     m.add_function(wrap_pyfunction!(tokenizer::encoding_for_model, m)?)?;
     m.add_function(wrap_pyfunction!(tokenizer::chat_overhead, m)?)?;

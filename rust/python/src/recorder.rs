@@ -12,6 +12,8 @@ use pyo3::pybacked::PyBackedStr;
 use pyo3::types::PyTuple;
 use std::time::Duration;
 
+/// (budgets, input, output, answers, pico-dollars for an input token, for an output token, for the call).
+type Asks = (u64, u64, Option<u64>, u64, u64, u64, u64);
 /// (provider, model, begin in Unix seconds, budgets, labels).
 type Asked = (String, String, f64, u64, u64);
 /// (run's key, provider, model, begin and last token in Unix nanoseconds, token events).
@@ -56,7 +58,7 @@ impl Recorder {
         name: &str,
         provider: &str,
         model: &str,
-        demand: Option<(u64, u64, Option<u64>, u64, u64, u64, u64)>,
+        demand: Option<Asks>,
         labels: Option<Vec<(PyBackedStr, PyBackedStr)>>,
         retried: bool,
         piped: bool,

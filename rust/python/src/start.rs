@@ -122,8 +122,9 @@ pub fn begin(slf: &Bound<'_, Handler>, start: &Start<'_, '_>) -> PyResult<()> {
     let tagged = Tagged::by(start.tags);
     let labels = Handler::labels_in(slf, start.metadata)?;
     let labels: Vec<(&str, &str)> = labels.iter().map(|(key, value)| (&**key, &**value)).collect();
+    let number = convert::run_number(start.run_id)?;
     let begin = Begin {
-        key: convert::run_key(start.run_id)?,
+        key: convert::key_of(&number)?,
         parent: convert::parent_key(start.parent_run_id)?,
         kind: Kind::Llm,
         name: &component.to_string_lossy(),
@@ -136,14 +137,13 @@ pub fn begin(slf: &Bound<'_, Handler>, start: &Start<'_, '_>) -> PyResult<()> {
     };
     // Without budgets nothing is refused.
     let _ = recorder.get().core.run_started(&begin);
-    keep_prompt(slf, start)
+    keep_prompt(slf, start, number)
 }
 
 /// Keeps what was asked in case the call ends without usage, as `langmeter.usage.offline.kept` does.
-pub fn keep_prompt(slf: &Bound<'_, Handler>, start: &Start<'_, '_>) -> PyResult<()> {
+fn keep_prompt(slf: &Bound<'_, Handler>, start: &Start<'_, '_>, key: Bound<'_, PyAny>) -> PyResult<()> {
     let py = slf.py();
     let Some(texts) = slf.get().texts(py) else { return Ok(()) };
-    let key = start.run_id.getattr(intern!(py, "int"))?;
     let alone = start.batch_size.is_some_and(|n| n.extract::<u64>().is_ok_and(|n| n == 1));
     let tools = entry(start.invocation_params, intern!(py, "tools"))?;
     if let Some(tools) = tools

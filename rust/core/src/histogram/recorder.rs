@@ -31,7 +31,8 @@ impl Recorder {
         Self { layout, base }
     }
 
-    /// Records a duration in nanoseconds, rounded to the microsecond; true when it had to be clamped.
+    /// Records a duration in nanoseconds, rounded to the microsecond; true when it had to be clamped
+    /// to an hour. What is shorter than a microsecond is recorded as one.
     #[inline]
     pub fn record(self, cells: &Cells, nanos: u64) -> bool {
         let micros = nanos.saturating_add(500) / 1000;
@@ -45,7 +46,7 @@ impl Recorder {
             cells.or(word, bit);
         }
         cells.add(self.buckets().wrapping_add(index), 1);
-        kept != micros
+        kept < micros
     }
 
     fn buckets(self) -> usize {
@@ -117,10 +118,10 @@ mod tests {
     }
 
     #[test]
-    fn values_outside_are_clamped_and_said() {
+    fn what_is_too_short_is_a_microsecond_and_what_is_too_long_is_said() {
         let (cells, recorder) = arena(3);
-        assert!(recorder.record(&cells, 0));
-        assert!(recorder.record(&cells, 499));
+        assert!(!recorder.record(&cells, 0));
+        assert!(!recorder.record(&cells, 499));
         assert!(!recorder.record(&cells, 500));
         assert!(recorder.record(&cells, u64::MAX));
         let h = recorder.snapshot(&cells);

@@ -8,32 +8,36 @@ struct Run {
     parent: Option<usize>,
     start: u64,
     end: u64,
-    order: (u64, u64),
+    order: (u64, u64, u64),
 }
 
 /// Every run clipped to its parent, and `waiting`: piped ones from the end of what they live on.
 fn runs(root: &Span, spans: &[Span], waiting: bool) -> Vec<Run> {
     let all: Vec<&Span> = std::iter::once(root).chain(spans).collect();
     let parent = |i: usize| (i > 0).then(|| all.iter().position(|p| p.key == all[i].parent).unwrap_or(0));
-    let order = |i: usize| (all[i].start, all[i].key);
-    let mut clipped: Vec<Option<(u64, u64)>> = vec![None; all.len()];
-    clipped[0] = Some((root.start, root.end.max(root.start)));
-    while clipped.contains(&None) {
+    let inside = |i: usize, (lo, hi): (u64, u64)| {
+        let start = all[i].start.max(lo).min(hi);
+        (start, all[i].end.min(hi).max(start))
+    };
+    let mut found: Vec<Option<Run>> = all.iter().map(|_| None).collect();
+    let (start, end) = (root.start, root.end.max(root.start));
+    found[0] = Some(Run { parent: None, start, end, order: (0, 0, 0) });
+    while found.iter().any(Option::is_none) {
         for i in 1..all.len() {
             let up = parent(i).expect("below the root");
-            let earlier: Vec<usize> =
-                (1..all.len()).filter(|j| parent(*j) == Some(up) && order(*j) < order(i)).collect();
-            let (Some((lo, hi)), true) = (clipped[up], earlier.iter().all(|j| clipped[*j].is_some())) else { continue };
-            let (mut start, end) = (all[i].start.max(lo).min(hi), all[i].end.min(hi));
-            let latest = earlier.iter().filter_map(|j| clipped[*j]).filter(|(a, b)| a < b).map(|(_, b)| b).max();
-            if let Some(latest) = latest.filter(|latest| waiting && all[i].piped && *latest <= end) {
-                start = start.max(latest);
+            let Some(around) = found[up].as_ref().map(|r| (r.start, r.end)) else { continue };
+            let order = |j: usize| (inside(j, around).0, inside(j, around).1, all[j].key);
+            let (mut start, end) = inside(i, around);
+            for j in (1..all.len()).filter(|j| parent(*j) == Some(up) && order(*j) < order(i)) {
+                let other = inside(j, around).1;
+                if waiting && all[i].piped && other <= end {
+                    start = start.max(other);
+                }
             }
-            clipped[i] = Some((start, end.max(start)));
+            found[i] = Some(Run { parent: Some(up), start, end, order: order(i) });
         }
     }
-    let run = |(i, (start, end))| Run { parent: parent(i), start, end, order: order(i) };
-    clipped.into_iter().flatten().enumerate().map(run).collect()
+    found.into_iter().flatten().collect()
 }
 
 /// From the first moment to the last.
