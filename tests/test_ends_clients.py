@@ -555,11 +555,15 @@ def test_of_a_retry_each_attempt_is_a_call(
 
 
 def test_a_fallback_recovers_a_failure(service: Service, book: PriceBook) -> None:
-    """An error of the first model, an ok of the second, which had it made good."""
+    """An error of the first model, an ok of the second, which made it good.
+
+    In a chain: LangChain calls each model of a fallback as if by who called the fallback, and so
+    by nobody where that is at the top (`RunnableWithFallbacks.invoke` passes its own config on).
+    """
     fates = [refuse(500), whole(anthropic)]
     service.fate = each(fates)
     meter = metered(book)
-    model = chat(service).with_fallbacks([claude(service)])
+    model = RunnableLambda(lambda x: x) | chat(service).with_fallbacks([claude(service)])
     assert model.invoke("hi", config(meter)).text == "".join(WORDS)
     snapshot = check(meter, error=1, ok=1)
     assert snapshot.models["openai", "gpt-4o"].recovered == 1
