@@ -17,11 +17,12 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from langchain_core.embeddings import DeterministicFakeEmbedding
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
 
 from conftest import chat_model
-from langmeter import Budget, CostTrackingCallback, Meter, _core
+from langmeter import Budget, CostTrackingCallback, Meter, _core, track_embeddings
 from langmeter.prices import PriceBook, catalogue
 from langmeter.prices.later import Later
 from langmeter.testing import ManualClock
@@ -375,6 +376,24 @@ def test_what_fails_while_pricing_is_counted(monkeypatch: pytest.MonkeyPatch) ->
     meter.cost.prices.set("other", "x", input=1, output=1)
     monkeypatch.setattr(PriceBook, "card", breaks)
     assert meter.snapshot().dropped == {"hook_errors": 1}
+
+
+class House(DeterministicFakeEmbedding):
+    """Embeddings that say which model they are of."""
+
+    model: str = "embed"
+
+
+def test_embeddings_are_priced_later_too() -> None:
+    """One that ended before its price was known."""
+    meter = Meter(prices=PriceBook().warm(wait=True))
+    model = House(size=2)
+    track_embeddings(model, meter, token_counter=len).embed_query("how are you")
+    (((provider, name), tokens),) = meter.snapshot().unpriced.items()
+    assert (name, tokens) == ("embed", 11)
+    meter.cost.prices.set(provider, name, input=1, output=0)
+    assert meter.snapshot().totals.cost == Decimal(tokens).scaleb(-6)
+    assert meter.snapshot().totals.unpriced_calls == 0
 
 
 def test_a_chain_that_returns_a_priced_answer_is_not_priced() -> None:

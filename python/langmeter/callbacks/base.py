@@ -431,7 +431,7 @@ class Callback(_core.Handler, BaseCallbackHandler):
         told, model = as_text(told), as_text(model)
         # The response names the dialect it speaks ("openai" for Azure too), the request who serves.
         asked = recorder.requested(run_id)
-        asked_provider, asked_model, started, budgets, labels = asked or _NOT_ASKED
+        asked_provider, asked_model, started, *_ = asked or _NOT_ASKED
         # Beyond `max_series` the recorder no longer knows who was asked; the response may.
         provider = told or asked_provider if asked_provider == "other" else asked_provider or told
         if unread:
@@ -465,18 +465,23 @@ class Callback(_core.Handler, BaseCallbackHandler):
         )
         if crossed:
             self._crossed(crossed)
-        later = self._later
         # A run that is not in flight may have ended before: its price would come twice.
-        if asked and later is not None and usage is not None and cost is None and not cache_hit:
-            call = (provider, answered, usage.tier, outcome, budgets, labels, asked[2], usage[:-1])
-            self._crossed(later.add(call, recorder))
-        if streams is not None:
-            if usage is None and refused and partial is not None and partial.said:
-                # No spend, as the server said that the call failed; but this is what had come.
-                had = as_far_as_it_came(response, partial)
-                usage = self._estimated((provider, answered), told_of, had, outcome, reading)
-            names = provider, answered
-            streams.ended(run_id, names, outcome, partial, usage, cost, response, error)
+        if asked and usage is not None and cost is None and not cache_hit:
+            self._unpriced((provider, answered, usage.tier), outcome, asked, usage[:-1])
+
+    def _unpriced(
+        self,
+        names: tuple[str, str, str],
+        outcome: int,
+        asked: tuple[str, str, float, int, int],
+        usage: tuple[Any, ...],
+    ) -> None:
+        """Keep a call that ended without a price until one comes: provider, model, tier."""
+        later = self._later
+        if later is not None:
+            _, _, started, budgets, labels = asked
+            call = (*names, outcome, budgets, labels, started, usage)
+            self._crossed(later.add(call, self._recorder))
 
     def _estimated(
         self, names: tuple[str, str], asked: Any, response: Any, outcome: int, reading: Reading
