@@ -378,6 +378,26 @@ def test_what_fails_while_pricing_is_counted(monkeypatch: pytest.MonkeyPatch) ->
     assert meter.snapshot().dropped == {"hook_errors": 1}
 
 
+def test_a_cost_beyond_all_sense_is_none() -> None:
+    """More than 9.2 million USD for a call is refused and counted, told or computed; it ends."""
+    sum_ = {"input_tokens": 2**39, "output_tokens": 1, "total_tokens": 2**39 + 1}
+    key = ("genericfakechatmodel", "fake-1")
+    for early in (True, False):
+        meter = Meter(prices=PriceBook().warm(wait=True))
+        if early:
+            meter.cost.prices.set(*key, input=10**6, output=1)
+        model = chat_model(usage=sum_, metadata={"model_name": "fake-1", "cost": 2e7})
+        model.invoke("hi", config={"callbacks": [meter]})
+        meter.cost.prices.set(*key, input=10**6, output=1)
+        snapshot = meter.snapshot()
+        assert (snapshot.totals.calls, snapshot.in_flight) == (1, 0)
+        assert (snapshot.totals.cost, snapshot.totals.billed) == (None, None)
+        assert snapshot.totals.unpriced_calls == 1
+        assert snapshot.dropped == {"usage_refused": 2 if early else 1}
+        meter.cost.prices.set(*key, input=1, output=1)
+        assert meter.snapshot().totals.cost == Decimal(2**39 + 1).scaleb(-6)
+
+
 class House(DeterministicFakeEmbedding):
     """Embeddings that say which model they are of."""
 

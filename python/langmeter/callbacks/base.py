@@ -31,7 +31,7 @@ from langmeter.callbacks.failure import (
 from langmeter.config import Config
 from langmeter.prices import PriceBook
 from langmeter.prices.card import PICO
-from langmeter.prices.later import Later
+from langmeter.prices.later import MOST, Later
 from langmeter.snapshot import Snapshot
 from langmeter.streaming import Streams
 from langmeter.streaming.aggregate import answered as as_far_as_it_came
@@ -449,7 +449,7 @@ class Callback(_core.Handler, BaseCallbackHandler):
         elif usage is not None and (prices := self._prices_now or self._prices_if_ready()):
             card = prices.card(provider, answered, tier=usage.tier, at=started)
             if card is not None:
-                cost = card.cost(usage)  # type: ignore[arg-type]
+                cost = self._sane(card.cost(usage))  # type: ignore[arg-type]
         crossed = recorder.run_ended(
             run_id,
             kind,
@@ -458,7 +458,7 @@ class Callback(_core.Handler, BaseCallbackHandler):
             model,
             usage,
             cost,
-            None if billed is None else round(billed * PICO),
+            None if billed is None else self._sane(round(billed * PICO)),
             queue_time(response),
             truncated(response),
             None if error is None or outcome == INTERRUPTED else cause_of(error),
@@ -468,6 +468,13 @@ class Callback(_core.Handler, BaseCallbackHandler):
         # A run that is not in flight may have ended before: its price would come twice.
         if asked and usage is not None and cost is None and not cache_hit:
             self._unpriced((provider, answered, usage.tier), outcome, asked, usage[:-1])
+
+    def _sane(self, cost: int) -> int | None:
+        """Pico-dollars that the recorder can count; more is refused, and counted as that."""
+        if cost <= MOST:
+            return cost
+        self._recorder.dropped("usage_refused")
+        return None
 
     def _unpriced(
         self,

@@ -29,6 +29,8 @@ _HALF_HOUR: Final = 1800
 _MAX_GROUPS: Final = 1024
 #: Calls that wait one by one, until the catalogue is loaded; about 400 bytes each.
 _MAX_NEW: Final = 1024
+#: Pico-dollars that are taken for a cost: 9.2 million USD. The recorder counts in 64 bits.
+MOST: Final = 2**63 - 1
 #: Models that were warned about.
 _MAX_TOLD: Final = 1024
 
@@ -114,13 +116,15 @@ class Later:
         return crossed
 
     def _price(self, call: Call, recorder: _core.Recorder) -> _Crossed | None:
-        """Price one call by itself; None while its model has no price."""
+        """Price one call by itself; None while its model has no price, or one beyond all sense."""
         provider, model, tier, outcome, budgets, labels, started, usage = call
         card = self.book.card(provider, model, tier=tier, at=started)
         if card is None:
             self._warn(provider, model)
             return None
         cost = card.cost(usage)
+        if cost > MOST:
+            return None
         return recorder.repriced(provider, model, outcome, budgets, labels, 1, usage[2], cost)
 
     def _keep(self, call: Call, recorder: _core.Recorder) -> None:
@@ -146,7 +150,7 @@ class Later:
             return []
         group = self._groups[key]
         cost = card.cost(odd) * group.calls if odd else _cost(card, group)
-        if cost is None:
+        if cost is None or cost > MOST:
             return []
         del self._groups[key]
         calls, total = group.calls, group.sums[2]
