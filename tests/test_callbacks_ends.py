@@ -23,7 +23,7 @@ from langgraph.types import interrupt
 from conftest import USAGE, chat_model
 from langmeter import Meter, PerformanceCallback, TokenCountingCallback
 from langmeter.callbacks import base
-from langmeter.callbacks.base import outcome_of
+from langmeter.callbacks.failure import outcome_of
 from langmeter.testing import ManualClock
 
 KEY = ("genericfakechatmodel", "fake-1")

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from decimal import Decimal
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from langmeter.snapshot import ComponentStats, ModelStats, Snapshot
+    from langmeter.snapshot import Anomaly, CallStats, ComponentStats, Snapshot
 
 _Key = TypeVar("_Key", bound=tuple[str, str])
-_Stats = TypeVar("_Stats", bound="ComponentStats | ModelStats")
+_Stats = TypeVar("_Stats", bound="ComponentStats | CallStats")
 
 #: What stands where there is no figure.
 NOTHING = "-"
-#: Characters of the longest name, and rows of models and of components, that are shown.
+#: Characters of the longest name; rows of models and of components, of labels, failures and
+#: anomalies that are shown.
 WIDEST = 48
 MOST = 40
+FEW = 10
 #: What is counted as dropped and was no loss: an event that had been counted before.
 _IGNORED = ("duplicate_start", "duplicate_end")
 
@@ -112,16 +114,16 @@ def rows(snapshot: Snapshot) -> list[tuple[str, ...]]:
     return shown
 
 
-def _busiest(series: Mapping[_Key, _Stats]) -> list[tuple[_Key, _Stats]]:
-    return sorted(series.items(), key=lambda item: (-item[1].calls, item[0]))[:MOST]
+def _busiest(series: Mapping[_Key, _Stats], most: int = MOST) -> list[tuple[_Key, _Stats]]:
+    return sorted(series.items(), key=lambda item: (-item[1].calls, item[0]))[:most]
 
 
-def _more(series: Mapping[_Key, object], columns: int) -> list[tuple[str, ...]]:
-    more = len(series) - MOST
+def _more(series: Sized, columns: int, most: int = MOST) -> list[tuple[str, ...]]:
+    more = len(series) - most
     return [(f"… and {more:,} more", *[""] * (columns - 1))] if more > 0 else []
 
 
-def _row(name: str, stats: ModelStats) -> tuple[str, ...]:
+def _row(name: str, stats: CallStats) -> tuple[str, ...]:
     minute = stats.rates.get(60)
     return (
         name,
@@ -136,39 +138,112 @@ def _row(name: str, stats: ModelStats) -> tuple[str, ...]:
     )
 
 
-def _cost(stats: ModelStats) -> str:
+def _cost(stats: CallStats) -> str:
     at_least = "≥ " if stats.cost is not None and stats.unpriced_calls else ""
     return at_least + money(stats.cost)
 
 
 def text(snapshot: Snapshot) -> str:
-    """Models, components, and what neither of them shows, as plain text of about 110 columns."""
+    """Models, components, and what neither of them shows, as plain text of about 110 columns.
+
+    A part that has nothing to say is left out.
+    """
     shown = rows(snapshot)
     blocks = ["\n".join(lines(HEADER, shown)) if shown else "no model calls metered"]
+    if snapshot.labels:
+        blocks.append("\n".join(_labels(snapshot)))
     if snapshot.components:
         blocks.append("\n".join(_components(snapshot)))
-    notes = []
-    if snapshot.in_flight:
-        notes.append(f"in flight: {snapshot.in_flight:,}")
-    outcomes = snapshot.totals.outcomes.items()
-    others = {name: n for name, n in outcomes if n and name not in ("ok", "error")}
-    if others:
-        notes.append("neither ok nor error: " + _named(others))
+    if snapshot.failures:
+        blocks.append("\n".join(_failures(snapshot)))
+    if notes := [*_changes(snapshot), *_money_notes(snapshot), *_notes(snapshot)]:
+        blocks.append("\n".join(notes))
+    return "\n\n".join(blocks)
+
+
+def _money_notes(snapshot: Snapshot) -> Iterable[str]:
+    totals = snapshot.totals
     unpriced = [n for stats in snapshot.models.values() if (n := stats.unpriced_calls)]
     if unpriced:
-        notes.append(
+        yield (
             f"unpriced: {counted(sum(unpriced), 'call')} of {counted(len(unpriced), 'model')}; "
             "ask `langmeter prices MODEL`, or set own prices in a PriceBook"
         )
+    wasted = {outcome: totals.cost_of(outcome) for outcome in ("error", "cancelled")}
+    named = ", ".join(f"{outcome} {money(usd)}" for outcome, usd in wasted.items() if usd)
+    if named:
+        yield f"of the cost, for calls that gave no answer: {named}"
+    if totals.billed is not None:
+        yield f"billed, as providers say: {money(totals.billed)} for {_calls(totals.billed_calls)}"
+    if totals.tokens.estimated:
+        of, estimated = totals.tokens.total, totals.tokens.estimated
+        yield f"estimated: {count(estimated)} of {count(of)} tokens; no provider told them"
+    if totals.tokens.saved:
+        yield f"saved by the response cache: {counted(totals.tokens.saved, 'token')}"
+
+
+def _notes(snapshot: Snapshot) -> Iterable[str]:
+    totals = snapshot.totals
+    if snapshot.in_flight or snapshot.peak_in_flight > 1:
+        yield f"in flight: {snapshot.in_flight:,}, at most {snapshot.peak_in_flight:,}"
+    outcomes = totals.outcomes.items()
+    others = {name: n for name, n in outcomes if n and name not in ("ok", "error")}
+    if others:
+        yield "neither ok nor error: " + _named(others)
+    if totals.retried_calls:
+        spent = f" for {money(totals.retried_cost)}" if totals.retried_cost else ""
+        yield f"made again: {_calls(totals.retried_calls)}{spent}"
+    if totals.recovered:
+        yield f"recovered by a retry or a fallback: {_calls(totals.recovered)}"
+    if totals.truncated:
+        yield f"truncated at the limit of their length: {counted(totals.truncated, 'answer')}"
+    if totals.stalls:
+        yield f"streams that stopped for long: {counted(totals.stalls, 'time')}"
     dropped = dict(snapshot.dropped)
     ignored = {name: dropped.pop(name) for name in _IGNORED if name in dropped}
     if dropped:
-        notes.append("dropped: " + _named(dropped))
+        yield "dropped: " + _named(dropped)
     if ignored:
-        notes.append("ignored: " + _named(ignored))
-    if notes:
-        blocks.append("\n".join(notes))
-    return "\n\n".join(blocks)
+        yield "ignored: " + _named(ignored)
+
+
+def _calls(n: int) -> str:
+    return counted(n, "call")
+
+
+def _labels(snapshot: Snapshot) -> Iterable[str]:
+    """As the models, without what is not measured by label."""
+    width = HEADER.index("p99") + 1
+    shown = [
+        _row(label(f"{key}={value}"), stats)[:width]
+        for (key, value), stats in _busiest(snapshot.labels, FEW)
+    ]
+    header = ("label", *HEADER[1:width])
+    return lines(header, [*shown, *_more(snapshot.labels, width, FEW)])
+
+
+def _failures(snapshot: Snapshot) -> Iterable[str]:
+    most = sorted(snapshot.failures.items(), key=lambda item: (-item[1], item[0]))[:FEW]
+    shown = [(f"{label(who)}: {label(how)}", count(n)) for (who, how), n in most]
+    return lines(("failure", "times"), [*shown, *_more(snapshot.failures, 2, FEW)])
+
+
+def _changes(snapshot: Snapshot) -> Iterable[str]:
+    """The latest anomalies."""
+    for change in snapshot.anomalies[-FEW:]:
+        name = label("/".join(filter(None, (change.provider, change.model))) or "unknown")
+        before, after = (_figure(change, value) for value in (change.before, change.after))
+        when = f"{change.at:%Y-%m-%d %H:%M:%S} UTC"
+        yield f"changed: {label(change.metric)} of {name}, {before} to {after}, at {when}"
+
+
+def _figure(change: Anomaly, value: float) -> str:
+    """A figure in the unit of its metric."""
+    if change.metric == "latency":
+        return duration(value)
+    if change.metric == "cost_per_call":
+        return money(Decimal(f"{value:.6f}"))
+    return f"{value:.1%}" if change.metric == "error_rate" else f"{value:,.1f}"
 
 
 def _components(snapshot: Snapshot) -> Iterable[str]:

@@ -12,7 +12,8 @@ from langchain_core.embeddings import Embeddings
 
 from langmeter.budgets import Ledger
 from langmeter.budgets.demand import input_bound
-from langmeter.callbacks.base import CANCELLED, LLM, OK, Callback, outcome_of
+from langmeter.callbacks.base import LLM, OK, Callback
+from langmeter.callbacks.failure import CANCELLED, outcome_of
 from langmeter.meter import _installed
 from langmeter.usage import TokenCounter, Usage, requested
 from langmeter.usage.counters import counted
@@ -153,9 +154,13 @@ class _Call:
                 prices = meter._prices_now or meter._prices_if_ready()
                 card = prices and prices.card(*self.asked, at=self.started)
                 cost = card.cost(usage[:12]) if card else None
-            crossed = meter._recorder.run_ended(self.run, LLM, outcome, usage=usage, cost=cost)
+            recorder = meter._recorder
+            asked = recorder.requested(self.run)
+            crossed = recorder.run_ended(self.run, LLM, outcome, usage=usage, cost=cost)
             if crossed:
                 meter._crossed(crossed)
+            if asked and usage is not None and cost is None:
+                meter._unpriced((*self.asked, usage.tier), outcome, asked, usage[:-1])
         except BaseException as exc:
             meter._failed("track_embeddings", exc)
 

@@ -93,6 +93,12 @@ class Rate:
         """Input and output tokens per second."""
         return self.input_tokens + self.output_tokens
 
+    @property
+    def per_minute(self) -> Rate:
+        """The same by the minute: `rate.per_minute.requests`."""
+        per_second = (self.requests, self.input_tokens, self.output_tokens, self.errors)
+        return Rate(self.window, self.covered, *(60 * n for n in per_second))
+
 
 @dataclass(frozen=True, slots=True)
 class Anomaly:
@@ -657,9 +663,11 @@ class Snapshot(_Immutable):
                 return Snapshot(native)
         except Exception as exc:  # whatever a foreign structure does to who reads it
             raise SnapshotError(f"this is no langmeter snapshot: {exc!r}") from exc
+        older = isinstance(version, int) and version < FORMAT
         raise SnapshotError(
             f"snapshot of format {version!r}; this langmeter ({_core.__version__}) reads {FORMAT}: "
-            "upgrade it to read this snapshot"
+            + ("it was written by an older one, " if older else "upgrade it to read this snapshot")
+            + (f"read it with langmeter {data.get('langmeter', version)}" if older else "")
         )
 
     def to_json(self, *, indent: int | None = None) -> str:

@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager
 
-from langmeter.callbacks.base import ERROR, outcome_of
+from langmeter.callbacks.failure import ERROR, outcome_of
 from langmeter.errors import BudgetExceeded, ConfigError, StreamDiverged, StreamTruncated
 
 Manager = TypeVar("Manager", bound=BaseCallbackManager)

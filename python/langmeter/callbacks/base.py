@@ -12,7 +12,6 @@ import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
-from time import time
 from typing import Any, NoReturn
 from uuid import UUID
 from weakref import WeakSet
@@ -22,10 +21,17 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langmeter import _core
 from langmeter._watch import Watch
 from langmeter.budgets import Ledger
+from langmeter.callbacks.failure import (
+    CANCELLED,
+    INTERRUPTED,
+    cause_of,
+    outcome_of,
+    refused_by_server,
+)
 from langmeter.config import Config
 from langmeter.prices import PriceBook
 from langmeter.prices.card import PICO
-from langmeter.prices.later import Later
+from langmeter.prices.later import MOST, Later
 from langmeter.snapshot import Snapshot
 from langmeter.streaming import Streams
 from langmeter.streaming.aggregate import answered as as_far_as_it_came
@@ -36,20 +42,9 @@ from langmeter.usage.offline import Offline, asked_of, kept
 LLM, CHAIN, TOOL, RETRIEVER, FIX = map(
     _core.KINDS.index, ("llm", "chain", "tool", "retriever", "fix")
 )
-OK, ERROR, CANCELLED, INTERRUPTED, CACHE_HIT = map(
-    _core.OUTCOMES.index, ("ok", "error", "cancelled", "interrupted", "cache_hit")
-)
+OK, CACHE_HIT = map(_core.OUTCOMES.index, ("ok", "cache_hit"))
 
 _log = logging.getLogger("langmeter")
-
-#: Ends that are no failures, by the name of a class in the exception's MRO: langgraph need not be
-#: imported, and `concurrent.futures` has a CancelledError of its own.
-_CONTROL_FLOW = {
-    "CancelledError": CANCELLED,
-    "GeneratorExit": CANCELLED,
-    "KeyboardInterrupt": CANCELLED,
-    "GraphBubbleUp": INTERRUPTED,
-}
 
 #: Prompts are kept in case their calls end without usage, 2,048 of them. So many of the oldest are
 #: let go when there are more: those of runs that nobody ended. A call whose prompt was let go is
@@ -76,38 +71,10 @@ def _after_fork() -> None:
         handler._asleep()
         handler._texts.clear()
         if handler._later is not None:
-            handler._later = Later(handler._later.book)
+            handler._later.forget()
 
 
 os.register_at_fork(after_in_child=_after_fork)
-
-
-def outcome_of(error: BaseException) -> int:
-    """The code of the outcome that an exception means."""
-    for cls in type(error).__mro__:
-        code = _CONTROL_FLOW.get(cls.__name__)
-        if code is not None:
-            return code
-    return ERROR
-
-
-def refused_by_server(error: BaseException) -> bool:
-    """Whether a server said that the call failed, be it in the middle of a stream.
-
-    That is no spend. The exceptions of the clients then carry what it said; those of a connection
-    that broke carry nothing.
-    """
-    said = ("status_code", "body", "response")
-    return any(getattr(error, name, None) is not None for name in said)
-
-
-def cause_of(error: BaseException) -> str:
-    """How a call failed: the exception's class, and the status where a server answered."""
-    status = getattr(error, "status_code", None)
-    if status is None:
-        status = getattr(getattr(error, "response", None), "status_code", None)
-    name = type(error).__name__
-    return f"{name} {status}" if type(status) is int else name
 
 
 def _in_event_loop() -> bool:
@@ -137,12 +104,19 @@ def checked_labels(labels: Iterable[str]) -> tuple[str, ...]:
 
 def component_name(name: Any, serialized: Any, fallback: str) -> str:
     """Name of a run: as the user or LangChain called it, else its class."""
-    if not name and serialized:
+    if not name and isinstance(serialized, dict):
         name = serialized.get("name")
         if not name:
             path = serialized.get("id")
-            name = path[-1] if path else None
-    return name if name.__class__ is str else str(name or fallback)
+            name = path[-1] if path and isinstance(path, list) else None
+    return as_text(name if name.__class__ is str else str(name or fallback))
+
+
+def as_text(name: str) -> str:
+    """A name as the recorder takes it: half a surrogate pair, which is no text, is replaced."""
+    if name.isascii():
+        return name
+    return name.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
 
 
 class Callback(_core.Handler, BaseCallbackHandler):
@@ -322,7 +296,7 @@ class Callback(_core.Handler, BaseCallbackHandler):
             return
         try:
             recorder = self._bound() or self._recorder
-            provider, model = requested(metadata, invocation_params, serialized)
+            provider, model = map(as_text, requested(metadata, invocation_params, serialized))
             if budgets.recorder is None:
                 budgets.open(recorder)
             refused = recorder.run_started(
@@ -350,8 +324,15 @@ class Callback(_core.Handler, BaseCallbackHandler):
             raise budgets.exceeded(refused[0])
 
     def _labels_of(self, metadata: Any) -> list[tuple[str, str]]:
-        values = ((key, metadata.get(key)) for key in self._labels) if metadata else ()
-        return [(key, str(value)) for key, value in values if value is not None]
+        found: list[tuple[str, str]] = []
+        for key in self._labels if isinstance(metadata, dict) else ():
+            try:
+                value = metadata.get(key)
+                if value is not None:
+                    found.append((key, as_text(str(value))))
+            except BaseException as exc:  # of a value that no text can be made of
+                self._failed("labels", exc)
+        return found
 
     def _let_go(self) -> None:
         texts = self._texts
@@ -447,9 +428,10 @@ class Callback(_core.Handler, BaseCallbackHandler):
         partial = None if streams is None else streams.take(run_id)
         reading = NOTHING if response is None else read(response)
         usage, told, model, cache_hit, unread, billed, _ = reading
+        told, model = as_text(told), as_text(model)
         # The response names the dialect it speaks ("openai" for Azure too), the request who serves.
-        asked = recorder.requested(run_id) or _NOT_ASKED
-        asked_provider, asked_model, started, budgets, labels = asked
+        asked = recorder.requested(run_id)
+        asked_provider, asked_model, started, *_ = asked or _NOT_ASKED
         # Beyond `max_series` the recorder no longer knows who was asked; the response may.
         provider = told or asked_provider if asked_provider == "other" else asked_provider or told
         if unread:
@@ -467,7 +449,7 @@ class Callback(_core.Handler, BaseCallbackHandler):
         elif usage is not None and (prices := self._prices_now or self._prices_if_ready()):
             card = prices.card(provider, answered, tier=usage.tier, at=started)
             if card is not None:
-                cost = card.cost(usage)  # type: ignore[arg-type]
+                cost = self._sane(card.cost(usage))  # type: ignore[arg-type]
         crossed = recorder.run_ended(
             run_id,
             kind,
@@ -476,25 +458,37 @@ class Callback(_core.Handler, BaseCallbackHandler):
             model,
             usage,
             cost,
-            None if billed is None else round(billed * PICO),
+            None if billed is None else self._sane(round(billed * PICO)),
             queue_time(response),
             truncated(response),
             None if error is None or outcome == INTERRUPTED else cause_of(error),
         )
         if crossed:
             self._crossed(crossed)
+        # A run that is not in flight may have ended before: its price would come twice.
+        if asked and usage is not None and cost is None and not cache_hit:
+            self._unpriced((provider, answered, usage.tier), outcome, asked, usage[:-1])
+
+    def _sane(self, cost: int) -> int | None:
+        """Pico-dollars that the recorder can count; more is refused, and counted as that."""
+        if cost <= MOST:
+            return cost
+        self._recorder.dropped("usage_refused")
+        return None
+
+    def _unpriced(
+        self,
+        names: tuple[str, str, str],
+        outcome: int,
+        asked: tuple[str, str, float, int, int],
+        usage: tuple[Any, ...],
+    ) -> None:
+        """Keep a call that ended without a price until one comes: provider, model, tier."""
         later = self._later
-        if later is not None and usage is not None and cost is None and not cache_hit:
-            at = time() if started is None else started
-            call = (provider, answered, usage.tier, outcome, budgets, labels, at, usage[:-1])
-            self._crossed(later.add(call, recorder))
-        if streams is not None:
-            if usage is None and refused and partial is not None and partial.said:
-                # No spend, as the server said that the call failed; but this is what had come.
-                had = as_far_as_it_came(response, partial)
-                usage = self._estimated((provider, answered), told_of, had, outcome, reading)
-            names = provider, answered
-            streams.ended(run_id, names, outcome, partial, usage, cost, response, error)
+        if later is not None:
+            _, _, started, budgets, labels = asked
+            call = (*names, outcome, budgets, labels, started, usage)
+            self._crossed(later.add(call, self._recorder))
 
     def _estimated(
         self, names: tuple[str, str], asked: Any, response: Any, outcome: int, reading: Reading

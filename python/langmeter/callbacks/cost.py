@@ -80,6 +80,12 @@ class CostTrackingCallback(Callback):
                 costs[provider] = costs.get(provider, Decimal(0)) + stats.cost
         return MappingProxyType(costs)
 
+    @property
+    def label_costs(self) -> Mapping[tuple[str, str], Decimal]:
+        """US dollars by `(key, value)` of `labels`; those without a price are not there."""
+        stats = self.snapshot().labels.items()
+        return MappingProxyType({key: s.cost for key, s in stats if s.cost is not None})
+
     def calculate_cost(
         self, provider: str, input_tokens: int, output_tokens: int, *, model: str | None = None
     ) -> Decimal | None:

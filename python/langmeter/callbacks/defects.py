@@ -8,7 +8,8 @@ from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
-from langmeter.callbacks.base import ERROR, FIX, OK, Callback
+from langmeter.callbacks.base import FIX, OK, Callback
+from langmeter.callbacks.failure import ERROR
 from langmeter.snapshot import ComponentStats
 
 #: Name of the custom event that `dispatch_custom_event` sends.

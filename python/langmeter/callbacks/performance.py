@@ -9,6 +9,7 @@ from langmeter import _core
 from langmeter._watch import Watch
 from langmeter.anomalies import AnomalyWatch
 from langmeter.callbacks.components import ComponentCallback
+from langmeter.snapshot import Distribution, Rate
 
 
 class PerformanceCallback(ComponentCallback):
@@ -21,21 +22,53 @@ class PerformanceCallback(ComponentCallback):
     def _new_watches(self, recorder: _core.Recorder) -> list[Watch[Any]]:
         return [AnomalyWatch(recorder)]
 
-    def percentile(self, q: float) -> float:
-        """Latency of model calls at a percentile, seconds, over all models; nan before the first.
+    def percentile(self, q: float, *, model: str | None = None) -> float:
+        """Latency of model calls at a percentile, seconds; nan before the first.
 
-        `q` is in percent, 0 to 100: `percentile(95)`. Raises ValueError outside of it.
+        `q` is in percent, 0 to 100: `percentile(95)`. Of all models, or of one as the response
+        names it: `model="gpt-4o-2024-08-06"`, with its provider `"openai/gpt-4o-2024-08-06"`.
+        Raises ValueError for a `q` outside.
         """
         if not (isinstance(q, int | float) and math.isfinite(q) and 0 <= q <= 100):
             raise ValueError(f"q = {q!r}: must be in percent, 0 to 100; p95 is percentile(95)")
-        return self.snapshot().totals.latency.quantile(q / 100)
+        snapshot = self.snapshot()
+        if model is None:
+            return snapshot.totals.latency.quantile(q / 100)
+        found = [
+            stats.latency
+            for (provider, name), stats in snapshot.models.items()
+            if model in (name, f"{provider}/{name}")
+        ]
+        return sum(found, Distribution()).quantile(q / 100)
 
     @property
     def throughput(self) -> float:
         """Model calls ended per second, over the last minute."""
-        return self.snapshot().rates[60].requests
+        return self.throughput_over(60).requests
+
+    @property
+    def errors_per_second(self) -> float:
+        """Model calls that failed per second, over the last minute."""
+        return self.throughput_over(60).errors
+
+    def throughput_over(self, seconds: int) -> Rate:
+        """Calls, tokens and errors per second over the last 60, 300 or 900 seconds.
+
+        `throughput_over(300).per_minute.tokens` is tokens per minute over five minutes. Raises
+        ValueError for another window.
+        """
+        rates = self.snapshot().rates
+        if seconds not in rates:
+            windows = ", ".join(map(str, rates))
+            raise ValueError(f"seconds = {seconds!r}: must be one of the windows {windows}")
+        return rates[seconds]
 
     @property
     def in_flight(self) -> int:
         """Model calls that have begun and not ended."""
         return self.snapshot().in_flight
+
+    @property
+    def peak_in_flight(self) -> int:
+        """The most model calls that were in flight at once."""
+        return self.snapshot().peak_in_flight

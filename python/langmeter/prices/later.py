@@ -6,6 +6,7 @@ import logging
 import threading
 from bisect import bisect_left
 from collections import deque
+from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from langmeter import _core
@@ -15,18 +16,21 @@ from .card import RateCard
 
 _log = logging.getLogger("langmeter")
 
-#: Where price lists begin a new band, and powers of two. Calls between two of these are priced
-#: together; where a price has a band that begins in between, they stay unpriced.
+#: Where price lists begin a new band, and powers of two. Calls between two of these that have no
+#: price yet wait together; where one has a band that begins among them, they stay unpriced.
 _EDGES: Final = (
-    *(32_000, 32_768, 64_000, 65_536, 128_000, 131_072, 200_000, 256_000, 262_144, 272_000),
-    *(512_000, 524_288, 1_000_000, 1_048_576),
+    *(1024, 2048, 4096, 8192, 10_000, 16_000, 16_384, 20_000, 32_000, 32_768, 50_000, 64_000),
+    *(65_536, 100_000, 128_000, 131_072, 200_000, 256_000, 262_144, 272_000, 500_000, 512_000),
+    *(524_288, 1_000_000, 1_048_576),
 )
 #: Prices change by the half hour at most.
 _HALF_HOUR: Final = 1800
 #: Groups of calls that wait: half hours times models, labels and the rest.
 _MAX_GROUPS: Final = 1024
-#: Calls that wait to be put into their groups.
-_MAX_NEW: Final = 256
+#: Calls that wait one by one, until the catalogue is loaded; about 400 bytes each.
+_MAX_NEW: Final = 1024
+#: Pico-dollars that are taken for a cost: 9.2 million USD. The recorder counts in 64 bits.
+MOST: Final = 2**63 - 1
 #: Models that were warned about.
 _MAX_TOLD: Final = 1024
 
@@ -35,22 +39,48 @@ Call: TypeAlias = tuple[str, str, str, int, int, int, float, tuple[Any, ...]]
 #: The same of calls with one price: the half hour, the edge below, and where its parts exceed their
 #: whole the usage itself.
 _Key: TypeAlias = tuple[str, str, str, int, int, int, int, int, tuple[int, ...]]
+#: Thresholds of budgets that were crossed.
+_Crossed: TypeAlias = list[tuple[int, int]]
 
 _COUNTS: Final = 11
 
 
+@dataclass(slots=True)
+class _Group:
+    """Calls with one price: how many, the least and the most input of one, the sums of usages."""
+
+    calls: int
+    least: int
+    most: int
+    sums: list[int]
+
+    def add(self, usage: tuple[int, ...]) -> None:
+        self.calls += 1
+        self.least, self.most = min(self.least, usage[0]), max(self.most, usage[0])
+        for place, count in enumerate(usage):
+            self.sums[place] += count
+
+
 class Later:
-    """Prices calls once a price for them is known; bounded, and fed without waiting for a lock."""
+    """Prices calls once a price for them is known; bounded, and fed without waiting for a lock.
+
+    Calls that end before the catalogue is loaded wait one by one; those whose model has no price
+    are added up in groups that any price but an odd one fits.
+    """
 
     def __init__(self, book: PriceBook) -> None:
         self.book = book
+        self._told: set[tuple[str, str]] = set()
+        self.forget()
+
+    def forget(self) -> None:
+        """Forget every call; only while no other thread is at it, as after a fork."""
         self._new: deque[Call] = deque()
-        self._groups: dict[_Key, list[int]] = {}
+        self._groups: dict[_Key, _Group] = {}
         self._lock = threading.Lock()
         self._version = -1
-        self._told: set[tuple[str, str]] = set()
 
-    def add(self, call: Call, recorder: _core.Recorder) -> list[tuple[int, int]]:
+    def add(self, call: Call, recorder: _core.Recorder) -> _Crossed:
         """A call ended without a price. Returns thresholds crossed by what was priced meanwhile."""
         self._new.append(call)
         book = self.book
@@ -62,79 +92,97 @@ class Later:
     def __bool__(self) -> bool:
         return bool(self._new or self._groups)
 
-    def settle(self, recorder: _core.Recorder) -> list[tuple[int, int]]:
+    def settle(self, recorder: _core.Recorder) -> _Crossed:
         """Price what can be priced now. Returns the thresholds of budgets that this crossed."""
-        crossed: list[tuple[int, int]] = []
+        crossed: _Crossed = []
         if not self._lock.acquire(blocking=False):  # another thread does just this
             return crossed
         try:
-            fresh = self._group(recorder)
             book = self.book
-            if not book.ready:
-                return crossed
-            again = book.version != self._version
-            self._version = book.version
-            for key in list(self._groups) if again else fresh:
-                crossed += self._price(key, recorder)
+            ready, version = book.ready, book.version
+            if ready and version != self._version:
+                self._version = version
+                for key in list(self._groups):
+                    crossed += self._price_group(key, recorder)
+            while self._new:
+                call = self._new.popleft()
+                priced = self._price(call, recorder) if ready else None
+                if priced is None:
+                    self._keep(call, recorder)
+                else:
+                    crossed += priced
         finally:
             self._lock.release()
         return crossed
 
-    def _group(self, recorder: _core.Recorder) -> set[_Key]:
-        fresh = set()
-        while self._new:
-            *names, started, usage = self._new.popleft()
-            counts = usage[:_COUNTS]
-            given, out, _, read, write, hour, thought, heard, spoken, seen, _ = counts
-            odd = given < read + write + heard + seen or out < thought + spoken or write < hour
-            slot, edge = int(started // _HALF_HOUR), bisect_left(_EDGES, given)
-            key: _Key = (*names, slot, edge, counts if odd else ())  # type: ignore[assignment]
-            group = self._groups.get(key)
-            if group is None:
-                if len(self._groups) >= _MAX_GROUPS:
-                    recorder.dropped("unpriced_forgotten")
-                    continue
-                group = self._groups[key] = [0] * (_COUNTS + 1)
-            group[0] += 1
-            for place, count in enumerate(counts, 1):
-                group[place] += count
-            fresh.add(key)
-        return fresh
+    def _price(self, call: Call, recorder: _core.Recorder) -> _Crossed | None:
+        """Price one call by itself; None while its model has no price, or one beyond all sense."""
+        provider, model, tier, outcome, budgets, labels, started, usage = call
+        card = self.book.card(provider, model, tier=tier, at=started)
+        if card is None:
+            self._warn(provider, model)
+            return None
+        cost = card.cost(usage)
+        if cost > MOST:
+            return None
+        return recorder.repriced(provider, model, outcome, budgets, labels, 1, usage[2], cost)
 
-    def _price(self, key: _Key, recorder: _core.Recorder) -> list[tuple[int, int]]:
-        provider, model, tier, outcome, budgets, labels, slot, edge, odd = key
+    def _keep(self, call: Call, recorder: _core.Recorder) -> None:
+        *names, started, usage = call
+        counts = usage[:_COUNTS]
+        given, out, _, read, write, hour, thought, heard, spoken, seen, _ = counts
+        odd = given < read + write + heard + seen or out < thought + spoken or write < hour
+        slot, edge = int(started // _HALF_HOUR), bisect_left(_EDGES, given)
+        key: _Key = (*names, slot, edge, counts if odd else ())  # type: ignore[assignment]
+        group = self._groups.get(key)
+        if group is None:
+            if len(self._groups) >= _MAX_GROUPS:
+                recorder.dropped("unpriced_forgotten")
+                return
+            group = self._groups[key] = _Group(0, given, given, [0] * _COUNTS)
+        group.add(counts)
+
+    def _price_group(self, key: _Key, recorder: _core.Recorder) -> _Crossed:
+        provider, model, tier, outcome, budgets, labels, slot, _, odd = key
         card = self.book.card(provider, model, tier=tier, at=float(slot * _HALF_HOUR))
         if card is None:
             self._warn(provider, model)
             return []
-        calls, *counts = self._groups[key]
-        cost = card.cost(odd) * calls if odd else _cost(card, edge, calls, counts)
-        if cost is None:
+        group = self._groups[key]
+        cost = card.cost(odd) * group.calls if odd else _cost(card, group)
+        if cost is None or cost > MOST:
             return []
         del self._groups[key]
-        return recorder.repriced(provider, model, outcome, budgets, labels, calls, counts[2], cost)
+        calls, total = group.calls, group.sums[2]
+        return recorder.repriced(provider, model, outcome, budgets, labels, calls, total, cost)
 
     def _warn(self, provider: str, model: str) -> None:
         if not model or (provider, model) in self._told or len(self._told) >= _MAX_TOLD:
             return
         self._told.add((provider, model))
-        _log.warning(
-            "no price is known for %s/%s: its calls are unpriced (see snapshot.unpriced). "
-            "Give it one: meter.cost.prices.set(%r, %r, input=..., output=...), USD per million "
-            "tokens; what is unpriced by then is priced too",
-            provider or "unknown",
-            model,
-            provider,
-            model,
-        )
+        if provider:
+            _log.warning(
+                "no price is known for %s/%s: its calls are unpriced (see snapshot.unpriced). "
+                "Give it one: meter.cost.prices.set(%r, %r, input=..., output=...), USD per "
+                "million tokens; what is unpriced by then is priced too",
+                provider,
+                model,
+                provider,
+                model,
+            )
+        else:
+            _log.warning(
+                "no price is known for %s, because nobody says who provides it: its calls are "
+                'unpriced (see snapshot.unpriced). Say it, config={"metadata": {"ls_provider": '
+                '"..."}}, and give it a price by meter.cost.prices.set if there is none',
+                model,
+            )
 
 
-def _cost(card: RateCard, edge: int, calls: int, counts: list[int]) -> int | None:
-    """Of calls whose inputs lie between two edges; None where a band begins in between."""
-    above = _EDGES[edge - 1] if edge else -1
-    until = _EDGES[edge] if edge < len(_EDGES) else None
-    if any(above < b.above and (until is None or b.above < until) for b in card.bands[1:]):
+def _cost(card: RateCard, group: _Group) -> int | None:
+    """Of calls between two inputs; None where a band begins in between."""
+    if any(group.least <= band.above < group.most for band in card.bands[1:]):
         return None
-    band = max((b for b in card.bands if b.above <= above), key=lambda b: b.above)
-    flat = card._replace(bands=(band._replace(above=-1, request=band.request * calls),))
-    return flat.cost(counts)
+    band = max((b for b in card.bands if b.above < group.least), key=lambda b: b.above)
+    flat = card._replace(bands=(band._replace(above=-1, request=band.request * group.calls),))
+    return flat.cost(group.sums)

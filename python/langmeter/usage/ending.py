@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-_REASONS = ("finish_reason", "stop_reason", "done_reason")
-_TOO_LONG = frozenset(("length", "max_tokens", "MAX_TOKENS", "max_output_tokens"))
+_REASONS = ("finish_reason", "stop_reason", "done_reason", "stopReason")
+_TOO_LONG = frozenset(("length", "model_length", "max_tokens", "MAX_TOKENS", "max_output_tokens"))
 
 
 def truncated(response: Any) -> bool:

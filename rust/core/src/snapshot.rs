@@ -318,7 +318,7 @@ impl Snapshot {
         Ok(bytes)
     }
 
-    /// Reads what `to_bytes` wrote; refuses foreign, damaged and newer bytes.
+    /// Reads what `to_bytes` wrote; refuses foreign and damaged bytes, and those of another version.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
         let malformed = |why: &str| Error::Malformed(why.to_owned());
         let rest = bytes.strip_prefix(MAGIC).ok_or_else(|| malformed("the first four bytes are not LMTR"))?;
@@ -327,8 +327,10 @@ impl Snapshot {
         if version > VERSION {
             return Err(Error::Version { found: version, known: VERSION });
         }
-        if version == 0 {
-            return Err(malformed("format version 0 never was"));
+        if version < VERSION {
+            return Err(malformed(&format!(
+                "snapshot format {version} is of an older langmeter; this one reads {VERSION}"
+            )));
         }
         let (crc, body) = rest.split_first_chunk::<4>().ok_or_else(|| malformed("cut off in the header"))?;
         if crc32fast::hash(body) != u32::from_le_bytes(*crc) {

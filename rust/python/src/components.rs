@@ -24,13 +24,13 @@ pub fn begin(slf: &Bound<'_, Handler>, kind: Kind, start: &Start<'_, '_>) -> PyR
     let py = slf.py();
     let recorder = slf.get().recorder_or_new(slf)?;
     let name = name_of(start.name, start.serialized, &PyString::intern(py, kind.name()))?;
-    let kind = if kind == Kind::Chain { role(&name, start.metadata)? } else { kind };
-    let tagged = Tagged::by(start.tags)?;
+    let tagged = Tagged::by(start.tags);
+    let kind = if kind == Kind::Chain { role(&name, start.metadata, tagged)? } else { kind };
     let begin = Begin {
         key: convert::run_key(start.run_id)?,
         parent: convert::parent_key(start.parent_run_id)?,
         kind,
-        name: &name.to_cow()?,
+        name: &name.to_string_lossy(),
         provider: "",
         model: "",
         demand: None,
@@ -43,18 +43,16 @@ pub fn begin(slf: &Bound<'_, Handler>, kind: Kind, start: &Start<'_, '_>) -> PyR
     Ok(())
 }
 
-/// What a chain of this name is in its graph. What runs inside a node inherits its metadata, not its name.
-fn role(name: &Bound<'_, PyString>, metadata: Option<&Bound<'_, PyAny>>) -> PyResult<Kind> {
+/// What a chain of this name is in its graph. What runs inside a node inherits its metadata, and may have its
+/// name, an agent that is a node for one; the tag of a step of the graph is the node's alone.
+fn role(name: &Bound<'_, PyString>, metadata: Option<&Bound<'_, PyAny>>, tagged: Tagged) -> PyResult<Kind> {
     let py = name.py();
     let Some(Ok(metadata)) = metadata.map(|m| m.cast::<PyDict>()) else { return Ok(Kind::Chain) };
-    for (key, kind) in [(intern!(py, "langgraph_node"), Kind::Node), (intern!(py, "lc_agent_name"), Kind::Agent)] {
-        if let Some(called) = metadata.get_item(key)?
-            && called.eq(name)?
-        {
-            return Ok(kind);
-        }
+    let called = |key| metadata.get_item(key)?.map_or(Ok(false), |called| called.eq(name));
+    if tagged.node && called(intern!(py, "langgraph_node"))? {
+        return Ok(Kind::Node);
     }
-    Ok(Kind::Chain)
+    Ok(if called(intern!(py, "lc_agent_name"))? { Kind::Agent } else { Kind::Chain })
 }
 
 /// A run ended well. What it is was said at its start; `kind` counts only where there was none.

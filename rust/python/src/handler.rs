@@ -12,7 +12,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
 use pyo3::sync::OnceLockExt;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::{PyDict, PyString, PyTuple};
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -127,20 +127,24 @@ impl Handler {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Key and value of the labels in the metadata of a call.
+    /// Key and value of the labels in the metadata of a call. A value that no text can be made of is reported,
+    /// and the call goes without it.
     pub fn labels_in(
-        &self,
-        py: Python<'_>,
+        slf: &Bound<'_, Self>,
         metadata: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Vec<(PyBackedStr, PyBackedStr)>> {
         let mut found = Vec::new();
-        let Some(labels) = self.labels.get() else { return Ok(found) };
+        let Some(labels) = slf.get().labels.get() else { return Ok(found) };
         let Some(Ok(metadata)) = metadata.map(|m| m.cast::<PyDict>()) else { return Ok(found) };
         for key in labels {
-            if let Some(value) = metadata.get_item(key)?
-                && !value.is_none()
-            {
-                found.push((key.bind(py).extract()?, value.str()?.extract()?));
+            let (py, key) = (slf.py(), key.bind(slf.py()));
+            let Some(value) = metadata.get_item(key)?.filter(|value| !value.is_none()) else { continue };
+            match value.str() {
+                Ok(text) => {
+                    let shown = text.extract().or_else(|_| PyString::new(py, &text.to_string_lossy()).extract())?;
+                    found.push((key.extract()?, shown));
+                }
+                Err(error) => Self::failed(slf, "labels", &error)?,
             }
         }
         Ok(found)

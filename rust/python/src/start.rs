@@ -65,21 +65,24 @@ pub struct Tagged {
     pub retried: bool,
     /// A step of a sequence but its first.
     pub piped: bool,
+    /// A step of a graph.
+    pub node: bool,
 }
 
 impl Tagged {
     /// Reads the tags of a start hook.
-    pub fn by(tags: Option<&Bound<'_, PyAny>>) -> PyResult<Self> {
+    pub fn by(tags: Option<&Bound<'_, PyAny>>) -> Self {
         let mut tagged = Self::default();
-        let Some(Ok(tags)) = tags.map(|tags| tags.cast::<PyList>()) else { return Ok(tagged) };
+        let Some(Ok(tags)) = tags.map(|tags| tags.cast::<PyList>()) else { return tagged };
         for tag in tags.iter() {
             if let Ok(tag) = tag.cast::<PyString>() {
-                let tag = tag.to_cow()?;
+                let tag = tag.to_string_lossy();
                 tagged.retried |= tag.starts_with("retry:attempt:");
                 tagged.piped |= tag.strip_prefix("seq:step:").is_some_and(|step| step != "1");
+                tagged.node |= tag.starts_with("graph:step:");
             }
         }
-        Ok(tagged)
+        tagged
     }
 }
 
@@ -116,17 +119,17 @@ pub fn begin(slf: &Bound<'_, Handler>, start: &Start<'_, '_>) -> PyResult<()> {
         Some(_) => name_of(start.name, start.serialized, intern!(py, "llm"))?,
         None => known.0,
     };
-    let tagged = Tagged::by(start.tags)?;
-    let labels = this.labels_in(py, start.metadata)?;
+    let tagged = Tagged::by(start.tags);
+    let labels = Handler::labels_in(slf, start.metadata)?;
     let labels: Vec<(&str, &str)> = labels.iter().map(|(key, value)| (&**key, &**value)).collect();
     let number = convert::run_number(start.run_id)?;
     let begin = Begin {
         key: convert::key_of(&number)?,
         parent: convert::parent_key(start.parent_run_id)?,
         kind: Kind::Llm,
-        name: &component.to_cow()?,
-        provider: &known.1.to_cow()?,
-        model: &known.2.to_cow()?,
+        name: &component.to_string_lossy(),
+        provider: &known.1.to_string_lossy(),
+        model: &known.2.to_string_lossy(),
         demand: None,
         labels: &labels,
         retried: tagged.retried,

@@ -159,7 +159,10 @@ pub fn truncated(meta: &Bound<'_, PyDict>) -> PyResult<bool> {
     for key in [intern!(py, "finish_reason"), intern!(py, "stop_reason"), intern!(py, "done_reason")] {
         if let Some(reason) = meta.get_item(key)?
             && let Ok(reason) = reason.cast::<PyString>()
-            && matches!(reason.to_cow()?.as_ref(), "length" | "max_tokens" | "MAX_TOKENS" | "max_output_tokens")
+            && matches!(
+                reason.to_cow()?.as_ref(),
+                "length" | "model_length" | "max_tokens" | "MAX_TOKENS" | "max_output_tokens"
+            )
         {
             return Ok(true);
         }
@@ -173,7 +176,7 @@ pub fn truncated(meta: &Bound<'_, PyDict>) -> PyResult<bool> {
 pub fn waited(usage: &Bound<'_, PyDict>) -> PyResult<Option<u64>> {
     let Some(seconds) = usage.get_item(intern!(usage.py(), "queue_time"))? else { return Ok(None) };
     let Ok(seconds) = seconds.extract::<f64>() else { return Ok(None) };
-    let waited = Duration::try_from_secs_f64(seconds).ok();
+    let waited = Duration::try_from_secs_f64(seconds).ok().filter(|waited| waited.as_secs() < 1_000_000_000);
     Ok(waited.and_then(|waited| u64::try_from(waited.as_nanos()).ok()))
 }
 
