@@ -492,7 +492,7 @@ class Callback(_core.Handler, BaseCallbackHandler):
     ) -> None:
         """Keep a call that ended without a price until one comes: provider, model, tier."""
         later = self._later
-        if later is not None:
+        if later is not None and any(usage):  # a call of nothing is not unpriced
             _, _, started, budgets, labels = asked
             call = (*names, outcome, budgets, labels, started, usage)
             self._crossed(later.add(call, self._recorder))
