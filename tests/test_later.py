@@ -56,7 +56,9 @@ def usages(draw: st.DrawFn) -> tuple[int, ...]:
     odd = draw(st.integers(0, 9)) == 0
     read = draw(st.integers(0, given + 5 if odd else given))
     thought = draw(st.integers(0, out + 5 if odd else out))
-    return (given, out, given + out, read, 0, 0, thought, 0, 0, 0, draw(st.integers(0, 2)), 0)
+    searches = draw(st.integers(0, 2))
+    usage = (given, out, given + out, read, 0, 0, thought, 0, 0, 0, searches, 0)
+    return usage if any(usage) else (1, 0, 1, *usage[3:])
 
 
 calls = st.lists(
@@ -376,6 +378,16 @@ def test_what_fails_while_pricing_is_counted(monkeypatch: pytest.MonkeyPatch) ->
     meter.cost.prices.set("other", "x", input=1, output=1)
     monkeypatch.setattr(PriceBook, "card", breaks)
     assert meter.snapshot().dropped == {"hook_errors": 1}
+
+
+def test_a_call_of_nothing_is_never_unpriced() -> None:
+    """A usage of zeros waits for no price, and no count falls below zero."""
+    meter = Meter(prices=PriceBook().warm(wait=True))
+    nothing = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
+    chat_model(usage=nothing, content="").invoke("hi", config={"callbacks": [meter]})
+    assert meter.snapshot().totals.unpriced_calls == 0
+    meter.cost.prices.set("genericfakechatmodel", "fake-1", input=1, output=1)
+    assert meter.snapshot().totals.unpriced_calls == 0
 
 
 def test_a_cost_beyond_all_sense_is_none() -> None:

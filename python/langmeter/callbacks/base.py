@@ -468,6 +468,13 @@ class Callback(_core.Handler, BaseCallbackHandler):
         # A run that is not in flight may have ended before: its price would come twice.
         if asked and usage is not None and cost is None and not cache_hit:
             self._unpriced((provider, answered, usage.tier), outcome, asked, usage[:-1])
+        if streams is not None:
+            if usage is None and refused and partial is not None and partial.said:
+                # No spend, as the server said that the call failed; but this is what had come.
+                had = as_far_as_it_came(response, partial)
+                usage = self._estimated((provider, answered), told_of, had, outcome, reading)
+            names = provider, answered
+            streams.ended(run_id, names, outcome, partial, usage, cost, response, error)
 
     def _sane(self, cost: int) -> int | None:
         """Pico-dollars that the recorder can count; more is refused, and counted as that."""
@@ -485,7 +492,7 @@ class Callback(_core.Handler, BaseCallbackHandler):
     ) -> None:
         """Keep a call that ended without a price until one comes: provider, model, tier."""
         later = self._later
-        if later is not None:
+        if later is not None and any(usage):  # a call of nothing is not unpriced
             _, _, started, budgets, labels = asked
             call = (*names, outcome, budgets, labels, started, usage)
             self._crossed(later.add(call, self._recorder))
