@@ -437,7 +437,7 @@ def test_only_budget_exceeded_passes_the_hooks(caplog: pytest.LogCaptureFixture)
     """A handler that may raise still swallows and counts every failure of its own."""
     budget, meter = blocking(calls=5)
     assert meter.raise_error
-    meter._budgets.demand = None  # type: ignore[union-attr,method-assign,assignment]
+    meter._budgets._plans = None  # type: ignore[union-attr,assignment]
     Priced().invoke("x", {"callbacks": [meter]})
     assert meter.snapshot().dropped["hook_errors"] == 1
     assert "on_llm_start failed" in caplog.text

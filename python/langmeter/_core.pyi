@@ -3,7 +3,7 @@
 Durations are integer nanoseconds at this boundary and seconds in `langmeter.snapshot`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeAlias, final
 from uuid import UUID
 
@@ -421,8 +421,14 @@ class Handler:
     def _asleep(self) -> None:
         """The next model call is the first of its process; it calls `self._awake()`."""
 
-    def _hold(self) -> None:
-        """Calls are held to budgets: their starts go to `self._limited_start`."""
+    def _hold(self, demand: Callable[..., Any]) -> None:
+        """Calls are held to budgets. Once.
+
+        `demand(provider, model, prompts, metadata, tags, invocation_params)` is what
+        `Recorder.run_started` takes. A call that is refused goes to
+        `self._refuse(budget, crossed)`, which raises; one that began with others to
+        `self._batch_start`.
+        """
 
     def _priced_by(self, prices: Any) -> None:
         """Calls are priced by this book, whose catalogue is loaded. Once."""
@@ -450,7 +456,7 @@ class Handler:
     ) -> None:
         """A text completion or, as `on_chat_model_start`, a chat completion begins.
 
-        After `_hold` it goes to `self._limited_start`, which may raise.
+        After `_hold` it may raise, see there.
         """
 
     def on_chat_model_start(

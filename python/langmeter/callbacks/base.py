@@ -215,6 +215,8 @@ class Callback(_core.Handler, BaseCallbackHandler):
 
         Not before, because a thread that runs when a server forks its workers is a nuisance.
         """
+        if self._budgets is not None:
+            self._budgets.open(self._recorder)
         watcher = self._watcher or self
         if watcher._watches is None:
             watcher._watches = tuple(watcher._new_watches(self._recorder))
@@ -278,7 +280,7 @@ class Callback(_core.Handler, BaseCallbackHandler):
                 exc_info=exc,
             )
 
-    def _limited_start(
+    def _batch_start(
         self,
         serialized: Any,
         prompts: Any,
@@ -290,15 +292,13 @@ class Callback(_core.Handler, BaseCallbackHandler):
         name: Any,
         batch_size: Any,
     ) -> None:
-        """A model call that budgets hold begins, or is refused: `BudgetExceeded`."""
+        """One of several calls that begin together and that budgets hold; `BudgetExceeded`."""
         budgets, refused = self._budgets, None
         if budgets is None:
             return
         try:
             recorder = self._bound() or self._recorder
             provider, model = map(as_text, requested(metadata, invocation_params, serialized))
-            if budgets.recorder is None:
-                budgets.open(recorder)
             refused = recorder.run_started(
                 run_id,
                 parent_run_id,
@@ -320,8 +320,13 @@ class Callback(_core.Handler, BaseCallbackHandler):
         except BaseException as exc:
             self._failed("on_llm_start", exc)
         if refused is not None:
-            self._crossed(refused[1])
-            raise budgets.exceeded(refused[0])
+            self._refuse(*refused)
+
+    def _refuse(self, budget: int, crossed: list[tuple[int, int]]) -> NoReturn:
+        """Raise what a budget has to say to a call that does not fit it."""
+        self._crossed(crossed)
+        assert self._budgets is not None
+        raise self._budgets.exceeded(budget)
 
     def _labels_of(self, metadata: Any) -> list[tuple[str, str]]:
         found: list[tuple[str, str]] = []
@@ -516,7 +521,7 @@ class Callback(_core.Handler, BaseCallbackHandler):
     def _limit(self, budgets: Ledger) -> None:
         """Hold calls to these budgets: what refuses one has to pass LangChain's catch."""
         self._budgets = budgets
-        self._hold()
+        self._hold(budgets.demand)
         if budgets.blocks:
             self.raise_error = True
 

@@ -32,8 +32,8 @@ pub struct Handler {
     texts: OnceLock<Py<PyDict>>,
     /// The price book, once its catalogue is loaded.
     prices: OnceLock<Py<PyAny>>,
-    /// Calls are held to budgets.
-    limited: AtomicBool,
+    /// What a call asks of budgets, where it is held to some.
+    demand: OnceLock<Py<PyAny>>,
     /// Keys of the metadata that are labels.
     labels: OnceLock<Vec<Py<PyAny>>>,
     /// Who the clients seen last ask.
@@ -103,6 +103,11 @@ impl Handler {
         self.recorder.get().ok_or_else(|| PyRuntimeError::new_err("this handler has no recorder"))
     }
 
+    /// What a call asks of budgets, where it is held to some.
+    pub fn demand<'py>(&self, py: Python<'py>) -> Option<&Bound<'py, PyAny>> {
+        self.demand.get().map(|demand| demand.bind(py))
+    }
+
     /// The prompts of runs in flight, where they are kept.
     pub fn texts<'py>(&self, py: Python<'py>) -> Option<&Bound<'py, PyDict>> {
         self.texts.get().map(|texts| texts.bind(py))
@@ -157,19 +162,25 @@ impl Handler {
             slf.get().awake.store(true, Ordering::Relaxed);
             Self::hook(slf, "on_llm_start", || slf.call_method0(intern!(py, "_awake")).map(drop))?;
         }
-        // Outside of the guard: a budget that refuses the call has to reach it.
-        if slf.get().limited.load(Ordering::Relaxed) {
+        // Calls that LangChain starts one by one and means as one are held to budgets as one.
+        if slf.get().demand.get().is_some() && !start::alone(given) {
             let start::Start { serialized, prompts, run_id, parent_run_id, tags, .. } = given;
             let start::Start { metadata, invocation_params, name, batch_size, .. } = given;
             let (asked, of) = ((serialized, prompts, run_id, parent_run_id, tags), (metadata, name, batch_size));
             return slf
                 .call_method1(
-                    intern!(py, "_limited_start"),
+                    intern!(py, "_batch_start"),
                     (asked.0, asked.1, asked.2, asked.3, asked.4, of.0, invocation_params, of.1, of.2),
                 )
                 .map(drop);
         }
-        Self::hook(slf, "on_llm_start", || start::begin(slf, given))
+        let mut refused = None;
+        Self::hook(slf, "on_llm_start", || {
+            refused = start::begin(slf, given)?;
+            Ok(())
+        })?;
+        // Outside of the guard: a budget that refuses the call has to reach it.
+        refused.map_or(Ok(()), |refused| slf.call_method1(intern!(py, "_refuse"), refused).map(drop))
     }
 
     #[inline]
@@ -216,6 +227,7 @@ impl Handler {
         self.recorder.get().map_or(Ok(()), |r| visit.call(r))?;
         self.texts.get().map_or(Ok(()), |t| visit.call(t))?;
         self.prices.get().map_or(Ok(()), |p| visit.call(p))?;
+        self.demand.get().map_or(Ok(()), |d| visit.call(d))?;
         self.streams.get().map_or(Ok(()), |s| visit.call(s))
     }
 
@@ -237,9 +249,9 @@ impl Handler {
         self.awake.store(false, Ordering::Relaxed);
     }
 
-    /// Calls are held to budgets: their starts go to `_limited_start`.
-    fn _hold(&self) {
-        self.limited.store(true, Ordering::Relaxed);
+    /// Calls are held to budgets, of which they ask what this function says.
+    fn _hold(&self, py: Python<'_>, demand: Py<PyAny>) {
+        self.demand.get_or_init_py_attached(py, || demand);
     }
 
     /// Calls are priced by this book, whose catalogue is loaded.
@@ -262,8 +274,7 @@ impl Handler {
         self.streams.get_or_init_py_attached(py, || streams);
     }
 
-    /// A text completion or, as `on_chat_model_start`, a chat completion begins. Whatever budgets hold goes to
-    /// `_limited_start`, which may raise.
+    /// A text completion or, as `on_chat_model_start`, a chat completion begins, unless a budget refuses it.
     #[pyo3(signature = (
         serialized, prompts, *, run_id, parent_run_id=None, tags=None, metadata=None, invocation_params=None,
         options=None, name=None, batch_size=None, **kwargs

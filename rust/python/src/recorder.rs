@@ -13,13 +13,18 @@ use pyo3::types::PyTuple;
 use std::time::Duration;
 
 /// (budgets, input, output, answers, pico-dollars for an input token, for an output token, for the call).
-type Asks = (u64, u64, Option<u64>, u64, u64, u64, u64);
+pub type Asks = (u64, u64, Option<u64>, u64, u64, u64, u64);
 /// (provider, model, begin in Unix seconds, budgets, labels).
 type Asked = (String, String, f64, u64, u64);
 /// (run's key, provider, model, begin and last token in Unix nanoseconds, token events).
 type Silent = (u64, String, String, u64, u64, u64);
 /// (provider, model, calls, errors, tokens, pico-dollars, nanoseconds).
 type Figures = (String, String, u64, u64, u64, u64, u64);
+
+/// What a call asks of budgets.
+pub fn demand_of((budgets, input, output, answers, per_input, per_output, fixed): Asks) -> Demand {
+    Demand { budgets, input, output, answers, rates: [per_input, per_output, fixed] }
+}
 
 /// The arena. Every method may be called from any thread; none blocks.
 #[pyclass(frozen, weakref, module = "langmeter._core")]
@@ -65,13 +70,7 @@ impl Recorder {
     ) -> PyResult<Option<(usize, Crossed)>> {
         let (key, parent, kind) =
             (convert::run_key(run_id)?, convert::parent_key(parent_run_id)?, convert::kind(kind)?);
-        let demand = demand.map(|(budgets, input, output, answers, per_input, per_output, fixed)| Demand {
-            budgets,
-            input,
-            output,
-            answers,
-            rates: [per_input, per_output, fixed],
-        });
+        let demand = demand.map(demand_of);
         let labels = labels.unwrap_or_default();
         let labels: Vec<(&str, &str)> = labels.iter().map(|(key, value)| (&**key, &**value)).collect();
         let begin = Begin { key, parent, kind, name, provider, model, demand, labels: &labels, retried, piped };

@@ -2,6 +2,8 @@
 
 use crate::convert;
 use crate::handler::Handler;
+use crate::recorder::{Asks, demand_of};
+use langmeter_core::budget::Crossed;
 use langmeter_core::{Begin, Kind};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -110,8 +112,13 @@ pub fn name_of<'py>(
     }
 }
 
-/// A model call begins, one that no budget holds.
-pub fn begin(slf: &Bound<'_, Handler>, start: &Start<'_, '_>) -> PyResult<()> {
+/// Whether no other prompt goes with this one, as far as is known.
+pub fn alone(start: &Start<'_, '_>) -> bool {
+    start.batch_size.is_none_or(|n| n.is_none() || n.extract::<u64>().is_ok_and(|n| n == 1))
+}
+
+/// A model call begins, or does not fit a budget: which, and the thresholds crossed.
+pub fn begin(slf: &Bound<'_, Handler>, start: &Start<'_, '_>) -> PyResult<Option<(usize, Crossed)>> {
     let (py, this) = (slf.py(), slf.get());
     let recorder = this.recorder_or_new(slf)?;
     let known = known(slf, start)?;
@@ -123,6 +130,13 @@ pub fn begin(slf: &Bound<'_, Handler>, start: &Start<'_, '_>) -> PyResult<()> {
     let labels = Handler::labels_in(slf, start.metadata)?;
     let labels: Vec<(&str, &str)> = labels.iter().map(|(key, value)| (&**key, &**value)).collect();
     let number = convert::run_number(start.run_id)?;
+    let asks = match this.demand(py) {
+        Some(demand) => {
+            let of = (&known.1, &known.2, start.prompts, start.metadata, start.tags, start.invocation_params);
+            demand.call1(of)?.extract::<Option<Asks>>()?
+        }
+        None => None,
+    };
     let begin = Begin {
         key: convert::key_of(&number)?,
         parent: convert::parent_key(start.parent_run_id)?,
@@ -130,21 +144,23 @@ pub fn begin(slf: &Bound<'_, Handler>, start: &Start<'_, '_>) -> PyResult<()> {
         name: &component.to_string_lossy(),
         provider: &known.1.to_string_lossy(),
         model: &known.2.to_string_lossy(),
-        demand: None,
+        demand: asks.map(demand_of),
         labels: &labels,
         retried: tagged.retried,
         piped: tagged.piped,
     };
-    // Without budgets nothing is refused.
-    let _ = recorder.get().core.run_started(&begin);
-    keep_prompt(slf, start, number)
+    if let Err(refused) = recorder.get().core.run_started(&begin) {
+        return Ok(Some((refused.budget, refused.crossed)));
+    }
+    keep_prompt(slf, start, number)?;
+    Ok(None)
 }
 
 /// Keeps what was asked in case the call ends without usage, as `langmeter.usage.offline.kept` does.
 fn keep_prompt(slf: &Bound<'_, Handler>, start: &Start<'_, '_>, key: Bound<'_, PyAny>) -> PyResult<()> {
     let py = slf.py();
     let Some(texts) = slf.get().texts(py) else { return Ok(()) };
-    let alone = start.batch_size.is_some_and(|n| n.extract::<u64>().is_ok_and(|n| n == 1));
+    let alone = start.batch_size.is_some() && alone(start);
     let tools = entry(start.invocation_params, intern!(py, "tools"))?;
     if let Some(tools) = tools
         && tools.is_truthy()?

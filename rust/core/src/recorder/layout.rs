@@ -19,7 +19,9 @@ pub(super) const ALIAS: usize = COUNTERS + 1;
 pub(super) const LARGEST: usize = COUNTERS + 2;
 pub(super) const IN_FLIGHT: usize = COUNTERS + 3;
 pub(super) const PEAK: usize = COUNTERS + 4;
-const _: () = assert!(PEAK < COUNTER_CELLS, "a series' counters outgrew their cells");
+/// Measures that have a value, a bit each: a snapshot looks at no other.
+pub(super) const MEASURED: usize = COUNTERS + 5;
+const _: () = assert!(MEASURED < COUNTER_CELLS, "a series' counters outgrew their cells");
 
 // The header.
 pub(super) const GENERATION: usize = 0;

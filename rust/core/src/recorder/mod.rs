@@ -14,12 +14,12 @@ use crate::budget::Budgets;
 use crate::cells::Cells;
 use crate::clock::Clock;
 use crate::figures::{Counter, Dropped, Measure, OUTCOMES, Outcome};
-use crate::histogram::Layout;
+use crate::histogram::{Histogram, Layout};
 use crate::runs::RunTable;
 use crate::series::{Kind, SeriesId, SeriesTable};
 use crate::spans::Spans;
 use crate::window::Window;
-use layout::{ALL_IN_FLIGHT, COUNTER_CELLS, DROPPED, GENERATION, HEADER, STARTED};
+use layout::{ALL_IN_FLIGHT, COUNTER_CELLS, DROPPED, GENERATION, HEADER, MEASURED, STARTED};
 use std::time::Duration;
 
 /// Sizes of a recorder.
@@ -68,7 +68,17 @@ pub struct Recorder {
 }
 
 impl Recorder {
+    /// What a measure of a series has recorded so far.
+    fn measured(&self, id: SeriesId, measure: Measure) -> Option<Histogram> {
+        let measured = self.cells.get(self.block(id).wrapping_add(MEASURED));
+        (measured >> measure as usize & 1 == 1).then(|| self.histogram(id, measure).snapshot(&self.cells))
+    }
+
     fn record(&self, id: SeriesId, measure: Measure, nanos: u64) {
+        let (measured, bit) = (self.block(id).wrapping_add(MEASURED), 1 << measure as usize);
+        if self.cells.get(measured) & bit == 0 {
+            self.cells.or(measured, bit);
+        }
         if self.histogram(id, measure).record(&self.cells, nanos) {
             self.drop_one(Dropped::Clamped);
         }

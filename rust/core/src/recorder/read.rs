@@ -28,11 +28,11 @@ impl Recorder {
                 usize::try_from(cell).ok().and_then(|n| n.checked_sub(1))
             };
             let home = noted(HOME);
-            if let Some(home) = home.and_then(|home| self.series.labels(&self.cells, home)) {
-                let gaps = self.histogram(id, Measure::Gap).snapshot(&self.cells);
-                if let Some(to) = series.entry(home).or_default().measures.get_mut(Measure::Gap as usize) {
-                    *to = to.merged(&gaps);
-                }
+            if let Some(home) = home.and_then(|home| self.series.labels(&self.cells, home))
+                && let Some(gaps) = self.measured(id, Measure::Gap)
+                && let Some(to) = series.entry(home).or_default().measures.get_mut(Measure::Gap as usize)
+            {
+                *to = to.merged(&gaps);
             }
             let mut data = self.read(id, labels.kind, now, started);
             if let Some(answered) = noted(ALIAS).filter(|answered| *answered != id)
@@ -70,8 +70,10 @@ impl Recorder {
     pub(super) fn read(&self, id: SeriesId, kind: Kind, now: u64, started: u64) -> SeriesData {
         let mut data = SeriesData::default();
         for (to, measure) in data.measures.iter_mut().zip(Measure::ALL) {
-            if *measure != Measure::Gap {
-                *to = self.histogram(id, *measure).snapshot(&self.cells);
+            if *measure != Measure::Gap
+                && let Some(histogram) = self.measured(id, *measure)
+            {
+                *to = histogram;
             }
         }
         if kind.counts_calls() {
