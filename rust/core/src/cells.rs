@@ -83,6 +83,19 @@ impl Cells {
         }
     }
 
+    /// Calls `f(cell, value)` for each of `len` neighbours from `first` that is not 0, ascending; relaxed, bounds
+    /// checked once.
+    #[inline]
+    pub fn occupied(&self, first: usize, len: usize, mut f: impl FnMut(usize, u64)) {
+        let cells = self.0.cells().get(first..first.saturating_add(len)).unwrap_or_default();
+        for (i, cell) in (first..).zip(cells) {
+            let value = cell.load(Ordering::Relaxed);
+            if value != 0 {
+                f(i, value);
+            }
+        }
+    }
+
     /// Acquire load: sees what was written before the matching `publish` or `claim`.
     #[inline]
     pub fn observe(&self, i: usize) -> u64 {

@@ -60,13 +60,10 @@ impl Recorder {
                 let block = word.wrapping_mul(64).wrapping_add(bits.trailing_zeros() as usize);
                 bits &= bits.wrapping_sub(1);
                 let first = block.wrapping_mul(Layout::BLOCK);
-                for index in first..first.wrapping_add(Layout::BLOCK) {
-                    let cell = self.buckets().wrapping_add(index);
-                    let count = cells.get(cell);
-                    if count != 0 {
-                        f(index, cell, count);
-                    }
-                }
+                let base = self.buckets();
+                cells.occupied(base.wrapping_add(first), Layout::BLOCK, |cell, count| {
+                    f(cell.wrapping_sub(base), cell, count);
+                });
             }
         }
     }
