@@ -293,7 +293,7 @@ def test_a_forked_child_resumes_its_parents_tasks() -> None:
     os.close(read)
     os.close(write)
     handle.cancel()
-    assert ended(_ticker.shared)
+    assert not handle.active  # others may go on: the whole process shares this ticker
 
 
 def test_it_keeps_no_interpreter_from_its_exit() -> None:
