@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 UV := VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv
 RUST := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
 
-.PHONY: demo test test-python test-rust loom miri e2e bench bench-smoke lint format coverage clean
+.PHONY: demo test test-python test-rust loom miri e2e bench bench-smoke lint format pictures coverage clean
 
 demo: $(VENV)/native
 	$(BIN)/langmeter demo
@@ -56,6 +56,10 @@ lint: $(VENV)/native $(VENV)/lint
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest langmeter._core
+
+# The pictures of the pages, from what the commands print.
+pictures: $(VENV)/native
+	$(BIN)/python docs/pictures.py
 
 format: $(VENV)/lint
 	cargo fmt --all

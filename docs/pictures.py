@@ -1,0 +1,54 @@
+"""Draws the pictures of the pages from what the commands really print: `make pictures`."""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+import tempfile
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+DOCS = Path(__file__).parent
+sys.path.insert(0, str(DOCS.parent / "tests"))
+
+from pages import Page, run, run_program  # noqa: E402
+
+#: Picture → the page whose program makes the files, and the beginning of the command.
+PICTURES = {
+    "bottlenecks": ("docs/performance.md", "langmeter bottlenecks"),
+    "compare": ("docs/performance.md", "langmeter compare"),
+    "demo": (None, "langmeter demo --calls 200 --concurrency 32"),
+}
+
+
+def draw(name: str, command: str, folder: Path) -> None:
+    """Run a command and save what it prints as docs/images/NAME.svg."""
+    printed = run(command, folder).stdout.rstrip()
+    width = max(map(len, printed.splitlines()))
+    console = Console(record=True, width=width, file=io.StringIO())
+    console.print(Text(printed))
+    drawn = console.export_svg(title=command)
+    # The reader's own font, if it is there, and no request to somebody's server.
+    drawn = re.sub(r'(src: local\("[^"]+"\)),[^;]+;', r"\1;", drawn)
+    (DOCS / "images").mkdir(exist_ok=True)
+    (DOCS / "images" / f"{name}.svg").write_text(drawn, encoding="utf8")
+
+
+def main() -> None:
+    """Draw them all."""
+    for name, (page_name, begins) in PICTURES.items():
+        with tempfile.TemporaryDirectory() as folder:
+            command = begins
+            if page_name:
+                page = Page(page_name)
+                page.write_files(Path(folder))
+                run_program(page.program(), Path(folder))
+                command = next(c for c in page.commands() if c.startswith(begins))
+            draw(name, command, Path(folder))
+
+
+if __name__ == "__main__":
+    main()
