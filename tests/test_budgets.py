@@ -31,7 +31,7 @@ from langmeter import (
     TokenCountingCallback,
     _dispatch,
 )
-from langmeter.budgets import Threshold, ledger
+from langmeter.budgets import Ledger, Threshold, ledger
 from langmeter.budgets.demand import input_bound
 from langmeter.errors import ConfigError
 from langmeter.prices import PriceBook
@@ -646,3 +646,32 @@ def test_retries_and_fallbacks_beside_a_budget(answered: str) -> None:
     # Two attempts of each of the first two; the third has no room for even one of either model.
     assert (outcomes["ok"], outcomes["error"]) == (3, 4)
     assert meter.snapshot().dropped == {"budget_refused": 2}
+
+
+def test_no_first_call_passes_budgets_that_are_not_open_yet(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of two threads that make a meter's first calls together, one call fits and one is refused."""
+    both, opened = threading.Barrier(2), Ledger.open
+
+    def slowly(ledger: Ledger, recorder: Any) -> None:
+        both.wait(20)
+        opened(ledger, recorder)
+
+    monkeypatch.setattr(Ledger, "open", slowly)
+    _, meter = blocking(calls=1)
+    refused: list[BudgetExceeded] = []
+
+    def call() -> None:
+        try:
+            Priced().invoke("x", {"callbacks": [meter]})
+        except BudgetExceeded as exc:
+            refused.append(exc)
+
+    threads = [threading.Thread(target=call) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(refused) == 1
+    assert "hook_errors" not in meter.snapshot().dropped

@@ -191,8 +191,8 @@ class Callback(_core.Handler, BaseCallbackHandler):
     def snapshot(self) -> Snapshot:
         """Everything counted so far. Recorders go on meanwhile; nothing is reset.
 
-        While calls wait for their price it waits for the catalogue, up to a second, once a process;
-        not in a thread that runs an event loop.
+        While calls wait for their price it waits until the catalogue is loaded, once a process; not
+        in a thread that runs an event loop.
         """
         recorder = self._recorder
         if self._later:
@@ -215,7 +215,8 @@ class Callback(_core.Handler, BaseCallbackHandler):
 
         Not before, because a thread that runs when a server forks its workers is a nuisance.
         """
-        if self._budgets is not None:
+        # Once open no lock is taken: a fork may have left it held.
+        if self._budgets is not None and self._budgets.recorder is None:
             self._budgets.open(self._recorder)
         watcher = self._watcher or self
         if watcher._watches is None:

@@ -159,8 +159,9 @@ impl Handler {
     fn begun(slf: &Bound<'_, Self>, given: &start::Start<'_, '_>) -> PyResult<()> {
         let py = slf.py();
         if !slf.get().awake.load(Ordering::Relaxed) {
-            slf.get().awake.store(true, Ordering::Relaxed);
             Self::hook(slf, "on_llm_start", || slf.call_method0(intern!(py, "_awake")).map(drop))?;
+            // Not before: no call of another thread may pass budgets that are not open yet.
+            slf.get().awake.store(true, Ordering::Relaxed);
         }
         // Calls that LangChain starts one by one and means as one are held to budgets as one.
         if slf.get().demand.get().is_some() && !start::alone(given) {

@@ -140,11 +140,6 @@ impl Recorder {
         self.clock.unix(self.clock.now())
     }
 
-    /// Nanoseconds of this recorder's clock.
-    pub fn now(&self) -> u64 {
-        self.clock.now()
-    }
-
     /// Forgets everything but what budgets have spent: for a process that has just been forked and has one
     /// thread. The arena is the parent's, copied on write; the parent reports what it holds.
     pub fn reset_after_fork(&self) {
