@@ -38,6 +38,7 @@ bench: $(VENV)/bench
 	$(BIN)/python -m benches.instructions
 	$(BIN)/python -m pytest --no-cov -p no:cacheprovider benches/test_hooks.py
 	$(BIN)/python -m benches
+	$(BIN)/python -m benches.streams
 	$(BIN)/python -m benches.regression
 	$(BIN)/python -m benches.anomalies
 
@@ -46,6 +47,7 @@ bench-smoke: $(VENV)/bench
 	cargo bench --locked --package langmeter-core -- --test
 	$(BIN)/python -m pytest --no-cov -p no:cacheprovider --benchmark-disable benches/test_hooks.py
 	$(BIN)/python -m benches --smoke
+	$(BIN)/python -m benches.streams --rounds 2
 	$(BIN)/python -m benches.regression --smoke
 	$(BIN)/python -m benches.anomalies --smoke
 
