@@ -1,4 +1,4 @@
-"""Who may import whom: the seven floors of the Python side."""
+"""Who may import whom: the eight floors of the Python side."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ ROOT = Path(langmeter.__file__).parent
 #: Lowest first; a room imports from its own floor and those below.
 FLOORS = [
     {"_core", "errors"},
+    {"_base"},
     {
         "config",
         "testing",
         "_change",
-        "_dispatch",
         "_ticker",
         "_watch",
         "_table",

@@ -29,7 +29,6 @@ from langmeter import (
     CostTrackingCallback,
     Meter,
     TokenCountingCallback,
-    _dispatch,
 )
 from langmeter.budgets import Ledger, Threshold, ledger
 from langmeter.budgets.demand import input_bound
@@ -358,7 +357,7 @@ def test_a_listener_that_fails_is_counted(monkeypatch: pytest.MonkeyPatch) -> No
     assert done.wait(30)
     assert told.wait(30)
     assert meter.snapshot().dropped == {"callback_errors": 1}
-    monkeypatch.setattr(_dispatch._dispatcher, "put", lambda *args: False)
+    monkeypatch.setattr("langmeter._base.delivery._Waiting.full", True)
     meter = Meter(budgets=[Budget(calls=1, at=[1.0])])
     Priced().invoke("x", {"callbacks": [meter]})
     assert meter.snapshot().dropped == {"callback_errors": 1}

@@ -22,8 +22,8 @@ from langgraph.types import interrupt
 
 from conftest import USAGE, chat_model
 from langmeter import Meter, PerformanceCallback, TokenCountingCallback
+from langmeter._base.failures import outcome_of
 from langmeter.callbacks import base
-from langmeter.callbacks.failure import outcome_of
 from langmeter.testing import ManualClock
 
 KEY = ("genericfakechatmodel", "fake-1")

@@ -46,7 +46,7 @@ def test_a_config_is_frozen_and_hashable() -> None:
 )
 def test_a_bad_value_is_named_with_its_range(name: str, value: object) -> None:
     """The message names the setting, the value and the lowest and highest allowed."""
-    with pytest.raises(ConfigError, match=rf"{name} = .*must be a.* number from .* to ") as caught:
+    with pytest.raises(ConfigError, match=rf"{name} must be a.* number from .* to ") as caught:
         Config(**{name: value})  # type: ignore[arg-type]
     assert repr(value) in str(caught.value)
 
@@ -70,7 +70,7 @@ def test_the_environment_is_read_when_a_config_is_made(monkeypatch: pytest.Monke
 
 def test_a_bad_variable_is_named() -> None:
     """The message names the variable, not only the setting."""
-    with pytest.raises(ConfigError, match="LANGMETER_MAX_RUNS = 'many'"):
+    with pytest.raises(ConfigError, match=r"LANGMETER_MAX_RUNS must be .* got 'many'"):
         Config.load(environ={"LANGMETER_MAX_RUNS": "many"})
 
 
@@ -96,7 +96,7 @@ def test_keywords_win_over_environment_over_file(tmp_path: Path, file: str, text
     [
         ("max_runs =", "cannot read the configuration"),
         ("max_rnus = 3", "did you mean 'max_runs'"),
-        ("max_runs = 0", "max_runs = 0: must be"),
+        ("max_runs = 0", "max_runs must be"),
         ("langmeter = 3", "must be a table"),
     ],
 )

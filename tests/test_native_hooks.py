@@ -12,8 +12,8 @@ from langchain_core.messages import HumanMessage, ToolMessage
 
 from conftest import chat_model
 from langmeter import Budget, Meter, PerformanceCallback, TokenCountingCallback
+from langmeter._base.failures import cause_of, refused_by_server
 from langmeter.callbacks.composite import HOOKS
-from langmeter.callbacks.failure import cause_of, refused_by_server
 
 OUR_OWN = {"on_stream_event", "on_agent_action", "on_agent_finish", "on_text", "on_retry"}
 

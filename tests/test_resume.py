@@ -324,7 +324,7 @@ async def test_it_waits_before_a_restart(how: str, monkeypatch: pytest.MonkeyPat
     await collect(resume(Scripted(scripts=[*scripts]), wait=lambda n: 2.0**n), how, "hi")
     assert waited == [0.5, 0.5, 4.0, 8.0]
     chain = resume(Scripted(scripts=[*scripts]), wait=lambda n: -1.0)
-    with pytest.raises(ConfigError, match=r"wait = -1.0: must be seconds from 0 up"):
+    with pytest.raises(ConfigError, match=r"wait must be seconds from 0 up, got -1.0"):
         await collect(chain, how, "hi")
 
 
@@ -498,15 +498,15 @@ async def test_a_graph_streams_through_it() -> None:
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"max_restarts": -1}, r"max_restarts = -1: must be a whole number from 0 up"),
-        ({"max_restarts": True}, r"max_restarts = True: must be"),
-        ({"max_restarts": 1.5}, r"max_restarts = 1.5: must be"),
+        ({"max_restarts": -1}, r"max_restarts must be a whole number from 0 up, got -1"),
+        ({"max_restarts": True}, r"max_restarts must be .* got True"),
+        ({"max_restarts": 1.5}, r"max_restarts must be .* got 1.5"),
         ({"on_restart": "ignore"}, r'on_restart = \'ignore\': must be "signal" or "raise"'),
         ({"restart_on": "APIError"}, r"restart_on = 'APIError': must be a tuple of exception"),
         ({"restart_on": ("x",)}, r"restart_on = \('x',\): must be"),
-        ({"wait": -1}, r"wait = -1: must be seconds from 0 up"),
-        ({"wait": float("inf")}, r"wait = inf: must be"),
-        ({"wait": "1"}, r"wait = '1': must be"),
+        ({"wait": -1}, r"wait must be seconds from 0 up, got -1"),
+        ({"wait": float("inf")}, r"wait must be seconds from 0 up, got inf"),
+        ({"wait": "1"}, r"wait must be seconds from 0 up, got '1'"),
     ],
 )
 def test_bad_settings_are_named(settings: Any, says: str) -> None:

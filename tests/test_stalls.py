@@ -13,7 +13,8 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from langmeter import _core, _dispatch, stalls
+from langmeter import _core, stalls
+from langmeter._base import delivery
 from langmeter._ticker import Ticker
 from langmeter.snapshot import Snapshot
 from langmeter.stalls import Stall, StallWatch
@@ -92,11 +93,10 @@ def recorder() -> Recorder:
 def told(monkeypatch: pytest.MonkeyPatch) -> list[Stall]:
     """What was told, without waiting for the thread that tells."""
 
-    def dispatch(callback: Callable[[Stall], Any], stall: Stall, _: object) -> bool:
-        callback(stall)
-        return True
+    def inline(name: str, function: Callable[[Stall], Any], count: Any) -> delivery.Listener:
+        return delivery.Listener(name, function, None, count)
 
-    monkeypatch.setattr(stalls, "dispatch", dispatch)
+    monkeypatch.setattr(stalls, "notice_listener", inline)
     return []
 
 
@@ -256,7 +256,7 @@ def test_it_is_told_in_a_thread_of_its_own(recorder: Recorder) -> None:
     stall, thread = heard.get(timeout=10)
     assert stall.silent_for == 1
     assert thread is not threading.current_thread()
-    assert thread.name == "langmeter"
+    assert thread.name == "langmeter-callbacks"
 
 
 def test_a_callback_that_fails_or_waits_too_long_is_counted(
@@ -264,11 +264,13 @@ def test_a_callback_that_fails_or_waits_too_long_is_counted(
 ) -> None:
     """As callback_errors of the recorder; what was not told is still noted."""
     done = threading.Event()
-    monkeypatch.setattr(recorder, "dropped", lambda name: (recorder.lost.append(name), done.set()))
+    monkeypatch.setattr(
+        recorder, "dropped", lambda name, n=1: (recorder.lost.append(name), done.set())
+    )
     with caplog.at_level(logging.WARNING, "langmeter"):
         stall_once(recorder, lambda stall: 1 // 0)
         assert done.wait(10)
-    monkeypatch.setattr(_dispatch._dispatcher, "put", lambda *args: False)
+    monkeypatch.setattr(delivery._Waiting, "full", True)
     stall_once(recorder, lambda stall: None)
     assert recorder.lost == ["callback_errors", "callback_errors"]
     assert len(recorder.noted) == 2
@@ -329,7 +331,7 @@ def test_what_goes_wrong_is_counted_and_goes_on(recorder: Recorder, told: list[S
 @pytest.mark.parametrize("wrong", [0, 0.049, -1, 86_401, float("nan"), float("inf"), "3", True])
 def test_a_time_outside_its_range_is_refused(recorder: Recorder, wrong: Any) -> None:
     """By name, with the range and what None would be."""
-    with pytest.raises(ValueError, match=r"stall_after = .*from 0.05 to 86,400; or None"):
+    with pytest.raises(ValueError, match=r"stall_after must be seconds from 0.05 .*; or None"):
         StallWatch(recorder, stall_after=wrong)
 
 

@@ -22,10 +22,10 @@ from langchain_core.prompts import PromptTemplate
 
 from conftest import chat_model
 from langmeter import CompositeCallback, Meter, StreamingCallback, TokenCountingCallback
+from langmeter._base.failures import status_of
 from langmeter.callbacks.streaming import Collect, StreamEvent, StreamFailure, StreamResult
 from langmeter.errors import ConfigError
 from langmeter.streaming import ToolCall
-from langmeter.streaming.events import status_of
 from langmeter.testing import ManualClock
 
 METADATA = {"ls_provider": "p", "ls_model_name": "m"}
@@ -819,15 +819,15 @@ def test_wrong_values_are_refused_at_once() -> None:
         ({"on_event": "print"}, TypeError, "on_event = 'print': must be a function"),
         ({"collect": "yes"}, ConfigError, "collect = 'yes'"),
         ({"delivery": "soon"}, ConfigError, "delivery = 'soon': must be 'inline', 'queued'"),
-        ({"max_failures": 0}, ConfigError, "max_failures = 0: must be 1 or more"),
+        ({"max_failures": 0}, ConfigError, "max_failures must be a whole number from 1 up, got 0"),
         ({"max_serie": 5}, ConfigError, "max_serie"),
     ):
         with pytest.raises(error, match=match):
             StreamingCallback(**wrong)
     for wrong in ({"max_bytes": 0}, {"max_stream_bytes": 1.5}):
-        with pytest.raises(ConfigError, match="must be bytes, 1 to"):
+        with pytest.raises(ConfigError, match="must be a whole number from 1 to"):
             Collect(**wrong)
-    with pytest.raises(ConfigError, match="queue_size = 0"):
+    with pytest.raises(ConfigError, match="queue_size must be"):
         StreamingCallback().events(queue_size=0)
     assert later
 

@@ -17,9 +17,9 @@ import pytest
 
 from conftest import chat_model
 from langmeter import StreamingCallback
+from langmeter._base.delivery import is_async
 from langmeter.callbacks.streaming import Queued, StreamEvent, StreamResult
 from langmeter.errors import ConfigError
-from langmeter.streaming.delivery import is_async
 
 ANSWER = "alpha beta gamma"
 PIECES = ["alpha", " ", "beta", " ", "gamma"]
@@ -374,7 +374,7 @@ def test_a_loop_that_ends_takes_its_worker_along() -> None:
 
 def test_the_worker_ends_when_there_is_nothing_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     """A handler for each request leaves no threads behind; the next token starts one again."""
-    monkeypatch.setattr("langmeter.streaming.delivery._IDLE", 0.01)
+    monkeypatch.setattr("langmeter._base.delivery._IDLE", 0.01)
     heard: list[str] = []
     handler = StreamingCallback(heard.append, delivery="queued")
 
@@ -390,9 +390,12 @@ def test_the_worker_ends_when_there_is_nothing_to_do(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("wrong", "match"),
     [
-        ({"queue_size": 0}, "queue_size = 0: must be 1 to 1,000,000"),
-        ({"when_full": "wait"}, "when_full = 'wait': must be one of drop_oldest"),
-        ({"timeout": -1}, "timeout = -1: must be seconds"),
+        ({"queue_size": 0}, "queue_size must be a whole number from 1 to 1,000,000, got 0"),
+        (
+            {"when_full": "wait"},
+            "when_full must be one of 'drop_oldest', .*, got 'wait'",
+        ),
+        ({"timeout": -1}, "timeout must be seconds from 0"),
     ],
 )
 def test_settings_of_a_queue_are_checked(wrong: dict[str, Any], match: str) -> None:

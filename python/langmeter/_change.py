@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from math import inf, log, sqrt
 from typing import Final, NamedTuple, TypeAlias
 
+from langmeter._base.check import real_number, whole_number
+
 #: One batch counts at most so many spreads: an outlier is no change.
 _CLIP: Final = 5.0
 #: And tells of the spread at most so many, or a change would hide behind the spread it makes.
@@ -42,7 +44,7 @@ class Sensitivity:
         least: the least spread of a mean, as a share of it.
 
     Raises:
-        ValueError: a value is outside its range.
+        ConfigError: a value is outside its range.
     """
 
     # A threshold of 10 tells of +20 % in 30 s instead of 45, and of nothing at all 50 times in
@@ -55,12 +57,10 @@ class Sensitivity:
 
     def __post_init__(self) -> None:
         for name, (low, high) in _RANGES.items():
-            value = getattr(self, name)
-            kinds = int if name == "warm_up" else (int, float)
-            right_type = isinstance(value, kinds) and not isinstance(value, bool)
-            if not right_type or not low <= value <= high:
-                what = "a whole number" if name == "warm_up" else "a number"
-                raise ValueError(f"{name} = {value!r}: must be {what} from {low} to {high}")
+            if name == "warm_up":
+                whole_number(name, self.warm_up, int(low), int(high))
+            else:
+                real_number(name, getattr(self, name), low, high)
 
 
 class PageHinkley:

@@ -2,7 +2,7 @@
 
 A task is a bound method whose object is held weakly: when the object goes, so does the task, and
 with the last task the thread. All tasks share the thread, so they have to be short; a user's
-callback belongs into `langmeter._dispatch`.
+callback belongs into `langmeter._base.delivery`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from time import monotonic
 from types import MethodType
 from typing import Any, Final
 from weakref import WeakMethod
+
+from langmeter._base.check import real_number
 
 _log = logging.getLogger("langmeter")
 
@@ -105,12 +107,10 @@ class Ticker:
     def every(self, seconds: float, method: Callable[[], Any]) -> Handle:
         """Call a bound method every so many seconds, first after that time, until its object goes.
 
-        What was missed, by a slow task or a computer that slept, is not made up for. ValueError for
-        seconds outside 0.001 to 86,400, TypeError for what is no bound method.
+        What was missed, by a slow task or a computer that slept, is not made up for. Raises
+        ConfigError for seconds outside 0.001 to 86,400, TypeError if `method` is not bound.
         """
-        number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
-        if not (number and _LEAST <= seconds <= _MOST):
-            raise ValueError(f"seconds = {seconds!r}: must be a number from {_LEAST} to {_MOST:,}")
+        real_number("seconds", seconds, _LEAST, _MOST)
         if not isinstance(method, MethodType):
             raise TypeError(
                 f"method = {method!r}: must be a bound method, whose object says how long it lasts"

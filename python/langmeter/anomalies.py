@@ -14,6 +14,7 @@ from time import time_ns
 from typing import Final, Protocol, TypeAlias
 
 from langmeter import _ticker, _watch
+from langmeter._base.check import whole_number
 from langmeter._change import Level, Mean, Sensitivity, Share
 from langmeter._watch import Watch
 from langmeter.snapshot import Anomaly
@@ -62,7 +63,7 @@ class AnomalyDetector:
         max_models: models that are watched, 1 to 100,000; about 6 KB each.
 
     Raises:
-        ValueError: a value is outside its range.
+        ConfigError: a value is outside its range.
     """
 
     def __init__(
@@ -72,8 +73,8 @@ class AnomalyDetector:
         sensitivity: Sensitivity | None = None,
         max_models: int = 1024,
     ) -> None:
-        self._min_calls = _whole("min_calls", min_calls, 1_000_000)
-        self._max_models = _whole("max_models", max_models, 100_000)
+        self._min_calls = whole_number("min_calls", min_calls, 1, 1_000_000)
+        self._max_models = whole_number("max_models", max_models, 1, 100_000)
         self._sensitivity = sensitivity or Sensitivity()
         self._models: dict[tuple[str, str], _Model] = {}
         self._last = self._unwatched = 0
@@ -208,9 +209,3 @@ def _moment(unix_ns: int) -> datetime:
 
 def _unix_ns(moment: datetime) -> int:
     return (moment - _EPOCH) // _MICROSECOND * 1000
-
-
-def _whole(name: str, value: object, most: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
-        raise ValueError(f"{name} = {value!r}: must be a whole number from 1 to {most:,}")
-    return value

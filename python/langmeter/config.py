@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from langmeter._base.check import real_number, whole_number
 from langmeter._core import ManualClock
 from langmeter.errors import ConfigError
 
@@ -117,16 +118,10 @@ def _number(text: str) -> object:
 
 def _checked(name: str, value: object, source: str) -> int | float:
     low, high = RANGES[name]
-    whole = isinstance(low, int)
-    kinds = int if whole else (int, float)
-    right_type = isinstance(value, kinds) and not isinstance(value, bool)
-    # The comparison is false for nan too, and exact for whole numbers that no float can hold.
-    if not right_type or not low <= value <= high:  # type: ignore[operator]
-        what = "a whole number" if whole else "a number"
-        raise ConfigError(
-            f"{source} = {value!r}: must be {what} from {low:,} to {high:,}; {_REMEDIES[name]}"
-        )
-    return value if whole else float(value)  # type: ignore[arg-type, return-value]
+    remedy = _REMEDIES[name]
+    if isinstance(low, int):
+        return whole_number(source, value, low, int(high), remedy=remedy)
+    return real_number(source, value, low, high, remedy=remedy)
 
 
 def _unknown(name: str, source: str) -> ConfigError:

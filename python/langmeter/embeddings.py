@@ -10,10 +10,10 @@ from uuid import UUID, uuid4
 
 from langchain_core.embeddings import Embeddings
 
+from langmeter._base.failures import CANCELLED, outcome_of
 from langmeter.budgets import Ledger
 from langmeter.budgets.demand import input_bound
 from langmeter.callbacks.base import LLM, OK, Callback
-from langmeter.callbacks.failure import CANCELLED, outcome_of
 from langmeter.meter import _installed
 from langmeter.usage import TokenCounter, Usage, requested
 from langmeter.usage.counters import counted

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import inf
 from time import time_ns
-from typing import Any, Final, Protocol, TypeAlias, cast
+from typing import Any, Final, Protocol, TypeAlias
 from uuid import UUID
 
-from langmeter import _core, _ticker, _watch
-from langmeter._dispatch import dispatch
+from langmeter import _ticker, _watch
+from langmeter._base.check import real_number
+from langmeter._base.delivery import is_async, notice_listener
 from langmeter._watch import Watch
 from langmeter.snapshot import Snapshot
 
@@ -53,7 +53,7 @@ Wanted: TypeAlias = tuple[Callable[[Stall], Any] | None, float | None]
 
 
 def checked(on_stall: Any, stall_after: Any) -> Wanted:
-    """Both as they are; TypeError and ValueError as of `StallWatch`."""
+    """Return both as they are; TypeError and ConfigError as of `StallWatch`."""
     return _plain(on_stall), None if stall_after is None else _seconds(stall_after)
 
 
@@ -92,7 +92,7 @@ class StallWatch(Watch[Source]):
         clock: Unix nanoseconds.
 
     Raises:
-        ValueError: `stall_after` is outside its range.
+        ConfigError: `stall_after` is outside its range.
         TypeError: `on_stall` is no plain function.
     """
 
@@ -106,8 +106,9 @@ class StallWatch(Watch[Source]):
         clock: Callable[[], int] = time_ns,
         ticker: _ticker.Ticker = _ticker.shared,
     ) -> None:
-        self._on_stall, self._limit = checked(on_stall, stall_after)
+        on_stall, self._limit = checked(on_stall, stall_after)
         super().__init__(recorder, min(1.0, (stall_after or 4.0) / 4), ticker)
+        self._listener = on_stall and notice_listener("on_stall", on_stall, self._count)
         self._run_id = run_id
         self._clock = clock
         #: Runs that were told of: when they began and how many tokens they had, by key.
@@ -127,7 +128,7 @@ class StallWatch(Watch[Source]):
                 continue
             self._told[key] = (started, events)
             recorder.stalled(provider, model)
-            if self._on_stall is None:
+            if self._listener is None:
                 continue
             stall = Stall(
                 run_id=self._run_id(key) if self._run_id else None,
@@ -137,8 +138,12 @@ class StallWatch(Watch[Source]):
                 elapsed=max(now - started, 0) / _SECOND,
                 token_events=events,
             )
-            if not dispatch(self._on_stall, stall, cast("_core.Recorder", recorder)):
-                recorder.dropped("callback_errors")
+            self._listener.tell(stall)
+
+    def _count(self, name: str, n: int) -> None:
+        recorder = self._recorder()
+        if recorder is not None:
+            recorder.dropped(name, n)
 
     def _more_patience(self, recorder: Source, provider: str, model: str, now: int) -> float:
         """Nanoseconds that a silence has to last beyond what the recorder was asked for, or -inf.
@@ -169,13 +174,8 @@ def _gaps(snapshot: Snapshot) -> dict[tuple[str, str], float]:
 
 
 def _seconds(stall_after: object) -> float:
-    number = isinstance(stall_after, int | float) and not isinstance(stall_after, bool)
-    if not number or not _LEAST <= stall_after <= _MOST:  # type: ignore[operator]
-        raise ValueError(
-            f"stall_after = {stall_after!r}: must be seconds from {_LEAST} to {_MOST:,.0f}; "
-            "or None, for 10 or 8 times the model's p99 gap between tokens"
-        )
-    return float(stall_after)  # type: ignore[arg-type]
+    remedy = "or None, for 10 seconds or 8 times the model's p99 gap between tokens"
+    return real_number("stall_after", stall_after, _LEAST, _MOST, unit="seconds", remedy=remedy)
 
 
 def _plain(on_stall: Callable[[Stall], Any] | None) -> Callable[[Stall], Any] | None:
@@ -183,7 +183,7 @@ def _plain(on_stall: Callable[[Stall], Any] | None) -> Callable[[Stall], Any] | 
         return None
     if not callable(on_stall):
         raise TypeError(f"on_stall = {on_stall!r}: must be a function of one Stall")
-    if any(map(inspect.iscoroutinefunction, (on_stall, type(on_stall).__call__))):
+    if is_async(on_stall):
         raise TypeError(
             f"on_stall = {on_stall!r} is async and would never be awaited; pass a plain function, "
             "e.g. lambda stall: loop.call_soon_threadsafe(queue.put_nowait, stall)"

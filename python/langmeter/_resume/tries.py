@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple, TypeVar
 
 from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager
 
-from langmeter.callbacks.failure import ERROR, outcome_of
+from langmeter._base.check import real_number, whole_number
+from langmeter._base.failures import ERROR, outcome_of, status_of
 from langmeter.errors import BudgetExceeded, ConfigError, StreamDiverged, StreamTruncated
 
 Manager = TypeVar("Manager", bound=BaseCallbackManager)
@@ -53,8 +53,7 @@ class Policy(NamedTuple):
     @classmethod
     def of(cls, max_restarts: int, restart_on: Any, retry_start: bool, wait: Any) -> Policy:
         """Raises ConfigError where one cannot be."""
-        if isinstance(max_restarts, bool) or not isinstance(max_restarts, int) or max_restarts < 0:
-            raise ConfigError(f"max_restarts = {max_restarts!r}: must be a whole number from 0 up")
+        whole_number("max_restarts", max_restarts, 0)
         if not callable(wait):
             _seconds(wait)
         return cls(max_restarts, _predicate(restart_on), bool(retry_start), wait)
@@ -132,11 +131,7 @@ class Began(BaseCallbackHandler):
 
 
 def _seconds(wait: Any) -> float:
-    if isinstance(wait, bool) or not isinstance(wait, int | float) or not 0 <= wait < math.inf:
-        raise ConfigError(
-            f"wait = {wait!r}: must be seconds from 0 up, or a function that gives them"
-        )
-    return wait
+    return real_number("wait", wait, 0, unit="seconds", remedy="or give a function of the attempt")
 
 
 def _predicate(restart_on: Any) -> Callable[[Exception], bool]:
@@ -157,8 +152,7 @@ def _predicate(restart_on: Any) -> Callable[[Exception], bool]:
 
 def _broken(error: Exception) -> bool:
     """Whether an error means that a stream broke, and not that a request is wrong."""
-    for name in ("status_code", "code"):
-        status = getattr(error, name, None)
-        if isinstance(status, int) and status >= 400:
-            return status >= 500 or status in _PASSING
+    status = status_of(error)
+    if status is not None and status >= 400:
+        return status >= 500 or status in _PASSING
     return any(cls.__name__ in _BROKEN for cls in type(error).__mro__)

@@ -10,7 +10,7 @@ from time import time
 from typing import Any, Final, TypeAlias
 
 from langmeter import _core
-from langmeter._dispatch import dispatch
+from langmeter._base.delivery import Listener, notice_listener
 from langmeter.budgets.budget import Budget, Threshold, shown, unit_name
 from langmeter.budgets.demand import (
     UNUSUAL,
@@ -84,6 +84,7 @@ class Ledger:
         #: Where the books are, once they are open.
         self.recorder: _core.Recorder | None = None
         self._opening = Lock()
+        self._listeners: list[Listener] = []
 
     @classmethod
     def merged(cls, ledgers: Sequence[Ledger], prices: PriceBook | None) -> Ledger:
@@ -99,6 +100,8 @@ class Ledger:
             if self.recorder is None:
                 for budget in self.budgets:
                     budget._open(recorder)
+                    told = budget.on_threshold or _warn
+                    self._listeners.append(notice_listener("on_threshold", told, recorder.dropped))
                 self.recorder = recorder
 
     def demand(
@@ -207,12 +210,10 @@ class Ledger:
         )
 
     def crossed(self, recorder: _core.Recorder, crossed: Iterable[tuple[int, int]]) -> None:
-        """Tell of thresholds that were crossed, in the dispatcher's thread."""
+        """Report crossed thresholds to their listeners, in a thread of its own."""
         for position, which in crossed:
             budget = self.budgets[position]
-            event = budget._threshold(budget.at[which])
-            if not dispatch(budget.on_threshold or _warn, event, recorder):
-                recorder.dropped("callback_errors")
+            self._listeners[position].tell(budget._threshold(budget.at[which]))
 
 
 def _worst(card: RateCard) -> tuple[_Rates, ...]:

@@ -19,15 +19,15 @@ from weakref import WeakSet
 from langchain_core.callbacks import BaseCallbackHandler
 
 from langmeter import _core
-from langmeter._watch import Watch
-from langmeter.budgets import Ledger
-from langmeter.callbacks.failure import (
+from langmeter._base.failures import (
     CANCELLED,
     INTERRUPTED,
     cause_of,
     outcome_of,
     refused_by_server,
 )
+from langmeter._watch import Watch
+from langmeter.budgets import Ledger
 from langmeter.config import Config
 from langmeter.prices import PriceBook
 from langmeter.prices.card import PICO

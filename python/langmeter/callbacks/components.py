@@ -6,8 +6,8 @@ from typing import Any
 from uuid import UUID
 
 from langmeter import _core
+from langmeter._base.failures import INTERRUPTED, cause_of, outcome_of
 from langmeter.callbacks.base import CHAIN, RETRIEVER, TOOL, Callback
-from langmeter.callbacks.failure import INTERRUPTED, cause_of, outcome_of
 
 
 class ComponentCallback(Callback):

@@ -8,8 +8,8 @@ from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
+from langmeter._base.failures import ERROR
 from langmeter.callbacks.base import FIX, OK, Callback
-from langmeter.callbacks.failure import ERROR
 from langmeter.snapshot import ComponentStats
 
 #: Name of the custom event that `dispatch_custom_event` sends.

@@ -8,6 +8,8 @@ from typing import Any, Literal, TypeAlias
 from uuid import UUID
 
 from langmeter import _core
+from langmeter._base.check import whole_number
+from langmeter._base.delivery import Listener, Queue, is_async
 from langmeter._watch import Watch
 from langmeter.callbacks.base import Callback
 from langmeter.config import Config
@@ -23,7 +25,6 @@ from langmeter.streaming import (
     StreamResult,
     Streams,
 )
-from langmeter.streaming.delivery import Listener, Queue, is_async
 
 #: How listeners are told.
 Delivery: TypeAlias = Literal["inline", "queued"] | Queued
@@ -83,11 +84,10 @@ class StreamingCallback(Callback):
             raise ConfigError(f"collect = {collect!r}: must be True, False or a Collect")
         if not (delivery in (None, "inline", "queued") or isinstance(delivery, Queued)):
             raise ConfigError(f"delivery = {delivery!r}: must be 'inline', 'queued' or a Queued")
-        if not (isinstance(max_failures, int) and max_failures >= 1):
-            raise ConfigError(f"max_failures = {max_failures!r}: must be 1 or more")
+        whole_number("max_failures", max_failures, 1)
         self._streams: Streams = Streams(limits.max_stream_bytes, limits.max_bytes)
         settled = delivery if isinstance(delivery, Queued) else Queued()
-        queue = Queue(settled, self._lost)
+        queue = Queue(settled)
         self._streams.queues.append(queue)
         listeners = self._streams.listeners
         for name, function, among in (

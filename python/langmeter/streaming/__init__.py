@@ -1,6 +1,6 @@
 """What streams say, as they say it and whole, and who is told of it how."""
 
-from langmeter.streaming.delivery import Queued
+from langmeter._base.delivery import Queued
 from langmeter.streaming.events import StreamEvent, StreamFailure, StreamResult, ToolCall
 from langmeter.streaming.feed import Feed
 from langmeter.streaming.hub import Collect, Streams

@@ -162,18 +162,3 @@ def tokens_of(usage: Usage | None) -> Tokens | None:
         image_input=usage.image_input,
         estimated=usage.estimated,
     )
-
-
-def status_of(error: BaseException) -> int | None:
-    """The HTTP status that an exception carries: as its own or its response's, else None."""
-    response = getattr(error, "response", None)
-    if isinstance(response, dict):  # botocore's
-        found: Any = response.get("ResponseMetadata")
-        places = [found.get("HTTPStatusCode") if isinstance(found, dict) else None]
-    else:
-        places = [getattr(error, "status_code", None), getattr(response, "status_code", None)]
-        places.append(getattr(error, "code", None))  # google's, and urllib's
-    for status in places:
-        if isinstance(status, int) and not isinstance(status, bool) and 100 <= status <= 599:
-            return status
-    return None

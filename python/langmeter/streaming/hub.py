@@ -12,22 +12,22 @@ from uuid import UUID
 from weakref import WeakSet, ref
 
 from langmeter import _core
+from langmeter._base.check import whole_number
+from langmeter._base.delivery import Listener, Queue
+from langmeter._base.failures import status_of
 from langmeter._form import usd
-from langmeter.errors import ConfigError
 from langmeter.streaming.aggregate import (
     completed,
     finish_reason,
     message_of,
     mismatches,
 )
-from langmeter.streaming.delivery import Listener, Queue
 from langmeter.streaming.events import (
     KINDS,
     Partial,
     StreamEvent,
     StreamFailure,
     StreamResult,
-    status_of,
     tokens_of,
 )
 from langmeter.streaming.feed import Feed
@@ -64,9 +64,7 @@ class Collect:
 
     def __post_init__(self) -> None:
         for name in ("max_stream_bytes", "max_bytes"):
-            value = getattr(self, name)
-            if not (isinstance(value, int) and 1 <= value <= _MOST_BYTES):
-                raise ConfigError(f"{name} = {value!r}: must be bytes, 1 to {_MOST_BYTES:,}")
+            whole_number(name, getattr(self, name), 1, _MOST_BYTES, remedy="it is in bytes")
 
 
 class Listeners:
@@ -187,7 +185,10 @@ class Streams(_core.Streams):
         """Nobody ended a stream, and the recorder gave it up."""
         partial = self._partial(shown)
         names = partial.provider, partial.model
-        self._fail(run_id, names, "abandoned", partial, None, None, None)
+        try:
+            self._fail(run_id, names, "abandoned", partial, None, None, None)
+        finally:
+            self._end_feeds(run_id)
 
     # Ends.
 
@@ -222,13 +223,14 @@ class Streams(_core.Streams):
         """A model call ended, streamed or not; `cost` in pico-dollars."""
         if not self._curious:
             return
-        if error is not None:
-            name = _core.OUTCOMES[outcome]
-            self._fail(run_id, names, name, partial, usage, cost, error)
-            return
-        if partial is not None and partial.events:
-            self._complete(run_id, names, partial, usage, cost, response)
-        self._end_feeds(run_id)
+        try:
+            if error is not None:
+                name = _core.OUTCOMES[outcome]
+                self._fail(run_id, names, name, partial, usage, cost, error)
+            elif partial is not None and partial.events:
+                self._complete(run_id, names, partial, usage, cost, response)
+        finally:  # whatever a response or an exception raises when read, no iterator waits for ever
+            self._end_feeds(run_id)
 
     def _complete(
         self,
@@ -298,7 +300,6 @@ class Streams(_core.Streams):
                 self._remember(failure)
             for listener in self.listeners.error:
                 listener.tell(failure, end=True)
-        self._end_feeds(run_id)
 
     def _remember(self, failure: StreamFailure) -> None:
         with self._lock:

@@ -1,8 +1,9 @@
-"""How listeners are told: in the thread that streams, or through a bounded queue by a worker.
+"""Calls of users' callbacks: in the thread of the event, or through a bounded queue by a worker.
 
-A queue has two kinds of workers, each started by need and gone when there is nothing to do: a
-thread, and for coroutine functions of streams in an event loop a task of that loop. Each tells
-things one at a time and in order, so that what one stream says is heard as it was said.
+This is the only place that calls a function of the user's. A queue has two kinds of workers, each
+started when needed and ended when idle: a thread, and for coroutine functions used in an event
+loop a task of that loop. Each makes one call at a time, in order, so that the pieces of one stream
+arrive in the order in which they were sent.
 """
 
 from __future__ import annotations
@@ -10,25 +11,27 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import os
 import threading
 from collections import deque
 from collections.abc import Callable
 from contextvars import Context
 from dataclasses import dataclass
+from math import inf
 from typing import Any, Final, Literal, TypeAlias
 from weakref import WeakKeyDictionary
 
-from langmeter.errors import ConfigError
+from langmeter._base.check import one_of, real_number, whole_number
 
 _log = logging.getLogger("langmeter")
 
-#: How long a worker thread waits for more before it ends, seconds.
+#: Seconds that an idle worker thread waits before it ends.
 _IDLE: Final = 1.0
 _POLICIES: Final = ("drop_oldest", "drop_newest", "block")
-_MOST: Final = 1_000_000
+_MAX_SIZE: Final = 1_000_000
 
-#: Adds to a named count of what was lost.
-Count: TypeAlias = Callable[[str, int], None]
+#: Adds to a named counter of `dropped`.
+Count: TypeAlias = Callable[[str, int], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +39,14 @@ class Queued:
     """Delivery through a queue, so that no listener slows a stream.
 
     Attributes:
-        queue_size: what may wait, 1 to 1,000,000.
+        queue_size: most items that wait, 1 to 1,000,000.
         when_full: "drop_oldest"; "drop_newest"; or "block", which waits for room, up to `timeout`
             seconds, and then drops the newest. An event loop is never made to wait: there "block"
-            is "drop_newest". The end of a stream is dropped only where nothing but ends waits.
-        timeout: seconds.
+            means "drop_newest". The end of a stream is dropped only if nothing but ends waits.
+        timeout: seconds, 0 or more.
 
     Raises:
-        ConfigError: a value out of range.
+        ConfigError: a value is of the wrong type or out of range.
     """
 
     queue_size: int = 1024
@@ -51,22 +54,34 @@ class Queued:
     timeout: float = 1.0
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.queue_size, int) and 1 <= self.queue_size <= _MOST):
-            raise ConfigError(f"queue_size = {self.queue_size!r}: must be 1 to {_MOST:,}")
-        if self.when_full not in _POLICIES:
-            raise ConfigError(
-                f"when_full = {self.when_full!r}: must be one of {', '.join(_POLICIES)}"
-            )
-        if not (
-            isinstance(self.timeout, int | float) and 0 <= self.timeout <= threading.TIMEOUT_MAX
-        ):
-            raise ConfigError(f"timeout = {self.timeout!r}: must be seconds, 0 or more")
+        whole_number("queue_size", self.queue_size, 1, _MAX_SIZE)
+        one_of("when_full", self.when_full, _POLICIES)
+        real_number("timeout", self.timeout, 0, threading.TIMEOUT_MAX, unit="seconds")
 
 
 class Listener:
-    """A function of the user's that is told things, until it has failed too often in a row."""
+    """A callback of the user's, called with one argument until it has failed too often in a row.
 
-    __slots__ = ("_count", "_failed", "_limit", "_queue", "function", "is_async", "name", "off")
+    Args:
+        name: of the keyword that it was given as: "on_event".
+        function: a function of one argument, plain or async.
+        queue: where its calls wait; None to call it in the thread of the event.
+        count: counts its failures as `callback_errors`, and what found no room as `dropped_as`.
+        max_failures: failures in a row after which it is called no more.
+        dropped_as: counter of the calls that the queue had no room for.
+    """
+
+    __slots__ = (
+        "_failed",
+        "_limit",
+        "_queue",
+        "count",
+        "dropped_as",
+        "function",
+        "is_async",
+        "name",
+        "off",
+    )
 
     def __init__(
         self,
@@ -74,19 +89,21 @@ class Listener:
         function: Callable[[Any], Any],
         queue: Queue | None,
         count: Count,
-        max_failures: int,
+        max_failures: float = inf,
+        dropped_as: str = "stream_events_dropped",
     ) -> None:
         self.name = name
         self.function = function
         self.is_async = is_async(function)
         self.off = False
+        self.count = count
+        self.dropped_as = dropped_as
         self._queue = queue
-        self._count = count
         self._limit = max_failures
         self._failed = 0
 
     def tell(self, what: Any, *, end: bool = False) -> None:
-        """Tell it, now or soon; only Ctrl-C and its like come out of an inline listener."""
+        """Call it, now or soon; only Ctrl-C and the like leave an inline listener."""
         if self.off:
             return
         if self._queue is not None:
@@ -100,7 +117,7 @@ class Listener:
             self._failed = 0
 
     def run(self, what: Any, runner: Callable[[], asyncio.Runner]) -> None:
-        """Tell it in the worker thread, from which nothing comes out."""
+        """Call it in the worker thread; nothing that it raises leaves."""
         if self.off:
             return
         try:
@@ -114,7 +131,7 @@ class Listener:
             self._failed = 0
 
     async def arun(self, what: Any) -> None:
-        """Tell it in a task of the loop."""
+        """Call and await it in a task of the loop."""
         if self.off:
             return
         try:
@@ -122,7 +139,7 @@ class Listener:
         except asyncio.CancelledError as exc:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
-                raise  # the worker is meant, not what it waits for
+                raise  # the worker itself is cancelled, not what the listener awaits
             self.failed(exc)
         except Exception as exc:
             self.failed(exc)
@@ -130,12 +147,12 @@ class Listener:
             self._failed = 0
 
     def failed(self, exc: BaseException) -> None:
-        """Count a failure, say so the first time, and switch off after too many in a row."""
-        self._count("callback_errors", 1)
+        """Count a failure, log the first in a row, and switch off after too many in a row."""
+        self.count("callback_errors", 1)
         self._failed += 1
         if self._failed == 1:
             _log.warning(
-                "%s=%r failed; the stream goes on, and further failures are only counted",
+                "%s=%r failed; the call goes on, and further failures are only counted",
                 self.name,
                 self.function,
                 exc_info=exc,
@@ -150,18 +167,18 @@ class Listener:
             )
 
 
-#: Whom, what, and whether it is the end of a stream.
+#: The listener, its argument, and whether that is the end of a stream.
 Item: TypeAlias = tuple[Listener, Any, bool]
 
 
 def is_async(function: object) -> bool:
-    """Whether calling it gives a coroutine; an object with an async `__call__` is one too."""
+    """Return whether a call of it gives a coroutine, also by an async `__call__`."""
     called = type(function).__call__
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(called)
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:
-    """The event loop that runs in this thread."""
+    """Return the event loop that runs in this thread; None without one."""
     try:
         return asyncio.get_running_loop()
     except RuntimeError:
@@ -169,40 +186,44 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
 
 
 class _Waiting:
-    """What waits for a worker; at most so many."""
+    """Bounded queue of the items that wait for one worker."""
 
-    def __init__(self, settings: Queued, count: Count) -> None:
+    def __init__(self, settings: Queued) -> None:
         self.settings = settings
         self.items: deque[Item] = deque()
-        self._count = count
 
     @property
     def full(self) -> bool:
         return len(self.items) >= self.settings.queue_size
 
     def add(self, item: Item) -> bool:
-        """Take in what comes, or let go of it or of the oldest; whether it is in."""
+        """Append an item, dropping it or the oldest if there is no room; whether it was added."""
         if self.full:
-            self._count("stream_events_dropped", 1)
             if self.settings.when_full != "drop_oldest" and not item[2]:
+                _count_dropped(item)
                 return False
             # The end of a stream is worth more than a piece of it.
             place = next((n for n, (_, _, end) in enumerate(self.items) if not end), 0)
+            _count_dropped(self.items[place])
             del self.items[place]
         self.items.append(item)
         return True
 
     def clear(self) -> None:
-        if self.items:
-            self._count("stream_events_dropped", len(self.items))
-            self.items.clear()
+        while self.items:
+            _count_dropped(self.items.popleft())
+
+
+def _count_dropped(item: Item) -> None:
+    listener = item[0]
+    listener.count(listener.dropped_as, 1)
 
 
 class _ThreadWorker(_Waiting):
-    """A daemon thread, started by need, that ends after a second with nothing to do."""
+    """A daemon thread, started when needed, that ends after an idle second."""
 
-    def __init__(self, settings: Queued, count: Count) -> None:
-        super().__init__(settings, count)
+    def __init__(self, settings: Queued) -> None:
+        super().__init__(settings)
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._busy = False
@@ -214,7 +235,7 @@ class _ThreadWorker(_Waiting):
             if self.add(item):
                 if self._thread is None:
                     thread = threading.Thread(
-                        target=self._work, name="langmeter-streams", daemon=True
+                        target=self._work, name="langmeter-callbacks", daemon=True
                     )
                     thread.start()
                     self._thread = thread
@@ -264,10 +285,10 @@ class _ThreadWorker(_Waiting):
 
 
 class _LoopWorker(_Waiting):
-    """A task of one event loop, there while there is something to do; used in that loop only."""
+    """A task of one event loop that ends when idle; used in that loop only."""
 
-    def __init__(self, settings: Queued, count: Count) -> None:
-        super().__init__(settings, count)
+    def __init__(self, settings: Queued) -> None:
+        super().__init__(settings)
         self.task: asyncio.Task[None] | None = None
 
     def put(self, item: Item, loop: asyncio.AbstractEventLoop) -> None:
@@ -286,35 +307,49 @@ class _LoopWorker(_Waiting):
 
 
 class Queue:
-    """The queue of one `StreamingCallback`."""
+    """Bounded queue of calls of listeners, with the workers that make them."""
 
-    def __init__(self, settings: Queued, count: Count) -> None:
+    def __init__(self, settings: Queued) -> None:
         self.settings = settings
-        self._count = count
         self.reset()
 
     def reset(self) -> None:
-        """Begin anew: a forked child has neither its parent's threads nor its loops."""
-        self._thread = _ThreadWorker(self.settings, self._count)
+        """Begin anew: a forked child has neither the threads nor the loops of its parent."""
+        self._thread = _ThreadWorker(self.settings)
         self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopWorker] = WeakKeyDictionary()
 
     def put(self, item: Item) -> None:
-        """Hand an item to the worker whose it is."""
+        """Hand an item to the worker of its listener."""
         loop = running_loop() if item[0].is_async else None
         if loop is None:
             self._thread.put(item)
             return
         worker = self._loops.get(loop)
         if worker is None:
-            worker = self._loops.setdefault(loop, _LoopWorker(self.settings, self._count))
+            worker = self._loops.setdefault(loop, _LoopWorker(self.settings))
         worker.put(item, loop)
 
     def flush(self, timeout: float) -> bool:
-        """Wait until the thread has told everything; False when it takes longer."""
+        """Wait until the thread has made every call; False when that takes longer."""
         return self._thread.flush(timeout)
 
     async def aflush(self) -> None:
-        """Wait until this loop's task has told everything."""
+        """Wait until the task of this loop has made every call."""
         worker = self._loops.get(asyncio.get_running_loop())
         if worker is not None and worker.task is not None:
             await asyncio.shield(worker.task)
+
+
+#: Queue of the callbacks that belong to no stream: crossed thresholds of budgets, stalls.
+notices: Final = Queue(Queued(queue_size=1024, when_full="drop_newest"))
+
+
+def notice_listener(name: str, function: Callable[[Any], Any], count: Count) -> Listener:
+    """Return a listener that is called in a thread of its own, soon, and is never switched off.
+
+    A call that finds 1,024 others waiting is dropped and counted as `callback_errors`.
+    """
+    return Listener(name, function, notices, count, dropped_as="callback_errors")
+
+
+os.register_at_fork(after_in_child=notices.reset)
