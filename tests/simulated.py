@@ -49,7 +49,7 @@ def calls(
             recorder.token(run)
         clock.advance(seconds / (gaps + 1))
         outcome = outcomes[place] if place < len(outcomes) else "ok"
-        usage = (*tokens, sum(tokens), cache_read, 0, 0, 0, 0, 0, 0, searches, 0)
+        usage = (*tokens, sum(tokens), cache_read, *[0] * 12, searches, 0, 0)
         answered = outcome == "ok" and kind == "llm"
         recorder.run_ended(
             run,

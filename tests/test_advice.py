@@ -19,7 +19,8 @@ from langmeter.snapshot import ModelStats
 
 FIELDS = (
     *("input", "output", "total", "cache_read", "cache_write", "cache_write_1h", "reasoning"),
-    *("audio_input", "audio_output", "image_input", "web_searches", "estimated"),
+    *("audio_input", "audio_output", "image_input", "image_output", "video_input", "video_output"),
+    *("cached_audio", "cached_image", "citation", "web_searches", "file_searches", "estimated"),
 )
 LLM = _core.KINDS.index("llm")
 

@@ -26,7 +26,7 @@ def snapshot() -> Snapshot:
     for _ in range(40):
         run = uuid4()
         recorder.run_started(run, None, LLM, "chat", "openai", "gpt-4o")
-        counts = (1000, 200, 1200, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+        counts = (1000, 200, 1200, *[0] * 16)
         recorder.run_ended(run, LLM, 0, usage=counts, cost=int(price.scaleb(12)))
     return Snapshot(recorder.snapshot())
 

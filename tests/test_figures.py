@@ -61,7 +61,7 @@ class Books:
             self.recorder.token(run)
         self.clock.advance(seconds)
         if kind == "llm" and outcome == "ok":
-            end.setdefault("usage", (100, 11, 111, 0, 0, 0, 0, 0, 0, 0, 0, 0))
+            end.setdefault("usage", (100, 11, 111, *[0] * 16))
         self.recorder.run_ended(run, KIND[kind], OUTCOME[outcome], *names, **end)
         return run
 
@@ -83,8 +83,8 @@ def full() -> Books:
     books.recorder.run_ended(root, KIND["chain"], OUTCOME["ok"])
     books.run(model="n", outcome="cancelled", error="GeneratorExit", cost=9)
     books.run(model="n", tokens=11, truncated=True, billed=10**12)
-    books.run(model="n", outcome="cache_hit", usage=(100, 11, 111, *[0] * 9))
-    books.run(model="o", usage=(5, 5, 10, *[0] * 8, 10))
+    books.run(model="n", outcome="cache_hit", usage=(100, 11, 111, *[0] * 16))
+    books.run(model="o", usage=(5, 5, 10, *[0] * 15, 10))
     books.recorder.stalled("p", "n")
     books.recorder.in_hook("on_llm_end", 12_345)
     books.recorder.run_started(uuid.uuid4(), None, KIND["llm"], "Chat", "p", "m")

@@ -57,7 +57,7 @@ def usages(draw: st.DrawFn) -> tuple[int, ...]:
     read = draw(st.integers(0, given + 5 if odd else given))
     thought = draw(st.integers(0, out + 5 if odd else out))
     searches = draw(st.integers(0, 2))
-    usage = (given, out, given + out, read, 0, 0, thought, 0, 0, 0, searches, 0)
+    usage = (given, out, given + out, read, 0, 0, thought, *[0] * 9, searches, 0, 0)
     return usage if any(usage) else (1, 0, 1, *usage[3:])
 
 
@@ -154,7 +154,7 @@ def test_an_odd_band_is_exact_or_leaves_calls_unpriced(
 ) -> None:
     """A band that begins among calls added up already: they stay unpriced, and are no guess."""
     book = PriceBook().warm(wait=True)
-    ended = [((n, 0, n, 0, 0, 0, 0, 0, 0, 0, 0, 0), "", OK, None, 0.0) for n in inputs]
+    ended = [((n, 0, n, *[0] * 16), "", OK, None, 0.0) for n in inputs]
     books, later = load(book, ended, True, monkeypatch)
     book.set(*NAMES, input=1, output=1, bands=[{"above": 1700, "input": 2, "output": 2}])
     later.settle(books.recorder)
@@ -169,7 +169,7 @@ def test_before_the_catalogue_each_call_waits_by_itself(
     """Own prices with any band are exact for calls that ended before the catalogue was loaded."""
     spec = {"input": 1, "output": 1, "bands": [{"above": 1700, "input": 2, "output": 2}]}
     book = PriceBook({"acme/one": spec}).warm(wait=True)
-    ended = [((n, 0, n, 0, 0, 0, 0, 0, 0, 0, 0, 0), "", OK, None, 0.0) for n in inputs]
+    ended = [((n, 0, n, *[0] * 16), "", OK, None, 0.0) for n in inputs]
     books, later = load(book, ended, False, monkeypatch)
     later.settle(books.recorder)
     assert books.money()["model", *NAMES][0] == (inputs[0] + 2 * inputs[1]) * 10**6
@@ -179,7 +179,7 @@ def test_prices_of_the_half_hour_in_which_a_call_began() -> None:
     """DeepSeek's nightly discount of 2025: by the catalogue, priced as each call at once."""
     book = PriceBook().warm(wait=True)
     books, later = Books(), Later(book)
-    usage = (1000, 100, 1100, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+    usage = (1000, 100, 1100, *[0] * 16)
     expected = 0
     for minutes in range(0, 24 * 60, 10):
         at = 1_748_736_000.0 + 60 * minutes
@@ -196,7 +196,7 @@ def test_it_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """1,024 calls wait one by one, 1,024 groups of them; more are counted as forgotten."""
     monkeypatch.setattr(catalogue, "ready", lambda: False)
     books, later = Books(), Later(PriceBook())
-    usage = (1, 1, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+    usage = (1, 1, 2, *[0] * 16)
     for n in range(4096):
         later.add(("acme", f"m{n}", "", OK, 0, 0, 0.0, usage), books.recorder)
     assert len(later._new) + len(later._groups) <= 2048

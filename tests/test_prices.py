@@ -123,24 +123,37 @@ def test_every_kind_has_its_rate() -> None:
         "audio_input": 13,
         "audio_output": 17,
         "image_input": 19,
+        "image_output": 23,
+        "video_input": 29,
+        "video_output": 31,
+        "citation": 37,
+        "web_search": 41,
+        "file_search": 43,
     }
     prices = PriceBook({"acme/m": kinds})
     cost = prices.cost(
         "acme",
         "m",
-        input=10**3 + 10**4 + 10**5 + 10**6 + 1,
+        input=10**3 + 10**4 + 10**5 + 10**6 + 10**7 + 1,
         cache_read=10**3,
         cache_write=10**4,
         cache_write_1h=10**2,
         audio_input=10**5,
         image_input=10**6,
-        output=10 + 100 + 1000,
+        video_input=10**7,
+        output=10 + 100 + 1000 + 10**4 + 10**5 + 10**6,
         reasoning=10,
         audio_output=100,
+        image_output=10**4,
+        video_output=10**5,
+        citation=10**6,
+        web_searches=2,
+        file_searches=3,
     )
     by_hand = 1 + 3 * 10**3 + 5 * (10**4 - 10**2) + 7 * 10**2 + 13 * 10**5 + 19 * 10**6
+    by_hand += 29 * 10**7 + 23 * 10**4 + 31 * 10**5 + 37 * 10**6
     by_hand += 11 * 10 + 17 * 100 + 2 * 1000
-    assert cost == Decimal(by_hand).scaleb(-6)
+    assert cost == Decimal(by_hand).scaleb(-6) + 2 * 41 + 3 * 43
 
 
 def test_prices_finer_than_a_pico_dollar_are_rounded_once_half_to_even() -> None:
@@ -148,7 +161,7 @@ def test_prices_finer_than_a_pico_dollar_are_rounded_once_half_to_even() -> None
     card = PriceBook({"acme/m": {"input": "0.0000005", "output": 0}}).card("acme", "m")
     assert card is not None
     assert card.scale == 2
-    costs = [card.cost((n, 0, n, 0, 0, 0, 0, 0, 0, 0, 0)) for n in range(6)]
+    costs = [card.cost((n, 0, n, *[0] * 15)) for n in range(6)]
     assert costs == [0, 0, 1, 2, 2, 2]
     assert card.usd_rate("input") == Decimal("0.0000005")
 

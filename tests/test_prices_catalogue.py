@@ -36,7 +36,13 @@ CONTEXT: Mapping[str, dict[str, str]] = {
     "route=mistral/eu": {"route": "mistral/eu"},
 }
 
+MEDIA = ("audio", "image", "video")
 Counts = dict[str, int]
+#: Joins of two parts that no usage of ours has: the catalogue does not take them for 0.
+NO_JOINS = (
+    *(f"output_{medium}_{part}_tokens" for medium in MEDIA for part in ("reasoning", "citation")),
+    *(f"cache_{medium}_write_tokens" for medium in MEDIA),
+)
 
 
 def counts(number: random.Random) -> Counts:
@@ -46,20 +52,27 @@ def counts(number: random.Random) -> Counts:
         return number.choice((0, number.randint(0, limit), number.randint(0, min(limit, 1000))))
 
     size = number.choice((50, 40_000, 150_000, 600_000, 2_000_000))
-    own, read, write, audio, image = (some(size) for _ in range(5))
-    hour = some(write)
-    plain, thought, spoken = some(60_000), some(60_000), some(60_000)
+    own, read, write, audio, image, video = (some(size) for _ in range(6))
+    hour, heard, seen = some(write), some(size // 10), some(size // 10)
+    plain, thought, spoken, drawn, filmed, quoted = (some(60_000) for _ in range(6))
     return {
-        "input": own + read + write + audio + image,
-        "output": plain + thought + spoken,
-        "cache_read": read,
+        "input": own + read + write + audio + image + video + heard + seen,
+        "output": plain + thought + spoken + drawn + filmed + quoted,
+        "cache_read": read + heard + seen,
         "cache_write": write,
         "cache_write_1h": hour,
         "reasoning": thought,
-        "audio_input": audio,
+        "audio_input": audio + heard,
         "audio_output": spoken,
-        "image_input": image,
+        "image_input": image + seen,
+        "image_output": drawn,
+        "video_input": video,
+        "video_output": filmed,
+        "cached_audio": heard,
+        "cached_image": seen,
+        "citation": quoted,
         "web_searches": number.choice((0, 0, 1, 7)),
+        "file_searches": number.choice((0, 0, 2)),
     }
 
 
@@ -69,10 +82,10 @@ def oracle(
     model: ModelInfo,
     at: datetime,
     context: dict[str, str],
-    cached_audio: int = 0,
-    cached_image: int = 0,
+    **joins: int,
 ) -> int:
     """genai-prices' own answer in pico-dollars; the joins are given, since it refuses to guess."""
+    usage = {**usage, **joins}
     theirs = genai_prices.Usage(
         input_tokens=usage["input"],
         output_tokens=usage["output"],
@@ -83,12 +96,16 @@ def oracle(
         input_audio_tokens=usage["audio_input"],
         output_audio_tokens=usage["audio_output"],
         input_image_tokens=usage["image_input"],
+        output_image_tokens=usage["image_output"],
+        input_video_tokens=usage["video_input"],
+        output_video_tokens=usage["video_output"],
+        output_citation_tokens=usage["citation"],
         web_searches=usage["web_searches"],
-        cache_audio_read_tokens=cached_audio,
-        cache_image_read_tokens=cached_image,
-        output_audio_reasoning_tokens=0,
-        cache_audio_write_tokens=0,
-        cache_image_write_tokens=0,
+        storage_searches=usage["file_searches"],
+        cache_audio_read_tokens=usage["cached_audio"],
+        cache_image_read_tokens=usage["cached_image"],
+        cache_video_read_tokens=0,
+        **dict.fromkeys(NO_JOINS, 0),
     )
     with localcontext(prec=60):
         answer = model.calc_price(
@@ -99,20 +116,8 @@ def oracle(
 
 
 def as_tuple(usage: Counts) -> tuple[int, ...]:
-    return (
-        usage["input"],
-        usage["output"],
-        usage["input"] + usage["output"],
-        usage["cache_read"],
-        usage["cache_write"],
-        usage["cache_write_1h"],
-        usage["reasoning"],
-        usage["audio_input"],
-        usage["audio_output"],
-        usage["image_input"],
-        usage["web_searches"],
-        0,
-    )
+    sent, received, *parts = usage.values()
+    return (sent, received, sent + received, *parts, 0)
 
 
 def context_of(tier: str) -> dict[str, str]:
@@ -307,7 +312,7 @@ def test_cached_audio_and_images_overlap_as_little_as_the_counts_allow(
 @settings(max_examples=200, deadline=None)
 @given(
     pair=st.sampled_from(LISTED),
-    usage=st.lists(st.integers(0, 10**7), min_size=11, max_size=12).map(tuple),
+    usage=st.lists(st.integers(0, 10**7), min_size=18, max_size=19).map(tuple),
 )
 def test_counts_that_contradict_each_other_still_have_a_price(
     pair: tuple[Provider, ModelInfo], usage: tuple[int, ...]
@@ -322,12 +327,10 @@ def test_parts_are_charged_when_their_whole_is_missing() -> None:
     """Cached tokens reported without any input cost what the same tokens inside the input cost."""
     card = BOOK.card("anthropic", "claude-sonnet-4-5", at=NOW)
     assert card is not None
-    assert card.cost((0, 0, 0, 500, 200, 300, 0, 0, 0, 0, 0)) == card.cost(
-        (700, 0, 0, 500, 200, 200, 0, 0, 0, 0, 0)
+    assert card.cost((0, 0, 0, 500, 200, 300, *[0] * 12)) == card.cost(
+        (700, 0, 0, 500, 200, 200, *[0] * 12)
     )
-    assert card.cost((0, 0, 0, 0, 0, 0, 40, 0, 0, 0, 0)) == card.cost(
-        (0, 40, 0, 0, 0, 0, 0, 0, 0, 0, 0)
-    )
+    assert card.cost((0, 0, 0, 0, 0, 0, 40, *[0] * 11)) == card.cost((0, 40, 0, *[0] * 15))
 
 
 def test_a_price_by_the_hour_changes_at_the_hour() -> None:

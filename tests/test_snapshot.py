@@ -26,7 +26,7 @@ from langmeter.snapshot import Tokens
 from langmeter.testing import ManualClock
 
 LLM, CHAIN = _core.KINDS.index("llm"), _core.KINDS.index("chain")
-USAGE = (100, 40, 140, 30, 5, 2, 12, 1, 1, 3, 2, 0)
+USAGE = (100, 40, 140, 30, 5, 2, 12, 1, 1, 3, 4, 5, 6, 7, 8, 9, 2, 10, 0)
 
 
 def record(
@@ -97,10 +97,10 @@ def test_figures_of_a_model(snapshot: Snapshot) -> None:
         "interrupted": 0,
         "cache_hit": 0,
     }
-    figures = (300, 120, 420, 90, 15, 6, 36, 3, 3, 9, 0, 0)
+    figures = (300, 120, 420, 90, 15, 6, 36, 3, 3, 9, 12, 15, 18, 21, 24, 27, 0, 0)
     assert stats.tokens == Tokens(*figures)
     assert stats.tokens + stats.tokens == Tokens(*(2 * n for n in figures))
-    assert stats.web_searches == 6
+    assert (stats.web_searches, stats.file_searches) == (6, 30)
     assert (stats.cost, stats.priced_calls, stats.unpriced_calls) == (Decimal("3E-12"), 2, 1)
     assert (stats.streamed, stats.token_events) == (3, 9)
     assert snapshot.models["p", "n"].cost is None

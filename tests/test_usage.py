@@ -15,6 +15,7 @@ from langchain_core.outputs import (
     LLMResult,
 )
 
+from langmeter import _core
 from langmeter.usage import NOTHING, Usage, read
 
 # More digits than Python turns into text; with a name that pytest can print.
@@ -63,23 +64,12 @@ def usage_of(response: Any) -> Usage:
 
 
 def test_usage_starts_with_the_counts_that_the_recorder_takes() -> None:
-    """The first twelve fields are ints in the order of `Recorder.run_ended`, then the tier."""
-    assert Usage._fields == (
-        "input",
-        "output",
-        "total",
-        "cache_read",
-        "cache_write",
-        "cache_write_1h",
-        "reasoning",
-        "audio_input",
-        "audio_output",
-        "image_input",
-        "web_searches",
-        "estimated",
-        "tier",
-    )
-    assert all(type(value) is int for value in Usage()[:12])
+    """All fields but the tier are ints, named and ordered as the recorder's first counters."""
+    *counts, tier = Usage._fields
+    first = len(_core.OUTCOMES)
+    assert _core.COUNTERS[first : first + len(counts)] == tuple(counts)
+    assert tier == "tier"
+    assert all(type(value) is int for value in Usage()[:-1])
 
 
 def test_openai_chat_is_read_with_its_details() -> None:
@@ -107,6 +97,36 @@ def test_openai_chat_is_read_with_its_details() -> None:
     )
     assert (reading.provider, reading.model) == ("openai", "gpt-4o-2024-08-06")
     assert (reading.cache_hit, reading.refused, reading.billed) == (False, 0, None)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        {
+            "prompt_token_count": 10,
+            "candidates_token_count": 5,
+            "total_token_count": 15,
+            "prompt_tokens_details": [{"modality": "VIDEO", "token_count": 6}],
+            "candidates_tokens_details": [
+                {"modality": "IMAGE", "token_count": 3},
+                {"modality": "TEXT", "token_count": 1},
+                {"modality": "VIDEO", "token_count": 1},
+            ],
+        },
+        {
+            **RAW_OPENAI,
+            "prompt_tokens_details": {"video_tokens": 6},
+            "completion_tokens_details": {"image_tokens": 3, "video_tokens": 1},
+        },
+    ],
+)
+def test_generated_images_and_video_have_counts_of_their_own(raw: dict[str, Any]) -> None:
+    """Google names them by modality, OpenRouter by key; LangChain has no word for them."""
+    key = "usage_metadata" if "prompt_token_count" in raw else "token_usage"
+    usage = usage_of(chat(figures(10, 5), {key: raw}))
+    assert usage == Usage(
+        input=10, output=5, total=15, image_output=3, video_input=6, video_output=1
+    )
 
 
 def test_image_tokens_are_taken_from_the_raw_usage() -> None:

@@ -181,7 +181,8 @@ class Recorder:
         For kind llm: the names in the response ("" = as requested), the usage and the cost in
         pico-dollars. `usage` is a tuple that begins with ints in this order: input, output, total,
         cache_read, cache_write, cache_write_1h, reasoning, audio_input, audio_output, image_input,
-        web_searches, estimated (tokens of `total` that are not from the provider). What follows is
+        image_output, video_input, video_output, cached_audio, cached_image, citation, web_searches,
+        file_searches, estimated (tokens of `total` that are not from the provider). What follows is
         ignored. `billed`: what the provider says it bills, pico-dollars; `queue`: how long it says
         that the call waited, nanoseconds; `error`: how the run failed.
         """
@@ -361,7 +362,7 @@ class RateCard:
     def __new__(
         cls, bands: Sequence[tuple[int, Sequence[int]]], valid_from: float, valid_until: float
     ) -> RateCard:
-        """`bands`: (above, the 13 rates in the order of `langmeter.prices.card.KINDS`)."""
+        """`bands`: (above, the 18 rates in the order of `langmeter.prices.card.KINDS`)."""
 
     def cost(self, usage: tuple[Any, ...]) -> int | None:
         """Pico-dollars; None when a part of the usage exceeds its whole or the sum 64 bits."""

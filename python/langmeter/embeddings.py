@@ -153,7 +153,7 @@ class _Call:
                 usage = Usage(input=tokens, total=tokens, estimated=tokens)
                 prices = meter._prices_now or meter._prices_if_ready()
                 card = prices and prices.card(*self.asked, at=self.started)
-                cost = card.cost(usage[:12]) if card else None
+                cost = card.cost(usage[:-1]) if card else None
             recorder = meter._recorder
             asked = recorder.requested(self.run)
             crossed = recorder.run_ended(self.run, LLM, outcome, usage=usage, cost=cost)

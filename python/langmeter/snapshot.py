@@ -44,6 +44,8 @@ _TIMED = 61
 class Tokens:
     """Token counts. `input` includes what came from or went to a cache, `output` reasoning.
 
+    `cached_audio` and `cached_image` are the parts of `cache_read` that are audio and images,
+    `citation` is output that quotes what a search found.
     `estimated` is the part of `total` that was counted here because the provider sent no usage;
     `saved` are tokens of calls that LangChain's response cache answered: not spent, and in no other
     count.
@@ -59,6 +61,12 @@ class Tokens:
     audio_input: int = 0
     audio_output: int = 0
     image_input: int = 0
+    image_output: int = 0
+    video_input: int = 0
+    video_output: int = 0
+    cached_audio: int = 0
+    cached_image: int = 0
+    citation: int = 0
     estimated: int = 0
     saved: int = 0
 
@@ -355,6 +363,11 @@ class CallStats(_Series):
     def web_searches(self) -> int:
         """Searches the provider ran and may bill."""
         return self._count("web_searches")
+
+    @property
+    def file_searches(self) -> int:
+        """Searches in stored files that the provider ran and may bill."""
+        return self._count("file_searches")
 
     @cached_property
     def rates(self) -> Mapping[int, Rate]:

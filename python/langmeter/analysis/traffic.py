@@ -88,7 +88,14 @@ def at_band(stats: ModelStats, card: RateCard, band: Band) -> int:
         tokens.audio_input,
         tokens.audio_output,
         tokens.image_input,
+        tokens.image_output,
+        tokens.video_input,
+        tokens.video_output,
+        tokens.cached_audio,
+        tokens.cached_image,
+        tokens.citation,
         stats.web_searches,
+        stats.file_searches,
     )
     flat = card._replace(bands=(band._replace(above=-1, request=0),))
     return flat.cost(usage) + used(stats) * band.request // card.scale

@@ -109,16 +109,25 @@ class PriceBook:
         audio_input: int = 0,
         audio_output: int = 0,
         image_input: int = 0,
+        image_output: int = 0,
+        video_input: int = 0,
+        video_output: int = 0,
+        cached_audio: int = 0,
+        cached_image: int = 0,
+        citation: int = 0,
         web_searches: int = 0,
+        file_searches: int = 0,
         tier: str = "",
         at: Moment | None = None,
     ) -> Decimal | None:
         """USD for one call; None when the model has no price.
 
-        Counts are inclusive: `input` holds cache_read, cache_write, audio_input and image_input,
-        cache_write holds cache_write_1h, output holds reasoning and audio_output. `total` is
-        ignored, so that a usage can be passed whole. Raises ValueError for counts that are
-        negative, no integers or greater than what they are part of.
+        Counts are inclusive. `input` holds cache_read, cache_write, audio_input, image_input and
+        video_input; cache_read, and audio_input or image_input, hold cached_audio and cached_image;
+        cache_write holds cache_write_1h; output holds reasoning, citation, audio_output,
+        image_output and video_output. `total` is ignored, so that a usage can be passed whole.
+        Raises ValueError for counts that are negative, not whole, or greater than what they are
+        part of.
         """
         usage = _checked(
             input=input,
@@ -131,7 +140,14 @@ class PriceBook:
             audio_input=audio_input,
             audio_output=audio_output,
             image_input=image_input,
+            image_output=image_output,
+            video_input=video_input,
+            video_output=video_output,
+            cached_audio=cached_audio,
+            cached_image=cached_image,
+            citation=citation,
             web_searches=web_searches,
+            file_searches=file_searches,
         )
         card = self.card(provider, model, tier=tier, at=at)
         return None if card is None else usd(card.cost(usage))
@@ -152,8 +168,9 @@ class PriceBook:
         """Set an own price, from the next question on; model "*" is every model of the provider.
 
         USD per million tokens; `kinds`: cache_read, cache_write, cache_write_1h, reasoning,
-        audio_input, audio_output, image_input, cached_audio, cached_image, and web_search and
-        request in USD each. Raises ValueError.
+        audio_input, audio_output, image_input, image_output, video_input, video_output,
+        cached_audio, cached_image, citation, and web_search, file_search and request in USD each.
+        Raises ValueError.
         """
         key = own.split(f"{provider}/{model}")
         spec: dict[str, Any] = {"input": input, "output": output, "bands": list(bands), **kinds}
@@ -262,10 +279,14 @@ def _seconds(at: Moment) -> float:
 #: A part and the whole it cannot exceed.
 _PARTS: Final = (
     (("cache_read", "cache_write"), "input"),
-    (("audio_input", "image_input"), "input"),
+    (("audio_input", "image_input", "video_input"), "input"),
+    (("cached_audio", "cached_image"), "cache_read"),
+    (("cached_audio",), "audio_input"),
+    (("cached_image",), "image_input"),
     (("cache_write_1h",), "cache_write"),
     (("reasoning",), "output"),
-    (("audio_output",), "output"),
+    (("citation",), "output"),
+    (("audio_output", "image_output", "video_output"), "output"),
 )
 
 

@@ -44,9 +44,14 @@ class Band(NamedTuple):
     audio_input: int
     audio_output: int
     image_input: int
+    image_output: int
+    video_input: int
+    video_output: int
     cached_audio: int
     cached_image: int
+    citation: int
     web_search: int
+    file_search: int
     request: int
 
 
@@ -54,7 +59,7 @@ class Band(NamedTuple):
 KINDS: Final = Band._fields[1:]
 
 #: What a rate applies to; USD per million tokens is the field's way of writing a price per token.
-PER_UNIT: Final = frozenset({"web_search", "request"})
+PER_UNIT: Final = frozenset({"web_search", "file_search", "request"})
 
 #: A kind without a price is charged as the one it is part of; these two only by what was asked for.
 _PART_OF: Final = {
@@ -65,7 +70,14 @@ _PART_OF: Final = {
     "audio_input": "input",
     "audio_output": "output",
     "image_input": "input",
+    "image_output": "output",
+    "video_input": "input",
+    "video_output": "output",
+    "citation": "output",
 }
+
+#: Numbers of a usage that cost something: input to file_searches.
+COUNTS: Final = 18
 
 #: Kind → ((above, pico-dollars per unit), …), ascending, the first above -1.
 Prices: TypeAlias = Mapping[str, Sequence[tuple[int, Fraction]]]
@@ -105,21 +117,23 @@ class RateCard(NamedTuple):
         """Pico-dollars for one call.
 
         `usage` begins with input, output, total, cache_read, cache_write, cache_write_1h,
-        reasoning, audio_input, audio_output, image_input, web_searches: integers >= 0, inclusive
+        reasoning, audio_input, audio_output, image_input, image_output, video_input, video_output,
+        cached_audio, cached_image, citation, web_searches, file_searches: integers >= 0, inclusive
         (cache and audio are part of input). Counts that contradict each other never raise: the
         parts are charged, and a whole is at least the sum of its parts.
         """
-        i, o, _, r, w, h, z, a, b, g, s = usage[:11]
+        i, o, _, r, w, h, z, a, b, g, p, v, y, ca, cg, c, s, f = usage[:COUNTS]
         bands = self.bands
         band = bands[0]
         if len(bands) > 1:
             for other in bands:
                 if i > other[0]:
                     band = other
-        _, ri, ro, rr, rw, rh, rz, ra, rb, rg, _, _, rs, rq = band
-        text = i - r - w - a - g
-        plain = o - z - b
-        if text < 0 or plain < 0 or h > w:
+        _, ri, ro, rr, rw, rh, rz, ra, rb, rg, rp, rv, ry, rca, rcg, rc, rs, rf, rq = band
+        a, g, r = a - ca, g - cg, r - ca - cg  # those that are not cached audio or images
+        text = i - r - ca - cg - w - a - g - v
+        plain = o - z - b - p - y - c
+        if text < 0 or plain < 0 or h > w or a < 0 or g < 0 or r < 0:  # as in `is_contested`
             parts = _contested(band, usage)
         else:
             parts = text * ri + plain * ro + rq
@@ -138,6 +152,8 @@ class RateCard(NamedTuple):
                 parts += g * rg
             if s:
                 parts += s * rs
+            if p or v or y or ca or cg or c or f:
+                parts += p * rp + v * rv + y * ry + ca * rca + cg * rcg + c * rc + f * rf
         scale = self.scale
         if scale == 1:
             return parts
@@ -145,10 +161,17 @@ class RateCard(NamedTuple):
         return whole + (2 * rest > scale or (2 * rest == scale and whole & 1))
 
     def usd_rate(self, kind: str, band: int = 0) -> Decimal:
-        """Price of a kind in USD: per million tokens, or each for web_search and request."""
+        """Price of a kind in USD: per million tokens, or each for searches and requests."""
         rate = Fraction(getattr(self.bands[band], kind), self.scale)
         exact = rate / PICO if kind in PER_UNIT else rate / 10**6
         return EXACT.divide(Decimal(exact.numerator), Decimal(exact.denominator))
+
+
+def is_contested(usage: Sequence[int]) -> bool:
+    """Return whether parts of a usage exceed their whole."""
+    i, o, _, r, w, h, z, a, b, g, p, v, y, ca, cg, c, *_ = usage
+    text, plain = i - r - w - a - g - v + ca + cg, o - z - b - p - y - c
+    return text < 0 or plain < 0 or h > w or a < ca or g < cg or r < ca + cg
 
 
 def _contested(band: Band, usage: Sequence[int]) -> int:
@@ -158,38 +181,51 @@ def _contested(band: Band, usage: Sequence[int]) -> int:
     overlap is then taken as small as the counts allow, which is the highest price they allow
     wherever audio costs more than text.
     """
-    i, o, _, r, w, h, z, a, b, g, s = usage[:11]
+    i, o, _, r, w, h, z, a, b, g, p, v, y, ca, cg, c, s, f = usage[:COUNTS]
     h = min(h, w)
-    i = max(i, r + w, a + g)
-    o = max(o, z, b)
+    i = max(i, r + w, a + g + v)
+    o = max(o, z, b + p + y, c)
     # A kind charged as its whole takes no room from the others.
     if band.audio_input == band.input and band.cached_audio == band.cache_read:
-        a = 0
+        a = ca = 0
     if band.image_input == band.input and band.cached_image == band.cache_read:
-        g = 0
+        g = cg = 0
+    if band.video_input == band.input:
+        v = 0
     if band.cache_write == band.cache_write_1h == band.input:
         w = h = 0
     if band.reasoning == band.output:
         z = 0
     if band.audio_output == band.output:
         b = 0
-    over = max(0, r + w + a + g - i)
-    cached_audio = min(over, r, a)
-    cached_image = min(over - cached_audio, r - cached_audio, g)
+    if band.image_output == band.output:
+        p = 0
+    if band.video_output == band.output:
+        y = 0
+    if band.citation == band.output:
+        c = 0
+    over = max(0, r + w + a + g + v - i)
+    cached_audio = min(max(over - cg, ca), r, a)
+    cached_image = min(max(over - cached_audio, cg), r - cached_audio, g)
     both = cached_audio + cached_image
     return (
-        max(0, i - r - w - a - g + both) * band.input
+        max(0, i - r - w - a - g - v + both) * band.input
         + (r - both) * band.cache_read
         + cached_audio * band.cached_audio
         + cached_image * band.cached_image
         + (a - cached_audio) * band.audio_input
         + (g - cached_image) * band.image_input
+        + v * band.video_input
         + (w - h) * band.cache_write
         + h * band.cache_write_1h
-        + max(0, o - z - b) * band.output
+        + max(0, o - z - b - p - y - c) * band.output
         + z * band.reasoning
         + b * band.audio_output
+        + p * band.image_output
+        + y * band.video_output
+        + c * band.citation
         + s * band.web_search
+        + f * band.file_search
         + band.request
     )
 

@@ -40,9 +40,14 @@ _KEYS: Final = {
     "input_audio_mtok": ("audio_input", 10**6),
     "output_audio_mtok": ("audio_output", 10**6),
     "input_image_mtok": ("image_input", 10**6),
+    "output_image_mtok": ("image_output", 10**6),
+    "input_video_mtok": ("video_input", 10**6),
+    "output_video_mtok": ("video_output", 10**6),
     "cache_audio_read_mtok": ("cached_audio", 10**6),
     "cache_image_read_mtok": ("cached_image", 10**6),
+    "output_citation_mtok": ("citation", 10**6),
     "web_searches_kcount": ("web_search", 10**3),
+    "storage_searches_kcount": ("file_search", 10**3),
     "requests_kcount": ("request", 10**3),
 }
 

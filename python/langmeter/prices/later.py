@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias
 from langmeter import _core
 
 from .book import PriceBook
-from .card import RateCard
+from .card import COUNTS, RateCard, is_contested
 
 _log = logging.getLogger("langmeter")
 
@@ -41,8 +41,6 @@ Call: TypeAlias = tuple[str, str, str, int, int, int, float, tuple[Any, ...]]
 _Key: TypeAlias = tuple[str, str, str, int, int, int, int, int, tuple[int, ...]]
 #: Thresholds of budgets that were crossed.
 _Crossed: TypeAlias = list[tuple[int, int]]
-
-_COUNTS: Final = 11
 
 
 @dataclass(slots=True)
@@ -129,9 +127,8 @@ class Later:
 
     def _keep(self, call: Call, recorder: _core.Recorder) -> None:
         *names, started, usage = call
-        counts = usage[:_COUNTS]
-        given, out, _, read, write, hour, thought, heard, spoken, seen, _ = counts
-        odd = given < read + write + heard + seen or out < thought + spoken or write < hour
+        counts = usage[:COUNTS]
+        given, odd = counts[0], is_contested(counts)
         slot, edge = int(started // _HALF_HOUR), bisect_left(_EDGES, given)
         key: _Key = (*names, slot, edge, counts if odd else ())  # type: ignore[assignment]
         group = self._groups.get(key)
@@ -139,7 +136,7 @@ class Later:
             if len(self._groups) >= _MAX_GROUPS:
                 recorder.dropped("unpriced_forgotten")
                 return
-            group = self._groups[key] = _Group(0, given, given, [0] * _COUNTS)
+            group = self._groups[key] = _Group(0, given, given, [0] * COUNTS)
         group.add(counts)
 
     def _price_group(self, key: _Key, recorder: _core.Recorder) -> _Crossed:

@@ -5,8 +5,9 @@
 input = 0.9        # USD per million tokens; input and output are required
 output = 0.9
 cache_read = 0.09  # also cache_write, cache_write_1h, reasoning, audio_input, audio_output,
-                   # image_input, cached_audio, cached_image; if left out, as what it is part of
-web_search = 0.01  # USD each; also request
+                   # image_input, image_output, video_input, video_output, cached_audio,
+                   # cached_image, citation; if left out, as what it is part of
+web_search = 0.01  # USD each; also file_search, request
 bands = [{ above = 200_000, input = 1.8, output = 1.8 }]  # the whole call, if its input exceeds it
 tiers = { batch = { input = 0.45, output = 0.45 } }       # what a service tier changes
 date = 2026-10-01
@@ -26,7 +27,7 @@ from . import litellm
 from .card import KINDS, PER_UNIT, PICO, Prices, RateCard, build_bands
 from .names import canonical
 
-#: Highest price that is believed, USD per million tokens (or each, for web_search and request).
+#: Highest price that is believed, USD per million tokens (or each, for searches and requests).
 MAX_PRICE: Final = 1_000_000
 
 _META: Final = frozenset({"bands", "tiers", "source", "date"})

@@ -160,5 +160,11 @@ def tokens_of(usage: Usage | None) -> Tokens | None:
         audio_input=usage.audio_input,
         audio_output=usage.audio_output,
         image_input=usage.image_input,
+        image_output=usage.image_output,
+        video_input=usage.video_input,
+        video_output=usage.video_output,
+        cached_audio=usage.cached_audio,
+        cached_image=usage.cached_image,
+        citation=usage.citation,
         estimated=usage.estimated,
     )

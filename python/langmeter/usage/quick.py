@@ -38,6 +38,8 @@ _PLAIN: Final = frozenset(
     )
 )
 _STANDARD: Final = frozenset((None, *STANDARD))
+#: Kinds that the common response does not have: image_input to citation.
+_ZEROS: Final = (0,) * 7
 _new: Final = tuple.__new__
 
 
@@ -159,8 +161,9 @@ def look_quickly(response: Any) -> Reading:
             reasoning,
             audio,
             audio_out,
-            0,
+            *_ZEROS,
             searches,
+            0,
             0,
             "",
         ),

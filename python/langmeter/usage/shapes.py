@@ -98,6 +98,7 @@ _PARTS: Final[dict[str, tuple[str, ...]]] = {
     "reasoning": ("reasoning", "reasoning_tokens", "thinking_tokens"),
     "audio": ("audio", "audio_tokens"),
     "image": ("image", "image_tokens"),
+    "video": ("video", "video_tokens"),
 }
 _PART_OF: Final = _inverted(_PARTS)
 # LangChain renames the keys of OpenAI's tiers, and keeps the uncached rest under the tier's name.
@@ -177,6 +178,9 @@ def from_mapping(raw: Raw, tally: Tally) -> Usage | None:
         audio_input=into["audio"],
         audio_output=out_of["audio"],
         image_input=into["image"],
+        image_output=out_of["image"],
+        video_input=into["video"],
+        video_output=out_of["video"],
         web_searches=count(entry(get("tools"), "web_search_requests")) or count(get("searches")),
         tier=tier_name(get("tier")) or tier or tier_out,
     )
@@ -198,7 +202,7 @@ def _details(details: Any, tally: Tally) -> tuple[dict[str, int], str]:
     elif isinstance(details, list):  # Google: by modality
         for item in details:
             part = str(entry(item, "modality")).rpartition(".")[2].lower()
-            if part in ("audio", "image"):
+            if part in ("audio", "image", "video"):
                 parts[part] += tally.count(entry(item, "token_count", "tokenCount"))
     return parts, tier
 
@@ -223,6 +227,9 @@ def completed(usage: Usage, by: Usage, *, input_parts: bool, output_parts: bool)
     """
     usage = usage._replace(
         image_input=usage.image_input or by.image_input,
+        image_output=usage.image_output or by.image_output,
+        video_input=usage.video_input or by.video_input,
+        video_output=usage.video_output or by.video_output,
         web_searches=usage.web_searches or by.web_searches,
         tier=usage.tier or by.tier,
     )

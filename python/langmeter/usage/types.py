@@ -30,8 +30,17 @@ class Usage(NamedTuple):
     audio_input: int = 0
     audio_output: int = 0
     image_input: int = 0
-    #: Searches, not tokens.
+    image_output: int = 0
+    video_input: int = 0
+    video_output: int = 0
+    #: Audio, and images, among what was read from the cache.
+    cached_audio: int = 0
+    cached_image: int = 0
+    #: Output that quotes what a search found, where it is billed apart.
+    citation: int = 0
+    #: Searches, not tokens: in the web, and in stored files.
     web_searches: int = 0
+    file_searches: int = 0
     #: Tokens of `total` that did not come from the provider; always 0 as read.
     estimated: int = 0
     #: Service tier that served the call: "" is the default one, else "flex", "priority", "batch"…

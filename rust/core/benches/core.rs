@@ -43,7 +43,7 @@ fn start(recorder: &Recorder, n: u64, model: &str) {
 }
 
 fn end(recorder: &Recorder, n: u64, model: &str) {
-    let usage = Some([100, 20, 120, 40, 0, 0, 8, 0, 0, 0, 0, 0]);
+    let usage = Some([100, 20, 120, 40, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
     let (key, outcome) = (key(n), Outcome::Ok);
     recorder.run_ended(&End { outcome, provider: "openai", model, usage, cost: Some(5), ..End::new(key, Kind::Llm) });
 }

@@ -57,7 +57,7 @@ fn main() -> Result<(), String> {
             }
             for i in 2..n.saturating_add(2) {
                 start(i, demand);
-                let usage = Some([100, 20, 120, 40, 0, 0, 8, 0, 0, 0, 0, 0]);
+                let usage = Some([100, 20, 120, 40, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
                 let (key, outcome, model) = (RunKey::new(i), Outcome::Ok, "gpt-4o-2024-08-06");
                 let end = End { outcome, provider: "openai", model, usage, cost: Some(5), ..End::new(key, Kind::Llm) };
                 black_box(recorder.run_ended(&end));

@@ -60,8 +60,22 @@ named! {
         AudioOutput = "audio_output",
         /// Images in the input.
         ImageInput = "image_input",
+        /// Images in the output.
+        ImageOutput = "image_output",
+        /// Video in the input.
+        VideoInput = "video_input",
+        /// Video in the output.
+        VideoOutput = "video_output",
+        /// Audio among the input read from the cache.
+        CachedAudio = "cached_audio",
+        /// Images among the input read from the cache.
+        CachedImage = "cached_image",
+        /// Output that quotes what a search found.
+        Citation = "citation",
         /// Web searches the provider ran.
         WebSearches = "web_searches",
+        /// Searches in stored files that the provider ran.
+        FileSearches = "file_searches",
         /// Tokens of `total` that are counted here, not told by the provider.
         Estimated = "estimated",
         /// Cost in pico-dollars.

@@ -3,8 +3,9 @@
 use crate::figures::Usage;
 
 /// What a rate applies to, in the order of `Band::rates`: input, output, cache read, cache write, cache write
-/// for an hour, reasoning, audio in, audio out, image in, cached audio, cached image, web search, request.
-pub const RATES: usize = 13;
+/// for an hour, reasoning, audio in, audio out, image in, image out, video in, video out, cached audio, cached
+/// image, citation, web search, file search, request.
+pub const RATES: usize = 18;
 
 /// Rates of all tokens of a call with more than `above` input tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,13 +27,55 @@ impl RateCard {
     /// Pico-dollars of a call. None when a part of the usage exceeds its whole, or the sum 18.4 million
     /// dollars: who keeps the prices knows what to make of that.
     pub fn cost(&self, usage: &Usage) -> Option<u64> {
-        let [input, output, _, read, write, hour, reasoning, audio_in, audio_out, image, searches, _] = *usage;
+        let [
+            input,
+            output,
+            _,
+            read,
+            write,
+            hour,
+            reasoning,
+            audio_in,
+            audio_out,
+            image_in,
+            image_out,
+            video_in,
+            video_out,
+            cached_audio,
+            cached_image,
+            citation,
+            searches,
+            file_searches,
+            _,
+        ] = *usage;
         let band = self.bands.iter().rev().find(|b| i64::try_from(input).unwrap_or(i64::MAX) > b.above)?;
-        let text = input.checked_sub(read)?.checked_sub(write)?.checked_sub(audio_in)?.checked_sub(image)?;
-        let plain = output.checked_sub(reasoning)?.checked_sub(audio_out)?;
+        let less = |whole: u64, parts: &[u64]| parts.iter().try_fold(whole, |rest, part| rest.checked_sub(*part));
+        // Cached audio and images are among the reads as well as among their kind.
+        let (audio_in, image_in) = (audio_in.checked_sub(cached_audio)?, image_in.checked_sub(cached_image)?);
+        let text = less(input, &[read, write, audio_in, image_in, video_in])?;
+        let plain = less(output, &[reasoning, audio_out, image_out, video_out, citation])?;
+        let read = less(read, &[cached_audio, cached_image])?;
         let short = write.checked_sub(hour)?;
-        // Cached audio and images are among the reads; without word of how many, there are none.
-        let counts = [text, plain, read, short, hour, reasoning, audio_in, audio_out, image, 0, 0, searches, 1];
+        let counts: [u64; RATES] = [
+            text,
+            plain,
+            read,
+            short,
+            hour,
+            reasoning,
+            audio_in,
+            audio_out,
+            image_in,
+            image_out,
+            video_in,
+            video_out,
+            cached_audio,
+            cached_image,
+            citation,
+            searches,
+            file_searches,
+            1,
+        ];
         counts.iter().zip(band.rates).try_fold(0_u64, |sum, (n, rate)| {
             if *n == 0 || rate == 0 { Some(sum) } else { sum.checked_add(n.checked_mul(rate)?) }
         })
@@ -42,49 +85,84 @@ impl RateCard {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use crate::figures::Counter;
     use proptest::prelude::*;
 
     fn flat(above: i64, rate: u64) -> Band {
         Band { above, rates: [rate; RATES] }
     }
 
+    /// A call's usage by name; the rest is 0.
+    fn usage(parts: &[(Counter, u64)]) -> Usage {
+        let mut usage = Usage::default();
+        for (kind, n) in parts {
+            usage[*kind as usize] = *n;
+        }
+        usage
+    }
+
     #[test]
     fn each_kind_is_charged_at_its_rate() {
-        let rates = [1, 10, 100, 1000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000, 7, 7, 3, 5];
+        use Counter::*;
+        let rates = std::array::from_fn(|place| 10_u64.pow(u32::try_from(place).unwrap()));
         let card = RateCard { bands: vec![Band { above: -1, rates }] };
-        // 100 in (of them 20 read, 9 written, 4 of those for an hour, 2 audio, 1 image), 50 out (8 reasoning, 3 audio).
-        let usage = [100, 50, 150, 20, 9, 4, 8, 2, 3, 1, 6, 0];
-        let want = 68 + 39 * 10 + 20 * 100 + 5 * 1000 + 4 * 10_000 + 8 * 100_000 + 2 * 1_000_000 + 3 * 10_000_000;
-        assert_eq!(card.cost(&usage), Some(want + 100_000_000 + 6 * 3 + 5));
+        // One of each kind; of the 6 reads 1 is audio and 1 an image, of the 2 writes 1 is for an hour.
+        let inputs =
+            [(Input, 12), (CacheRead, 6), (CacheWrite, 2), (CacheWrite1h, 1), (AudioInput, 2), (ImageInput, 2)];
+        let more = [(VideoInput, 1), (CachedAudio, 1), (CachedImage, 1), (WebSearches, 1), (FileSearches, 1)];
+        let outputs =
+            [(Output, 6), (Reasoning, 1), (AudioOutput, 1), (ImageOutput, 1), (VideoOutput, 1), (Citation, 1)];
+        let call = usage(&[&inputs[..], &more, &outputs].concat());
+        assert_eq!(card.cost(&call), Some(111_111_111_111_111_111 + 3 * 100));
     }
 
     #[test]
     fn the_last_band_exceeded_prices_the_whole_call() {
         let card = RateCard { bands: vec![flat(-1, 1), flat(200, 2)] };
-        let cost = |input| card.cost(&[input, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        let cost = |input| card.cost(&usage(&[(Counter::Input, input)]));
         assert_eq!((cost(0), cost(200), cost(201)), (Some(1), Some(201), Some(404)));
-        assert_eq!(RateCard { bands: vec![] }.cost(&[0; 12]), None);
+        assert_eq!(RateCard { bands: vec![] }.cost(&Usage::default()), None);
     }
 
     #[test]
     fn parts_beyond_their_whole_and_sums_beyond_64_bits_are_not_priced() {
+        use Counter::*;
         let card = RateCard { bands: vec![flat(-1, 1)] };
-        assert_eq!(card.cost(&[10, 0, 10, 11, 0, 0, 0, 0, 0, 0, 0, 0]), None);
-        assert_eq!(card.cost(&[10, 5, 15, 0, 0, 0, 6, 0, 0, 0, 0, 0]), None);
-        assert_eq!(card.cost(&[10, 0, 10, 0, 2, 3, 0, 0, 0, 0, 0, 0]), None);
+        let over = |whole, n, parts: &[Counter]| {
+            let parts: Vec<_> = parts.iter().map(|part| (*part, n)).collect();
+            card.cost(&usage(&[&[whole][..], &parts].concat()))
+        };
+        for part in [CacheRead, CacheWrite, AudioInput, ImageInput, VideoInput] {
+            assert_eq!(over((Input, 10), 11, &[part]), None, "{part:?}");
+        }
+        for part in [Reasoning, AudioOutput, ImageOutput, VideoOutput, Citation] {
+            assert_eq!(over((Output, 5), 6, &[part]), None, "{part:?}");
+        }
+        assert_eq!(over((Input, 10), 2, &[CacheWrite1h]), None);
+        assert_eq!(over((Input, 10), 2, &[CachedAudio, CacheRead]), None);
+        assert_eq!(over((Input, 10), 2, &[CachedImage, ImageInput]), None);
         let dear = RateCard { bands: vec![flat(-1, u64::MAX)] };
-        assert_eq!(dear.cost(&[2, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0]), None);
+        assert_eq!(dear.cost(&usage(&[(Input, 2)])), None);
     }
 
     proptest! {
         #[test]
         fn at_one_rate_for_all_only_the_wholes_matter(
-            parts in prop::array::uniform4(0..1000_u64), out in prop::array::uniform3(0..1000_u64), rate in 0..1_000_000_u64
+            parts in prop::array::uniform5(0..1000_u64),
+            out in prop::array::uniform6(0..1000_u64),
+            cached in (0..1000_u64, 0..1000_u64),
+            rate in 0..1_000_000_u64
         ) {
+            use Counter::*;
             let (input, output) = (parts.iter().sum::<u64>(), out.iter().sum::<u64>());
-            let usage = [input, output, 0, parts[1], parts[2], 0, out[1], parts[3], out[2], 0, 0, 0];
+            let (audio, image) = (cached.0.min(parts[3]), cached.1.min(parts[4]));
+            let call = usage(&[
+                (Input, input), (CacheRead, parts[1] + audio + image), (CacheWrite, parts[2]), (AudioInput, parts[3]),
+                (ImageInput, parts[4]), (CachedAudio, audio), (CachedImage, image), (Output, output), (Reasoning, out[1]),
+                (AudioOutput, out[2]), (ImageOutput, out[3]), (VideoOutput, out[4]), (Citation, out[5]),
+            ]);
             let card = RateCard { bands: vec![flat(-1, rate)] };
-            prop_assert_eq!(card.cost(&usage), Some((input + output + 1) * rate));
+            prop_assert_eq!(card.cost(&call), Some((input + output + 1) * rate));
         }
     }
 }

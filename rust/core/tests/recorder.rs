@@ -24,7 +24,7 @@ fn key(n: u64) -> RunKey {
     RunKey::new(n)
 }
 
-const USED: Usage = [100, 20, 120, 40, 5, 1, 8, 0, 0, 0, 0, 0];
+const USED: Usage = [100, 20, 120, 40, 5, 1, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
 impl Bench {
     fn start(&self, n: u64, parent: Option<u64>, kind: Kind) {

@@ -53,7 +53,7 @@ impl Machine {
                 self.clock.advance(Duration::from_micros(micros));
                 self.recorder.token(key, Via::Token, true);
             }
-            let mut usage = [tokens; 12];
+            let mut usage = [tokens; 19];
             usage[2] = 2 * tokens;
             let outcome = Outcome::ALL[outcome];
             let cost = (tokens > 1).then_some(tokens);

@@ -149,7 +149,8 @@ fn look<'py>(response: &Bound<'py, PyAny>) -> PyResult<Option<Common<'py>>> {
         Some(model) if repeats(model.to_cow()?.as_bytes()) => return Ok(None),
         other => other,
     };
-    let usage = [input, output, total, read, write, hour, reasoning, audio_in, audio_out, 0, searches, 0];
+    let usage =
+        [input, output, total, read, write, hour, reasoning, audio_in, audio_out, 0, 0, 0, 0, 0, 0, 0, searches, 0, 0];
     Ok(Some(Common { usage, model, truncated: truncated(meta)?, queue }))
 }
 
