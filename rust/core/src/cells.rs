@@ -116,6 +116,27 @@ impl Cells {
         self.at(i).map_or(0, |c| c.fetch_add(n, Ordering::Release))
     }
 
+    /// Wrapping add, acquire and release; returns the value before.
+    #[inline]
+    pub fn pass(&self, i: usize, n: u64) -> u64 {
+        self.at(i).map_or(0, |c| c.fetch_add(n, Ordering::AcqRel))
+    }
+
+    /// Swap, acquire and release; returns the value before.
+    #[inline]
+    pub fn swap(&self, i: usize, value: u64) -> u64 {
+        self.at(i).map_or(0, |c| c.swap(value, Ordering::AcqRel))
+    }
+
+    /// Relaxed add that stops at the most that a cell holds; false where it had to.
+    #[inline]
+    pub fn add_saturating(&self, i: usize, n: u64) -> bool {
+        self.at(i).is_none_or(|c| {
+            let old = c.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |old| Some(old.saturating_add(n)));
+            old.is_ok_and(|old| old.checked_add(n).is_some())
+        })
+    }
+
     /// To at least `value`; acquire and release.
     #[inline]
     pub fn raise(&self, i: usize, value: u64) {
@@ -288,7 +309,17 @@ mod tests {
         assert_eq!(cells.claim(3, 0, 1), Err(0));
         assert_eq!(cells.exchange(3, 0, 1), Err(0));
         cells.raise(3, 1);
-        assert_eq!(cells.post(3, 1), 0);
+        assert_eq!((cells.post(3, 1), cells.pass(3, 1), cells.swap(3, 1)), (0, 0, 0));
+        assert!(cells.add_saturating(3, 1));
+    }
+
+    #[test]
+    fn a_saturating_add_stops_at_the_top_and_says_so() {
+        let cells = Cells::zeroed(1).expect("1 cell");
+        assert!(cells.add_saturating(0, u64::MAX - 1));
+        assert!(cells.add_saturating(0, 1));
+        assert!(!cells.add_saturating(0, 1));
+        assert_eq!(cells.get(0), u64::MAX);
     }
 
     #[test]

@@ -209,6 +209,8 @@ named! {
         StreamMismatch = "stream_mismatch",
         /// Changes of a model beyond those that are kept.
         AnomaliesForgotten = "anomalies_forgotten",
+        /// Costs and bills that a counter of pico-dollars did not hold any more: it stays at 18.4 million USD.
+        MoneySaturated = "money_saturated",
         /// Anything else.
         Other = "other",
     }

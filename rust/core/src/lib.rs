@@ -21,6 +21,7 @@ mod error;
 mod figures;
 pub mod histogram;
 pub mod money;
+mod phaser;
 mod recorder;
 mod runs;
 mod series;

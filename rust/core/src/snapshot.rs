@@ -150,7 +150,7 @@ impl SeriesData {
     }
 
     /// Counters that a window counts: requests (all outcomes), input, output, errors.
-    fn window_counts(&self) -> Counts {
+    pub(crate) fn window_counts(&self) -> Counts {
         let sum = |cells: &[u64]| cells.iter().fold(0_u64, |s, n| s.saturating_add(*n));
         let [ok, error, cancelled, abandoned, interrupted, cache_hit, input, output, ..] = self.counters;
         [sum(&[ok, error, cancelled, abandoned, interrupted, cache_hit]), input, output, error]

@@ -5,5 +5,5 @@ mod recorder;
 mod snapshot;
 
 pub use layout::{Layout, MAX_MICROS};
-pub use recorder::Recorder;
+pub use recorder::{Recorder, in_micros};
 pub use snapshot::Histogram;

@@ -7,6 +7,12 @@ use crate::cells::Cells;
 const OCCUPANCY: usize = 8;
 const _: () = assert!(Layout::THREE.buckets() <= OCCUPANCY * 64 * Layout::BLOCK);
 
+/// Nanoseconds as microseconds, rounded.
+#[inline]
+pub const fn in_micros(nanos: u64) -> u64 {
+    nanos.saturating_add(500) / 1000
+}
+
 /// Where one histogram lives in the arena.
 ///
 /// Consistency: a snapshot that runs beside recorders sees each value whole or not yet. Two snapshots by
@@ -34,7 +40,7 @@ impl Recorder {
     /// to an hour. What is shorter than a microsecond is recorded as one.
     #[inline]
     pub fn record(self, cells: &Cells, nanos: u64) -> bool {
-        let micros = nanos.saturating_add(500) / 1000;
+        let micros = in_micros(nanos);
         let kept = micros.clamp(1, MAX_MICROS);
         let index = self.layout.index(kept);
         let block = index / Layout::BLOCK;

@@ -1,6 +1,7 @@
 //! Runs that end, and the tokens before.
 
-use super::layout::{ALIAS, HOME, LARGEST};
+use super::batch::Batch;
+use super::layout::{ALIAS, CALLS_HOME, HOME, LARGEST};
 use super::money::used;
 use super::{End, Recorder};
 use crate::budget::{Crossed, Reservation};
@@ -19,7 +20,7 @@ impl Recorder {
     #[inline]
     pub fn token(&self, key: RunKey, via: Via, visible: bool) -> bool {
         match self.runs.token(&self.cells, key, self.clock.now(), via, visible) {
-            Token::Next { series, gap } => self.record(series, Measure::Gap, gap),
+            Token::Next { series, gap } => self.record_at_once(series, Measure::Gap, gap),
             Token::First | Token::Counted => {}
             Token::Echo => return false,
             Token::Unknown => {
@@ -42,6 +43,13 @@ impl Recorder {
         } else {
             self.budgets.settle(&self.cells, &run.held, &used(end), self.clock.unix(now))
         };
+        self.batch().ended(&run, end, now);
+        crossed
+    }
+}
+
+impl Batch<'_> {
+    fn ended(&self, run: &Run, end: &End<'_>, now: u64) {
         let lasted = now.saturating_sub(run.start);
         self.outcome(run.component, end.outcome);
         self.record(run.component, Measure::Latency, lasted);
@@ -53,9 +61,10 @@ impl Recorder {
                     self.cells.raise(largest, output);
                 }
             }
-            let answered = self.answered_by(&run, end);
+            let answered = self.answered_by(run, end);
             timed = answered.unwrap_or(run.model);
-            self.model_call(&run, end, timed, answered, now);
+            self.settle_calls(run.model, timed);
+            self.model_call(run, end, timed, answered, now);
             for label in run.labels.iter() {
                 self.finish_model(label, end, run.retried, now);
                 if end.outcome != Outcome::CacheHit {
@@ -66,8 +75,7 @@ impl Recorder {
             self.record(run.component, Measure::SelfTime, run.own);
         }
         self.failed(timed, end);
-        self.path(&run, timed, now);
-        crossed
+        self.path(run, timed, now);
     }
 
     /// Who failed, and how.
@@ -138,6 +146,18 @@ impl Recorder {
         Some(model)
     }
 
+    /// Where the calls in flight and the peak of a requested name are shown, from its first end on: at the model that
+    /// this call is of.
+    pub(super) fn settle_calls(&self, requested: SeriesId, model: SeriesId) {
+        for series in [model, requested] {
+            let home = self.block(series).wrapping_add(CALLS_HOME);
+            if self.cells.get(home) == 0 {
+                // Another end may have been faster.
+                let _ = self.cells.exchange(home, 0, model.saturating_add(1) as u64);
+            }
+        }
+    }
+
     /// Where the gaps of a run that streamed are shown. Those recorded under the requested name stay hidden
     /// until its first stream ends with its model named or else whole, and then belong, for good, to the
     /// model that answered that one. A stream that breaks sooner tells nothing.
@@ -179,7 +199,9 @@ impl Recorder {
             }
         }
     }
+}
 
+impl Recorder {
     /// The end of a run that is not in flight: a second end, an end after the run was reaped, or an end
     /// whose start went to somebody else. What was spent is counted once in every case.
     pub(super) fn ended_unknown(&self, end: &End<'_>, now: u64) -> Crossed {
@@ -200,13 +222,14 @@ impl Recorder {
             self.budgets.settle(&self.cells, &held, &used(end), self.clock.unix(now))
         };
         if end.kind == Kind::Llm && !(end.model.is_empty() && end.provider.is_empty()) {
+            let batch = self.batch();
             let model = self.resolve(Kind::Model, end.provider, end.model);
             self.paid(end, now);
-            self.failed(model, end);
+            batch.failed(model, end);
             if !late {
-                self.finish_model(model, end, false, now);
+                batch.finish_model(model, end, false, now);
             } else if end.outcome != Outcome::CacheHit {
-                self.spend(model, end, false, now, 0);
+                batch.spend(model, end, false, now, 0);
             }
         }
         crossed

@@ -7,12 +7,13 @@ use crate::clock::Clock;
 use crate::error::Error;
 use crate::figures::{COUNTERS, Dropped, MEASURES, Measure, PRECISE};
 use crate::histogram::{self, Layout};
+use crate::phaser::Phaser;
 use crate::runs::RunTable;
 use crate::series::{Kind, SeriesId, SeriesTable};
 use crate::spans::Spans;
 use crate::window::Window;
 
-// A series: counters | what is known of it | windows | histograms.
+// A series: counters of phase 0 | what is known of it | counters of phase 1 | windows | histograms.
 pub(super) const COUNTER_CELLS: usize = 64;
 pub(super) const HOME: usize = COUNTERS;
 pub(super) const ALIAS: usize = COUNTERS + 1;
@@ -21,7 +22,9 @@ pub(super) const IN_FLIGHT: usize = COUNTERS + 3;
 pub(super) const PEAK: usize = COUNTERS + 4;
 /// Measures that have a value, a bit each: a snapshot looks at no other.
 pub(super) const MEASURED: usize = COUNTERS + 5;
-const _: () = assert!(MEASURED < COUNTER_CELLS, "a series' counters outgrew their cells");
+/// The model, plus one, that shows the calls in flight and the peak which were counted under this name.
+pub(super) const CALLS_HOME: usize = COUNTERS + 6;
+const _: () = assert!(CALLS_HOME < COUNTER_CELLS, "a series' counters outgrew their cells");
 
 // The header.
 pub(super) const GENERATION: usize = 0;
@@ -29,8 +32,14 @@ pub(super) const STARTED: usize = 1;
 /// Model calls in flight, and the most there ever were: on a line of their own.
 pub(super) const ALL_IN_FLIGHT: usize = 8;
 pub(super) const ALL_PEAK: usize = 9;
+/// The phases of writers: on the same line, which every end of a call writes anyway.
+const PHASER: usize = 10;
+const _: () = assert!(PHASER + Phaser::CELLS <= DROPPED);
 pub(super) const DROPPED: usize = 16;
 pub(super) const HEADER: usize = 64;
+/// Durations that wait for the end of a snapshot: how many, on a line of its own, and room for them.
+pub(super) const DEFERRED: usize = 8;
+pub(super) const DEFERRED_CELLS: usize = 1 << 18;
 const _: () = assert!(DROPPED + Dropped::ALL.len() <= HEADER, "the header is too small");
 
 impl Recorder {
@@ -46,13 +55,14 @@ impl Recorder {
         let coarse = Layout::new(2)?;
         let precise = histogram::Recorder::cells(layout).saturating_mul(PRECISE);
         let rest = histogram::Recorder::cells(coarse).saturating_mul(MEASURES - PRECISE);
-        let stride = COUNTER_CELLS.saturating_add(Window::CELLS).saturating_add(precise).saturating_add(rest);
+        let stride = (COUNTER_CELLS * 2).saturating_add(Window::CELLS).saturating_add(precise).saturating_add(rest);
         let series = HEADER;
         let runs = series.saturating_add(SeriesTable::cells(slots));
         let budgets = runs.saturating_add(RunTable::cells(max_runs)).next_multiple_of(8);
         let spans = budgets.saturating_add(Budgets::CELLS).next_multiple_of(8);
         let money = spans.saturating_add(Spans::CELLS);
-        let blocks = money.saturating_add(Window::CELLS);
+        let deferred = money.saturating_add(Window::CELLS);
+        let blocks = deferred.saturating_add(DEFERRED + DEFERRED_CELLS);
         let total = blocks.saturating_add(slots.saturating_add(Kind::ALL.len()).saturating_mul(stride));
         let recorder = Self {
             cells: Cells::zeroed(total)?,
@@ -64,6 +74,8 @@ impl Recorder {
             series: SeriesTable::at(series, slots),
             budgets: Budgets::at(budgets),
             spans: Spans::at(spans),
+            phaser: Phaser::at(PHASER),
+            deferred,
             money: Window::at(money),
             blocks,
             stride,
@@ -78,11 +90,11 @@ impl Recorder {
     }
 
     pub(super) const fn window(&self, id: SeriesId) -> Window {
-        Window::at(self.block(id).wrapping_add(COUNTER_CELLS))
+        Window::at(self.block(id).wrapping_add(COUNTER_CELLS * 2))
     }
 
     pub(super) fn histogram(&self, id: SeriesId, measure: Measure) -> histogram::Recorder {
-        let first = self.block(id).wrapping_add(COUNTER_CELLS).wrapping_add(Window::CELLS);
+        let first = self.block(id).wrapping_add(COUNTER_CELLS * 2).wrapping_add(Window::CELLS);
         let (n, precise) = (measure as usize, histogram::Recorder::cells(self.layout));
         if n < PRECISE {
             return histogram::Recorder::at(self.layout, first.wrapping_add(n.wrapping_mul(precise)));
@@ -102,6 +114,6 @@ mod tests {
         let settings = Settings::default();
         let recorder = Recorder::new(settings, Clock::Manual(ManualClock::default())).expect("the defaults");
         let series = usize::try_from(settings.max_series).expect("1,024").saturating_add(Kind::ALL.len());
-        assert_eq!(recorder.block(series) * 8, 1_155_004_160);
+        assert_eq!(recorder.block(series) * 8, 1_157_631_296);
     }
 }

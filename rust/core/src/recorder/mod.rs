@@ -1,5 +1,6 @@
 //! The events: where each one lands in the arena.
 
+mod batch;
 mod end;
 mod events;
 mod layout;
@@ -13,8 +14,9 @@ pub use events::{Begin, Demand, End, Pulse, Repriced, Requested};
 use crate::budget::Budgets;
 use crate::cells::Cells;
 use crate::clock::Clock;
-use crate::figures::{Counter, Dropped, Measure, OUTCOMES, Outcome};
+use crate::figures::{Counter, Dropped, Measure, Outcome};
 use crate::histogram::{Histogram, Layout};
+use crate::phaser::Phaser;
 use crate::runs::RunTable;
 use crate::series::{Kind, SeriesId, SeriesTable};
 use crate::spans::Spans;
@@ -46,10 +48,15 @@ impl Default for Settings {
 /// Every method may run in any number of threads at once; none blocks or panics, and none allocates but to
 /// reap, to tell of a failure, and at the end of a pipeline.
 ///
-/// Consistency of a snapshot beside recorders: each figure by itself is exact up to some moment during the
-/// snapshot and never falls from one snapshot to the next; a run that ends meanwhile may be in some figures
-/// and not yet in others. Figures that must agree are derived from the same cells (calls from outcomes,
-/// counts of a histogram from its buckets). Once the recording threads are joined, everything is exact.
+/// Consistency of a snapshot beside recorders: there is one moment such that each event before it (the end of a run, a
+/// price that came late, a run that was abandoned) is in every counter and every distribution that it belongs to, and
+/// no later one is in any. So sums over labels, failures and components agree with the totals, a distribution never
+/// counts more than the calls it is of, and the same holds for `b - a`. Counters, distributions, `dropped` and peaks
+/// never fall from one snapshot to the next. Outside of this moment are: calls in flight and peaks, `dropped`, gaps
+/// between tokens and the time inside hooks, which are recorded as they happen; windows, but that they never show more
+/// than the counters. Where a thread is kept from running in the middle of an event for 0.1 s, a snapshot does not wait
+/// any longer, and this event may be in some figures and not yet in others. Once the recording threads are joined,
+/// everything is exact.
 #[derive(Debug)]
 pub struct Recorder {
     cells: Cells,
@@ -62,6 +69,9 @@ pub struct Recorder {
     series: SeriesTable,
     budgets: Budgets,
     spans: Spans,
+    phaser: Phaser,
+    /// Durations that wait for the end of a snapshot.
+    deferred: usize,
     money: Window,
     blocks: usize,
     stride: usize,
@@ -74,22 +84,6 @@ impl Recorder {
         (measured >> measure as usize & 1 == 1).then(|| self.histogram(id, measure).snapshot(&self.cells))
     }
 
-    fn record(&self, id: SeriesId, measure: Measure, nanos: u64) {
-        let (measured, bit) = (self.block(id).wrapping_add(MEASURED), 1 << measure as usize);
-        if self.cells.get(measured) & bit == 0 {
-            self.cells.or(measured, bit);
-        }
-        if self.histogram(id, measure).record(&self.cells, nanos) {
-            self.drop_one(Dropped::Clamped);
-        }
-    }
-
-    fn bump(&self, id: SeriesId, counter: Counter, n: u64) {
-        if n > 0 {
-            self.cells.add(self.block(id).wrapping_add(OUTCOMES).wrapping_add(counter as usize), n);
-        }
-    }
-
     fn resolve(&self, kind: Kind, a: &str, b: &str) -> SeriesId {
         let (id, other, cut) = self.series.resolve(&self.cells, kind, a, b);
         if other {
@@ -99,10 +93,6 @@ impl Recorder {
             self.drop_one(Dropped::LabelsCut);
         }
         id
-    }
-
-    fn outcome(&self, id: SeriesId, outcome: Outcome) {
-        self.cells.add(self.block(id).wrapping_add(outcome as usize), 1);
     }
 
     /// Adds to a count of what was lost.
@@ -117,22 +107,23 @@ impl Recorder {
     /// One finished piece of work that was no run.
     pub fn count(&self, kind: Kind, name: &str, outcome: Outcome, nanos: Option<u64>) {
         let id = self.resolve(kind, name, "");
-        self.outcome(id, outcome);
+        let batch = self.batch();
+        batch.outcome(id, outcome);
         if let Some(nanos) = nanos {
-            self.record(id, Measure::Latency, nanos);
-            self.bump(id, Counter::Duration, nanos);
+            batch.record(id, Measure::Latency, nanos);
+            batch.bump(id, Counter::Duration, nanos);
         }
     }
 
     /// A stream of a model stopped for long.
     pub fn stalled(&self, provider: &str, model: &str) {
-        self.bump(self.resolve(Kind::Model, provider, model), Counter::Stalls, 1);
+        self.batch().bump(self.resolve(Kind::Model, provider, model), Counter::Stalls, 1);
     }
 
     /// The time spent inside one of our own hooks: one in some events is measured. Kept a thousandfold: a hook
     /// takes less than the microsecond that durations are counted in.
     pub fn in_hook(&self, hook: &str, nanos: u64) {
-        self.record(self.resolve(Kind::Hook, hook, ""), Measure::Latency, nanos.saturating_mul(1000));
+        self.record_at_once(self.resolve(Kind::Hook, hook, ""), Measure::Latency, nanos.saturating_mul(1000));
     }
 
     /// Now, Unix nanoseconds.
@@ -145,7 +136,7 @@ impl Recorder {
     pub fn reset_after_fork(&self) {
         for id in self.series.ids(&self.cells) {
             let block = self.block(id);
-            for cell in block..block.wrapping_add(COUNTER_CELLS) {
+            for cell in block..block.wrapping_add(COUNTER_CELLS * 2) {
                 self.cells.set(cell, 0);
             }
             self.window(id).clear(&self.cells);

@@ -1,5 +1,6 @@
 //! What calls used: tokens, money, budgets.
 
+use super::batch::Batch;
 use super::layout::STARTED;
 use super::{End, Recorder, Repriced};
 use crate::budget::{Crossed, Reservation, Standing, Terms, Used};
@@ -8,7 +9,7 @@ use crate::figures::{Counter, OUTCOMES, Outcome};
 use crate::series::{Kind, SeriesId};
 use crate::window::WINDOWS;
 
-impl Recorder {
+impl Batch<'_> {
     pub(super) fn finish_model(&self, series: SeriesId, end: &End<'_>, retried: bool, now: u64) {
         self.outcome(series, end.outcome);
         if end.outcome == Outcome::CacheHit {
@@ -24,7 +25,7 @@ impl Recorder {
     /// Tokens and money of a call.
     pub(super) fn spend(&self, series: SeriesId, end: &End<'_>, retried: bool, now: u64, requests: u64) {
         let usage = end.usage.as_ref().unwrap_or(&[0; Counter::Estimated as usize + 1]);
-        let first = self.block(series).wrapping_add(OUTCOMES);
+        let first = self.counter(series, OUTCOMES);
         for (i, n) in usage.iter().enumerate() {
             if *n > 0 {
                 self.cells.add(first.wrapping_add(i), *n);
@@ -39,13 +40,27 @@ impl Recorder {
             self.bump(series, Counter::UnpricedTotal, *total);
         }
         if let Some(billed) = end.billed {
-            self.bump(series, Counter::Billed, billed);
+            self.bump_money(series, Counter::Billed, billed);
             self.bump(series, Counter::BilledCalls, 1);
         }
         let errors = u64::from(end.outcome == Outcome::Error && requests > 0);
         self.window(series).add(&self.cells, now, [requests, *input, *output, errors]);
     }
 
+    pub(super) fn cost(&self, series: SeriesId, cost: u64, outcome: Outcome, retried: bool) {
+        self.bump_money(series, Counter::Cost, cost);
+        match outcome {
+            Outcome::Error => self.bump_money(series, Counter::CostError, cost),
+            Outcome::Cancelled => self.bump_money(series, Counter::CostCancelled, cost),
+            _ => {}
+        }
+        if retried {
+            self.bump_money(series, Counter::RetriedCost, cost);
+        }
+    }
+}
+
+impl Recorder {
     /// Money of a call, for the pace of spending.
     pub(super) fn paid(&self, end: &End<'_>, now: u64) {
         if let Some(cost) = end.cost
@@ -59,28 +74,18 @@ impl Recorder {
         self.money.add(&self.cells, now, [cost.saturating_add(500) / 1000, 0, 0, 0]);
     }
 
-    pub(super) fn cost(&self, series: SeriesId, cost: u64, outcome: Outcome, retried: bool) {
-        self.bump(series, Counter::Cost, cost);
-        match outcome {
-            Outcome::Error => self.bump(series, Counter::CostError, cost),
-            Outcome::Cancelled => self.bump(series, Counter::CostCancelled, cost),
-            _ => {}
-        }
-        if retried {
-            self.bump(series, Counter::RetriedCost, cost);
-        }
-    }
-
     /// A price has come for calls that ended without one. Returns the thresholds of budgets that it crossed.
     pub fn repriced(&self, calls: &Repriced<'_>) -> Crossed {
         let now = self.clock.now();
         let model = self.resolve(Kind::Model, calls.provider, calls.model);
+        let batch = self.batch();
         for series in std::iter::once(model).chain(calls.labels.iter()) {
-            self.bump(series, Counter::PricedCalls, calls.calls);
-            self.bump(series, Counter::RepricedCalls, calls.calls);
-            self.bump(series, Counter::RepricedTotal, calls.total);
-            self.cost(series, calls.cost, calls.outcome, false);
+            batch.bump(series, Counter::PricedCalls, calls.calls);
+            batch.bump(series, Counter::RepricedCalls, calls.calls);
+            batch.bump(series, Counter::RepricedTotal, calls.total);
+            batch.cost(series, calls.cost, calls.outcome, false);
         }
+        drop(batch);
         self.pay(calls.cost, now);
         let held = Reservation { budgets: calls.budgets, ..Reservation::default() };
         self.budgets.settle(&self.cells, &held, &[calls.cost, 0, 0], self.clock.unix(now))

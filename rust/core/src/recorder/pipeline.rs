@@ -1,13 +1,13 @@
 //! Pipelines: own time, and the critical path when the root ends.
 
-use super::Recorder;
+use super::batch::Batch;
 use crate::figures::{Counter, Dropped};
 use crate::runs::{Branch, Orphan, Root, Run, RunKey};
 use crate::series::{Kind, SeriesId};
 use crate::spans::Span;
 use crate::tree::Tree;
 
-impl Recorder {
+impl Batch<'_> {
     /// Durations, own time, and the run's place on the critical path of its pipeline. `timed`: its model if it
     /// is a call of one, else its component.
     pub(super) fn path(&self, run: &Run, timed: SeriesId, now: u64) {

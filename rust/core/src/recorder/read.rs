@@ -1,23 +1,83 @@
 //! What goes out: snapshots, and what is asked between them.
 
-use super::layout::{ALIAS, ALL_PEAK, DROPPED, GENERATION, HOME, IN_FLIGHT, PEAK, STARTED};
+use super::layout::{ALL_PEAK, CALLS_HOME, COUNTER_CELLS, DROPPED, GENERATION, HOME, IN_FLIGHT, PEAK, STARTED};
 use super::{Pulse, Recorder, Requested};
 use crate::figures::{COUNTERS, Counter, Dropped, Measure, OUTCOMES};
+use crate::phaser::Phase;
 use crate::runs::{RunKey, Streaming};
 use crate::series::{Kind, LabelSet, SeriesId};
 use crate::snapshot::{Origin, SeriesData, Snapshot, WindowCounts};
-use crate::window::WINDOWS;
+use crate::window::{Counts, WINDOWS};
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+/// Counters of one phase, by series, ascending.
+type Banks = [(SeriesId, [u64; COUNTERS])];
+
+/// Those that are full stay so.
+fn added(a: &[u64; COUNTERS], b: &[u64; COUNTERS]) -> [u64; COUNTERS] {
+    let mut sum = *a;
+    sum.iter_mut().zip(b).for_each(|(to, n)| *to = to.saturating_add(*n));
+    sum
+}
+
 impl Recorder {
-    /// Everything so far; recorders go on meanwhile. Reaps runs past `max_run_age`, and those whose ancestor
-    /// has ended, first.
+    /// Everything so far, at one moment; recorders go on meanwhile. Reaps runs past `max_run_age`, and those whose
+    /// ancestor has ended, first.
     pub fn snapshot(&self) -> Snapshot {
         let now = self.clock.now();
         let (in_flight, _) = self.reap(now);
         let started = self.cells.get(STARTED);
+        Snapshot {
+            origin: Origin::One { recorder: self.id, generation: self.cells.get(GENERATION) },
+            started_at: self.clock.unix(started),
+            taken_at: self.clock.unix(now),
+            in_flight: i64::try_from(in_flight).unwrap_or(i64::MAX),
+            peak: self.cells.get(ALL_PEAK),
+            anomalies: BTreeSet::new(),
+            series: self.at_one_moment(now, started),
+            dropped: Dropped::ALL
+                .iter()
+                .map(|d| (d.name().to_owned(), self.cells.get(DROPPED.wrapping_add(*d as usize))))
+                .filter(|(_, n)| *n > 0)
+                .collect(),
+        }
+    }
+
+    /// All series, each event in them whole or not at all: see [`Batch`](super::batch::Batch).
+    fn at_one_moment(&self, now: u64, started: u64) -> BTreeMap<LabelSet, SeriesData> {
+        let alone = self.phaser.begin(&self.cells);
+        let mut tries = 0_u8;
+        let series = loop {
+            // Of phase 1 the writers of the last snapshot are left, if any.
+            let closes = alone && self.phaser.drained(&self.cells, 1);
+            if !closes {
+                break self.all_series(now, started, None);
+            }
+            self.file_deferred();
+            let second: Vec<_> = self.series.ids(&self.cells).map(|id| (id, self.bank(id, 1))).collect();
+            self.phaser.flip(&self.cells);
+            self.phaser.drained(&self.cells, 0);
+            let series = self.all_series(now, started, Some(&second));
+            let again = self.deferred_ran_over() && tries < 3;
+            self.phaser.flip(&self.cells);
+            if self.phaser.drained(&self.cells, 1) {
+                self.file_deferred();
+            }
+            if !again {
+                break series;
+            }
+            tries = tries.saturating_add(1);
+        };
+        if alone {
+            self.phaser.finish(&self.cells);
+        }
+        series
+    }
+
+    /// All series. `second`: the counters of phase 1 before it began; None to read them as they are.
+    fn all_series(&self, now: u64, started: u64, second: Option<&Banks>) -> BTreeMap<LabelSet, SeriesData> {
         let mut series: BTreeMap<_, SeriesData> = BTreeMap::new();
         for id in self.series.ids(&self.cells) {
             let Some(labels) = self.series.labels(&self.cells, id) else {
@@ -27,20 +87,24 @@ impl Recorder {
                 let cell = self.cells.get(self.block(id).wrapping_add(what));
                 usize::try_from(cell).ok().and_then(|n| n.checked_sub(1))
             };
-            let home = noted(HOME);
-            if let Some(home) = home.and_then(|home| self.series.labels(&self.cells, home))
+            if let Some(home) = noted(HOME).and_then(|home| self.series.labels(&self.cells, home))
                 && let Some(gaps) = self.measured(id, Measure::Gap)
                 && let Some(to) = series.entry(home).or_default().measures.get_mut(Measure::Gap as usize)
             {
                 *to = to.merged(&gaps);
             }
-            let mut data = self.read(id, labels.kind, now, started);
-            if let Some(answered) = noted(ALIAS).filter(|answered| *answered != id)
-                && let Some(answered) = self.series.labels(&self.cells, answered)
-            {
-                let there = series.entry(answered).or_default();
-                there.in_flight = there.in_flight.saturating_add(std::mem::take(&mut data.in_flight));
-                there.peak = there.peak.max(std::mem::take(&mut data.peak));
+            let mut data = self.read(id, labels.kind, now, started, second);
+            match noted(CALLS_HOME) {
+                // Which model these calls are of is not known yet.
+                None => data.peak = u64::try_from(data.in_flight).unwrap_or(0),
+                Some(home) if home != id => {
+                    if let Some(home) = self.series.labels(&self.cells, home) {
+                        let there = series.entry(home).or_default();
+                        there.in_flight = there.in_flight.saturating_add(std::mem::take(&mut data.in_flight));
+                        there.peak = there.peak.max(std::mem::take(&mut data.peak));
+                    }
+                }
+                Some(_) => {}
             }
             match series.entry(labels) {
                 // Not merged into nothing: that would copy every bucket once more.
@@ -49,25 +113,12 @@ impl Recorder {
             }
         }
         series.retain(|_, data| !data.is_zero());
-        Snapshot {
-            origin: Origin::One { recorder: self.id, generation: self.cells.get(GENERATION) },
-            started_at: self.clock.unix(started),
-            taken_at: self.clock.unix(now),
-            in_flight: i64::try_from(in_flight).unwrap_or(i64::MAX),
-            peak: self.cells.get(ALL_PEAK),
-            anomalies: BTreeSet::new(),
-            dropped: Dropped::ALL
-                .iter()
-                .map(|d| (d.name().to_owned(), self.cells.get(DROPPED.wrapping_add(*d as usize))))
-                .filter(|(_, n)| *n > 0)
-                .collect(),
-            series,
-        }
+        series
     }
 
-    /// All of a series but its gaps. Histograms first: a run that ends meanwhile has its outcome counted
-    /// before its latency.
-    pub(super) fn read(&self, id: SeriesId, kind: Kind, now: u64, started: u64) -> SeriesData {
+    /// All of a series but its gaps. Distributions first: then none is ever ahead of its counters, not even where a
+    /// snapshot has not waited for a writer.
+    fn read(&self, id: SeriesId, kind: Kind, now: u64, started: u64, second: Option<&Banks>) -> SeriesData {
         let mut data = SeriesData::default();
         for (to, measure) in data.measures.iter_mut().zip(Measure::ALL) {
             if *measure != Measure::Gap
@@ -76,27 +127,40 @@ impl Recorder {
                 *to = histogram;
             }
         }
-        if kind.counts_calls() {
-            let lived = now.saturating_sub(started);
-            let shown = |(seconds, counts): (&u64, _)| WindowCounts {
-                seconds: *seconds,
-                covered: lived.min(seconds.saturating_mul(1_000_000_000)),
-                counts,
-            };
-            data.windows = WINDOWS.iter().zip(self.window(id).sums(&self.cells, now)).map(shown).collect();
-        }
         if kind == Kind::Model {
             let block = self.block(id);
             data.in_flight = self.cells.get(block.wrapping_add(IN_FLIGHT)).cast_signed();
             data.peak = self.cells.get(block.wrapping_add(PEAK));
         }
-        data.counters = self.counters(id);
+        data.counters = match second {
+            None => self.counters(id),
+            Some(second) => {
+                let of = second.binary_search_by_key(&id, |(id, _)| *id).ok().and_then(|i| second.get(i));
+                of.map_or_else(|| self.bank(id, 0), |(_, second)| added(&self.bank(id, 0), second))
+            }
+        };
+        if kind.counts_calls() {
+            let lived = now.saturating_sub(started);
+            let most = data.window_counts();
+            let shown = |(seconds, mut counts): (&u64, Counts)| {
+                // Counted while this was read.
+                counts.iter_mut().zip(most).for_each(|(n, most)| *n = most.min(*n));
+                let covered = lived.min(seconds.saturating_mul(1_000_000_000));
+                WindowCounts { seconds: *seconds, covered, counts }
+            };
+            data.windows = WINDOWS.iter().zip(self.window(id).sums(&self.cells, now)).map(shown).collect();
+        }
         data
     }
 
+    fn bank(&self, id: SeriesId, phase: Phase) -> [u64; COUNTERS] {
+        let first = self.block(id).wrapping_add(phase.wrapping_mul(COUNTER_CELLS));
+        std::array::from_fn(|i| self.cells.get(first.wrapping_add(i)))
+    }
+
+    /// The counters of a series, as they are: see `snapshot` for those of one moment.
     pub(super) fn counters(&self, id: SeriesId) -> [u64; COUNTERS] {
-        let block = self.block(id);
-        std::array::from_fn(|i| self.cells.get(block.wrapping_add(i)))
+        added(&self.bank(id, 0), &self.bank(id, 1))
     }
 
     /// True until the first event.

@@ -1,5 +1,6 @@
 //! Runs that begin, and those that must go for it.
 
+use super::batch::Batch;
 use super::layout::{ALIAS, ALL_IN_FLIGHT, ALL_PEAK, IN_FLIGHT, LARGEST, PEAK};
 use super::{Begin, Demand, Recorder};
 use crate::budget::{Refused, Reservation};
@@ -34,7 +35,7 @@ impl Recorder {
         }
         let start = Start { key, parent, now, kind, component, model, gaps, held, labels, retried, piped };
         let fresh = self.runs.start(&self.cells, &start, |run| {
-            self.abandon(&run, Dropped::RunsCapped);
+            self.batch().abandon(&run, Dropped::RunsCapped);
         });
         if !fresh {
             self.budgets.release(&self.cells, &held);
@@ -83,11 +84,20 @@ impl Recorder {
         let mut gone = 0_u64;
         let stay = self.runs.reap(&self.cells, now.saturating_sub(self.max_age), now, |run, orphan| {
             gone = gone.saturating_add(1);
-            self.abandon(&run, if orphan { Dropped::RunsOrphaned } else { Dropped::RunsAged });
+            self.batch().abandon(&run, if orphan { Dropped::RunsOrphaned } else { Dropped::RunsAged });
         });
         (stay, gone)
     }
 
+    pub(super) fn one_less(&self, run: &Run) {
+        if run.kind == Kind::Llm {
+            self.cells.sub(self.block(run.gaps).wrapping_add(IN_FLIGHT), 1);
+            self.cells.sub(ALL_IN_FLIGHT, 1);
+        }
+    }
+}
+
+impl Batch<'_> {
     /// What an abandoned call spent is not known: what it held is given back.
     pub(super) fn abandon(&self, run: &Run, why: Dropped) {
         self.one_less(run);
@@ -99,14 +109,8 @@ impl Recorder {
                 self.outcome(series, Outcome::Abandoned);
                 self.window(series).add(&self.cells, self.clock.now(), [1, 0, 0, 0]);
             }
+            self.settle_calls(run.model, run.model);
             self.streamed(run, run.model, None, false);
-        }
-    }
-
-    pub(super) fn one_less(&self, run: &Run) {
-        if run.kind == Kind::Llm {
-            self.cells.sub(self.block(run.gaps).wrapping_add(IN_FLIGHT), 1);
-            self.cells.sub(ALL_IN_FLIGHT, 1);
         }
     }
 }

@@ -1,0 +1,134 @@
+//! What one event writes: into a snapshot whole, or not at all.
+
+use super::Recorder;
+use super::layout::{COUNTER_CELLS, DEFERRED, DEFERRED_CELLS, MEASURED};
+use crate::figures::{Counter, Dropped, Measure, OUTCOMES, Outcome};
+use crate::histogram::{MAX_MICROS, in_micros};
+use crate::phaser::Phase;
+use crate::series::SeriesId;
+use std::ops::Deref;
+
+/// In a deferred duration: it has been written.
+const PRESENT: u64 = 1 << 63;
+/// Bits of its microseconds, and of its measure above them.
+const MICROS: u32 = 38;
+const MEASURE: u32 = 4;
+const _: () = assert!(MAX_MICROS >> MICROS == 0 && Measure::ALL.len() <= 1 << MEASURE);
+
+/// The counters and durations of one event.
+///
+/// Each series has two banks of counters, one a phase: what is written while a snapshot reads goes to the second one,
+/// and its durations to a list that the snapshot files when it is done. So a snapshot reads cells that stand still:
+/// of each event it has everything or nothing, and nobody waits for it.
+#[derive(Debug)]
+pub(super) struct Batch<'a> {
+    recorder: &'a Recorder,
+    phase: Phase,
+}
+
+impl Deref for Batch<'_> {
+    type Target = Recorder;
+
+    #[inline]
+    fn deref(&self) -> &Recorder {
+        self.recorder
+    }
+}
+
+impl Drop for Batch<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.phaser.leave(&self.cells, self.phase);
+    }
+}
+
+impl Batch<'_> {
+    /// Where a counter of a series lies for this event.
+    #[inline]
+    pub(super) fn counter(&self, id: SeriesId, which: usize) -> usize {
+        self.block(id).wrapping_add(self.phase.wrapping_mul(COUNTER_CELLS)).wrapping_add(which)
+    }
+
+    pub(super) fn bump(&self, id: SeriesId, counter: Counter, n: u64) {
+        if n > 0 {
+            self.cells.add(self.counter(id, OUTCOMES.wrapping_add(counter as usize)), n);
+        }
+    }
+
+    /// As `bump`, for money: a counter of pico-dollars is full after 18.4 million USD, and stays there.
+    pub(super) fn bump_money(&self, id: SeriesId, counter: Counter, n: u64) {
+        let cell = self.counter(id, OUTCOMES.wrapping_add(counter as usize));
+        if n > 0 && !self.cells.add_saturating(cell, n) {
+            self.drop_one(Dropped::MoneySaturated);
+        }
+    }
+
+    pub(super) fn outcome(&self, id: SeriesId, outcome: Outcome) {
+        self.cells.add(self.counter(id, outcome as usize), 1);
+    }
+
+    /// Records a duration in nanoseconds.
+    pub(super) fn record(&self, id: SeriesId, measure: Measure, nanos: u64) {
+        if self.phase == 0 || !self.defer(id, measure, nanos) {
+            self.record_at_once(id, measure, nanos);
+        }
+    }
+
+    /// False where the list is full: then the snapshot that is being read is tried again.
+    #[cold]
+    fn defer(&self, id: SeriesId, measure: Measure, nanos: u64) -> bool {
+        let micros = in_micros(nanos);
+        if micros > MAX_MICROS {
+            self.drop_one(Dropped::Clamped);
+        }
+        let place = self.cells.add(self.deferred, 1);
+        let there = usize::try_from(place).ok().filter(|n| *n < DEFERRED_CELLS);
+        let Some(there) = there else { return false };
+        let what = (id as u64) << MEASURE | measure as u64;
+        let cell = self.deferred.wrapping_add(DEFERRED).wrapping_add(there);
+        self.cells.publish(cell, PRESENT | what << MICROS | micros.min(MAX_MICROS));
+        true
+    }
+}
+
+impl Recorder {
+    /// Begins the writes of one event, which end when it is dropped. No code of anybody else runs meanwhile: a snapshot
+    /// waits for it.
+    #[inline]
+    pub(super) fn batch(&self) -> Batch<'_> {
+        Batch { recorder: self, phase: self.phaser.enter(&self.cells) }
+    }
+
+    /// Records a duration in nanoseconds, whatever a snapshot is doing: for what no counter has to agree with.
+    pub(super) fn record_at_once(&self, id: SeriesId, measure: Measure, nanos: u64) {
+        let (measured, bit) = (self.block(id).wrapping_add(MEASURED), 1 << measure as usize);
+        if self.cells.get(measured) & bit == 0 {
+            self.cells.or(measured, bit);
+        }
+        if self.histogram(id, measure).record(&self.cells, nanos) {
+            self.drop_one(Dropped::Clamped);
+        }
+    }
+
+    /// Whether the list of deferred durations has run over.
+    pub(super) fn deferred_ran_over(&self) -> bool {
+        self.cells.get(self.deferred) > DEFERRED_CELLS as u64
+    }
+
+    /// Records the durations that were deferred. Only for the one reader, and only where no writer is left in phase 1.
+    #[allow(clippy::cast_possible_truncation)] // parts of a cell
+    pub(super) fn file_deferred(&self) {
+        let places = self.cells.get(self.deferred).min(DEFERRED_CELLS as u64) as usize;
+        let first = self.deferred.wrapping_add(DEFERRED);
+        for cell in first..first.wrapping_add(places) {
+            let value = self.cells.swap(cell, 0);
+            let micros = value & ((1 << MICROS) - 1);
+            let measure = (value >> MICROS) as usize & ((1 << MEASURE) - 1);
+            let id = ((value & !PRESENT) >> MICROS >> MEASURE) as SeriesId;
+            if let Some(measure) = Measure::ALL.get(measure) {
+                self.record_at_once(id, *measure, micros.saturating_mul(1000));
+            }
+        }
+        self.cells.set(self.deferred, 0);
+    }
+}
