@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from benches import limits, memory, money
+from benches.catalogue import catalogue
 from benches.peers import peers
 from benches.report import as_dict, render, targets
 from benches.rows import Row
@@ -26,6 +27,7 @@ _ALONE: dict[str, tuple[Callable[..., list[Row]], tuple[int, ...], tuple[int, ..
     "exact": (limits.exact, (64, 10_000), (64, 50)),
     "executor": (limits.executor, (4,), (1,)),
     "budgets": (money.budgets, (100, 4_000), (1, 100)),
+    "catalogue": (catalogue, (9,), (1,)),
     "first": (money.first_call, (), ()),
     "construct": (money.construct, (50,), (3,)),
     "count": (money.count, (30,), (1,)),

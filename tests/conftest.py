@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from itertools import repeat
 from typing import Any
@@ -15,6 +16,10 @@ from langchain_core.tracers.context import _configure_hooks
 
 import langmeter
 from langmeter.prices import PriceBook
+
+# The price table of a run is its own, and its child processes read it too.
+_CACHE = tempfile.TemporaryDirectory(prefix="langmeter-tests-")
+os.environ["LANGMETER_CACHE"] = _CACHE.name
 
 # A shared machine stalls now and then; that is no finding about the code.
 settings.register_profile(

@@ -24,10 +24,16 @@ from genai_prices.types import (
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from langmeter.prices import PriceBook, RateCard, catalogue
+from langmeter.prices import PriceBook, RateCard, catalogue, listed, table
 
 NOW = datetime(2026, 10, 20, 12, tzinfo=UTC)
 LISTED = [(p, m) for p in get_snapshot().providers for m in p.models]
+LISTINGS = [
+    table.Found(every, provider, model, True)
+    for every in (table.from_objects("genai-prices", get_snapshot().providers),)
+    for provider in every.providers
+    for model in provider.models()
+]
 TIERS = ("", "batch", "flex", "priority", "fast", "default", "route=mistral/eu", "unheard-of")
 CONTEXT: Mapping[str, dict[str, str]] = {
     "": {},
@@ -152,12 +158,11 @@ def test_every_model_costs_what_the_catalogue_says_to_the_pico_dollar() -> None:
     """For every model, tier and side of a price change our integers equal `calc_price`."""
     number = random.Random(20261020)
     checked = 0
-    for provider, model in LISTED:
-        listing = catalogue.Listing(get_snapshot(), provider, model)
+    for (provider, model), found in zip(LISTED, LISTINGS, strict=True):
         tiers = TIERS if model.price_variants else ("", "batch")
         for at in moments(model):
             for tier in tiers:
-                card = catalogue.card(listing, tier, at)
+                card = listed.card(found, tier, at)
                 for usage in (counts(number), counts(number)):
                     theirs = oracle(usage, provider, model, at, context_of(tier))
                     assert card.cost(as_tuple(usage)) == theirs, (provider.id, model.id, tier, at)
@@ -305,20 +310,20 @@ def test_cached_audio_and_images_overlap_as_little_as_the_counts_allow(
     assert isinstance(model.prices, ModelPrice)
     if getattr(model.prices, f"cache_{'image' if image else 'audio'}_read_mtok") is None:
         both = 0  # not priced apart, so the catalogue does not ask
-    card = catalogue.card(catalogue.Listing(get_snapshot(), provider, model), "", NOW)
+    card = listed.card(LISTINGS[LISTED.index((provider, model))], "", NOW)
     assert card.cost(as_tuple(usage)) == oracle(usage, provider, model, NOW, {}, **{join: both})
 
 
 @settings(max_examples=200, deadline=None)
 @given(
-    pair=st.sampled_from(LISTED),
+    found=st.sampled_from(LISTINGS),
     usage=st.lists(st.integers(0, 10**7), min_size=18, max_size=19).map(tuple),
 )
 def test_counts_that_contradict_each_other_still_have_a_price(
-    pair: tuple[Provider, ModelInfo], usage: tuple[int, ...]
+    found: table.Found, usage: tuple[int, ...]
 ) -> None:
     """No usage of non-negative integers raises or costs less than nothing."""
-    cost = catalogue.card(catalogue.Listing(get_snapshot(), *pair), "", NOW).cost(usage)
+    cost = listed.card(found, "", NOW).cost(usage)
     assert type(cost) is int
     assert cost >= 0
 
@@ -357,7 +362,7 @@ def test_a_price_is_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
     book = PriceBook()
     first = book.card("openai", "gpt-4o", tier="batch")
     monkeypatch.setattr(catalogue, "find", None)
-    monkeypatch.setattr(catalogue, "card", None)
+    monkeypatch.setattr(listed, "card", None)
     assert book.card("openai", "gpt-4o", tier="batch") is first
 
 

@@ -55,7 +55,7 @@ def relatives(found: Traffic, book: PriceBook, at: Moment | None) -> Iterator[Fi
     The family is on the same provider's price list, not deprecated, of the same or a newer version,
     and its context window holds the mean call.
     """
-    data = catalogue.snapshot()
+    data = catalogue.current()
     ours = canonical(found.provider)
     listing = data and catalogue.find(data, catalogue_id(ours), found.model)
     if not listing or found.cost is None:
@@ -63,10 +63,10 @@ def relatives(found: Traffic, book: PriceBook, at: Moment | None) -> Iterator[Fi
     current = line(listing.model.id)
     mean_input = found.stats.tokens.input / found.calls
     cheapest: dict[frozenset[str], tuple[int, Other]] = {}
-    for listed in listing.provider.models:
+    for listed in listing.provider.models():
         candidate = line(listed.id)
         too_small = listed.context_window is not None and listed.context_window < mean_input
-        if listed is listing.model or listed.deprecated or too_small:
+        if listed == listing.model or listed.deprecated or too_small:
             continue
         if not may_replace(candidate, current):
             continue

@@ -14,10 +14,11 @@ from typing import Any, Final, TypeAlias
 
 from langmeter import _core
 
-from . import catalogue, own
+from . import catalogue, listed, own
 from .card import PICO, RateCard, usd
 from .explain import Explanation
 from .names import canonical, catalogue_id
+from .table import Found
 
 #: A moment: a datetime (naive means UTC) or Unix seconds.
 Moment: TypeAlias = datetime | float
@@ -69,7 +70,7 @@ class PriceBook:
         """True when no question waits for the catalogue to load."""
         return catalogue.ready()
 
-    def warm(self, *, wait: bool = False) -> PriceBook:
+    def warm(self, *, wait: bool | float = False) -> PriceBook:
         """Load the catalogue in a daemon thread, once per process (250 to 900 ms).
 
         With `wait` it returns when the catalogue is loaded. Call it at start-up: the import holds
@@ -195,8 +196,8 @@ class PriceBook:
         if card is not None and card.source.startswith("genai-prices"):
             found = self._find(canonical(provider), model)
             if found is not None:
-                variants = catalogue.variants(found)
-                comment = found.model.price_comments or ""
+                variants = listed.variants(found)
+                comment = found.model.comment
         elif card is not None:
             mine = self._own.get((canonical(provider), card.model))
             variants = tuple(sorted(mine.tiers.keys() - {""})) if mine else ()
@@ -236,20 +237,20 @@ class PriceBook:
         found = None if default else self._find(ours, model)
         if found is not None:
             # An own price of `gpt-4o` is meant for `gpt-4o-2024-08-06` too.
-            listed = found.model.id.lower()
-            mine = self._own.get((ours, listed))
+            name = found.model.id.lower()
+            mine = self._own.get((ours, name))
             if mine is not None:
-                return -inf, inf, mine.card(ours, listed, tier)
+                return -inf, inf, mine.card(ours, name, tier)
         mine = self._own.get((ours, "*"), None if found else default)
         if mine is not None:
             return -inf, inf, mine.card(ours, "*", tier)
         if found is None:
             return -inf, inf, None
-        card = catalogue.card(found, tier, datetime.fromtimestamp(now, UTC))
+        card = listed.card(found, tier, datetime.fromtimestamp(now, UTC))
         return card.valid_from, card.valid_until, card
 
-    def _find(self, ours: str, model: str) -> catalogue.Listing | None:
-        data = catalogue.snapshot()
+    def _find(self, ours: str, model: str) -> Found | None:
+        data = catalogue.current()
         if data is not self._snapshot:
             self._snapshot = data
             self.refresh()

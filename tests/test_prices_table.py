@@ -1,0 +1,506 @@
+"""The compact table against genai-prices itself, and the file that it is kept in."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import random
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from genai_prices import data_snapshot
+from genai_prices.data_snapshot import DataSnapshot, get_snapshot
+from genai_prices.types import (
+    ClauseAnd,
+    ClauseContains,
+    ClauseEndsWith,
+    ClauseEquals,
+    ClauseOr,
+    ClauseRegex,
+    ClauseStartsWith,
+    ConditionalPrice,
+    ModelInfo,
+    ModelPrice,
+    Provider,
+    StartDateConstraint,
+    Tier,
+    TieredPrices,
+    TimeOfDateConstraint,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+
+from langmeter.prices import PriceBook, cache, catalogue, table
+
+SNAPSHOT = get_snapshot()
+TABLE = table.from_objects("genai-prices", SNAPSHOT.providers)
+KEPT = table.from_text("genai-prices", table.to_text(TABLE) or b"")
+PROVIDERS = [provider.id for provider in SNAPSHOT.providers]
+#: Other names of providers, of nobody, and of the two ways that a provider is not given.
+NAMES = [
+    *PROVIDERS,
+    "",
+    "litellm",
+    "LiteLLM",
+    "gemini",
+    "azure_ai",
+    "bedrock",
+    "nobody",
+    " OpenAI ",
+]
+
+
+def literals(clause: Any) -> Iterator[str]:
+    """Texts that stand in a clause, those of its expressions with digits in them."""
+    for inner in getattr(clause, "or_", ()) or getattr(clause, "and_", ()):
+        yield from literals(inner)
+    for field in ("equals", "starts_with", "ends_with", "contains"):
+        if text := getattr(clause, field, None):
+            yield text
+    if text := getattr(clause, "regex", None):
+        yield (
+            text.strip("^$")
+            .replace("\\.", ".")
+            .replace("\\d{8}", "20251211")
+            .replace("\\d{4}-\\d{2}-\\d{2}", "2025-12-11")
+            .replace("\\d", "7")
+        )
+
+
+def written(model: ModelInfo) -> set[str]:
+    """Names that a model may be called by, and some that only look like it."""
+    texts = {model.id, *literals(model.match)}
+    return texts | {
+        form
+        for text in texts
+        for form in (f"{text}-20251211", f"{text}-20259911", f"x/{text}", text.upper(), text[:-1])
+        if form
+    }
+
+
+def theirs(provider: str, name: str) -> tuple[str, str] | None:
+    """Whose list genai-prices looks in, and the model that it finds."""
+    try:
+        asked, model = SNAPSHOT.find_provider_model(name, None, provider or None, None)
+    except LookupError:
+        return None
+    return asked.id, model.id
+
+
+def ours(provider: str, name: str, of: table.Table = KEPT) -> tuple[str, str] | None:
+    """The same by the table."""
+    found = of.find(provider, name)
+    return found and (found.provider.id, found.model.id)
+
+
+@pytest.mark.parametrize("provider", SNAPSHOT.providers, ids=lambda p: p.id)
+def test_every_name_finds_the_model_that_genai_prices_finds(provider: Provider) -> None:
+    """Ids, aliases, prefixes, dated and upper-case names of every model, asked of its provider."""
+    every = {name for model in provider.models for name in written(model)}
+    # The largest list, 923 models, by a sample.
+    names = sorted(every) if len(every) < 1000 else random.Random(7).sample(sorted(every), 1000)
+    for name in names:
+        assert ours(provider.id, name) == theirs(provider.id, name), name
+
+
+SOME = sorted({name for p in SNAPSHOT.providers for m in p.models for name in written(m)})
+
+
+@given(st.sampled_from(NAMES), st.one_of(st.sampled_from(SOME), st.text(max_size=12)))
+def test_any_name_of_any_provider_is_found_as_by_genai_prices(provider: str, name: str) -> None:
+    """Of another provider, of none, through LiteLLM's prefix, and where nothing fits."""
+    for form in (name, f"{provider}/{name}", f"azure/{name}"):
+        assert ours(provider, form) == theirs(provider, form)
+
+
+def test_the_text_holds_all_that_the_objects_say() -> None:
+    """What is written and read again has the same models, prices, variants and comments."""
+    for kept, fresh, original in zip(
+        KEPT.providers, TABLE.providers, SNAPSHOT.providers, strict=True
+    ):
+        models = kept.models()
+        assert models == fresh.models()
+        assert [m.id for m in models] == [m.id for m in original.models]
+        assert [m.comment for m in models] == [m.price_comments or "" for m in original.models]
+        assert [m.context_window for m in models] == [m.context_window for m in original.models]
+        assert [m.deprecated for m in models] == [bool(m.deprecated) for m in original.models]
+
+
+words = st.text("ab.-1", min_size=1, max_size=4)
+plain = st.one_of(
+    words.map(ClauseEquals),
+    words.map(ClauseStartsWith),
+    words.map(ClauseEndsWith),
+    words.map(ClauseContains),
+    st.sampled_from(["^a", "a+", "^ab?", "^a\\.b", "^a|b", "(a)", "^a{2}", "b$"]).map(ClauseRegex),
+)
+clauses = st.recursive(
+    plain,
+    lambda inner: st.one_of(
+        st.lists(inner, min_size=1, max_size=3).map(ClauseOr),
+        st.lists(inner, min_size=1, max_size=3).map(ClauseAnd),
+    ),
+    max_leaves=6,
+)
+
+
+@given(clauses, st.text("aAbB.-1", max_size=6))
+def test_a_clause_fits_the_names_that_it_fits_in_genai_prices(clause: Any, name: str) -> None:
+    """Whatever its operators, and where an expression's literal beginning is asked first."""
+    model = ModelInfo("m", clause, prices=ModelPrice())
+    kept = table.from_objects("x", [Provider("p", "P", "x", models=[model])])
+    text = table.to_text(kept)
+    assert text is not None
+    found = table.from_text("x", text).find("p", name) is not None
+    assert found == clause.is_match(name.lower())
+
+
+times = st.times(timezones=st.sampled_from([None, UTC]))
+constraints = st.one_of(
+    st.none(),
+    st.dates(datetime(2024, 1, 1).date(), datetime(2026, 1, 1).date()).map(StartDateConstraint),
+    st.tuples(times, times).map(lambda pair: TimeOfDateConstraint(*pair)),
+)
+
+
+@given(
+    st.lists(constraints, min_size=1, max_size=4),
+    st.datetimes(datetime(2024, 1, 1), datetime(2026, 1, 1), timezones=st.just(UTC)),
+)
+def test_prices_at_a_moment_are_those_of_genai_prices(limits: list[Any], at: datetime) -> None:
+    """Dated and daily prices, in any order, on either side of midnight."""
+    numbered = [ConditionalPrice(c, prices=ModelPrice(input_mtok=n)) for n, c in enumerate(limits)]
+    model = ModelInfo("m", ClauseEquals("m"), prices=numbered)
+    found = table.from_objects("x", [Provider("p", "P", "x", models=[model])]).find("p", "m")
+    assert found is not None
+    prices = table.prices_at(found.model, at, {})
+    assert prices["input_mtok"] == str(model.get_prices(at).input_mtok)
+
+
+def test_tiers_stand_in_order() -> None:
+    """As genai-prices sorts them."""
+    tiers = TieredPrices(base=1, tiers=[Tier(9, 3), Tier(5, 2)])  # type: ignore[arg-type]
+    model = ModelInfo("m", ClauseEquals("m"), prices=ModelPrice(input_mtok=tiers))
+    found = table.from_objects("x", [Provider("p", "P", "x", models=[model])]).find("p", "m")
+    assert found is not None
+    assert found.model.prices == {"input_mtok": ["1", [5, "2"], [9, "3"]]}
+
+
+def test_a_provider_without_models_keeps_its_place() -> None:
+    """Its names find nothing, and not the next provider's models."""
+    model = ModelInfo("m", ClauseEquals("m"), prices=ModelPrice())
+    bare = [
+        Provider("none", "N", "x", provider_match=ClauseContains("o")),
+        Provider("other", "O", "x", models=[model]),
+    ]
+    text = table.to_text(table.from_objects("x", bare))
+    assert text is not None
+    kept = table.from_text("x", text)
+    assert kept.find("one", "m") is None
+    assert kept.find("other", "m") is not None
+    assert kept.providers[0].models() == []
+
+
+# What the file is worth.
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache folder of its own, and a process that has not loaded the catalogue."""
+    kept = tmp_path / "cache"
+    monkeypatch.setenv("LANGMETER_CACHE", str(kept))
+    monkeypatch.setattr(catalogue, "_table", None)
+    monkeypatch.setattr(catalogue, "_absent", False)
+    monkeypatch.setattr(catalogue, "_warming", None)
+    return kept
+
+
+@pytest.fixture
+def built(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The times that the table was built from genai-prices' data."""
+    calls: list[Path] = []
+    run = catalogue._run
+
+    def counted(data: Path) -> Any:
+        calls.append(data)
+        return run(data)
+
+    monkeypatch.setattr(catalogue, "_run", counted)
+    return calls
+
+
+def load(monkeypatch: pytest.MonkeyPatch) -> str:
+    """Load the catalogue as a new process does; the model that a price is listed under."""
+    monkeypatch.setattr(catalogue, "_table", None)
+    card = PriceBook().card("openai", "gpt-4o-2024-08-06")
+    assert card is not None
+    assert card.source.startswith("genai-prices ")
+    return card.model
+
+
+def test_the_second_process_reads_the_file(
+    folder: Path, built: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first one builds the table; the file is the user's alone."""
+    assert [load(monkeypatch) for _ in range(3)] == ["gpt-4o"] * 3
+    assert len(built) == 1
+    (file,) = folder.iterdir()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def spoiled(way: str, file: Path) -> None:
+    data = file.read_bytes()
+    head, _, body = data.partition(b"\n")
+    match way:
+        case "cut":
+            file.write_bytes(data[:-1000])
+        case "empty":
+            file.write_bytes(b"")
+        case "one digit":
+            file.write_bytes(data.replace(b'"2.5"', b'"2.4"', 1))
+        case "another schema":
+            file.write_bytes(json.dumps({**json.loads(head), "schema": 99}).encode() + b"\n" + body)
+        case "no header":
+            file.write_bytes(b"null\n" + body)
+        case "others may write":
+            file.chmod(0o666)
+        case "a link":
+            file.rename(file.with_name("elsewhere"))
+            file.symlink_to(file.with_name("elsewhere"))
+        case "a pipe":
+            file.unlink()
+            os.mkfifo(file, 0o600)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="owners, links and pipes of POSIX")
+@pytest.mark.parametrize(
+    "way",
+    [
+        "cut",
+        "empty",
+        "one digit",
+        "another schema",
+        "no header",
+        "others may write",
+        "a link",
+        "a pipe",
+    ],
+)
+def test_a_file_that_cannot_be_trusted_is_built_again(
+    way: str, folder: Path, built: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Damaged, forged, linked or writable for others: it is not used, and replaced."""
+    load(monkeypatch)
+    (file,) = folder.iterdir()
+    good = file.read_bytes()
+    spoiled(way, file)
+    assert load(monkeypatch) == "gpt-4o"
+    assert len(built) == 2
+    assert not file.is_symlink()
+    assert file.read_bytes() == good
+    load(monkeypatch)
+    assert len(built) == 2
+
+
+def test_a_file_of_another_user_is_not_used(
+    folder: Path, built: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever can write a price can make a budget fail."""
+    load(monkeypatch)
+    monkeypatch.setattr(os, "geteuid", lambda: 12345, raising=False)
+    assert load(monkeypatch) == "gpt-4o"
+    assert len(built) == 2
+
+
+def test_a_folder_that_cannot_be_written_costs_nothing_but_time(
+    folder: Path, built: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A read-only home: the table is built in each process, and nothing is said."""
+    folder.write_text("a file stands where the folder should be")
+    assert [load(monkeypatch) for _ in range(2)] == ["gpt-4o"] * 2
+    assert len(built) == 2
+
+
+@pytest.mark.parametrize("chosen", ["", "relative/folder"])
+def test_no_file_is_kept_where_none_is_wanted(
+    chosen: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`LANGMETER_CACHE=` keeps no file, nor does a path that is not absolute."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LANGMETER_CACHE", chosen)
+    assert cache.folder() is None
+    load(monkeypatch)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="folders of their own")
+def test_the_folder_is_where_caches_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`XDG_CACHE_HOME`, if it is absolute, else `~/.cache`; none without a home."""
+    monkeypatch.delenv("LANGMETER_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/var/cache/me")
+    assert cache.folder() == Path("/var/cache/me/langmeter")
+    monkeypatch.setenv("XDG_CACHE_HOME", "not/absolute")
+    monkeypatch.setenv("HOME", "/home/me")
+    assert cache.folder() == Path("/home/me/.cache/langmeter")
+    monkeypatch.setenv("HOME", "nowhere")
+    assert cache.folder() is None
+
+
+def test_other_data_has_another_file(tmp_path: Path) -> None:
+    """One byte of genai-prices' data, or its version, changes the name."""
+    data = tmp_path / "data.py"
+    data.write_text("providers = []")
+    first = cache.file_name(data, "1.0")
+    assert cache.file_name(data, "1.1") != first
+    data.write_text("providers = ()")
+    assert cache.file_name(data, "1.0") != first
+
+
+def test_files_of_old_versions_go(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four files are kept, and what a process that died left unfinished is removed."""
+    folder.mkdir()
+    for n in range(8):
+        old = folder / f"prices-{n}.jsonl"
+        old.write_text("")
+        os.utime(old, (n, n))
+    unfinished, running = folder / ".prices-1.tmp", folder / ".prices-2.tmp"
+    for part in (unfinished, running, folder / "of somebody else"):
+        part.write_text("")
+    os.utime(unfinished, (1, 1))
+    load(monkeypatch)
+    names = {file.name for file in folder.iterdir()}
+    assert {".prices-2.tmp", "of somebody else", "prices-7.jsonl"} <= names
+    assert len(names) == 6
+    assert unfinished.name not in names
+
+
+def test_eight_processes_at_once_leave_one_whole_file(folder: Path) -> None:
+    """Each writes a file of its own name and renames it; all have the price."""
+    code = (
+        "from langmeter.prices import PriceBook\n"
+        "print(PriceBook().cost('openai', 'gpt-4o', input=1_000_000))"
+    )
+    running = [
+        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+        for _ in range(8)
+    ]
+    prices = {process.communicate(timeout=300)[0].strip() for process in running}
+    assert len(prices) == 1
+    (file,) = folder.iterdir()
+    assert cache.read(file) is not None
+
+
+def test_nothing_of_genai_prices_is_imported(folder: Path) -> None:
+    """Neither by the process that builds the table nor by the one that reads it."""
+    code = (
+        "import sys\n"
+        "from langmeter.prices import PriceBook\n"
+        "assert PriceBook().card('anthropic', 'claude-sonnet-4-5')\n"
+        "print(sorted({'genai_prices', 'pydantic', 'httpx2'} & sys.modules.keys()))"
+    )
+    for _ in range(2):
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_data_written_in_another_way_is_imported(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What cannot be run by itself is asked of genai-prices, with the same answers."""
+    monkeypatch.setattr(catalogue, "_run", lambda data: data.providers)
+    assert load(monkeypatch) == "gpt-4o"
+    text = table.to_text(catalogue._table) if catalogue._table else None
+    assert text == table.to_text(TABLE)
+
+
+def test_a_clause_of_a_kind_to_come_is_asked_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A snapshot that `UpdatePrices` has set may hold what no file can."""
+
+    class Odd:
+        def is_match(self, name: str) -> bool:
+            return len(name) == 3
+
+    models = [ModelInfo("odd", Odd(), prices=ModelPrice(input_mtok=1))]  # type: ignore[arg-type]
+    fresh = DataSnapshot([Provider("acme", "Acme", "x", models=models)], True)
+    monkeypatch.setattr(data_snapshot, "_custom_snapshot", fresh)
+    book = PriceBook()
+    assert book.cost("acme", "abc", input=1_000_000) == 1
+    assert book.cost("acme", "abcd", input=1_000_000) is None
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:This process.*multi-threaded:DeprecationWarning")
+def test_a_child_forked_while_prices_load_loads_them_itself(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The parent does not wait for its thread, nor the child for a lock that the thread held."""
+    halfway, on = threading.Event(), threading.Event()
+    run = catalogue._run
+
+    def slow(data: Path) -> Any:
+        if threading.current_thread().name == "langmeter:prices":
+            halfway.set()
+            on.wait(60)
+        return run(data)
+
+    monkeypatch.setattr(catalogue, "_run", slow)
+    catalogue.warm()
+    assert halfway.wait(60)
+    on_in_child = os.fork()
+    if on_in_child == 0:
+        catalogue._run = run
+        os._exit(0 if PriceBook().card("openai", "gpt-4o") else 3)
+    assert os.waitstatus_to_exitcode(os.waitpid(on_in_child, 0)[1]) == 0
+    assert not catalogue.ready()
+    on.set()
+    catalogue.warm(wait=60)
+    assert catalogue.loaded()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:This process.*multi-threaded:DeprecationWarning")
+def test_a_child_forked_in_an_import_goes_on_without_prices(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The lock of that import is held for ever there: it says so, and does not wait."""
+    monkeypatch.setattr(catalogue, "_table", None)
+    monkeypatch.setattr(catalogue, "_importing", True)
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if catalogue.ready() and not catalogue.loaded() else 3)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_waiting_has_an_end(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that does not answer holds nobody for longer than was said."""
+    on = threading.Event()
+    monkeypatch.setattr(catalogue, "_read", lambda: on.wait(60) and TABLE)
+    PriceBook().warm(wait=0.05)
+    assert not catalogue.ready()
+    on.set()
+    catalogue.warm(wait=True)
+    assert catalogue.loaded()
+
+
+def test_a_missing_package_is_said_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the remedy; own prices hold, and no question waits."""
+    monkeypatch.setattr(catalogue, "find_spec", lambda name: None)
+    book = PriceBook({"openai/mine": {"input": 1, "output": 1}})
+    with caplog.at_level(logging.WARNING):
+        assert book.cost("openai", "gpt-4o", input=1) is None
+        assert book.cost("openai", "gpt-4o-mini", input=1) is None
+    assert book.cost("openai", "mine", input=1_000_000) == 1
+    assert (book.ready, catalogue.loaded()) == (True, False)
+    assert len([r for r in caplog.records if "pip install genai-prices" in r.message]) == 1
