@@ -436,7 +436,7 @@ def test_only_budget_exceeded_passes_the_hooks(caplog: pytest.LogCaptureFixture)
     """A handler that may raise still swallows and counts every failure of its own."""
     budget, meter = blocking(calls=5)
     assert meter.raise_error
-    meter._budgets._plans = None  # type: ignore[union-attr,assignment]
+    meter._services.ledger._plans = None  # type: ignore[union-attr,assignment]
     Priced().invoke("x", {"callbacks": [meter]})
     assert meter.snapshot().dropped["hook_errors"] == 1
     assert "on_llm_start failed" in caplog.text
@@ -584,10 +584,10 @@ def test_a_price_that_changes_is_held_from_the_next_call_on() -> None:
 def test_a_call_that_is_no_messages_is_bounded_too() -> None:
     """The inputs of a decision model may be anything: their text is what is taken."""
     budget, meter = blocking(tokens=3000)
-    assert meter._budgets is not None
-    demand = meter._budgets.demand("acme", "big", {"text": 5}, None, None, None)
+    assert meter._services.ledger is not None
+    demand = meter._services.ledger.demand("acme", "big", {"text": 5}, None, None, None)
     assert demand == (1, len("{'text': 5}"), None, 1, 0, 0, 0)
-    foreign = meter._budgets.demand("acme", "big", [[5]], None, None, {"max_tokens": 7})
+    foreign = meter._services.ledger.demand("acme", "big", [[5]], None, None, {"max_tokens": 7})
     assert foreign == (1, len("[[5]]"), 7, 1, 0, 0, 0)
     assert budget.reserved == 0
 
@@ -599,7 +599,7 @@ def test_plans_and_rates_kept_for_models_are_bounded(monkeypatch: pytest.MonkeyP
     budget, meter = blocking(usd=10)
     for n in range(5):
         Priced(name_of_model=f"big-{n}").invoke("x", {"callbacks": [meter]})
-    held = meter._budgets
+    held = meter._services.ledger
     assert held is not None
     assert len(held._plans) <= 2
     assert len(held._rates) <= 2
@@ -614,9 +614,9 @@ def test_a_dollar_budget_needs_prices_and_its_books_open_once() -> None:
     with pytest.raises(ConfigError, match="needs prices: use Meter or CostTrackingCallback"):
         ledger.Ledger([Budget(usd=1)], None)
     budget, meter = blocking(calls=1)
-    assert meter._budgets is not None
-    meter._budgets.open(meter._recorder)
-    meter._budgets.open(meter._recorder)
+    assert meter._services.ledger is not None
+    meter._services.ledger.open(meter._recorder)
+    meter._services.ledger.open(meter._recorder)
     Priced().invoke("x", {"callbacks": [meter]})
     assert budget.spent == 1
 

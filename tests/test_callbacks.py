@@ -36,6 +36,7 @@ from langmeter import (
     TokenCountingCallback,
     _core,
 )
+from langmeter.callbacks.services import Services
 from langmeter.prices import PriceBook
 from langmeter.testing import ManualClock
 
@@ -341,10 +342,9 @@ def test_a_failure_in_a_hook_stays_inside(
     def broken(*args: Any) -> Any:
         raise RuntimeError("boom")
 
-    monkeypatch.setattr(TokenCountingCallback, "_let_go", broken)
-    monkeypatch.setattr("langmeter.callbacks.base.read", broken)
+    monkeypatch.setattr(Services, "requested", broken)
+    monkeypatch.setattr("langmeter.callbacks.model_end.read", broken)
     tokens = TokenCountingCallback()
-    tokens._texts.update(dict.fromkeys(range(4096)))  # so that every start lets some go
     tokens.snapshot()
     with caplog.at_level(logging.WARNING):
         for _ in range(5):
@@ -475,15 +475,15 @@ def test_the_first_events_of_many_threads_meet_in_one_recorder() -> None:
         for thread in threads:
             thread.join()
         assert len(set(map(id, found))) == 1
-    with pytest.raises(TypeError):
-        tokens._join(None)  # type: ignore[arg-type]
 
 
 def test_joining_a_second_recorder_keeps_the_first() -> None:
-    """A bound handler stays where it is."""
+    """A handler that was asked for figures stays where it is."""
     tokens = TokenCountingCallback()
     first = tokens._recorder
-    assert tokens._join(_core.Recorder()) is first
+    with pytest.raises(RuntimeError):
+        tokens._share(TokenCountingCallback()._services)
+    assert tokens._recorder is first
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")

@@ -75,7 +75,7 @@ def test_parts_are_views_of_one_recorder(prices: PriceBook) -> None:
     assert parts[0].total_tokens == snapshot.totals.tokens.total == 140
     assert parts[1].total_cost == snapshot.totals.cost > 0
     assert ("chain", "RunnableSequence") in parts[2].snapshot().components
-    assert len({id(part._bound()) for part in (*parts, composite)}) == 1
+    assert len({id(part._services) for part in (*parts, composite)}) == 1
 
 
 def test_parts_in_the_place_of_their_composite_price_too(prices: PriceBook) -> None:

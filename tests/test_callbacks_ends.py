@@ -340,15 +340,20 @@ def test_figures_that_are_none_are_refused_and_counted() -> None:
 
 def test_names_of_runs() -> None:
     """The user's name, else the serialized one, else the class, else the kind."""
-    named = [
-        base.component_name("mine", {"name": "x"}, "llm"),
-        base.component_name(None, {"name": "x", "id": ["a", "b"]}, "llm"),
-        base.component_name(None, {"id": ["a", "b"]}, "llm"),
-        base.component_name(None, {"id": []}, "llm"),
-        base.component_name(None, None, "llm"),
-        base.component_name(7, None, "llm"),
-    ]
-    assert named == ["mine", "x", "b", "llm", "llm", "7"]
+    performance = PerformanceCallback()
+    for name, serialized in (
+        ("mine", {"name": "x"}),
+        (None, {"name": "x", "id": ["a", "b"]}),
+        (None, {"id": ["a", "b"]}),
+        (None, {"id": []}),
+        (None, None),
+        (7, None),
+    ):
+        run = uuid.uuid4()
+        performance.on_chat_model_start(serialized, [[]], run_id=run, name=name)
+        performance.on_llm_error(ValueError(), run_id=run)
+    calls = {name: stats.calls for (_, name), stats in performance.snapshot().components.items()}
+    assert calls == {"mine": 1, "x": 1, "b": 1, "llm": 2, "7": 1}
 
 
 def test_sync_stream_of_chunks_is_one_call() -> None:

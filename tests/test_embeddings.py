@@ -30,6 +30,7 @@ from langmeter import (
     TokenCountingCallback,
     track_embeddings,
 )
+from langmeter.callbacks.services import Services
 from langmeter.prices import PriceBook
 
 TEXTS = ["one two three", "four five"]
@@ -180,7 +181,7 @@ def test_a_failure_of_ours_never_reaches_the_caller(
 ) -> None:
     """What goes wrong in the metering is counted; the vectors arrive."""
     failing = _Failing(meter._recorder, broken)
-    monkeypatch.setattr(Meter, "_recorder", failing)
+    monkeypatch.setattr(Services, "recorder", failing)
     assert track_embeddings(fake(), meter).embed_query("x") == fake().embed_query("x")
     monkeypatch.undo()
     assert meter.snapshot().dropped == {"hook_errors": 1}

@@ -51,7 +51,7 @@ def invoke(meter: Any, model: Any = None, **metadata: Any) -> None:
 
 
 def test_figures_of_a_label_are_those_of_its_calls(prices: PriceBook) -> None:
-    """Calls, outcomes, tokens and money by value, over all models; others are in no label."""
+    """Calls, outcomes, tokens and money by value, over all models; "" is without a value."""
     for meter in meters(prices, labels=("team", "customer")):
         invoke(meter, team="a", customer="x", other="y")
         invoke(meter, team="a")
@@ -65,6 +65,8 @@ def test_figures_of_a_label_are_those_of_its_calls(prices: PriceBook) -> None:
             ("team", "a"): (2, 0),
             ("team", "b"): (3, 1),
             ("customer", "x"): (2, 0),
+            ("team", ""): (1, 0),
+            ("customer", ""): (4, 1),
         }
         a, b = labels["team", "a"], labels["team", "b"]
         assert (a.key, a.value, a.tokens.total, a.tokens.cache_read) == ("team", "a", 280, 60)
@@ -76,6 +78,8 @@ def test_figures_of_a_label_are_those_of_its_calls(prices: PriceBook) -> None:
             ("team", "a"): 2 * each,
             ("team", "b"): each,
             ("customer", "x"): 2 * each,
+            ("team", ""): each,
+            ("customer", ""): 2 * each,
         }
         assert "team=a: 2 calls, 0 errors, 280 tokens" in repr(a)
         assert a.rates[60].requests > 0
@@ -104,27 +108,36 @@ def test_any_value_is_a_label(prices: PriceBook, value: Any, shown: str) -> None
 
 @pytest.mark.parametrize("value", [10**5000, Unprintable()], ids=["huge", "unprintable"])
 def test_a_value_without_a_text_loses_no_call(prices: PriceBook, value: Any) -> None:
-    """It is reported and counted; the call and its other labels are counted as ever."""
+    """The failure is counted, and the call is one without a value of this label."""
     for meter in meters(prices, labels=("bad", "team")):
         invoke(meter, bad=value, team="a")
         snapshot = meter.snapshot()
         assert (snapshot.totals.calls, snapshot.in_flight) == (1, 0)
-        assert list(snapshot.labels) == [("team", "a")]
-        assert snapshot.labels["team", "a"].tokens.total == 140
+        assert sorted(snapshot.labels) == [("bad", ""), ("team", "a")]
+        assert {stats.tokens.total for stats in snapshot.labels.values()} == {140}
         assert snapshot.dropped == {"hook_errors": 1}
 
 
-def test_none_is_no_label(prices: PriceBook) -> None:
-    """Neither is a key that is not there, nor metadata that are no dict."""
+def test_a_call_without_a_value_has_a_row_of_its_own(prices: PriceBook) -> None:
+    """None, a key that is absent and metadata that are not a dict are the value ""."""
     for meter in meters(prices, labels=("team",)):
         invoke(meter, team=None)
         for metadata in (None, {}, [("team", "a")], "team"):
             run = uuid.uuid4()
             meter.on_chat_model_start({}, [[]], run_id=run, metadata=metadata)
             meter.on_llm_error(ValueError(), run_id=run)
-        assert meter.snapshot().labels == {}
+        assert {key: stats.calls for key, stats in meter.snapshot().labels.items()} == {
+            ("team", ""): 5
+        }
         assert meter.snapshot().totals.calls == 5
         assert meter.snapshot().dropped.get("hook_errors", 0) == 0
+
+
+def test_the_table_shows_the_row_without_a_value_as_none(prices: PriceBook) -> None:
+    """The value "" is printed as "(none)"."""
+    meter = Meter(prices=prices, labels=("team",))
+    invoke(meter)
+    assert "team=(none)" in str(meter.snapshot())
 
 
 def test_a_long_value_is_cut_and_counted(prices: PriceBook) -> None:

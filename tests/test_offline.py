@@ -87,7 +87,7 @@ def test_a_stream_without_usage_is_what_the_service_would_have_billed(service: S
     assert (stats.tokens.input, stats.tokens.output) == sent
     assert stats.tokens.total == stats.tokens.estimated == sum(sent)
     assert stats.outcomes["ok"] == 2
-    assert not meter._texts
+    assert not meter._services.prompts
 
 
 async def test_an_async_stream_is_counted_like_a_sync_one(service: Simulator) -> None:
@@ -171,7 +171,7 @@ def test_an_error_of_the_service_counts_nothing(service: Simulator, fate: str) -
             call("go on", config={"callbacks": [meter]})
     assert tokens(meter) == Tokens()
     assert meter.snapshot().totals.errors == 2
-    assert not meter._texts
+    assert not meter._services.prompts
 
 
 class Echo(LLM):
@@ -291,7 +291,7 @@ def test_tools_of_a_stream_without_usage_are_in_its_estimate(service: Simulator)
         meter = Meter()
         list(model.stream(ABOUT_WEATHER, config={"callbacks": [meter]}))
         counts.append(tokens(meter).input)
-        assert not meter._texts
+        assert not meter._services.prompts
     assert counts[1] == 101
     assert counts[1] - counts[0] == 101 - Offline().input("", "gpt-4o-mini", [ABOUT_WEATHER])
 
@@ -364,7 +364,7 @@ def test_an_error_that_the_server_names_in_its_stream_is_no_spend(error: Any, ou
     partial = result(AIMessage("a b", response_metadata={"model_name": "m"}))
     meter.on_llm_error(error, run_id=run, response=partial)
     assert tokens(meter).output == output
-    assert not meter._texts
+    assert not meter._services.prompts
 
 
 @pytest.mark.parametrize("response", [None, 7, {"generations": 3}, LLMResult(generations=[])])
@@ -481,7 +481,7 @@ def test_a_vocabulary_of_hugging_face_is_loaded_by_its_path(tmp_path: Path) -> N
     made.save(str(path := tmp_path / "tokenizer.json"))
     for source in (path, str(path), os.fspath(path)):
         meter = TokenCountingCallback(token_counters={"fake": source})
-        assert meter._offline.counter("", "fake-1")("one two three") == 3
+        assert meter._services.estimator.counter("", "fake-1")("one two three") == 3
 
 
 def test_what_is_no_counter_is_refused_with_the_remedy(tmp_path: Path, monkeypatch: Any) -> None:
@@ -539,13 +539,13 @@ def test_prompts_of_calls_that_nobody_ends_are_let_go() -> None:
     runs = [uuid.uuid4() for _ in range(5000)]
     for run in runs:
         meter.on_chat_model_start({}, [[HumanMessage("a b")]], run_id=run, batch_size=1)
-        assert len(meter._texts) <= 2048
+        assert len(meter._services.prompts) <= 2048
     for run in (runs[0], runs[-1]):
         meter.on_llm_end(
             result(AIMessage("x y z", response_metadata={"model_name": "m"})), run_id=run
         )
     assert (tokens(meter).input, tokens(meter).output) == (3 + 4 + 2, 6)
-    assert not {runs[0].int, runs[-1].int} & set(meter._texts)
+    assert not {runs[0].int, runs[-1].int} & set(meter._services.prompts)
 
 
 def test_no_prompt_is_kept_once_its_call_has_ended() -> None:
@@ -556,7 +556,7 @@ def test_no_prompt_is_kept_once_its_call_has_ended() -> None:
     failing = GenericFakeChatModel(messages=iter([]))
     with pytest.raises((RuntimeError, StopIteration)):
         failing.invoke("hi", config={"callbacks": [meter]})
-    assert not meter._texts
+    assert not meter._services.prompts
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
@@ -567,16 +567,16 @@ def test_a_forked_child_keeps_no_prompt_of_its_parent() -> None:
     meter.on_chat_model_start({}, [[HumanMessage("hi")]], run_id=uuid.uuid4(), batch_size=1)
     child = os.fork()
     if not child:
-        os._exit(len(meter._texts))
+        os._exit(len(meter._services.prompts))
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert len(meter._texts) == 1
+    assert len(meter._services.prompts) == 1
 
 
 def test_a_part_brings_its_counters_into_the_composite() -> None:
     """And those of the composite itself win."""
     part = TokenCountingCallback(token_counters={"a": lambda text: 1, "b": lambda text: 2})
     whole = CompositeCallback([part], token_counters={"b": lambda text: 3})
-    assert [whole._offline.counter("", name)("x") for name in "ab"] == [1, 3]
+    assert [whole._services.estimator.counter("", name)("x") for name in "ab"] == [1, 3]
 
 
 def test_embeddings_are_counted_by_the_meters_counters() -> None:

@@ -740,8 +740,8 @@ def test_parts_of_a_composite_share_their_listeners() -> None:
         assert heard.texts == ["hi"]
         assert [event.text for event in heard.events] == ["hi"]
         assert [result.text for result in heard.results] == ["hi"]
-    assert composite._streams is not None
-    assert composite._streams.max_stream_bytes == 1 << 20
+    assert composite._services.streams is not None
+    assert composite._services.streams.max_stream_bytes == 1 << 20
     second.handler.close()
     assert [event.text for event in feed] == ["hi"]
     # A part in the place of its composite has the same streams.

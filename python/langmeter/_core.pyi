@@ -4,7 +4,7 @@ Durations are integer nanoseconds at this boundary and seconds in `langmeter.sna
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final, TypeAlias, final
+from typing import Any, Final, NoReturn, Protocol, Self, TypeAlias, final, type_check_only
 from uuid import UUID
 
 from typing_extensions import disjoint_base
@@ -14,6 +14,7 @@ __all__ = [
     "COUNTERS",
     "DROPPED",
     "KINDS",
+    "MAX_LABELS",
     "MEASURES",
     "OUTCOMES",
     "Distribution",
@@ -22,6 +23,7 @@ __all__ = [
     "RateCard",
     "Recorder",
     "SeriesStats",
+    "ServicesBase",
     "Snapshot",
     "Streams",
     "__version__",
@@ -44,6 +46,9 @@ KINDS: Final[tuple[str, ...]]
 MEASURES: Final[tuple[str, ...]]
 #: Names of what can be dropped, capped, reaped or refused.
 DROPPED: Final[tuple[str, ...]]
+
+#: Labels that a call carries at most.
+MAX_LABELS: Final[int]
 
 #: An anomaly: at, detected at (Unix nanoseconds), provider, model, metric, before, after
 #: (in 1e-12), calls before, calls after.
@@ -367,13 +372,100 @@ class RateCard:
     def cost(self, usage: tuple[Any, ...]) -> int | None:
         """Pico-dollars; None when a part of the usage exceeds its whole or the sum 64 bits."""
 
+@type_check_only
+class Services(Protocol):
+    """What Rust calls of `langmeter.callbacks.services.Services`, and nothing else of Python's.
+
+    With `StreamSink` ten methods; a test holds the names in the Rust sources to these.
+    """
+
+    def first_call(self) -> None:
+        """The first model call of this process begins."""
+
+    def requested(self, metadata: Any, invocation_params: Any, serialized: Any) -> tuple[str, str]:
+        """Return the provider and the model that a client requests."""
+
+    def in_batch(self, run_id: Any, size: Any, params: Any, refused: bool) -> Sequence[Any]:
+        """Return the ids of the runs to give up: one of those that begin together was started."""
+
+    def refused(self, budget: int, crossed: list[tuple[int, int]]) -> NoReturn:
+        """Raise `BudgetExceeded`; `crossed` are thresholds, as of `Recorder.run_ended`."""
+
+    def crossed(self, crossed: list[tuple[int, int]]) -> None:
+        """Report thresholds that a call crossed."""
+
+    def model_end(
+        self,
+        run_id: Any,
+        outcome: int,
+        response: Any,
+        kind: int,
+        error: BaseException | None = None,
+    ) -> None:
+        """End a model call that the native way does not take; nothing has been changed yet."""
+
+    def hook_failed(self, place: str, exc: BaseException) -> None:
+        """Count a failure of ours; raise what is the host's, such as KeyboardInterrupt."""
+
+@type_check_only
+class StreamSink(Protocol):
+    """What Rust calls of `langmeter.streaming.Streams`."""
+
+    def on_text(self, text: str) -> None:
+        """A piece of an answer's text came."""
+
+    def on_event(
+        self,
+        run_id: Any,
+        model: str,
+        text: str,
+        index: int,
+        elapsed: float,
+        kind: int,
+        call: int | None,
+        name: str,
+    ) -> None:
+        """A piece of output came."""
+
+    def on_gone(self, run_id: Any, shown: tuple[Any, ...]) -> None:
+        """The recorder gave up a stream that never ended; `shown` as of `Streams._take`."""
+
+@disjoint_base
+class ServicesBase:
+    """Base of what the handlers of a recorder share; the slots that a call needs."""
+
+    def __new__(
+        cls,
+        new_recorder: Callable[[], Recorder],
+        *,
+        streams: Streams | None = None,
+        prices: Any = None,
+        demand: Callable[..., Any] | None = None,
+        labels: Sequence[str] = ...,
+    ) -> Self:
+        """Take what never changes.
+
+        `new_recorder` is called at the first use of `recorder`. `demand(provider, model, prompts,
+        metadata, tags, invocation_params)` returns what `Recorder.run_started` takes. `labels` are
+        keys of a call's metadata.
+        """
+
+    @property
+    def recorder(self) -> Recorder: ...
+    @property
+    def prompts(self) -> dict[int, Any]:
+        """Prompts of runs in flight, by `run_id.int`; with others in a tuple.
+
+        The prompts; if others went with them, in a tuple; with tools (prompts, tools, whether they
+        went alone).
+        """
+
+    def reset_after_fork(self) -> None:
+        """Forget the parent's calls; only for a child process that has just been forked."""
+
 @disjoint_base
 class Streams:
-    """Base of `langmeter.streaming.Streams`, which has the methods that are called from here.
-
-    `_text(text)`, `_event(run_id, model, text, index, elapsed, kind, call, name)` and
-    `_gone(run_id, shown)`.
-    """
+    """Base of `langmeter.streaming.Streams`, which is a `StreamSink`."""
 
     def __new__(cls, max_stream_bytes: int = ..., max_bytes: int = ...) -> Streams: ...
     @property
@@ -406,39 +498,29 @@ class Streams:
 
 @disjoint_base
 class Handler:
-    """Base of every callback: the hooks that fire for each token, without a Python frame.
+    """Base of every callback: LangChain's hooks, without a Python frame.
 
-    Unbound until `_bind`; token events of an unbound handler are ignored.
+    Until `_set_up` events are ignored. A call that a budget refuses raises what `Services.refused`
+    raises; every other failure goes to `Services.hook_failed`.
     """
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Handler: ...
-    def _bind(self, recorder: Recorder) -> Recorder:
-        """Bind once and return the recorder now bound; RuntimeError when bound elsewhere."""
+    def _set_up(self, services: ServicesBase, components: bool) -> None:
+        """Give it services of its own; `components`: it counts chains, tools and retrievers."""
 
-    def _bound(self) -> Recorder | None: ...
-    def _listen(self, streams: Streams) -> None:
-        """Let these streams hear each token event; once, before the first."""
+    def _join(self, services: ServicesBase) -> None:
+        """Let it share these from now on; RuntimeError after its first event or question."""
 
-    def _asleep(self) -> None:
-        """The next model call is the first of its process; it calls `self._awake()`."""
+    def _bind(self) -> ServicesBase:
+        """Return what it shares, fixed from now on; RuntimeError before `_set_up`."""
 
-    def _hold(self, demand: Callable[..., Any]) -> None:
-        """Calls are held to budgets. Once.
+    @property
+    def _services(self) -> ServicesBase:
+        """What it shares as things stand; RuntimeError before `_set_up`."""
 
-        `demand(provider, model, prompts, metadata, tags, invocation_params)` is what
-        `Recorder.run_started` takes. A call that is refused goes to
-        `self._refuse(budget, crossed)`, which raises; one that began with others to
-        `self._batch_start`.
-        """
-
-    def _priced_by(self, prices: Any) -> None:
-        """Calls are priced by this book, whose catalogue is loaded. Once."""
-
-    def _keep_prompts(self, texts: dict[int, Any]) -> None:
-        """Keep the prompts of runs in flight in this dict, by the number of the run."""
-
-    def _label_by(self, keys: list[str]) -> None:
-        """These keys of a call's metadata are labels. Once; later calls change nothing."""
+    @property
+    def _is_bound(self) -> bool:
+        """Whether that is fixed."""
 
     def on_llm_start(
         self,
@@ -455,10 +537,7 @@ class Handler:
         batch_size: Any = None,
         **kwargs: Any,
     ) -> None:
-        """A text completion or, as `on_chat_model_start`, a chat completion begins.
-
-        After `_hold` it may raise, see there.
-        """
+        """A text completion or, as `on_chat_model_start`, a chat completion begins."""
 
     def on_chat_model_start(
         self,
@@ -475,7 +554,7 @@ class Handler:
         batch_size: Any = None,
         **kwargs: Any,
     ) -> None: ...
-    def _chain_started(
+    def on_chain_start(
         self,
         serialized: Any,
         inputs: Any,
@@ -488,7 +567,7 @@ class Handler:
         name: Any = None,
         **kwargs: Any,
     ) -> None: ...
-    def _chain_ended(
+    def on_chain_end(
         self,
         outputs: Any,
         *,
@@ -497,7 +576,7 @@ class Handler:
         tags: Any = None,
         **kwargs: Any,
     ) -> None: ...
-    def _tool_started(
+    def on_tool_start(
         self,
         serialized: Any,
         input_str: Any,
@@ -510,7 +589,7 @@ class Handler:
         name: Any = None,
         **kwargs: Any,
     ) -> None: ...
-    def _tool_ended(
+    def on_tool_end(
         self,
         output: Any,
         *,
@@ -519,7 +598,7 @@ class Handler:
         tags: Any = None,
         **kwargs: Any,
     ) -> None: ...
-    def _retriever_started(
+    def on_retriever_start(
         self,
         serialized: Any,
         query: Any,
@@ -531,7 +610,7 @@ class Handler:
         name: Any = None,
         **kwargs: Any,
     ) -> None: ...
-    def _retriever_ended(
+    def on_retriever_end(
         self,
         documents: Any,
         *,
@@ -551,8 +630,7 @@ class Handler:
     ) -> None:
         """A model call gave its result.
 
-        The common response is read here, and priced by what `_priced_by` was given; every other
-        goes to `self._model_ended(run_id, outcome, response)`. Failures go to `self._failed`.
+        The common response is read and priced here; every other goes to `Services.model_end`.
         """
 
     def on_llm_new_token(

@@ -215,7 +215,7 @@ def _labels(snapshot: Snapshot) -> Iterable[str]:
     """As the models, without what is not measured by label."""
     width = HEADER.index("p99") + 1
     shown = [
-        _row(label(f"{key}={value}"), stats)[:width]
+        _row(label(f"{key}={value or '(none)'}"), stats)[:width]
         for (key, value), stats in _busiest(snapshot.labels, FEW)
     ]
     header = ("label", *HEADER[1:width])

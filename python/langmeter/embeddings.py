@@ -11,9 +11,9 @@ from uuid import UUID, uuid4
 from langchain_core.embeddings import Embeddings
 
 from langmeter._base.failures import CANCELLED, outcome_of
-from langmeter.budgets import Ledger
 from langmeter.budgets.demand import input_bound
-from langmeter.callbacks.base import LLM, OK, Callback
+from langmeter.callbacks.base import LLM, Callback
+from langmeter.callbacks.model_end import OK
 from langmeter.meter import _installed
 from langmeter.usage import TokenCounter, Usage, requested
 from langmeter.usage.counters import counted
@@ -65,7 +65,7 @@ def track_embeddings(
             )
     if isinstance(embeddings, _Tracked):
         there = embeddings._langmeter.meter
-        if there is meter or there._recorder is meter._recorder:
+        if there._services is meter._services:
             return embeddings  # twice around would count twice
     return _Tracked(embeddings, _Books(meter, token_counter))
 
@@ -78,18 +78,11 @@ class _Books(NamedTuple):
 
     def tokens(self, texts: Sequence[str], asked: tuple[str, str]) -> int | None:
         """Tokens of the texts; None when nobody can count them."""
-        count = self.token_counter or self.meter._offline.measured(*asked)
+        count = self.token_counter or self.meter._services.estimator.measured(*asked)
         # What can only be gone through once is the wrapped object's to go through.
         if count is None or not isinstance(texts, list | tuple):
             return None
         return sum(counted(count, text) for text in texts)
-
-    def ledger(self) -> Ledger | None:
-        """The meter's budgets, their books open."""
-        ledger = self.meter._budgets
-        if ledger is not None and ledger.recorder is None:
-            ledger.open(self.meter._recorder)
-        return ledger
 
 
 class _Call:
@@ -117,21 +110,22 @@ class _Call:
             meter._failed("token_counter", exc)
 
     def __enter__(self) -> None:
-        meter, ledger, refused = self.books.meter, None, None
+        services, refused = self.books.meter._bind(), None
         try:
             run = uuid4()
             name = type(self.wrapped).__name__
             self.started = time()
-            ledger = self.books.ledger()
+            ledger = services.open_books()
             demand = None if ledger is None else ledger.embedding(*self.asked, self._most())
-            refused = meter._recorder.run_started(run, None, LLM, name, *self.asked, demand)
+            labels = [(label, "") for label in services.labels]
+            start = (run, None, LLM, name, *self.asked, demand, labels)
+            refused = services.recorder.run_started(*start)
             if refused is None:
                 self.run = run
         except BaseException as exc:
-            meter._failed("track_embeddings", exc)
-        if refused is not None and ledger is not None:
-            meter._crossed(refused[1])
-            raise ledger.exceeded(refused[0])
+            self.books.meter._failed("track_embeddings", exc)
+        if refused is not None:
+            services.refused(*refused)
 
     def _most(self) -> int:
         """Tokens of the texts, at most."""
@@ -144,25 +138,25 @@ class _Call:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if self.run is None:
             return
-        meter, tokens = self.books.meter, self.tokens
+        services, tokens = self.books.meter._bind(), self.tokens
         try:
             outcome = OK if error is None else outcome_of(error)
             usage = cost = None
             # Who gives up has sent the texts all the same.
             if tokens is not None and outcome in (OK, CANCELLED):
                 usage = Usage(input=tokens, total=tokens, estimated=tokens)
-                prices = meter._prices_now or meter._prices_if_ready()
+                prices = services.prices_if_ready
                 card = prices and prices.card(*self.asked, at=self.started)
                 cost = card.cost(usage[:-1]) if card else None
-            recorder = meter._recorder
+            recorder = services.recorder
             asked = recorder.requested(self.run)
             crossed = recorder.run_ended(self.run, LLM, outcome, usage=usage, cost=cost)
             if crossed:
-                meter._crossed(crossed)
+                services.crossed(crossed)
             if asked and usage is not None and cost is None:
-                meter._unpriced((*self.asked, usage.tier), outcome, asked, usage[:-1])
+                services.unpriced((*self.asked, usage.tier), outcome, asked, usage[:-1])
         except BaseException as exc:
-            meter._failed("track_embeddings", exc)
+            self.books.meter._failed("track_embeddings", exc)
 
 
 class _Tracked(Embeddings):

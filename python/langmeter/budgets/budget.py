@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 from math import ceil
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from weakref import ref
 
 from langmeter import _core
 from langmeter.errors import ConfigError
@@ -112,7 +113,8 @@ class Budget:
         self.action = action
         self.on_threshold = on_threshold
         self.name = name or self._describe()
-        self._owner: Ledger | None = None
+        #: Weak, as the ledger holds the budget.
+        self._owner: ref[Ledger] | None = None
         self._books: tuple[_core.Recorder, int, int] | None = None
 
     @property

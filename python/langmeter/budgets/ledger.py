@@ -8,6 +8,7 @@ from math import inf
 from threading import Lock
 from time import time
 from typing import Any, Final, TypeAlias
+from weakref import ref
 
 from langmeter import _core
 from langmeter._base.delivery import Listener, notice_listener
@@ -71,7 +72,7 @@ class Ledger:
                     f"{budget!r} already belongs to a meter: meter both with the same one, "
                     "or make a budget for each"
                 )
-            budget._owner = self
+            budget._owner = ref(self)
         blocking = [b.action == "block" for b in self.budgets]
         #: Whether any of them may refuse a call.
         self.blocks = any(blocking)

@@ -5,19 +5,16 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
+from weakref import ref
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.callbacks.manager import handle_event
 
-from langmeter import _core
-from langmeter._watch import Watch
-from langmeter.budgets import Ledger
 from langmeter.callbacks.base import Callback, checked_labels
 from langmeter.callbacks.components import ComponentCallback
 from langmeter.callbacks.defects import DefectAnalysisCallback
-from langmeter.callbacks.streaming import StreamingCallback
+from langmeter.callbacks.services import Services
 from langmeter.config import Config
-from langmeter.streaming.hub import joined
 
 #: Every hook of BaseCallbackHandler, and the attribute of a handler that switches it off.
 HOOKS = {
@@ -72,11 +69,7 @@ class CompositeCallback(ComponentCallback):
                 f"handlers is a {name} and must be a list: CompositeCallback([handler])"
             )
         handlers = tuple(handlers)
-        labels = (
-            *checked_labels(labels),
-            *(key for part in handlers if isinstance(part, Callback) for key in part._labels),
-        )
-        super().__init__(labels=dict.fromkeys(labels), config=config, **settings)
+        super().__init__(labels=labels, config=config, **settings)
         self._parts = [handler for handler in handlers if isinstance(handler, Callback)]
         foreign = [handler for handler in handlers if not isinstance(handler, Callback)]
         for part in self._parts:
@@ -84,41 +77,25 @@ class CompositeCallback(ComponentCallback):
         for handler in foreign:
             _check_foreign(handler)
         self.handlers: tuple[BaseCallbackHandler, ...] = handlers
-        # Before the first of them has a recorder: from then on it tells whom it was made to tell.
-        listening = [part for part in self._parts if isinstance(part, StreamingCallback)]
-        self._streams = joined([part._streams for part in listening])
-        for part in listening:
-            part._streams = self._streams or part._streams
-        recorder = self._recorder
+        own = self._services
+        services = Services.joined(
+            own.config, own.labels, own.estimator, [part._services for part in self._parts]
+        )
+        checked_labels(services.labels)
         for part in self._parts:
-            if part._join(recorder) is not recorder:
-                raise _bound_elsewhere(part)
-            self._offline.join(part._offline)
-            if part._prices is not None:
-                self._prices, self._later = part._prices, part._later
-        for part in self._parts:
-            # Handed to LangChain beside its composite, any of them may be the one to end a run.
-            part._prices, part._later = self._prices, self._later
-            part._watcher = self
+            try:
+                part._share(services)
+            except RuntimeError:
+                raise _bound_elsewhere(part) from None
+        self._share(services)
+        services.recorder  # noqa: B018 (mapped now, so that a lack of memory is said here)
         for switch in _SWITCHES:
             setattr(self, switch, all(getattr(part, switch) for part in self._parts))
         self._fixes = next(
             (part for part in self._parts if isinstance(part, DefectAnalysisCallback)), None
         )
-        budgets = [part._budgets for part in self._parts if part._budgets is not None]
-        if budgets:
-            ledger = Ledger.merged(budgets, self._prices)
-            for handler in (self, *self._parts):
-                handler._limit(ledger)
         if foreign:
             self._forward_to(foreign)
-
-    def _new_watches(self, recorder: _core.Recorder) -> list[Watch[Any]]:
-        watches: dict[type, Watch[Any]] = {}  # one of a kind
-        for part in self._parts:
-            for watch in part._new_watches(recorder):
-                watches.setdefault(type(watch), watch)
-        return list(watches.values())
 
     def on_custom_event(self, name: str, data: Any, **kwargs: Any) -> None:
         """Count a fix, where a `DefectAnalysisCallback` is among the handlers."""
@@ -132,8 +109,8 @@ class CompositeCallback(ComponentCallback):
         """
         for hook, switch in HOOKS.items():
             ignored = switch is not None and getattr(self, switch)
-            record = None if ignored else getattr(self, hook)
-            setattr(self, hook, _forwarding(record, foreign, hook, switch))
+            record = None if ignored else getattr(type(self), hook)
+            setattr(self, hook, _forwarding(ref(self), record, foreign, hook, switch))
         for switch in _SWITCHES:
             setattr(self, switch, False)
         # What a foreign handler wants raised must pass LangChain's own catch around this one.
@@ -141,6 +118,7 @@ class CompositeCallback(ComponentCallback):
 
 
 def _forwarding(
+    owner: ref[CompositeCallback],  # weak: it holds this function
     record: Callable[..., Any] | None,
     foreign: list[BaseCallbackHandler],
     hook: str,
@@ -148,7 +126,7 @@ def _forwarding(
 ) -> Callable[..., None]:
     def forward(*args: Any, **kwargs: Any) -> None:
         if record is not None:
-            record(*args, **kwargs)
+            record(owner(), *args, **kwargs)
         handle_event(foreign, hook, switch, *args, **kwargs)
 
     forward.__name__ = hook
@@ -159,7 +137,7 @@ def _check_part(part: Callback) -> None:
     name = type(part).__name__
     if isinstance(part, CompositeCallback):
         raise TypeError(f"a {name} cannot be part of a composite; hand in its handlers instead")
-    if part._bound() is not None:
+    if part._is_bound:
         raise _bound_elsewhere(part)
     for hook in HOOKS:
         owner = next(cls for cls in type(part).__mro__ if hook in vars(cls))

@@ -10,11 +10,10 @@ from types import MappingProxyType
 from typing import Any
 
 from langmeter.budgets import Budget, Ledger
-from langmeter.callbacks.base import Callback
+from langmeter.callbacks.base import Callback, Share
 from langmeter.config import Config
 from langmeter.prices import PriceBook
 from langmeter.prices.card import PICO, usd
-from langmeter.prices.later import Later
 from langmeter.prices.names import canonical
 
 
@@ -39,19 +38,19 @@ class CostTrackingCallback(Callback):
         config: Config | None = None,
         **settings: Any,
     ) -> None:
-        super().__init__(config=config, **settings)
         if prices is not None and not isinstance(prices, PriceBook):
             raise TypeError(f"prices = {prices!r}: must be a PriceBook; pass PriceBook(prices)")
-        self._prices: PriceBook = PriceBook() if prices is None else prices
-        self._prices.warm()
-        self._later = Later(self._prices)
+        self._prices = PriceBook() if prices is None else prices
+        share: Share = {"prices": self._prices}
         if budgets := tuple(budgets):
-            self._limit(Ledger(budgets, self._prices))
+            share["ledger"] = Ledger(budgets, self._prices)
+        super().__init__(share, config=config, **settings)
+        self._prices.warm()
 
     @property
     def prices(self) -> PriceBook:
         """Where the prices come from."""
-        return self._prices
+        return self._services.prices or self._prices
 
     @property
     def total_cost(self) -> Decimal:
@@ -69,7 +68,8 @@ class CostTrackingCallback(Callback):
     @property
     def budgets(self) -> tuple[Budget, ...]:
         """The budgets that calls are held to."""
-        return () if self._budgets is None else self._budgets.budgets
+        ledger = self._services.ledger
+        return () if ledger is None else ledger.budgets
 
     @property
     def provider_costs(self) -> Mapping[str, Decimal]:
@@ -97,7 +97,7 @@ class CostTrackingCallback(Callback):
         load the catalogue first. Raises ValueError for counts that are no whole numbers or
         negative.
         """
-        price = partial(self._prices.cost, input=input_tokens, output=output_tokens)
+        price = partial(self.prices.cost, input=input_tokens, output=output_tokens)
         cost = price(provider, model or "*")
         if cost is not None or model:
             return cost

@@ -9,7 +9,8 @@ from typing import Any
 from uuid import UUID
 
 from langmeter._base.failures import ERROR
-from langmeter.callbacks.base import FIX, OK, Callback
+from langmeter.callbacks.base import FIX, Callback
+from langmeter.callbacks.model_end import OK
 from langmeter.snapshot import ComponentStats
 
 #: Name of the custom event that `dispatch_custom_event` sends.

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from langmeter import _core
 from langmeter._watch import Watch
 from langmeter.anomalies import AnomalyWatch
 from langmeter.callbacks.components import ComponentCallback
+from langmeter.callbacks.services import Services
+from langmeter.config import Config
 from langmeter.snapshot import Distribution, Rate
 
 
@@ -19,8 +20,8 @@ class PerformanceCallback(ComponentCallback):
     tokens or cost of a call have changed for good: `snapshot().anomalies`.
     """
 
-    def _new_watches(self, recorder: _core.Recorder) -> list[Watch[Any]]:
-        return [AnomalyWatch(recorder)]
+    def __init__(self, *, config: Config | None = None, **settings: Any) -> None:
+        super().__init__({"observers": (_anomalies,)}, config=config, **settings)
 
     def percentile(self, q: float, *, model: str | None = None) -> float:
         """Latency of model calls at a percentile, seconds; nan before the first.
@@ -72,3 +73,7 @@ class PerformanceCallback(ComponentCallback):
     def peak_in_flight(self) -> int:
         """The most model calls that were in flight at once."""
         return self.snapshot().peak_in_flight
+
+
+def _anomalies(services: Services) -> Watch[Any]:
+    return AnomalyWatch(services.recorder)

@@ -7,11 +7,11 @@ from functools import partial
 from typing import Any, Literal, TypeAlias
 from uuid import UUID
 
-from langmeter import _core
 from langmeter._base.check import whole_number
 from langmeter._base.delivery import Listener, Queue, is_async
 from langmeter._watch import Watch
-from langmeter.callbacks.base import Callback
+from langmeter.callbacks.base import Callback, Share
+from langmeter.callbacks.services import Services
 from langmeter.config import Config
 from langmeter.errors import ConfigError
 from langmeter.snapshot import Distribution
@@ -77,19 +77,18 @@ class StreamingCallback(Callback):
         config: Config | None = None,
         **settings: Any,
     ) -> None:
-        super().__init__(config=config, **settings)
-        self._stall = checked(on_stall, stall_after)
+        stall = checked(on_stall, stall_after)
         limits = collect if isinstance(collect, Collect) else Collect()
         if not (collect is None or isinstance(collect, bool | Collect)):
             raise ConfigError(f"collect = {collect!r}: must be True, False or a Collect")
         if not (delivery in (None, "inline", "queued") or isinstance(delivery, Queued)):
             raise ConfigError(f"delivery = {delivery!r}: must be 'inline', 'queued' or a Queued")
         whole_number("max_failures", max_failures, 1)
-        self._streams: Streams = Streams(limits.max_stream_bytes, limits.max_bytes)
+        streams = Streams(limits.max_stream_bytes, limits.max_bytes)
         settled = delivery if isinstance(delivery, Queued) else Queued()
         queue = Queue(settled)
-        self._streams.queues.append(queue)
-        listeners = self._streams.listeners
+        streams.queues.append(queue)
+        listeners = streams.listeners
         for name, function, among in (
             ("on_token_callback", on_token_callback, listeners.text),
             ("on_event", on_event, listeners.event),
@@ -109,18 +108,18 @@ class StreamingCallback(Callback):
                     )
                 inline = False
             among.append(
-                Listener(name, function, None if inline else queue, self._lost, max_failures)
+                Listener(name, function, None if inline else queue, streams.count, max_failures)
             )
         wants_text = on_complete is not None or on_error is not None
-        self._streams.listen(collect=wants_text if collect is None else bool(collect))
+        streams.listen(collect=wants_text if collect is None else bool(collect))
+        share: Share = {"streams": streams, "observers": (partial(_stalls, *stall),)}
+        super().__init__(share, config=config, **settings)
 
-    def _new_watches(self, recorder: _core.Recorder) -> list[Watch[Any]]:
-        on_stall, stall_after = self._stall
-        run_id = partial(_run_of, (self._watcher or self)._texts)
-        return [StallWatch(recorder, on_stall, stall_after, run_id=run_id)]
-
-    def _lost(self, name: str, n: int) -> None:
-        self._recorder.dropped(name, n)
+    @property
+    def _streams(self) -> Streams:
+        streams = self._services.streams
+        assert streams is not None
+        return streams
 
     @property
     def time_to_first_token(self) -> Distribution:
@@ -183,6 +182,13 @@ class StreamingCallback(Callback):
     def close(self) -> None:
         """End every iterator that `events()` gave."""
         self._streams.close()
+
+
+def _stalls(
+    on_stall: Callable[[Stall], Any] | None, stall_after: float | None, services: Services
+) -> Watch[Any]:
+    run_id = partial(_run_of, services.prompts)
+    return StallWatch(services.recorder, on_stall, stall_after, run_id=run_id)
 
 
 def _run_of(texts: Mapping[int, Any], key: int) -> UUID | None:

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from langmeter.budgets import Budget, Ledger
-from langmeter.callbacks.base import Callback
+from langmeter.callbacks.base import Callback, Share
 from langmeter.config import Config
 from langmeter.snapshot import Tokens
 
@@ -22,11 +22,10 @@ class TokenCountingCallback(Callback):
     def __init__(
         self, *, limit: int | None = None, config: Config | None = None, **settings: Any
     ) -> None:
-        super().__init__(config=config, **settings)
         #: The budget of `limit`; None without one.
         self.budget = None if limit is None else Budget(tokens=limit, action="block")
-        if self.budget is not None:
-            self._limit(Ledger((self.budget,), None))
+        share: Share = {} if self.budget is None else {"ledger": Ledger((self.budget,), None)}
+        super().__init__(share, config=config, **settings)
 
     @property
     def input_tokens(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from langmeter._base.text import as_text
 from langmeter.streaming.events import Partial, ToolCall
 from langmeter.usage import Usage
 
@@ -28,7 +29,7 @@ def mismatches(partial: Partial, message: Any, usage: Usage | None) -> tuple[str
     """
     found = []
     if not partial.cut and message is not None:
-        if partial.text != text_of(message):
+        if partial.text != as_text(text_of(message)):
             found.append("text")
         if not _same_calls(partial.tool_calls, calls_of(message)):
             found.append("tool_calls")

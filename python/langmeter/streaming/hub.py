@@ -7,7 +7,7 @@ import os
 import threading
 from collections import deque
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 from weakref import WeakSet, ref
 
@@ -82,6 +82,20 @@ class Listeners:
             getattr(self, name).extend(listeners)
 
 
+class Losses:
+    """Counts what listeners lose, in the recorder that there is by then.
+
+    Apart from `Streams`, which holds the queues and listeners that hold this.
+    """
+
+    recorder: _core.Recorder | None = None
+
+    def count(self, name: str, n: int) -> None:
+        """Count what was lost."""
+        if self.recorder is not None:
+            self.recorder.dropped(name, n)
+
+
 class Streams(_core.Streams):
     """The streams in flight of one recorder, and who listens to them."""
 
@@ -92,7 +106,9 @@ class Streams(_core.Streams):
         self.collects = False
         self._curious = False
         self.queues: list[Queue] = []
-        self.recorder: _core.Recorder | None = None
+        self._losses = [Losses()]
+        #: Counts what listeners lose.
+        self.count = self._losses[0].count
         self.failures: deque[StreamFailure] = deque(maxlen=_FAILURES)
         self._feeds: dict[UUID | None, list[ref[Feed]]] = {}
         self._lock = threading.RLock()
@@ -126,6 +142,7 @@ class Streams(_core.Streams):
         with self._lock:
             self.listeners.join(other.listeners)
             self.queues += other.queues
+            self._losses += other._losses
             for run_id, feeds in other._feeds.items():
                 self._feeds.setdefault(run_id, []).extend(feeds)
                 for feed in filter(None, (found() for found in feeds)):
@@ -133,10 +150,15 @@ class Streams(_core.Streams):
             self._raise_limits(other)
             self.listen(collect=other.collects)
 
-    def count(self, name: str, n: int) -> None:
-        """Count what was lost."""
-        if self.recorder is not None:
-            self.recorder.dropped(name, n)
+    @property
+    def recorder(self) -> _core.Recorder | None:
+        """Whose streams these are; None before the first model call."""
+        return self._losses[0].recorder
+
+    @recorder.setter
+    def recorder(self, recorder: _core.Recorder) -> None:
+        for losses in self._losses:
+            losses.recorder = recorder
 
     def feed(self, run_id: UUID | None, queue_size: int) -> Feed:
         """The events of a run, or of all, from now on."""
@@ -158,13 +180,13 @@ class Streams(_core.Streams):
         found = (feed() for run_id in run_ids for feed in self._feeds.get(run_id, ()))
         return [feed for feed in found if feed is not None]
 
-    # Called natively.
+    # Called natively: `_core.StreamSink`.
 
-    def _text(self, text: str) -> None:
+    def on_text(self, text: str) -> None:
         for listener in self.listeners.text:
             listener.tell(text)
 
-    def _event(
+    def on_event(
         self,
         run_id: UUID,
         model: str,
@@ -181,7 +203,7 @@ class Streams(_core.Streams):
         for listener in self.listeners.event:
             listener.tell(event)
 
-    def _gone(self, run_id: UUID, shown: tuple[Any, ...]) -> None:
+    def on_gone(self, run_id: UUID, shown: tuple[Any, ...]) -> None:
         """Nobody ended a stream, and the recorder gave it up."""
         partial = self._partial(shown)
         names = partial.provider, partial.model
@@ -342,6 +364,12 @@ class Streams(_core.Streams):
 def _size(failure: StreamFailure) -> int:
     calls = sum(len(call.args) for call in failure.tool_calls)
     return len(failure.text) + len(failure.reasoning) + calls
+
+
+if TYPE_CHECKING:
+
+    def _sink(streams: Streams) -> _core.StreamSink:
+        return streams
 
 
 def joined(all_streams: list[Streams]) -> Streams | None:

@@ -95,23 +95,22 @@ fn dropped(recorder: &Recorder, name: &str, n: usize) {
     recorder.core.dropped(what.unwrap_or(Dropped::Other), n as u64);
 }
 
-/// Whether the final message of a plain answer has the text that its pieces had; false for every other kind.
-fn said_whole(stream: &Stream, response: &Bound<'_, PyAny>) -> PyResult<bool> {
+/// Text of the final message of a plain answer; None for every other kind.
+fn plain_text<'py>(response: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyString>>> {
     let py = response.py();
-    let Some(message) = message_of(response)? else { return Ok(false) };
-    let content = message.getattr(intern!(py, "content"))?;
-    let Ok(content) = content.cast::<PyString>() else { return Ok(false) };
+    let Some(message) = message_of(response)? else { return Ok(None) };
+    let Ok(content) = message.getattr(intern!(py, "content"))?.cast_into::<PyString>() else { return Ok(None) };
     let calls = message.getattr_opt(intern!(py, "tool_calls"))?;
-    if !stream.calls.is_empty() || calls.map_or(Ok(false), |calls| calls.is_truthy())? {
-        return Ok(false);
+    if calls.map_or(Ok(false), |calls| calls.is_truthy())? {
+        return Ok(None);
     }
     if let Some(usage) = message.getattr_opt(intern!(py, "usage_metadata"))?
         && let Ok(usage) = usage.cast::<PyDict>()
         && !usage.get_item(intern!(py, "output_tokens"))?.map_or(Ok(false), |tokens| tokens.is_truthy())?
     {
-        return Ok(false);
+        return Ok(None);
     }
-    Ok(content.to_string_lossy() == stream.text)
+    Ok(Some(content))
 }
 
 fn message_of<'py>(response: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
@@ -133,7 +132,8 @@ struct Telling {
     started: u64,
 }
 
-/// Base of `langmeter.streaming.Streams`: the streams in flight, each apart from all others.
+/// Base of `langmeter.streaming.Streams`, which is a `StreamSink` of `_core.pyi`: the streams in flight, each apart
+/// from all others.
 ///
 /// The lock is taken with the GIL held, and nothing under it runs Python code or lets go of a Python object:
 /// it is never waited for.
@@ -223,13 +223,13 @@ impl Streams {
             let name = delta.call.name.clone().unwrap_or_else(nothing);
             let elapsed = seconds(event.started, recorder.core.unix_now());
             let event = (run_id, event.model, text, event.index, elapsed, delta.kind as u8, event.call, name);
-            slf.call_method1(intern!(py, "_event"), event)?;
+            slf.call_method1(intern!(py, "on_event"), event)?;
         }
         if delta.kind == Kind::Text
             && this.wants(TEXTS)
             && let Some(text) = &delta.text
         {
-            slf.call_method1(intern!(py, "_text"), (text,))?;
+            slf.call_method1(intern!(py, "on_text"), (text,))?;
         }
         Ok(())
     }
@@ -283,26 +283,33 @@ impl Streams {
         telling
     }
 
-    /// Ends a stream whose end nobody waits for and whose final message says what its pieces said; false
-    /// where Python has to look at it.
-    pub fn settled(&self, key: RunKey, response: &Bound<'_, PyAny>) -> PyResult<bool> {
+    /// Whether no listener waits for the end of a stream, and its final message says what its pieces said.
+    /// Changes nothing.
+    pub fn settles(&self, key: RunKey, response: &Bound<'_, PyAny>) -> PyResult<bool> {
         match self.wanted.load(Relaxed) {
             0 => return Ok(true),
             wanted if wanted & ENDS != 0 => return Ok(false),
             _ => {}
         }
-        let removed = self.open().remove(key.get());
-        let Some(stream) = removed else { return Ok(true) };
-        if !self.wants(COLLECT) || stream.cut {
+        let compares = |stream: &Stream| !stream.cut && self.wants(COLLECT);
+        if !self.open().streams.get(&key.get()).is_some_and(compares) {
             return Ok(true);
         }
         // Not what is no `Exception`: Ctrl-C may arrive while a response's own code runs.
-        let whole = said_whole(&stream, response)
-            .or_else(|e| if e.is_instance_of::<PyException>(response.py()) { Ok(false) } else { Err(e) })?;
-        if !whole {
-            self.open().insert(key.get(), stream);
+        let text = plain_text(response)
+            .or_else(|e| if e.is_instance_of::<PyException>(response.py()) { Ok(None) } else { Err(e) })?;
+        let Some(text) = text else { return Ok(false) };
+        let text = text.to_string_lossy();
+        let same = |stream: &Stream| stream.calls.is_empty() && stream.text == text;
+        Ok(self.open().streams.get(&key.get()).is_none_or(same))
+    }
+
+    /// Lets go of a stream that has ended.
+    pub fn forget(&self, key: RunKey) {
+        if self.wanted.load(Relaxed) != 0 {
+            let removed = self.open().remove(key.get());
+            drop(removed); // outside the lock: it may run anything
         }
-        Ok(whole)
     }
 }
 
@@ -371,7 +378,7 @@ impl Streams {
         let dead = slf.get().open().dead(recorder);
         for stream in dead {
             let shown = stream.shown(py, recorder.core.unix_now())?;
-            slf.call_method1(intern!(py, "_gone"), (&stream.run_id, shown))?;
+            slf.call_method1(intern!(py, "on_gone"), (&stream.run_id, shown))?;
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! Chains, tools, retrievers: their starts and their good ends.
 
 use crate::convert;
-use crate::handler::Handler;
+use crate::services::Services;
 use crate::start::{Tagged, name_of};
 use langmeter_core::{Begin, End, Kind, Outcome};
 use pyo3::intern;
@@ -20,9 +20,9 @@ pub struct Start<'a, 'py> {
 }
 
 /// A run of `kind` begins; a chain may be the node of a graph or an agent.
-pub fn begin(slf: &Bound<'_, Handler>, kind: Kind, start: &Start<'_, '_>) -> PyResult<()> {
-    let py = slf.py();
-    let recorder = slf.get().recorder_or_new(slf)?;
+pub fn begin(services: &Bound<'_, Services>, kind: Kind, start: &Start<'_, '_>) -> PyResult<()> {
+    let py = services.py();
+    let recorder = services.get().recorder(services.py())?;
     let name = name_of(start.name, start.serialized, &PyString::intern(py, kind.name()))?;
     let tagged = Tagged::by(start.tags);
     let kind = if kind == Kind::Chain { role(&name, start.metadata, tagged)? } else { kind };
@@ -56,8 +56,8 @@ fn role(name: &Bound<'_, PyString>, metadata: Option<&Bound<'_, PyAny>>, tagged:
 }
 
 /// A run ended well. What it is was said at its start; `kind` counts only where there was none.
-pub fn end(slf: &Bound<'_, Handler>, kind: Kind, run_id: &Bound<'_, PyAny>, outcome: Outcome) -> PyResult<()> {
-    let recorder = slf.get().recorder_or_new(slf)?;
+pub fn end(services: &Bound<'_, Services>, kind: Kind, run_id: &Bound<'_, PyAny>, outcome: Outcome) -> PyResult<()> {
+    let recorder = services.get().recorder(services.py())?;
     recorder.get().core.run_ended(&End { outcome, ..End::new(convert::run_key(run_id)?, kind) });
     Ok(())
 }

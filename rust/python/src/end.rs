@@ -3,23 +3,33 @@
 //! Natively, because in a running program Python code is cold by the end of a call, and costs three times what
 //! a loop over it measures (31 µs over an empty handler with this hook in Python).
 
-use crate::handler::Handler;
 use crate::money::RateCard;
+use crate::services::Services;
 use crate::{convert, usage};
-use langmeter_core::{End, Kind, OTHER, Requested};
+use langmeter_core::{End, Kind, OTHER, Outcome, Requested};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyStringMethods};
 
 /// Ends a call, priced by the card that the price book holds under (provider, model); false when the response
-/// is of another kind, and nothing has been done.
-pub fn common(slf: &Bound<'_, Handler>, run_id: &Bound<'_, PyAny>, response: &Bound<'_, PyAny>) -> PyResult<bool> {
-    let this = slf.get();
-    let Some(recorder) = this.recorder() else { return Ok(false) };
+/// is of another kind or somebody waits for the end, and nothing has been done.
+pub fn common(
+    services: &Bound<'_, Services>,
+    run_id: &Bound<'_, PyAny>,
+    response: &Bound<'_, PyAny>,
+) -> PyResult<bool> {
+    let (py, this) = (services.py(), services.get());
+    let Some(recorder) = this.recorder_if_mapped() else { return Ok(false) };
     let core = &recorder.get().core;
-    let Some(common) = usage::read(response)? else { return Ok(false) };
     let number = convert::run_number(run_id)?;
     let key = convert::key_of(&number)?;
+    let streams = this.streams.as_ref().map(Py::get);
+    if let Some(streams) = streams
+        && !streams.settles(key, response)?
+    {
+        return Ok(false);
+    }
+    let Some(common) = usage::read(response)? else { return Ok(false) };
     let Some(asked) = core.requested(key) else { return Ok(false) };
     if asked.model.a.is_empty() || asked.model.a == OTHER {
         return Ok(false); // who answered is looked for in the response
@@ -27,16 +37,15 @@ pub fn common(slf: &Bound<'_, Handler>, run_id: &Bound<'_, PyAny>, response: &Bo
     let told = common.model.as_ref().map(PyStringMethods::to_cow).transpose()?;
     let model = told.as_deref().unwrap_or_default();
     let mut cost = None;
-    if let Some(prices) = this.prices(slf)? {
-        let Some(priced) = priced(prices, &asked, model, &common)? else { return Ok(false) };
+    if let Some(prices) = &this.prices {
+        let Some(priced) = priced(prices.bind(py), &asked, model, &common)? else { return Ok(false) };
         cost = Some(priced);
-    } else if this.waits_for_prices(slf)? {
-        return Ok(false); // the catalogue is not loaded yet
     }
-    if let Some(texts) = this.texts(slf.py()) {
-        // Gone already where too many were kept.
-        let _ = texts.del_item(number);
+    if let Some(streams) = streams {
+        streams.forget(key);
     }
+    // Gone already where too many were kept.
+    let _ = this.prompts.bind(py).del_item(number);
     let crossed = core.run_ended(&End {
         provider: &asked.model.a,
         model,
@@ -47,9 +56,20 @@ pub fn common(slf: &Bound<'_, Handler>, run_id: &Bound<'_, PyAny>, response: &Bo
         ..End::new(key, Kind::Llm)
     });
     if !crossed.is_empty() {
-        slf.call_method1(intern!(slf.py(), "_crossed"), (crossed,))?;
+        services.call_method1(intern!(py, "crossed"), (crossed,))?;
     }
     Ok(true)
+}
+
+/// Hands the end of a call that gave its result to the one method that takes whatever comes.
+pub fn uncommon(
+    services: &Bound<'_, Services>,
+    run_id: &Bound<'_, PyAny>,
+    response: &Bound<'_, PyAny>,
+    kind: Kind,
+) -> PyResult<()> {
+    let outcome = Outcome::Ok as usize;
+    services.call_method1(intern!(services.py(), "model_end"), (run_id, outcome, response, kind as u64)).map(drop)
 }
 
 /// What a call costs by the book's cards; None where they do not say.

@@ -12,12 +12,13 @@ mod money;
 mod output;
 mod pieces;
 mod recorder;
+mod services;
 mod snapshot;
 mod start;
 mod tokenizer;
 mod usage;
 
-use langmeter_core::{Counter, Dropped, Kind, Measure, Outcome};
+use langmeter_core::{Counter, Dropped, Kind, Labels, Measure, Outcome};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
@@ -32,6 +33,7 @@ fn init(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("KINDS", PyTuple::new(py, Kind::ALL.map(Kind::name))?)?;
     m.add("MEASURES", PyTuple::new(py, Measure::ALL.iter().map(|m| m.name()).collect::<Vec<_>>())?)?;
     m.add("DROPPED", PyTuple::new(py, Dropped::ALL.iter().map(|d| d.name()).collect::<Vec<_>>())?)?;
+    m.add("MAX_LABELS", Labels::MOST)?;
     m.add("BUILD_PROFILE", if cfg!(debug_assertions) { "debug" } else { "release" })?;
     m.add("__version__", env!("CARGO_PKG_VERSION"))?;
     m.add_class::<clock::ManualClock>()?;
@@ -39,6 +41,7 @@ fn init(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<handler::Handler>()?;
     m.add_class::<money::RateCard>()?;
     m.add_class::<recorder::Recorder>()?;
+    m.add_class::<services::Services>()?;
     m.add_class::<snapshot::SeriesStats>()?;
     m.add_class::<snapshot::Snapshot>()?;
     m.add_class::<collect::Streams>()?;

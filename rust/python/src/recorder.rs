@@ -37,6 +37,7 @@ impl Recorder {
     #[new]
     #[pyo3(signature = (*, max_series=1024, max_runs=65_536, max_run_age=3600.0, significant_digits=3, clock=None))]
     fn new(
+        py: Python<'_>,
         max_series: u64,
         max_runs: u64,
         max_run_age: f64,
@@ -49,8 +50,16 @@ impl Recorder {
             max_run_age: convert::duration("max_run_age", max_run_age)?,
             significant_digits,
         };
-        let clock = clock.map_or_else(Clock::monotonic, |c| Clock::Manual(c.get().0.clone()));
-        Ok(Self { core: core::Recorder::new(settings, clock).map_err(raise)? })
+        let clock = || clock.map_or_else(Clock::monotonic, |c| Clock::Manual(c.get().0.clone()));
+        let mapped = match core::Recorder::new(settings, clock()) {
+            // Recorders that only a reference cycle of the user's keeps may have the address space.
+            Err(core::Error::Memory { .. }) => {
+                py.import("gc")?.call_method0("collect")?;
+                core::Recorder::new(settings, clock())
+            }
+            other => other,
+        };
+        Ok(Self { core: mapped.map_err(raise)? })
     }
 
     #[pyo3(signature = (run_id, parent_run_id, kind, name, provider="", model="", demand=None, labels=None, retried=false, piped=false))]

@@ -1,19 +1,20 @@
 //! The start of a model call: who is asked, what for, and on whose behalf.
 
-use crate::convert;
-use crate::handler::Handler;
 use crate::recorder::{Asks, demand_of};
+use crate::services::Services;
+use crate::{convert, services};
 use langmeter_core::budget::Crossed;
-use langmeter_core::{Begin, Kind};
+use langmeter_core::{Begin, End, Kind, Outcome};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyList, PyString, PyTuple};
 
 /// Clients whose answers are remembered.
 const MOST: usize = 32;
-/// Prompts kept in case their calls end without usage; see `Callback._let_go`.
-const MAX_TEXTS: usize = 2048;
+/// Prompts kept in case their calls end without usage. A call whose prompt was let go is estimated by its answer alone.
+pub const MAX_PROMPTS: usize = 2048;
+/// So many of the oldest are let go when there are more: those of runs that never ended.
+const LET_GO: usize = 512;
 
 /// What a start hook is given.
 pub struct Start<'a, 'py> {
@@ -118,22 +119,22 @@ pub fn alone(start: &Start<'_, '_>) -> bool {
 }
 
 /// A model call begins, or does not fit a budget: which, and the thresholds crossed.
-pub fn begin(slf: &Bound<'_, Handler>, start: &Start<'_, '_>) -> PyResult<Option<(usize, Crossed)>> {
-    let (py, this) = (slf.py(), slf.get());
-    let recorder = this.recorder_or_new(slf)?;
-    let known = known(slf, start)?;
+pub fn begin(services: &Bound<'_, Services>, start: &Start<'_, '_>) -> PyResult<Option<(usize, Crossed)>> {
+    let (py, this) = (services.py(), services.get());
+    let recorder = this.recorder(py)?;
+    let known = known(services, start)?;
     let component = match start.name.filter(|n| !n.is_none()) {
         Some(_) => name_of(start.name, start.serialized, intern!(py, "llm"))?,
         None => known.0,
     };
     let tagged = Tagged::by(start.tags);
-    let labels = Handler::labels_in(slf, start.metadata)?;
+    let labels = services::labels_in(services, start.metadata)?;
     let labels: Vec<(&str, &str)> = labels.iter().map(|(key, value)| (&**key, &**value)).collect();
     let number = convert::run_number(start.run_id)?;
-    let asks = match this.demand(py) {
+    let asks = match &this.demand {
         Some(demand) => {
             let of = (&known.1, &known.2, start.prompts, start.metadata, start.tags, start.invocation_params);
-            demand.call1(of)?.extract::<Option<Asks>>()?
+            demand.bind(py).call1(of)?.extract::<Option<Asks>>()?
         }
         None => None,
     };
@@ -152,38 +153,51 @@ pub fn begin(slf: &Bound<'_, Handler>, start: &Start<'_, '_>) -> PyResult<Option
     if let Err(refused) = recorder.get().core.run_started(&begin) {
         return Ok(Some((refused.budget, refused.crossed)));
     }
-    keep_prompt(slf, start, number)?;
+    keep_prompt(this.prompts.bind(py), start, number)?;
     Ok(None)
 }
 
-/// Keeps what was asked in case the call ends without usage, as `langmeter.usage.offline.kept` does.
-fn keep_prompt(slf: &Bound<'_, Handler>, start: &Start<'_, '_>, key: Bound<'_, PyAny>) -> PyResult<()> {
-    let py = slf.py();
-    let Some(texts) = slf.get().texts(py) else { return Ok(()) };
+/// One of the calls that begin together was started, or refused: then those before it are given up, because
+/// LangChain ends none of them.
+pub fn batched(services: &Bound<'_, Services>, start: &Start<'_, '_>, refused: bool) -> PyResult<()> {
+    let py = services.py();
+    let Some(recorder) = services.get().recorder_if_mapped() else { return Ok(()) };
+    let call = (start.run_id, start.batch_size, start.invocation_params, refused);
+    for run_id in services.call_method1(intern!(py, "in_batch"), call)?.try_iter()? {
+        let end = End::new(convert::run_key(&run_id?)?, Kind::Llm);
+        recorder.get().core.run_ended(&End { outcome: Outcome::Cancelled, ..end });
+    }
+    Ok(())
+}
+
+/// Keeps what was asked in case the call ends without usage: the prompts; in a tuple if others went with them;
+/// with tools (prompts, tools, whether they went alone).
+fn keep_prompt(prompts: &Bound<'_, PyDict>, start: &Start<'_, '_>, number: Bound<'_, PyAny>) -> PyResult<()> {
+    let py = prompts.py();
     let alone = start.batch_size.is_some() && alone(start);
     let tools = entry(start.invocation_params, intern!(py, "tools"))?;
     if let Some(tools) = tools
         && tools.is_truthy()?
     {
-        texts.set_item(key, (start.prompts, tools, alone))?;
+        prompts.set_item(number, (start.prompts, tools, alone))?;
     } else if alone {
-        texts.set_item(key, start.prompts)?;
+        prompts.set_item(number, start.prompts)?;
     } else {
-        texts.set_item(key, PyTuple::new(py, [start.prompts])?)?;
+        prompts.set_item(number, PyTuple::new(py, [start.prompts])?)?;
     }
-    if texts.len() > MAX_TEXTS {
-        slf.call_method0(intern!(py, "_let_go"))?;
+    if prompts.len() > MAX_PROMPTS {
+        for oldest in prompts.keys().iter().take(LET_GO) {
+            let _ = prompts.del_item(oldest); // another thread may have been faster
+        }
     }
     Ok(())
 }
 
-static REQUESTED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-
 type Names<'py> = (Bound<'py, PyString>, Bound<'py, PyString>, Bound<'py, PyString>);
 
 /// Component, provider and model.
-fn known<'py>(slf: &Bound<'py, Handler>, start: &Start<'_, 'py>) -> PyResult<Names<'py>> {
-    let py = slf.py();
+fn known<'py>(services: &Bound<'py, Services>, start: &Start<'_, 'py>) -> PyResult<Names<'py>> {
+    let py = services.py();
     let told = [
         entry(start.metadata, intern!(py, "ls_provider"))?,
         entry(start.metadata, intern!(py, "ls_model_name"))?,
@@ -191,11 +205,11 @@ fn known<'py>(slf: &Bound<'py, Handler>, start: &Start<'_, 'py>) -> PyResult<Nam
     ];
     let remembers = start.serialized.is_instance_of::<PyDict>();
     let bound = |k: &Known| (k.component.bind(py).clone(), k.provider.bind(py).clone(), k.model.bind(py).clone());
-    if remembers && let Some(found) = slf.get().known().iter().find(|k| k.is(py, start.serialized, &told)) {
+    if remembers && let Some(found) = services.get().known().iter().find(|k| k.is(py, start.serialized, &told)) {
         return Ok(bound(found));
     }
-    let requested = REQUESTED.import(py, "langmeter.usage", "requested")?;
-    let answer = requested.call1((start.metadata, start.invocation_params, start.serialized))?;
+    let call = (start.metadata, start.invocation_params, start.serialized);
+    let answer = services.call_method1(intern!(py, "requested"), call)?;
     let (provider, model): (Bound<'_, PyString>, Bound<'_, PyString>) = answer.extract()?;
     let component = name_of(None, start.serialized, intern!(py, "llm"))?;
     let fresh = Known {
@@ -207,7 +221,7 @@ fn known<'py>(slf: &Bound<'py, Handler>, start: &Start<'_, 'py>) -> PyResult<Nam
     };
     let names = bound(&fresh);
     if remembers {
-        let mut known = slf.get().known();
+        let mut known = services.get().known();
         let over = (known.len() >= MOST).then(|| known.remove(0));
         known.push(fresh);
         drop(known);

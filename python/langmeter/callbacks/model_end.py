@@ -1,0 +1,107 @@
+"""The end of a model call that the native way does not take: errors, rare responses, no price."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from langmeter import _core
+from langmeter._base.failures import INTERRUPTED, cause_of, refused_by_server
+from langmeter._base.text import as_text
+from langmeter.prices.card import PICO
+from langmeter.streaming.aggregate import answered as as_far_as_it_came
+from langmeter.usage import NOTHING, Reading, Usage, read
+from langmeter.usage.ending import queue_time, truncated
+from langmeter.usage.offline import asked_of
+
+if TYPE_CHECKING:
+    from langmeter.callbacks.services import Services
+
+OK, CACHE_HIT = map(_core.OUTCOMES.index, ("ok", "cache_hit"))
+
+#: What is known of a run that is not in flight: provider, model, start, budgets, labels.
+_NOT_ASKED: tuple[str, str, float | None, int, int] = ("", "", None, 0, 0)
+
+
+def model_end(
+    services: Services,
+    run_id: UUID,
+    outcome: int,
+    response: Any,
+    kind: int,
+    error: BaseException | None,
+) -> None:
+    """Hand usage, names and cost to the recorder, which applies them to model runs alone."""
+    recorder, streams = services.recorder, services.streams
+    partial = None if streams is None else streams.take(run_id)
+    reading = NOTHING if response is None else read(response)
+    usage, told, model, cache_hit, unread, billed, _ = reading
+    told, model = as_text(told), as_text(model)
+    # The response names the dialect it speaks ("openai" for Azure too), the request who serves.
+    asked = recorder.requested(run_id)
+    asked_provider, asked_model, started, *_ = asked or _NOT_ASKED
+    # Beyond `max_series` the recorder no longer knows who was asked; the response may.
+    provider = told or asked_provider if asked_provider == "other" else asked_provider or told
+    if unread:
+        recorder.dropped("usage_refused", unread)
+    prompts = services.prompts.pop(run_id.int, ())
+    refused = error is not None and refused_by_server(error)
+    answered = model or asked_model
+    if response is not None and not (cache_hit or refused) and (usage is None or usage.is_cut):
+        # Of a v3 stream that breaks the response has nothing; what was collected has.
+        had = response if outcome == OK else as_far_as_it_came(response, partial)
+        usage = _estimated(services, (provider, answered), prompts, had, outcome, reading) or usage
+    cost = None
+    if cache_hit:
+        outcome = CACHE_HIT
+    elif usage is not None and (prices := services.prices_if_ready) is not None:
+        card = prices.card(provider, answered, tier=usage.tier, at=started)
+        if card is not None:
+            cost = services.sane(card.cost(usage))  # type: ignore[arg-type]
+    crossed = recorder.run_ended(
+        run_id,
+        kind,
+        outcome,
+        provider,
+        model,
+        usage,
+        cost,
+        None if billed is None else services.sane(round(billed * PICO)),
+        queue_time(response),
+        truncated(response),
+        None if error is None or outcome == INTERRUPTED else cause_of(error),
+    )
+    if crossed:
+        services.crossed(crossed)
+    # A run that is not in flight may have ended before: its price would come twice.
+    if asked and usage is not None and cost is None and not cache_hit:
+        services.unpriced((provider, answered, usage.tier), outcome, asked, usage[:-1])
+    if streams is not None:
+        if usage is None and refused and partial is not None and partial.said:
+            # No spend, as the server said that the call failed; but this is what had come.
+            had = as_far_as_it_came(response, partial)
+            usage = _estimated(services, (provider, answered), prompts, had, outcome, reading)
+        names = provider, answered
+        streams.ended(run_id, names, outcome, partial, usage, cost, response, error)
+
+
+def _estimated(
+    services: Services,
+    names: tuple[str, str],
+    asked: Any,
+    response: Any,
+    outcome: int,
+    reading: Reading,
+) -> Usage | None:
+    """Estimate the usage from the texts; None where there is nothing to count."""
+    prompts, tools, alone = asked_of(asked)
+    if reading.shared and not alone:  # the run of its batch's first prompt reports them all
+        return None
+    try:
+        if reading.usage is not None:
+            return services.estimator.with_input(*names, prompts, reading.usage, tools)
+        ended = outcome == OK
+        return services.estimator.usage(*names, prompts, response, ended=ended, tools=tools)
+    except BaseException as exc:
+        services.hook_failed("token_counter", exc)
+        return None

@@ -1,0 +1,279 @@
+"""What the handlers of one recorder share: one object, which joined handlers are all given."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+from uuid import UUID
+from weakref import WeakSet
+
+from langmeter import _core, _ticker
+from langmeter._base.text import as_text
+from langmeter._watch import Watch
+from langmeter.budgets import Ledger
+from langmeter.callbacks.model_end import model_end
+from langmeter.config import Config
+from langmeter.prices import PriceBook
+from langmeter.prices.later import MOST, Later
+from langmeter.snapshot import Snapshot
+from langmeter.streaming import Streams
+from langmeter.streaming.hub import joined
+from langmeter.usage import requested
+from langmeter.usage.offline import Offline
+
+_log = logging.getLogger("langmeter")
+
+#: Makes an observer of a recorder.
+Observer: TypeAlias = Callable[["Services"], Watch[Any]]
+
+_all: WeakSet[Services] = WeakSet()
+
+
+def _after_fork() -> None:
+    for services in list(_all):
+        services.reset_after_fork()
+        if services.later is not None:
+            services.later.forget()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def _in_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+class Services(_core.ServicesBase):
+    """What the handlers of one recorder share.
+
+    The native base holds what a call needs: recorder, prompts of runs in flight, streams, labels.
+    The methods of the protocol `_core.Services` are called from there.
+
+    Attributes:
+        config: settings of the recorder, which is mapped at its first use.
+        prices: where prices come from; None leaves calls unpriced.
+        later: calls without a price, until one is known; None without prices.
+        ledger: what calls may cost; None without budgets.
+        streams: who listens to streams; None if no handler does.
+        labels: keys of a call's metadata that are labels.
+        estimator: counts what providers do not report.
+        makers: make the observers of the recorder at the first model call.
+    """
+
+    config: Config
+    prices: PriceBook | None
+    later: Later | None
+    ledger: Ledger | None
+    streams: Streams | None
+    labels: tuple[str, ...]
+    estimator: Offline
+    makers: tuple[Observer, ...]
+    _reported: bool
+
+    def __new__(
+        cls,
+        config: Config,
+        *,
+        prices: PriceBook | None = None,
+        ledger: Ledger | None = None,
+        streams: Streams | None = None,
+        labels: Iterable[str] = (),
+        estimator: Offline | None = None,
+        observers: Iterable[Observer] = (),
+    ) -> Services:
+        """All are optional but the settings of the recorder."""
+        labels = tuple(labels)
+        self = super().__new__(
+            cls,
+            partial(_core.Recorder, **config.recorder_settings()),
+            streams=streams,
+            prices=prices,
+            demand=None if ledger is None else ledger.demand,
+            labels=labels,
+        )
+        self.config, self.prices, self.ledger, self.streams = config, prices, ledger, streams
+        self.later = None if prices is None else Later(prices)
+        self.labels, self.estimator = labels, estimator or Offline()
+        self.makers = tuple(observers)
+        self._reported = False
+        _all.add(self)
+        return self
+
+    @classmethod
+    def joined(
+        cls, config: Config, labels: Iterable[str], estimator: Offline, parts: Sequence[Services]
+    ) -> Services:
+        """One in the place of several that have no recorder yet."""
+        prices = next((part.prices for part in reversed(parts) if part.prices is not None), None)
+        ledgers = [part.ledger for part in parts if part.ledger is not None]
+        for part in parts:
+            estimator.join(part.estimator)
+        return cls(
+            config,
+            prices=prices,
+            ledger=Ledger.merged(ledgers, prices) if ledgers else None,
+            streams=joined([part.streams for part in parts if part.streams is not None]),
+            labels=dict.fromkeys((*labels, *(label for part in parts for label in part.labels))),
+            estimator=estimator,
+            observers=[maker for part in parts for maker in part.makers],
+        )
+
+    @property
+    def blocks(self) -> bool:
+        """Whether a budget may refuse a call."""
+        return self.ledger is not None and self.ledger.blocks
+
+    @property
+    def prices_if_ready(self) -> PriceBook | None:
+        """The price book, unless asking it would load the catalogue here and now."""
+        return self.prices if self.prices is not None and self.prices.ready else None
+
+    @property
+    def observers(self) -> tuple[Watch[Any], ...]:
+        """What polls the recorder, from the first model call on."""
+        observers: tuple[Watch[Any], ...] = vars(self).get("_observers", ())
+        return observers
+
+    def open_books(self) -> Ledger | None:
+        """The budgets, held by the recorder from now on."""
+        # Once open no lock is taken: a fork may have left it held.
+        if self.ledger is not None and self.ledger.recorder is None:
+            self.ledger.open(self.recorder)
+        return self.ledger
+
+    def snapshot(self) -> Snapshot:
+        """Everything counted so far; see `Callback.snapshot`."""
+        if self.later:
+            self._price_later()
+        changes = [change for watch in self.observers for change in watch.changes]
+        snapshot = Snapshot(self.recorder.snapshot(changes))
+        try:
+            if self.streams is not None:  # the recorder has just given up those that nobody ends
+                self.streams.give_up()
+        except BaseException as exc:
+            self.hook_failed("on_error", exc)
+        return snapshot
+
+    def _price_later(self) -> None:
+        """Price what ended without a price, as far as that is possible by now."""
+        later = self.later
+        if later is None:
+            return
+        try:
+            if not later.book.ready and not _in_event_loop():
+                later.book.warm(wait=True)
+            self.crossed(later.settle(self.recorder))
+        except BaseException as exc:
+            self.hook_failed("snapshot", exc)
+
+    def sane(self, cost: int) -> int | None:
+        """Pico-dollars that the recorder can count; more is refused, and counted as that."""
+        if cost <= MOST:
+            return cost
+        self.recorder.dropped("usage_refused")
+        return None
+
+    def unpriced(
+        self,
+        names: tuple[str, str, str],
+        outcome: int,
+        asked: tuple[str, str, float, int, int],
+        usage: tuple[Any, ...],
+    ) -> None:
+        """Keep a call that ended without a price until one is known: provider, model, tier."""
+        if self.later is not None and any(usage):  # a call that used nothing needs no price
+            _, _, started, budgets, labels = asked
+            call = (*names, outcome, budgets, labels, started, usage)
+            self.crossed(self.later.add(call, self.recorder))
+
+    # Called natively: the protocol `_core.Services`.
+
+    def first_call(self) -> None:
+        """Open the budgets and start the observers: the first model call of this process begins.
+
+        Not before, because a thread that runs when a server forks its workers is a nuisance.
+        """
+        if self.streams is not None:
+            self.streams.recorder = self.recorder
+        self.open_books()
+        if not self.observers:
+            made: dict[type, Watch[Any]] = {}  # one of a kind
+            for observer in (maker(self) for maker in self.makers):
+                made.setdefault(type(observer), observer)
+            observers = tuple(made.values())
+            # Of two first calls at once, one keeps its observers and starts them.
+            if vars(self).setdefault("_observers", observers) is observers:
+                for observer in observers:
+                    observer.start()
+        _ticker.resume()  # in a forked child
+
+    def requested(self, metadata: Any, invocation_params: Any, serialized: Any) -> tuple[str, str]:
+        """Provider and model that a client requests."""
+        provider, model = requested(metadata, invocation_params, serialized)
+        return as_text(provider), as_text(model)
+
+    def in_batch(self, run_id: Any, size: Any, params: Any, refused: bool) -> Sequence[Any]:
+        """Of the runs that begin together: those to give up when one of them is refused."""
+        if self.ledger is None or not size or size <= 1:
+            return ()
+        return self.ledger.in_batch(run_id, size, params, refused)
+
+    def refused(self, budget: int, crossed: list[tuple[int, int]]) -> NoReturn:
+        """Raise `BudgetExceeded` for a call that does not fit a budget."""
+        self.crossed(crossed)
+        assert self.ledger is not None
+        raise self.ledger.exceeded(budget)
+
+    def crossed(self, crossed: list[tuple[int, int]]) -> None:
+        """Report the thresholds that a call crossed."""
+        try:
+            if self.ledger is not None and crossed:
+                self.ledger.crossed(self.recorder, crossed)
+        except BaseException as exc:
+            self.hook_failed("on_threshold", exc)
+
+    def model_end(
+        self,
+        run_id: UUID,
+        outcome: int,
+        response: Any,
+        kind: int,
+        error: BaseException | None = None,
+    ) -> None:
+        """End a model call that the native way does not take."""
+        model_end(self, run_id, outcome, response, kind, error)
+
+    def hook_failed(self, place: str, exc: BaseException) -> None:
+        """Count a failure of ours and let the metered call go on.
+
+        A Rust panic is a BaseException and ends here too; Ctrl-C, SystemExit and their like are the
+        host's, happen to arrive while we run, and go on their way.
+        """
+        if not isinstance(exc, Exception) and type(exc).__module__ != "pyo3_runtime":
+            raise exc
+        try:
+            self.recorder.dropped("hook_errors")
+        except Exception as worse:  # no recorder to count in: what follows says why
+            worse.__cause__ = exc
+            exc = worse
+        if not self._reported:
+            self._reported = True
+            _log.warning(
+                "%s failed; the call goes on, and further failures are only counted",
+                place,
+                exc_info=exc,
+            )
+
+
+if TYPE_CHECKING:
+
+    def _called(services: Services) -> _core.Services:
+        return services

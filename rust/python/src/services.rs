@@ -1,0 +1,164 @@
+//! `Services`: what the handlers of one recorder share.
+
+use crate::collect::Streams;
+use crate::recorder::Recorder;
+use crate::start::Known;
+use langmeter_core::Dropped;
+use pyo3::exceptions::{PyBaseException, PyException};
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedStr;
+use pyo3::sync::OnceLockExt;
+use pyo3::types::{PyDict, PyString};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+/// Base of `langmeter.callbacks.services.Services`, which has the methods that are called from here: those of the
+/// protocol `Services` in `_core.pyi`, and no other.
+#[pyclass(frozen, subclass, weakref, name = "ServicesBase", module = "langmeter._core")]
+pub struct Services {
+    /// Makes the recorder.
+    new_recorder: Py<PyAny>,
+    recorder: OnceLock<Py<Recorder>>,
+    pub streams: Option<Py<Streams>>,
+    /// The price book.
+    pub prices: Option<Py<PyAny>>,
+    /// What a call asks of budgets, where it is held to some.
+    pub demand: Option<Py<PyAny>>,
+    /// Keys of a call's metadata that are labels.
+    pub labels: Vec<Py<PyString>>,
+    /// Prompts of runs in flight, by the number of the run.
+    pub prompts: Py<PyDict>,
+    known: Mutex<Vec<Known>>,
+    /// A model call has begun in this process.
+    awake: AtomicBool,
+}
+
+impl Services {
+    /// The recorder, mapped at its first use.
+    pub fn recorder(&self, py: Python<'_>) -> PyResult<&Py<Recorder>> {
+        if let Some(recorder) = self.recorder.get() {
+            return Ok(recorder);
+        }
+        let fresh: Py<Recorder> = self.new_recorder.call0(py)?.extract(py)?;
+        Ok(self.recorder.get_or_init_py_attached(py, || fresh))
+    }
+
+    /// The recorder, if there is one yet.
+    pub fn recorder_if_mapped(&self) -> Option<&Py<Recorder>> {
+        self.recorder.get()
+    }
+
+    /// Who the clients seen last ask. Nothing that runs Python code may happen while it is held.
+    pub fn known(&self) -> MutexGuard<'_, Vec<Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a model call has begun in this process.
+    pub fn is_awake(&self) -> bool {
+        self.awake.load(Ordering::Relaxed)
+    }
+
+    /// From now on a model call has begun in this process.
+    pub fn wake(&self) {
+        self.awake.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Counts and reports a failure of ours, and lets the metered call go on.
+pub fn failed(services: &Bound<'_, Services>, place: &str, error: &Bound<'_, PyBaseException>) -> PyResult<()> {
+    let py = services.py();
+    match services.call_method1(intern!(py, "hook_failed"), (place, error)) {
+        Err(raised) if raised.is_instance_of::<PyException>(py) => {
+            if let Some(recorder) = services.get().recorder.get() {
+                recorder.get().core.dropped(Dropped::HookErrors, 1);
+            }
+            Ok(())
+        }
+        other => other.map(drop),
+    }
+}
+
+/// Key and value of the labels of a call: of every declared label, empty where the metadata has none. A value that
+/// no text can be made of is reported, and counts as none.
+pub fn labels_in(
+    services: &Bound<'_, Services>,
+    metadata: Option<&Bound<'_, PyAny>>,
+) -> PyResult<Vec<(PyBackedStr, PyBackedStr)>> {
+    let py = services.py();
+    let labels = &services.get().labels;
+    let metadata = metadata.and_then(|m| m.cast::<PyDict>().ok());
+    let mut found = Vec::with_capacity(labels.len());
+    for key in labels {
+        let key = key.bind(py);
+        let value = metadata.map_or(Ok(None), |metadata| metadata.get_item(key))?.filter(|value| !value.is_none());
+        let text = match value.map(|value| value.str()) {
+            None => intern!(py, "").clone(),
+            Some(Ok(text)) => text,
+            Some(Err(error)) => {
+                failed(services, "labels", error.value(py))?;
+                intern!(py, "").clone()
+            }
+        };
+        let text = text.extract().or_else(|_| PyString::new(py, &text.to_string_lossy()).extract())?;
+        found.push((key.extract()?, text));
+    }
+    Ok(found)
+}
+
+#[pymethods]
+impl Services {
+    #[new]
+    #[pyo3(signature = (new_recorder, *, streams=None, prices=None, demand=None, labels=Vec::new()))]
+    fn new(
+        py: Python<'_>,
+        new_recorder: Py<PyAny>,
+        streams: Option<Py<Streams>>,
+        prices: Option<Py<PyAny>>,
+        demand: Option<Py<PyAny>>,
+        labels: Vec<Py<PyString>>,
+    ) -> Self {
+        Self {
+            new_recorder,
+            recorder: OnceLock::new(),
+            streams,
+            prices,
+            demand,
+            labels,
+            prompts: PyDict::new(py).unbind(),
+            known: Mutex::default(),
+            awake: AtomicBool::new(false),
+        }
+    }
+
+    #[allow(clippy::needless_pass_by_value)] // the signature PyO3 wants
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        // A user's callback may lead back to here: the cycle is collected through its other members.
+        visit.call(&self.new_recorder)?;
+        self.recorder.get().map_or(Ok(()), |r| visit.call(r))?;
+        self.prices.as_ref().map_or(Ok(()), |p| visit.call(p))?;
+        self.demand.as_ref().map_or(Ok(()), |d| visit.call(d))?;
+        self.streams.as_ref().map_or(Ok(()), |s| visit.call(s))?;
+        visit.call(&self.prompts)
+    }
+
+    #[getter(recorder)]
+    fn recorder_or_mapped(&self, py: Python<'_>) -> PyResult<Py<Recorder>> {
+        Ok(self.recorder(py)?.clone_ref(py))
+    }
+
+    #[getter]
+    fn prompts(&self, py: Python<'_>) -> Py<PyDict> {
+        self.prompts.clone_ref(py)
+    }
+
+    /// Forgets the parent's calls and clients in a process that has just been forked and has one thread.
+    fn reset_after_fork(&self, py: Python<'_>) {
+        if let Some(recorder) = self.recorder.get() {
+            recorder.get().core.reset_after_fork();
+        }
+        self.prompts.bind(py).clear();
+        self.awake.store(false, Ordering::Relaxed);
+    }
+}
