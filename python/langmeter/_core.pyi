@@ -30,6 +30,7 @@ __all__ = [
     "chat_overhead",
     "count_tokens",
     "encoding_for_model",
+    "text_of",
 ]
 
 #: Build profile of the extension: "release" or "debug".
@@ -63,6 +64,12 @@ def count_tokens(text: str, encoding: str) -> int:
 def encoding_for_model(model: str) -> str | None:
     """The encoding of an OpenAI model, as tiktoken maps names; None for other models."""
 
+def text_of(value: object) -> str:
+    """The text of a value in a call's metadata, as labels and budgets read it.
+
+    Of a string, an enum's member too, its own characters, else what `str()` says, and raises.
+    """
+
 def chat_overhead(model: str) -> tuple[int, int, int]:
     """Tokens a chat adds: (per message, per name, for the reply's beginning)."""
 
@@ -94,31 +101,46 @@ class Recorder:
         name: str,
         provider: str = "",
         model: str = "",
-        demand: tuple[int, int, int | None, int, int, int, int] | None = None,
+        demand: tuple[int, int, int | None, int, Sequence[int] | None] | None = None,
         labels: Sequence[tuple[str, str]] | None = None,
         retried: bool = False,
         piped: bool = False,
-    ) -> tuple[int, list[tuple[int, int]]] | None:
+    ) -> tuple[int, int, list[tuple[int, int]]] | None:
         """A run began. `provider` and `model` are the requested names, for kind llm only.
 
         `demand`: bits of the budgets it belongs to, input tokens and output tokens of an answer at
-        worst (None: the most the model gave so far, at least 2,048), how many answers, pico-dollars
-        for an input token, an output token and the call. `labels`: key and value, three at most.
-        Returns None, or when it does not fit a budget, and so did not begin, that budget's position
-        and the thresholds crossed, as of `run_ended`.
+        worst (None: the most the model gave so far, at least 2,048), how many answers, and
+        pico-dollars: an input token and an output token at worst, the call, an input token that no
+        cache has seen; None where the model has no price, empty while prices are not loaded.
+        `labels`: key and value, three at most. Returns None, or when a budget refuses the
+        call, which so did not begin: the budget's position, why (0: it does not fit, 1: it has no
+        price, 2: prices are not loaded) and the thresholds crossed, as of `run_ended`.
         """
 
     def open_budget(
-        self, unit: int, limit: int, period: int, blocking: bool, thresholds: list[int]
+        self,
+        unit: int,
+        limit: int,
+        period: int,
+        blocking: bool,
+        thresholds: list[int],
+        unpriced: int,
     ) -> int:
         """Open a budget; returns its position, which is its bit. At most 64.
 
         `unit`: 0 pico-dollars, 1 tokens, 2 calls. `period`: 0 total, 1 minute, 2 hour, 3 day,
-        4 month. `thresholds`: up to 8 amounts, ascending. Raises ValueError.
+        4 month. `thresholds`: up to 8 amounts, ascending. `unpriced`: pico-dollars of a call
+        without a price; 2**64 - 1 refuses it. Raises ValueError.
         """
 
-    def standing(self, budget: int) -> tuple[int, int, int, int | None, int]:
-        """Spent, reserved; begin and end of the period, and now, in Unix nanoseconds."""
+    def set_limit(self, budget: int, limit: int, thresholds: list[int]) -> list[tuple[int, int]]:
+        """Give a budget another limit and thresholds; returns the thresholds that this crosses."""
+
+    def reset_budget(self, budget: int) -> None:
+        """Begin the period of a budget anew: nothing spent."""
+
+    def standing(self, budget: int) -> tuple[int, int, int, int | None, int, int]:
+        """Spent, reserved; begin and end of the period, and now, in Unix nanoseconds; the limit."""
 
     def spent_lately(self) -> list[tuple[int, int, int]]:
         """Of 60, 300 and 900 seconds: (seconds, ns covered, nano-dollars)."""
@@ -388,8 +410,8 @@ class Services(Protocol):
     def in_batch(self, run_id: Any, size: Any, params: Any, refused: bool) -> Sequence[Any]:
         """Return the ids of the runs to give up: one of those that begin together was started."""
 
-    def refused(self, budget: int, crossed: list[tuple[int, int]]) -> NoReturn:
-        """Raise `BudgetExceeded`; `crossed` are thresholds, as of `Recorder.run_ended`."""
+    def refused(self, budget: int, why: int, crossed: list[tuple[int, int]]) -> NoReturn:
+        """Raise `BudgetExceeded`; the arguments are what `Recorder.run_started` returns."""
 
     def crossed(self, crossed: list[tuple[int, int]]) -> None:
         """Report thresholds that a call crossed."""

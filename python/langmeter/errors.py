@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,8 +18,12 @@ class ConfigError(LangmeterError, ValueError):
     """A setting is unknown or out of range; the message names value, range and remedy."""
 
 
+#: Why a budget refuses a call, by the recorder's code.
+REASONS: Final[tuple[Literal["limit", "unpriced", "prices"], ...]] = ("limit", "unpriced", "prices")
+
+
 class BudgetExceeded(LangmeterError):  # noqa: N818 (the field's name for it)
-    """A call was refused because its worst case does not fit a budget; it was not made.
+    """A budget refused a call, which was not made.
 
     Attributes:
         budget: name of the budget.
@@ -27,6 +31,9 @@ class BudgetExceeded(LangmeterError):  # noqa: N818 (the field's name for it)
         unit: "usd", "tokens" or "calls".
         limit, spent, reserved: Decimal for "usd", else int; reserved is for calls in flight.
         resets_at: when the next period begins (UTC); None when it never does.
+        reason: "limit": the worst case of the call does not fit what is left. "unpriced": the model
+            has no price, and the budget has `unpriced="block"`. "prices": the price catalogue could
+            not be loaded.
     """
 
     def __init__(
@@ -38,8 +45,9 @@ class BudgetExceeded(LangmeterError):  # noqa: N818 (the field's name for it)
         spent: Decimal | int,
         reserved: Decimal | int,
         resets_at: datetime | None,
+        reason: Literal["limit", "unpriced", "prices"] = "limit",
     ) -> None:
-        super().__init__(budget, scope, unit, limit, spent, reserved, resets_at)
+        super().__init__(budget, scope, unit, limit, spent, reserved, resets_at, reason)
         self.budget = budget
         self.scope = scope
         self.unit = unit
@@ -47,10 +55,21 @@ class BudgetExceeded(LangmeterError):  # noqa: N818 (the field's name for it)
         self.spent = spent
         self.reserved = reserved
         self.resets_at = resets_at
+        self.reason = reason
 
     def __str__(self) -> str:
         """What happened and what helps."""
-        wait = f"wait until {self.resets_at:%Y-%m-%d %H:%M} UTC, " if self.resets_at else ""
+        if self.reason == "unpriced":
+            return (
+                f"the budget {self.budget!r} refuses calls of a model without a price; give it one "
+                "with PriceBook.set, or set unpriced to 'allow' or to an amount a call"
+            )
+        if self.reason == "prices":
+            return (
+                f"the budget {self.budget!r} cannot judge the call: prices could not be loaded; "
+                "wait for them with PriceBook.warm(wait=True) at start-up, or set a price with "
+                "PriceBook.set"
+            )
         spent, reserved, limit = (
             f"{amount.normalize():f}" if not isinstance(amount, int) else str(amount)
             for amount in (self.spent, self.reserved, self.limit)
@@ -59,8 +78,18 @@ class BudgetExceeded(LangmeterError):  # noqa: N818 (the field's name for it)
         held = f" and {reserved} reserved for calls in flight" if self.reserved else ""
         return (
             f"the call does not fit the budget {self.budget!r}: {spent} spent{held} "
-            f"of {limit} {unit}; {wait}set max_tokens on the call, or raise the limit"
+            f"of {limit} {unit}; {self._remedies()}"
         )
+
+    def _remedies(self) -> str:
+        remedies = [f"wait until {self.resets_at:%Y-%m-%d %H:%M} UTC"] if self.resets_at else []
+        if self.reserved:
+            remedies.append("let calls in flight end")
+        if self.unit != "calls" and self.spent < self.limit:
+            remedies.append("set max_tokens on the call")
+        remedies.append("raise the limit")
+        *first, last = remedies
+        return f"{', '.join(first)}, or {last}" if first else last
 
 
 class StreamDiverged(LangmeterError):  # noqa: N818 (what happened, as BudgetExceeded)

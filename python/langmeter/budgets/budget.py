@@ -7,13 +7,14 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
-from fnmatch import fnmatchcase
 from math import ceil
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 from weakref import ref
 
 from langmeter import _core
+from langmeter._base.check import refusal
+from langmeter.budgets import scope as scopes
 from langmeter.errors import ConfigError
 from langmeter.prices.card import PICO, usd
 from langmeter.prices.explain import plain
@@ -28,8 +29,9 @@ _UNITS: Final = ("usd", "tokens", "calls")
 _PERIODS: Final = ("total", "minute", "hour", "day", "month")
 _LIMIT: Final = 2**63 - 1
 _MOST_THRESHOLDS: Final = 8
+#: As the charge of a call without a price: it is refused.
+_BLOCKED: Final = 2**64 - 1
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_NOTHING: Final = (0, 0, 0, None, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,26 +64,29 @@ class Budget:
     token a byte (which no byte-level vocabulary exceeds; 2,048 for an image, a sound or a file) and
     for each answer asked for (`n` and its like) the output limit of the call (`max_tokens` and its
     like) or, without one, the most the model gave so far, at least 2,048; at the model's list
-    price. A model without a price costs a budget in USD nothing; an
-    exhausted budget refuses it too. What a call turns out to have used replaces the worst case
-    when it ends; calls that fail cost what they are known to have used, cached responses nothing,
-    abandoned calls give back what they held.
+    price. What a call turns out to have used replaces the worst case when it ends; calls that fail
+    cost what they are known to have used, cached responses nothing, abandoned calls their input, as
+    estimated, and no call. A call that costs nothing is never refused by a budget in USD.
 
     Args:
         usd: US dollars, exact as `Decimal`, `str` or `int`; a float counts as what it prints as.
         tokens: input and output tokens together.
         calls: calls that did not fail.
         per: "total", "minute", "hour", "day" or "month".
-        scope: what it covers, everything by default. Keys: "provider", "model" (as requested;
-            `gpt-4o*` matches the rest), "tag" for a tag of the run, any other for an entry of its
-            metadata. Values: a text, or several of which one has to match.
+        scope: what it covers, everything by default. Keys: "provider" (by any of its names),
+            "model" (as requested; `gpt-4o*` matches the rest), "tag" for a tag of the run, any
+            other for an entry of its metadata. Values: a text, or several of which one must match.
+        unpriced: what a budget in USD does about calls of a model that neither the loaded catalogue
+            nor your own prices know. "allow": they hold and spend nothing, and only an exhausted
+            budget refuses them; "block": it refuses them; a Decimal: each that did not fail spends
+            so many USD, and holds them before.
         at: fractions of the limit, up to 8, whose crossing is told once a period.
         action: "warn" or "block".
         on_threshold: called with a `Threshold` in a thread of its own; logs a warning by default.
         name: for messages; made from limit and scope by default.
 
     Raises:
-        ConfigError: a value that makes no budget.
+        ConfigError: a value is out of range; the message names it, and what to pass.
     """
 
     def __init__(
@@ -92,6 +97,7 @@ class Budget:
         calls: int | None = None,
         per: Literal["total", "minute", "hour", "day", "month"] = "total",
         scope: Mapping[str, str | Collection[str]] | None = None,
+        unpriced: Literal["allow", "block"] | Decimal = "allow",
         at: Iterable[float] = (0.5, 0.8, 1.0),
         action: Literal["warn", "block"] = "warn",
         on_threshold: Callable[[Threshold], Any] | None = None,
@@ -100,27 +106,72 @@ class Budget:
         given = [(unit, limit) for unit, limit in zip(_UNITS, (usd, tokens, calls), strict=True)]
         given = [(unit, limit) for unit, limit in given if limit is not None]
         if len(given) != 1:
-            raise ConfigError("a budget needs exactly one of usd, tokens and calls")
+            got = " and ".join(unit for unit, _ in given) or "none of them"
+            raise ConfigError(
+                f"a budget must have exactly one of usd, tokens and calls, got {got}; "
+                "pass e.g. Budget(usd=5)"
+            )
         if per not in _PERIODS:
-            raise ConfigError(f"per = {per!r}: must be one of {', '.join(_PERIODS)}")
+            raise refusal("per", f"one of {', '.join(_PERIODS)}", per, "pass e.g. per='day'")
         if action not in ("warn", "block"):
-            raise ConfigError(f"action = {action!r}: must be 'warn' or 'block'")
+            raise refusal("action", "'warn' or 'block'", action, "pass 'block' to refuse calls")
         self.unit, limit = given[0]
         self._limit = _units(self.unit, limit)
         self.per = per
-        self.scope: Mapping[str, tuple[str, ...]] = MappingProxyType(_scope(scope or {}))
+        self.scope: Mapping[str, tuple[str, ...]] = MappingProxyType(scopes.checked(scope or {}))
         self.at = _fractions(at)
         self.action = action
         self.on_threshold = on_threshold
-        self.name = name or self._describe()
+        self.unpriced = unpriced
+        self._unpriced = _charge(unpriced, self.unit)
+        self._name = name
         #: Weak, as the ledger holds the budget.
         self._owner: ref[Ledger] | None = None
         self._books: tuple[_core.Recorder, int, int] | None = None
 
     @property
+    def name(self) -> str:
+        """Its name in messages; made from limit and scope where none was given."""
+        return self._name or self._describe()
+
+    @property
     def limit(self) -> Amount:
         """The most of a period: US dollars, tokens or calls."""
-        return self._shown(self._limit)
+        return self._shown(self._standing()[5])
+
+    def set_limit(self, limit: Decimal | float | str) -> None:
+        """Set another limit, from the next call on; calls in flight go on.
+
+        The fractions of `at` are then those of the new limit: one that is no longer reached is told
+        again when it is, one that is reached by the change is told now. Safe in any thread.
+
+        Args:
+            limit: US dollars, tokens or calls, as the budget was made with.
+
+        Raises:
+            ConfigError: the limit is not a positive amount of the budget's unit.
+        """
+        units = _units(self.unit, limit)
+        self._limit = units
+        books = self._books
+        if books is not None:
+            recorder, position, _ = books
+            crossed = recorder.set_limit(position, units, self._thresholds(units))
+            owner = None if self._owner is None else self._owner()
+            if crossed and owner is not None:
+                owner.crossed(crossed)
+
+    def reset(self) -> None:
+        """Begin the period anew: nothing spent, and every threshold is told again.
+
+        Calls in flight hold what they held and count when they end. The period ends when it would
+        have ended. Safe in any thread.
+        """
+        books = self._books
+        if books is not None:
+            recorder, position, _ = books
+            recorder.reset_budget(position)
+            self._books = (recorder, position, recorder.standing(position)[4])
 
     @property
     def spent(self) -> Amount:
@@ -135,8 +186,8 @@ class Budget:
     @property
     def remaining(self) -> Amount:
         """Neither spent nor reserved; never below 0."""
-        spent, reserved = self._standing()[:2]
-        return self._shown(max(0, self._limit - spent - reserved))
+        spent, reserved, _, _, _, limit = self._standing()
+        return self._shown(max(0, limit - spent - reserved))
 
     @property
     def resets_at(self) -> datetime | None:
@@ -150,7 +201,7 @@ class Budget:
         """
         if self.per == "total":
             return None
-        spent, _, begins, ends, now = self._standing()
+        spent, _, begins, ends, now, _ = self._standing()
         if not spent or ends is None:
             return self._shown(0)
         elapsed = max(now - max(begins, self._opened()), 1)
@@ -160,9 +211,9 @@ class Budget:
         spent, limit = shown(self.spent), shown(self.limit)
         return f"<Budget {self.name!r}: {spent} of {limit} {unit_name(self.unit)} spent>"
 
-    def _standing(self) -> tuple[int, int, int, int | None, int]:
+    def _standing(self) -> tuple[int, int, int, int | None, int, int]:
         if self._books is None:
-            return _NOTHING
+            return 0, 0, 0, None, 0, self._limit
         recorder, position, _ = self._books
         return recorder.standing(position)
 
@@ -170,14 +221,21 @@ class Budget:
         return 0 if self._books is None else self._books[2]
 
     def _open(self, recorder: _core.Recorder) -> None:
+        limit = self._limit
         position = recorder.open_budget(
             _UNITS.index(self.unit),
-            self._limit,
+            limit,
             _PERIODS.index(self.per),
             self.action == "block",
-            [max(1, ceil(Decimal(str(fraction)) * self._limit)) for fraction in self.at],
+            self._thresholds(limit),
+            self._unpriced,
         )
         self._books = (recorder, position, recorder.standing(position)[4])
+        if self._limit != limit:  # set by another thread meanwhile
+            recorder.set_limit(position, self._limit, self._thresholds(self._limit))
+
+    def _thresholds(self, limit: int) -> list[int]:
+        return [max(1, ceil(Decimal(str(fraction)) * limit)) for fraction in self.at]
 
     def _shown(self, amount: int) -> Amount:
         return usd(amount) if self.unit == "usd" else amount
@@ -188,37 +246,14 @@ class Budget:
         per = "" if self.per == "total" else f" a {self.per}"
         return f"{amount}{per}" + (f" for {covers}" if covers else "")
 
-    def _covers_model(self, provider: str, model: str) -> bool:
-        asked = {"provider": provider, "model": model}
-        return all(
-            any(fnmatchcase(asked[key].lower(), pattern.lower()) for pattern in self.scope[key])
-            for key in asked
-            if key in self.scope
-        )
-
-    def _covers_run(self, metadata: Any, tags: Any) -> bool:
-        for key, values in self.scope.items():
-            if key == "tag":
-                if not any(value in (tags or ()) for value in values):
-                    return False
-            elif key not in ("provider", "model") and (
-                not metadata or key not in metadata or str(metadata[key]) not in values
-            ):
-                return False
-        return True
-
-    @property
-    def _looks_at_runs(self) -> bool:
-        return any(key not in ("provider", "model") for key in self.scope)
-
     def _threshold(self, fraction: float) -> Threshold:
-        spent, reserved, _, ends, _ = self._standing()
+        spent, reserved, _, ends, _, limit = self._standing()
         return Threshold(
             self,
             fraction,
             self._shown(spent),
             self._shown(reserved),
-            self.limit,
+            self._shown(limit),
             _moment(ends),
         )
 
@@ -237,7 +272,7 @@ def _moment(unix_ns: int | None) -> datetime | None:
     return None if not unix_ns else _EPOCH + timedelta(microseconds=unix_ns // 1000)
 
 
-def _units(unit: str, limit: Any) -> int:
+def _units(unit: str, limit: Any, name: str = "") -> int:
     """The limit in the recorder's unit: pico-dollars, tokens, calls."""
     try:
         if isinstance(limit, bool):
@@ -250,30 +285,13 @@ def _units(unit: str, limit: Any) -> int:
     except (TypeError, ValueError, InvalidOperation):
         whole = 0
     if not 1 <= whole <= _LIMIT:
-        what = (
-            "an amount in USD above 0, up to 9 million"
+        what, such = (
+            ("an amount in USD above 0, up to 9 million", '5 or "0.25"')
             if unit == "usd"
-            else f"a whole number of {unit}, 1 or more"
+            else (f"a whole number of {unit}, 1 or more", "1000")
         )
-        raise ConfigError(f"{unit} = {limit!r}: must be {what}")
+        raise refusal(name or unit, what, limit, f"pass e.g. {such}")
     return whole
-
-
-def _scope(scope: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
-    checked = {}
-    for key, value in scope.items():
-        values = (value,) if isinstance(value, str) else value
-        if (
-            not isinstance(key, str)
-            or not isinstance(values, Collection)
-            or not values
-            or not all(isinstance(v, str) for v in values)
-        ):
-            raise ConfigError(
-                f"scope[{key!r}] = {value!r}: must be a text or several, e.g. {{'model': 'gpt-4o'}}"
-            )
-        checked[key] = tuple(values)
-    return checked
 
 
 def _fractions(at: Iterable[float]) -> tuple[float, ...]:
@@ -282,5 +300,21 @@ def _fractions(at: Iterable[float]) -> tuple[float, ...]:
     except (TypeError, ValueError):
         fractions = (0.0,)
     if len(fractions) > _MOST_THRESHOLDS or not all(0 < f <= 1 for f in fractions):
-        raise ConfigError(f"at = {at!r}: must be up to 8 fractions above 0, up to 1.0")
+        what = f"up to {_MOST_THRESHOLDS} fractions above 0, up to 1.0"
+        raise refusal("at", what, at, "pass e.g. (0.5, 1.0)")
     return fractions
+
+
+def _charge(unpriced: Any, unit: str) -> int:
+    """What a call without a price counts as: pico-dollars, or 0 and `_BLOCKED` for the words."""
+    if unpriced == "allow":
+        return 0
+    if unit != "usd":
+        what = f"'allow' for a budget of {unit}"
+        raise refusal("unpriced", what, unpriced, "leave it out, or set the limit in USD")
+    if unpriced == "block":
+        return _BLOCKED
+    if not isinstance(unpriced, Decimal | int | float):
+        what = "'allow', 'block' or USD a call"
+        raise refusal("unpriced", what, unpriced, 'pass e.g. Decimal("0.01")')
+    return _units("usd", unpriced, "unpriced")

@@ -11,6 +11,7 @@ from typing import Any, Final, TypeAlias
 from weakref import ref
 
 from langmeter import _core
+from langmeter._base.check import refusal
 from langmeter._base.delivery import Listener, notice_listener
 from langmeter.budgets.budget import Budget, Threshold, shown, unit_name
 from langmeter.budgets.demand import (
@@ -23,7 +24,8 @@ from langmeter.budgets.demand import (
     tier_of,
     usual_bound,
 )
-from langmeter.errors import BudgetExceeded, ConfigError
+from langmeter.budgets.scope import covers_model, covers_run, looks_at_runs
+from langmeter.errors import REASONS, BudgetExceeded, ConfigError
 from langmeter.prices import PriceBook
 from langmeter.prices.card import RateCard
 
@@ -32,19 +34,20 @@ _MOST: Final = 64
 _log = logging.getLogger("langmeter")
 
 
-#: What a call asks of its budgets: bits, input tokens, tokens of an answer (None: learned) and how
-#: many answers, pico-dollars for an input token, an output token and the call.
-Demand: TypeAlias = tuple[int, int, int | None, int, int, int, int]
+#: Pico-dollars at worst for an input token and an output token, for the call, and for an input
+#: token that no cache has seen; None without a price, empty while prices are not loaded.
+_Rates: TypeAlias = tuple[int, ...] | None
 
-#: Pico-dollars for an input token, an output token, and a call.
-_Rates: TypeAlias = tuple[int, int, int]
+#: What a call asks of its budgets: bits, input tokens, tokens of an answer (None: learned) and how
+#: many answers, rates.
+Demand: TypeAlias = tuple[int, int, int | None, int, _Rates]
 
 #: Of a (provider, model): bits of the budgets whose scope ends there, (bit, budget) of those that
 #: look at the run; and the rates of its every call, with the price book's version and the time that
 #: they hold to.
-_Plan: TypeAlias = tuple[int, tuple[tuple[int, Budget], ...], int, float, int, int, int]
+_Plan: TypeAlias = tuple[int, tuple[tuple[int, Budget], ...], int, float, _Rates]
 
-_FREE: Final = (0, 0, 0)
+_FREE: Final = (0, 0, 0, 0)
 _MAX_PLANS: Final = 4096
 _MAX_BATCHES: Final = 64
 
@@ -61,16 +64,22 @@ class Ledger:
         self.budgets = tuple(budgets)
         self._prices = prices
         if len(self.budgets) > _MOST:
-            raise ConfigError(f"{len(self.budgets)} budgets: at most {_MOST} in one meter")
+            raise ConfigError(
+                f"budgets must be at most {_MOST} in one meter, got {len(self.budgets)}; "
+                "join some by a scope with several values"
+            )
         for budget in self.budgets:
             if not isinstance(budget, Budget):
-                raise ConfigError(f"{budget!r} is no Budget")
+                raise refusal("budgets", "Budget objects", budget, "pass e.g. [Budget(usd=5)]")
             if budget.unit == "usd" and prices is None:
-                raise ConfigError(f"{budget!r} needs prices: use Meter or CostTrackingCallback")
+                raise ConfigError(
+                    f"a budget in USD must have prices, got {budget!r} without; "
+                    "pass it to Meter or CostTrackingCallback"
+                )
             if self.budgets.count(budget) > 1 or budget._owner is not None:
                 raise ConfigError(
-                    f"{budget!r} already belongs to a meter: meter both with the same one, "
-                    "or make a budget for each"
+                    f"a budget must belong to one meter, got {budget!r}, which already belongs to "
+                    "a meter; meter both with the same one, or make a budget for each"
                 )
             budget._owner = ref(self)
         blocking = [b.action == "block" for b in self.budgets]
@@ -80,10 +89,11 @@ class Ledger:
         self._bounded = _mask(b.action == "block" and b.unit != "calls" for b in self.budgets)
         self._priced = _mask(b.action == "block" and b.unit == "usd" for b in self.budgets)
         self._plans: dict[tuple[str, str], _Plan] = {}
-        self._rates: dict[tuple[str, str, str], tuple[RateCard, tuple[_Rates, ...]]] = {}
+        self._rates: dict[tuple[str, str, str], tuple[RateCard, tuple[tuple[int, ...], ...]]] = {}
         self._batches: dict[int, tuple[Any, list[Any]]] = {}
         #: Where the books are, once they are open.
         self.recorder: _core.Recorder | None = None
+        self._reported = False
         self._opening = Lock()
         self._listeners: list[Listener] = []
 
@@ -110,13 +120,15 @@ class Ledger:
     ) -> Demand | None:
         """Which budgets a call belongs to and its worst case; None when to none."""
         plan = self._plans.get((provider, model)) or self._plan(provider, model)
-        mask, others, version, until, per_input, per_output, per_call = plan
-        if others:
-            for bit, budget in others:
-                if budget._covers_run(metadata, tags):
+        mask, others, version, until, rates = plan
+        for bit, budget in others:
+            try:
+                if covers_run(budget.scope, metadata, tags):
                     mask |= bit
+            except Exception as exc:  # of a value that no text can be made of: not what is covered
+                self._unread(exc)
         if not mask & self._bounded:
-            return (mask, 0, 0, 1, 0, 0, 0) if mask else None
+            return (mask, 0, 0, 1, _FREE) if mask else None
         try:
             tokens = input_bound(prompts)
         except Exception:  # messages of a foreign kind
@@ -128,29 +140,41 @@ class Ledger:
         elif metadata and "ls_max_tokens" in metadata:
             output = usual_bound(metadata)
         if not mask & self._priced:
-            return mask, tokens, output, count, 0, 0, 0
+            return mask, tokens, output, count, _FREE
         # The clock is read only for prices that end.
         if tier or version != self._prices.version or (until < inf and time() >= until):  # type: ignore[union-attr]
-            per_input, per_output, per_call = self._worst_rates(plan, provider, model, tier, tokens)
-        return mask, tokens, output, count, per_input, per_output, per_call
+            rates = self._worst_rates(plan, provider, model, tier, tokens)
+        return mask, tokens, output, count, rates
 
     def embedding(self, provider: str, model: str, tokens: int) -> Demand | None:
         """The same of a call that embeds so many tokens: they are read, and nothing is written."""
         demand = self.demand(provider, model, [], None, None, None)
         if demand is None:
             return None
-        mask, rates = demand[0], demand[4:]
+        mask, rates = demand[0], demand[4]
         if mask & self._priced:
             plan = self._plans.get((provider, model)) or self._plan(provider, model)
             rates = self._worst_rates(plan, provider, model, "", tokens)
-        return mask, tokens, 0, 1, *rates
+        return mask, tokens, 0, 1, rates
+
+    def _unread(self, exc: Exception) -> None:
+        """Count a metadata value that cannot be read; say so once."""
+        if self.recorder is not None:
+            self.recorder.dropped("hook_errors")
+        if not self._reported:
+            self._reported = True
+            _log.warning(
+                "a call's metadata has a value that cannot be read as text: no budget with a scope "
+                "on it covers the call; further ones are only counted",
+                exc_info=exc,
+            )
 
     def _plan(self, provider: str, model: str) -> _Plan:
         bits = [(1 << i, budget) for i, budget in enumerate(self.budgets)]
-        covered = [(bit, b) for bit, b in bits if b._covers_model(provider, model)]
-        always = sum(bit for bit, budget in covered if not budget._looks_at_runs)
-        others = tuple((bit, budget) for bit, budget in covered if budget._looks_at_runs)
-        return self._keep(provider, model, (always, others, -1, 0.0, *_FREE))
+        covered = [(bit, b) for bit, b in bits if covers_model(b.scope, provider, model)]
+        always = sum(bit for bit, budget in covered if not looks_at_runs(budget.scope))
+        others = tuple((bit, budget) for bit, budget in covered if looks_at_runs(budget.scope))
+        return self._keep(provider, model, (always, others, -1, 0.0, _FREE))
 
     def _keep(self, provider: str, model: str, plan: _Plan) -> _Plan:
         if len(self._plans) >= _MAX_PLANS and (provider, model) not in self._plans:
@@ -166,17 +190,17 @@ class Ledger:
         version = 0 if prices is None else prices.version
         card = None if prices is None else prices.card(provider, model, tier=tier)
         if card is None:
-            return _FREE
+            return None
         key = (provider, model, tier)
-        known = self._rates.get(key)
-        if known is None or known[0] is not card:
+        held = self._rates.get(key)
+        if held is None or held[0] is not card:
             if len(self._rates) >= _MAX_PLANS:
                 self._rates.clear()
-            known = self._rates[key] = (card, _worst(card))
-        bands = known[1]
+            held = self._rates[key] = (card, _worst(card))
+        bands = held[1]
         if len(bands) == 1:
             if not tier:
-                self._keep(provider, model, (*plan[:2], version, card.valid_until, *bands[0]))
+                self._keep(provider, model, (*plan[:2], version, card.valid_until, bands[0]))
             return bands[0]
         reached = [rates for band, rates in zip(card.bands, bands, strict=True) if tokens > band[0]]
         return tuple(map(max, *reached)) if len(reached) > 1 else bands[0]
@@ -197,7 +221,7 @@ class Ledger:
             self._batches.pop(id(params), None)
         return batch[1] if refused else []
 
-    def exceeded(self, position: int) -> BudgetExceeded:
+    def exceeded(self, position: int, why: int = 0) -> BudgetExceeded:
         """The exception of a call that a budget refused."""
         budget = self.budgets[position]
         return BudgetExceeded(
@@ -208,22 +232,24 @@ class Ledger:
             budget.spent,
             budget.reserved,
             budget.resets_at,
+            REASONS[why],
         )
 
-    def crossed(self, recorder: _core.Recorder, crossed: Iterable[tuple[int, int]]) -> None:
+    def crossed(self, crossed: Iterable[tuple[int, int]]) -> None:
         """Report crossed thresholds to their listeners, in a thread of its own."""
         for position, which in crossed:
             budget = self.budgets[position]
             self._listeners[position].tell(budget._threshold(budget.at[which]))
 
 
-def _worst(card: RateCard) -> tuple[_Rates, ...]:
-    """Of each band: the dearest that text can cost, rounded up."""
+def _worst(card: RateCard) -> tuple[tuple[int, ...], ...]:
+    """Of each band: the dearest that text can cost, rounded up, and what plain input costs."""
     return tuple(
         (
             -(-max(b.input, b.cache_read, b.cache_write, b.cache_write_1h) // card.scale),
             -(-max(b.output, b.reasoning) // card.scale),
             -(-b.request // card.scale),
+            -(-b.input // card.scale),
         )
         for b in card.bands
     )

@@ -226,17 +226,17 @@ class Services(_core.ServicesBase):
             return ()
         return self.ledger.in_batch(run_id, size, params, refused)
 
-    def refused(self, budget: int, crossed: list[tuple[int, int]]) -> NoReturn:
+    def refused(self, budget: int, why: int, crossed: list[tuple[int, int]]) -> NoReturn:
         """Raise `BudgetExceeded` for a call that does not fit a budget."""
         self.crossed(crossed)
         assert self.ledger is not None
-        raise self.ledger.exceeded(budget)
+        raise self.ledger.exceeded(budget, why)
 
     def crossed(self, crossed: list[tuple[int, int]]) -> None:
         """Report the thresholds that a call crossed."""
         try:
             if self.ledger is not None and crossed:
-                self.ledger.crossed(self.recorder, crossed)
+                self.ledger.crossed(crossed)
         except BaseException as exc:
             self.hook_failed("on_threshold", exc)
 

@@ -1,10 +1,10 @@
 //! Times of the core, beside what else could hold the runs in flight.
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use langmeter_core::budget::{Period, Terms, Unit};
+use langmeter_core::budget::{Period, Terms, Unit, Unpriced};
 use langmeter_core::histogram::{self, Layout};
 use langmeter_core::{
-    Begin, Cells, Clock, Demand, End, Kind, Outcome, Recorder, RunKey, Settings, Span, Spans, Tree, Via,
+    Begin, Cells, Clock, Demand, End, Kind, Outcome, Price, Recorder, RunKey, Settings, Span, Spans, Tree, Via,
 };
 use std::collections::HashMap;
 use std::hint::black_box;
@@ -73,10 +73,22 @@ fn hot(c: &mut Criterion) {
         });
     });
 
-    let demand = Demand { budgets: 0b11, input: 900, output: Some(500), answers: 1, rates: [2_500_000, 10_000_000, 0] };
+    let demand = Demand {
+        budgets: 0b11,
+        input: 900,
+        output: Some(500),
+        answers: 1,
+        price: Price::Rates { input: 2_500_000, output: 10_000_000, call: 0, text: 2_500_000 },
+    };
     for unit in [Unit::Cost, Unit::Tokens] {
-        let terms =
-            Terms { unit, limit: u64::MAX / 2, period: Period::Day, blocking: true, thresholds: vec![u64::MAX / 4] };
+        let terms = Terms {
+            unit,
+            limit: u64::MAX / 2,
+            period: Period::Day,
+            blocking: true,
+            thresholds: vec![u64::MAX / 4],
+            unpriced: Unpriced::Allow,
+        };
         r.open_budget(&terms).expect("opens");
     }
     c.bench_function("start + end on two budgets", |b| {

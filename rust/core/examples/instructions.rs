@@ -1,9 +1,11 @@
 //! One hot operation, n times: `instructions OP N`, for counting instructions under callgrind.
 //! The difference between two N is the price of the operation, whatever the machine's mood.
 
-use langmeter_core::budget::{Period, Terms, Unit};
+use langmeter_core::budget::{Period, Terms, Unit, Unpriced};
 use langmeter_core::histogram::{self, Layout};
-use langmeter_core::{Begin, Cells, Clock, Demand, End, Kind, ManualClock, Outcome, Recorder, RunKey, Settings, Via};
+use langmeter_core::{
+    Begin, Cells, Clock, Demand, End, Kind, ManualClock, Outcome, Price, Recorder, RunKey, Settings, Via,
+};
 use std::hint::black_box;
 
 fn main() -> Result<(), String> {
@@ -49,11 +51,18 @@ fn main() -> Result<(), String> {
             if op == "budgets" {
                 for unit in [Unit::Cost, Unit::Tokens] {
                     let (limit, thresholds) = (u64::MAX / 2, vec![u64::MAX / 4]);
-                    let terms = Terms { unit, limit, period: Period::Day, blocking: true, thresholds };
+                    let terms = Terms {
+                        unit,
+                        limit,
+                        period: Period::Day,
+                        blocking: true,
+                        thresholds,
+                        unpriced: Unpriced::Allow,
+                    };
                     recorder.open_budget(&terms).map_err(|e| e.to_string())?;
                 }
-                let rates = [2_500_000, 10_000_000, 0];
-                demand = Some(Demand { budgets: 0b11, input: 900, output: Some(500), answers: 1, rates });
+                let price = Price::Rates { input: 2_500_000, output: 10_000_000, call: 0, text: 2_500_000 };
+                demand = Some(Demand { budgets: 0b11, input: 900, output: Some(500), answers: 1, price });
             }
             for i in 2..n.saturating_add(2) {
                 start(i, demand);

@@ -35,7 +35,7 @@ pub use cells::Cells;
 pub use clock::{Clock, ManualClock};
 pub use error::Error;
 pub use figures::{COUNTERS, Counter, Dropped, MEASURES, Measure, Outcome, Usage};
-pub use recorder::{Begin, Demand, End, Pulse, Recorder, Repriced, Requested, Settings};
+pub use recorder::{Begin, Demand, End, Price, Pulse, Recorder, Repriced, Requested, Settings};
 pub use runs::{Labels, RunKey, RunTable, Start, Streaming, Via};
 pub use series::{Kind, LabelSet, OTHER, SeriesTable};
 pub use snapshot::{Anomaly, Origin, SeriesData, Snapshot, WindowCounts};

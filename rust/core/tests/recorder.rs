@@ -1,11 +1,11 @@
 //! What each event leaves in a snapshot.
 #![cfg(not(loom))]
 
-use langmeter_core::budget::{Period, Refused, Standing, Terms, Unit};
+use langmeter_core::budget::{Period, Refused, Standing, Terms, Unit, Unpriced};
 use langmeter_core::histogram::Histogram;
 use langmeter_core::{
-    Begin, Clock, Counter, Demand, Dropped, End, Kind, LabelSet, ManualClock, Measure, Outcome, Recorder, RunKey,
-    SeriesData, Settings, Snapshot, Usage, Via,
+    Begin, Clock, Counter, Demand, Dropped, End, Kind, LabelSet, ManualClock, Measure, Outcome, Price, Recorder,
+    RunKey, SeriesData, Settings, Snapshot, Usage, Via,
 };
 use std::time::Duration;
 
@@ -461,13 +461,20 @@ fn many_threads_count_exactly_beside_snapshots() {
 /// A blocking budget of 1,000 tokens an hour.
 fn budgeted(settings: Settings) -> Bench {
     let b = bench(settings);
-    let terms =
-        Terms { unit: Unit::Tokens, limit: 1000, period: Period::Hour, blocking: true, thresholds: vec![500, 1000] };
+    let terms = Terms {
+        unit: Unit::Tokens,
+        limit: 1000,
+        period: Period::Hour,
+        blocking: true,
+        thresholds: vec![500, 1000],
+        unpriced: Unpriced::Allow,
+    };
     assert_eq!(b.recorder.open_budget(&terms), Ok(0));
     b
 }
 
-const DEMAND: Demand = Demand { budgets: 1, input: 100, output: Some(500), answers: 1, rates: [0; 3] };
+const FREE: Price = Price::Rates { input: 0, output: 0, call: 0, text: 0 };
+const DEMAND: Demand = Demand { budgets: 1, input: 100, output: Some(500), answers: 1, price: FREE };
 
 fn standing(b: &Bench) -> (u64, u64) {
     let (Standing { spent, reserved, .. }, _) = b.recorder.standing(0).expect("open");
@@ -513,18 +520,18 @@ fn a_reservation_cannot_outlive_its_run() {
     start(7, None);
     b.wait(10_001);
     start(8, None);
-    assert_eq!(standing(&b), (0, 600));
+    assert_eq!(standing(&b), (25, 600), "the input of the one that went, at 4 bytes a token");
     b.wait(10_001);
     b.recorder.snapshot();
-    assert_eq!(standing(&b), (0, 0));
+    assert_eq!(standing(&b), (50, 0));
     // Its ancestor has ended.
     b.start(9, None, Kind::Chain);
     start(10, Some(9));
     b.end(9, Outcome::Ok, "", None);
     start(11, None);
-    assert_eq!(standing(&b), (0, 600));
+    assert_eq!(standing(&b), (75, 600));
     b.recorder.reset_after_fork();
-    assert_eq!(standing(&b), (0, 0));
+    assert_eq!(standing(&b), (75, 0));
 }
 
 #[test]
@@ -532,15 +539,22 @@ fn the_run_that_makes_room_gives_back_what_it_holds() {
     let b = budgeted(Settings { max_runs: 1, ..Settings::default() });
     b.begin(2, None, Kind::Llm, Some(Demand { output: Some(0), ..DEMAND })).expect("fits");
     b.begin(3, None, Kind::Llm, Some(DEMAND)).expect("fits");
-    assert_eq!(standing(&b), (0, 600));
+    assert_eq!(standing(&b), (25, 600));
 }
 
 #[test]
 fn without_a_limit_of_its_own_a_call_is_expected_to_give_as_much_as_ever() {
     let b = bench(Settings::default());
-    let terms = Terms { unit: Unit::Cost, limit: u64::MAX, period: Period::Total, blocking: true, thresholds: vec![] };
+    let terms = Terms {
+        unit: Unit::Cost,
+        limit: u64::MAX,
+        period: Period::Total,
+        blocking: true,
+        thresholds: vec![],
+        unpriced: Unpriced::Allow,
+    };
     b.recorder.open_budget(&terms).expect("opens");
-    let demand = Demand { output: None, rates: [3, 10, 7], ..DEMAND };
+    let demand = Demand { output: None, price: Price::Rates { input: 3, output: 10, call: 7, text: 2 }, ..DEMAND };
     let mut reserved = Vec::new();
     for (n, output) in [(2, 100), (3, 5000), (4, 20)] {
         b.begin(n, None, Kind::Llm, Some(demand)).expect("fits");
@@ -681,7 +695,14 @@ fn calls_at_once_are_counted_under_the_model_that_answers() {
 #[test]
 fn a_price_that_comes_later_prices_calls_labels_and_budgets() {
     let b = bench(Settings::default());
-    let terms = Terms { unit: Unit::Cost, limit: 100, period: Period::Total, blocking: false, thresholds: vec![50] };
+    let terms = Terms {
+        unit: Unit::Cost,
+        limit: 100,
+        period: Period::Total,
+        blocking: false,
+        thresholds: vec![50],
+        unpriced: Unpriced::Allow,
+    };
     let budget = b.recorder.open_budget(&terms).expect("opened");
     b.begin_with(2, None, &[("team", "search")], false);
     let asked = b.recorder.requested(key(2)).expect("in flight");
@@ -712,9 +733,22 @@ fn a_price_that_comes_later_prices_calls_labels_and_budgets() {
 #[test]
 fn the_late_end_of_a_reaped_call_is_charged_to_its_budgets() {
     let b = bench(Settings::default());
-    let terms = Terms { unit: Unit::Cost, limit: 100, period: Period::Total, blocking: true, thresholds: vec![] };
+    let terms = Terms {
+        unit: Unit::Cost,
+        limit: 100,
+        period: Period::Total,
+        blocking: true,
+        thresholds: vec![],
+        unpriced: Unpriced::Allow,
+    };
     let budget = b.recorder.open_budget(&terms).expect("opened");
-    let demand = Demand { budgets: 1 << budget, input: 10, output: Some(10), answers: 1, rates: [1, 1, 0] };
+    let demand = Demand {
+        budgets: 1 << budget,
+        input: 10,
+        output: Some(10),
+        answers: 1,
+        price: Price::Rates { input: 1, output: 1, call: 0, text: 1 },
+    };
     b.begin(2, None, Kind::Llm, Some(demand)).expect("it fits");
     b.wait(4_000_000);
     b.recorder.snapshot();

@@ -4,7 +4,8 @@ use langmeter_core::{Kind, Outcome, RunKey, Usage};
 use pyo3::exceptions::PyValueError;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
+use pyo3::pybacked::PyBackedStr;
+use pyo3::types::{PyString, PyTuple};
 use std::time::Duration;
 
 /// The number of a run: its id's 128-bit int; of what is no UUID, itself.
@@ -51,6 +52,20 @@ fn out_of_range(name: &str, code: u64, count: usize) -> PyErr {
 pub fn duration(name: &str, seconds: f64) -> PyResult<Duration> {
     Duration::try_from_secs_f64(seconds)
         .map_err(|e| PyValueError::new_err(format!("{name} = {seconds} is out of range: allowed is 0 or more ({e})")))
+}
+
+/// The text of a value in a call's metadata: a string's own, whatever its class makes of it, else what `str()` says;
+/// half a surrogate pair is replaced. Raises what `str()` raises.
+pub fn text_of(value: &Bound<'_, PyAny>) -> PyResult<PyBackedStr> {
+    let text = value.cast::<PyString>().cloned().or_else(|_| value.str())?;
+    text.extract().or_else(|_| PyString::new(value.py(), &text.to_string_lossy()).extract())
+}
+
+/// The same for Python.
+#[pyfunction]
+#[pyo3(name = "text_of")]
+pub fn plain_text(value: &Bound<'_, PyAny>) -> PyResult<String> {
+    text_of(value).map(|text| text.as_str().to_owned())
 }
 
 /// The first items of a usage tuple. A negative number counts as 0: a correction below zero is no tokens.

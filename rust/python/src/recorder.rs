@@ -4,16 +4,20 @@ use crate::clock::ManualClock;
 use crate::convert;
 use crate::error::raise;
 use crate::snapshot::{Change, Snapshot, anomaly};
-use langmeter_core::budget::{Crossed, Period, Terms, Unit};
-use langmeter_core::{self as core, Begin, Clock, Demand, Dropped, End, Labels, Repriced, Settings, Via};
+use langmeter_core::budget::{Crossed, Period, Refused, Terms, Unit, Unpriced};
+use langmeter_core::{self as core, Begin, Clock, Demand, Dropped, End, Labels, Price, Repriced, Settings, Via};
 use pyo3::exceptions::{PyIndexError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
 use pyo3::types::PyTuple;
 use std::time::Duration;
 
-/// (budgets, input, output, answers, pico-dollars for an input token, for an output token, for the call).
-pub type Asks = (u64, u64, Option<u64>, u64, u64, u64, u64);
+/// (budgets, input, output, answers, rates): the rates are pico-dollars for an input token at most, for an output
+/// token, for the call, and for an input token that no cache has seen; None without a price, empty while prices are
+/// missing.
+pub type Asks = (u64, u64, Option<u64>, u64, Option<Vec<u64>>);
+/// (budget, code of why, thresholds crossed): a call that was refused.
+pub type No = (usize, u8, Crossed);
 /// (provider, model, begin in Unix seconds, budgets, labels).
 type Asked = (String, String, f64, u64, u64);
 /// (run's key, provider, model, begin and last token in Unix nanoseconds, token events).
@@ -22,8 +26,18 @@ type Silent = (u64, String, String, u64, u64, u64);
 type Figures = (String, String, u64, u64, u64, u64, u64);
 
 /// What a call asks of budgets.
-pub fn demand_of((budgets, input, output, answers, per_input, per_output, fixed): Asks) -> Demand {
-    Demand { budgets, input, output, answers, rates: [per_input, per_output, fixed] }
+pub fn demand_of((budgets, input, output, answers, rates): Asks) -> Demand {
+    let price = match rates.as_deref() {
+        None => Price::Unpriced,
+        Some(&[input, output, call, text]) => Price::Rates { input, output, call, text },
+        Some(_) => Price::Missing,
+    };
+    Demand { budgets, input, output, answers, price }
+}
+
+/// A refusal as Python takes it.
+pub fn no(refused: Refused) -> No {
+    (refused.budget, refused.why as u8, refused.crossed)
 }
 
 /// The arena. Every method may be called from any thread; none blocks.
@@ -76,7 +90,7 @@ impl Recorder {
         labels: Option<Vec<(PyBackedStr, PyBackedStr)>>,
         retried: bool,
         piped: bool,
-    ) -> PyResult<Option<(usize, Crossed)>> {
+    ) -> PyResult<Option<No>> {
         let (key, parent, kind) =
             (convert::run_key(run_id)?, convert::parent_key(parent_run_id)?, convert::kind(kind)?);
         let demand = demand.map(demand_of);
@@ -84,7 +98,7 @@ impl Recorder {
         let labels: Vec<(&str, &str)> = labels.iter().map(|(key, value)| (&**key, &**value)).collect();
         let begin = Begin { key, parent, kind, name, provider, model, demand, labels: &labels, retried, piped };
         let started = self.core.run_started(&begin);
-        Ok(started.err().map(|refused| (refused.budget, refused.crossed)))
+        Ok(started.err().map(no))
     }
 
     fn open_budget(
@@ -94,18 +108,33 @@ impl Recorder {
         period: usize,
         blocking: bool,
         thresholds: Vec<u64>,
+        unpriced: u64,
     ) -> PyResult<usize> {
         let (Some(unit), Some(period)) = (Unit::ALL.get(unit), Period::ALL.get(period)) else {
             return Err(PyValueError::new_err("unit is 0 to 2, period 0 to 4"));
         };
-        let terms = Terms { unit: *unit, limit, period: *period, blocking, thresholds };
+        let unpriced = match unpriced {
+            0 => Unpriced::Allow,
+            u64::MAX => Unpriced::Block,
+            cost => Unpriced::Charge(cost),
+        };
+        let terms = Terms { unit: *unit, limit, period: *period, blocking, thresholds, unpriced };
         self.core.open_budget(&terms).map_err(raise)
     }
 
-    fn standing(&self, budget: usize) -> PyResult<(u64, u64, u64, Option<u64>, u64)> {
+    #[allow(clippy::needless_pass_by_value)] // the signature PyO3 wants
+    fn set_limit(&self, budget: usize, limit: u64, thresholds: Vec<u64>) -> PyResult<Crossed> {
+        self.core.set_limit(budget, limit, &thresholds).map_err(raise)
+    }
+
+    fn reset_budget(&self, budget: usize) {
+        self.core.reset_budget(budget);
+    }
+
+    fn standing(&self, budget: usize) -> PyResult<(u64, u64, u64, Option<u64>, u64, u64)> {
         let (standing, now) = self.core.standing(budget).ok_or_else(|| PyIndexError::new_err("no such budget"))?;
         let ends = (standing.ends != u64::MAX).then_some(standing.ends);
-        Ok((standing.spent, standing.reserved, standing.begins, ends, now))
+        Ok((standing.spent, standing.reserved, standing.begins, ends, now, standing.limit))
     }
 
     fn spent_lately(&self) -> Vec<(u64, u64, u64)> {

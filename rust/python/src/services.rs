@@ -1,6 +1,7 @@
 //! `Services`: what the handlers of one recorder share.
 
 use crate::collect::Streams;
+use crate::convert;
 use crate::recorder::Recorder;
 use crate::start::Known;
 use langmeter_core::Dropped;
@@ -93,15 +94,14 @@ pub fn labels_in(
     for key in labels {
         let key = key.bind(py);
         let value = metadata.map_or(Ok(None), |metadata| metadata.get_item(key))?.filter(|value| !value.is_none());
-        let text = match value.map(|value| value.str()) {
-            None => intern!(py, "").clone(),
+        let text = match value.map(|value| convert::text_of(&value)) {
+            None => intern!(py, "").extract()?,
             Some(Ok(text)) => text,
             Some(Err(error)) => {
                 failed(services, "labels", error.value(py))?;
-                intern!(py, "").clone()
+                intern!(py, "").extract()?
             }
         };
-        let text = text.extract().or_else(|_| PyString::new(py, &text.to_string_lossy()).extract())?;
         found.push((key.extract()?, text));
     }
     Ok(found)

@@ -1,9 +1,8 @@
 //! The start of a model call: who is asked, what for, and on whose behalf.
 
-use crate::recorder::{Asks, demand_of};
+use crate::recorder::{Asks, No, demand_of, no};
 use crate::services::Services;
 use crate::{convert, services};
-use langmeter_core::budget::Crossed;
 use langmeter_core::{Begin, End, Kind, Outcome};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -119,7 +118,7 @@ pub fn alone(start: &Start<'_, '_>) -> bool {
 }
 
 /// A model call begins, or does not fit a budget: which, and the thresholds crossed.
-pub fn begin(services: &Bound<'_, Services>, start: &Start<'_, '_>) -> PyResult<Option<(usize, Crossed)>> {
+pub fn begin(services: &Bound<'_, Services>, start: &Start<'_, '_>) -> PyResult<Option<No>> {
     let (py, this) = (services.py(), services.get());
     let recorder = this.recorder(py)?;
     let known = known(services, start)?;
@@ -151,7 +150,7 @@ pub fn begin(services: &Bound<'_, Services>, start: &Start<'_, '_>) -> PyResult<
         piped: tagged.piped,
     };
     if let Err(refused) = recorder.get().core.run_started(&begin) {
-        return Ok(Some((refused.budget, refused.crossed)));
+        return Ok(Some(no(refused)));
     }
     keep_prompt(this.prompts.bind(py), start, number)?;
     Ok(None)

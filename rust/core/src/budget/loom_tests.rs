@@ -6,13 +6,20 @@ const LATER: u64 = 60 * SECOND;
 
 fn arena(limit: u64) -> (Arc<Cells>, Budgets) {
     let (cells, budgets) = (Cells::zeroed(HEADER + BUDGET).expect("cells"), Budgets::at(0));
-    let terms = Terms { unit: Unit::Tokens, limit, period: Period::Minute, blocking: true, thresholds: vec![limit] };
+    let terms = Terms {
+        unit: Unit::Tokens,
+        limit,
+        period: Period::Minute,
+        blocking: true,
+        thresholds: vec![limit],
+        unpriced: Unpriced::Allow,
+    };
     budgets.open(&cells, &terms, 0).expect("opens");
     (Arc::new(cells), budgets)
 }
 
 fn tokens(n: u64) -> Reservation {
-    Reservation { budgets: 1, cost: 0, tokens: n }
+    Reservation { budgets: 1, cost: 0, tokens: n, input: [0; 2] }
 }
 
 /// Reserves and spends; returns what was spent and how many thresholds that crossed.
@@ -88,4 +95,62 @@ fn what_is_given_back_can_be_had_again() {
         assert!(here == 0 || here == 4);
         assert_eq!(call(&cells, budgets, 10 - here, 0).0, 10 - here);
     });
+}
+
+#[test]
+fn a_call_beside_a_reset_is_spent_before_it_or_after_it() {
+    loom::model(|| {
+        let (cells, budgets) = arena(10);
+        budgets.reserve(&cells, &tokens(6), 0).expect("fits");
+        let there = {
+            let cells = Arc::clone(&cells);
+            thread::spawn(move || budgets.settle(&cells, &tokens(6), &[0, 6, 1], 0))
+        };
+        budgets.reset(&cells, 0, 0);
+        let here = call(&cells, budgets, 8, 0).0;
+        there.join().expect("joins");
+        let standing = budgets.standing(&cells, 0, 0).expect("open");
+        assert_eq!(standing.reserved, 0);
+        assert!(standing.spent == here || standing.spent == here + 6, "{standing:?}");
+        assert!(standing.spent <= 10);
+    });
+}
+
+#[test]
+fn two_calls_beside_a_reset_never_spend_the_limit_twice_after_it() {
+    loom::model(|| {
+        let (cells, budgets) = arena(10);
+        assert_eq!(call(&cells, budgets, 10, 0).0, 10);
+        let there = {
+            let cells = Arc::clone(&cells);
+            thread::spawn(move || call(&cells, budgets, 10, 0).0)
+        };
+        budgets.reset(&cells, 0, 0);
+        let here = call(&cells, budgets, 10, 0).0;
+        let there = there.join().expect("joins");
+        assert_eq!(here + there, 10);
+        let standing = budgets.standing(&cells, 0, 0).expect("open");
+        assert_eq!((standing.spent, standing.reserved), (10, 0));
+    });
+}
+
+#[test]
+fn a_call_beside_a_new_limit_is_judged_by_one_of_the_two_and_refused_by_the_new_one() {
+    for (limit, fits) in [(20, [true, true]), (5, [true, false])] {
+        loom::model(move || {
+            let (cells, budgets) = arena(10);
+            let there = {
+                let cells = Arc::clone(&cells);
+                thread::spawn(move || budgets.set_limit(&cells, 0, limit, &[limit], 0).expect("in range").len())
+            };
+            let here = call(&cells, budgets, 8, 0).0;
+            there.join().expect("joins");
+            // By whichever limit the first was judged, the next is judged by the new one.
+            let next = budgets.reserve(&cells, &tokens(limit - here.min(limit)), 0).is_ok();
+            assert!(fits.contains(&(here == 8)), "{here}");
+            assert_eq!(next, here < limit);
+            let standing = budgets.standing(&cells, 0, 0).expect("open");
+            assert_eq!(standing.spent, here);
+        });
+    }
 }

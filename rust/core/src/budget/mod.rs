@@ -3,10 +3,14 @@
 #[cfg(all(test, loom))]
 mod loom_tests;
 mod period;
+mod terms;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
 pub use period::Period;
+pub use terms::{
+    Crossed, MAX_COST, PRICES_MISSING, Refused, Reservation, Standing, Terms, UNPRICED, Unit, Unpriced, Used, Why,
+};
 
 use crate::cells::Cells;
 use crate::error::Error;
@@ -17,7 +21,7 @@ pub const MAX_BUDGETS: usize = 64;
 /// Thresholds of a budget.
 pub const MAX_THRESHOLDS: usize = 8;
 
-// A budget is two lines: what moves and what it is judged by, then the thresholds.
+// A budget is three lines: what moves and what it is judged by, the thresholds, and what is seldom read.
 const COMMITTED: usize = 0;
 const SPENT: usize = 1;
 const BASE: usize = 2;
@@ -25,85 +29,19 @@ const ENDS: usize = 3;
 const FIRED: usize = 4;
 const LIMIT: usize = 5;
 const TERMS: usize = 6;
+/// How often the budget was reset or given another limit: part of the tag of `FIRED`.
+const EPOCH: usize = 7;
 const THRESHOLDS: usize = 8;
-const BUDGET: usize = 16;
+/// What a call without a price counts as.
+const WITHOUT_PRICE: usize = 16;
+const BUDGET: usize = 24;
 /// How many there are, on a line of its own.
 const HEADER: usize = 8;
 
-/// In `FIRED`: below, one bit a threshold; above, the minute the period ends.
+/// In `FIRED`: below, one bit a threshold; then 24 bits of the epoch; above, the minute the period ends.
 const FIRED_BITS: u32 = 8;
-const _: () = assert!(MAX_THRESHOLDS <= FIRED_BITS as usize && THRESHOLDS + MAX_THRESHOLDS <= BUDGET);
-
-/// What a budget counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Unit {
-    /// Pico-dollars; a u64 holds 18.4 million USD of them.
-    Cost,
-    /// Tokens, input and output.
-    Tokens,
-    /// Calls.
-    Calls,
-}
-
-impl Unit {
-    /// Every unit, in the order of its code.
-    pub const ALL: [Self; 3] = [Self::Cost, Self::Tokens, Self::Calls];
-}
-
-/// What a budget is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Terms {
-    /// What it counts.
-    pub unit: Unit,
-    /// Most of it in a period, at least 1.
-    pub limit: u64,
-    /// When it begins anew.
-    pub period: Period,
-    /// Whether it refuses calls that do not fit.
-    pub blocking: bool,
-    /// Amounts to be told of, ascending.
-    pub thresholds: Vec<u64>,
-}
-
-/// What a budget stands at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Standing {
-    /// Spent in this period.
-    pub spent: u64,
-    /// Held for calls in flight.
-    pub reserved: u64,
-    /// Begin of the period, Unix nanoseconds.
-    pub begins: u64,
-    /// Its end; `u64::MAX` when it has none.
-    pub ends: u64,
-}
-
-/// What a call holds of the budgets it belongs to, at its worst.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Reservation {
-    /// The budgets, a bit each.
-    pub budgets: u64,
-    /// Pico-dollars.
-    pub cost: u64,
-    /// Tokens.
-    pub tokens: u64,
-}
-
-/// What a call has used: pico-dollars, tokens, calls; in the order of [`Unit`].
-pub type Used = [u64; 3];
-
-/// Thresholds that an event crossed: budget, position of the threshold.
-pub type Crossed = Vec<(usize, usize)>;
-
-/// A call that does not fit.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refused {
-    /// The budget it does not fit.
-    pub budget: usize,
-    /// What its refusal crossed.
-    pub crossed: Crossed,
-}
+const EPOCH_BITS: u32 = 24;
+const _: () = assert!(MAX_THRESHOLDS <= FIRED_BITS as usize && THRESHOLDS + MAX_THRESHOLDS <= WITHOUT_PRICE);
 
 /// The budgets of a recorder in the arena.
 ///
@@ -117,6 +55,9 @@ pub struct Refused {
 ///   `BASE <= SPENT <= COMMITTED` at every moment.
 /// - `BASE` is raised to a `SPENT` that was read while the old period was on the books, by a maximum: however
 ///   many threads roll over, and however late, it never passes over what was spent in the new period.
+///
+/// A reset is a period that begins early: `BASE` is raised in the same way. A new limit is one store; a reservation
+/// beside it is judged by the old or the new one, and by the new one before it is refused.
 ///
 /// A call counts in the period in which it ends; what it holds goes along with it. At every reservation
 /// `spent + reserved <= limit`; only an end that used more than it held can exceed it. Consistency of a
@@ -143,12 +84,7 @@ impl Budgets {
     pub fn open(self, cells: &Cells, terms: &Terms, now: u64) -> Result<usize, Error> {
         let wrong =
             |name: &'static str, value: String, allowed: &'static str| Err(Error::OutOfRange { name, value, allowed });
-        if terms.limit == 0 {
-            return wrong("limit", "0".into(), "1 or more");
-        }
-        if terms.thresholds.len() > MAX_THRESHOLDS {
-            return wrong("thresholds", terms.thresholds.len().to_string(), "at most 8");
-        }
+        check(terms.limit, &terms.thresholds)?;
         let mut count = cells.get(self.base);
         let budget = loop {
             if count >= MAX_BUDGETS as u64 {
@@ -160,14 +96,20 @@ impl Budgets {
                 Err(found) => count = found,
             }
         };
-        cells.set(self.cell(budget, LIMIT), terms.limit);
         cells.set(self.cell(budget, ENDS), terms.period.around(now).1);
-        for (i, at) in terms.thresholds.iter().enumerate() {
-            cells.set(self.cell(budget, THRESHOLDS).wrapping_add(i), *at);
-        }
+        cells.set(self.cell(budget, WITHOUT_PRICE), terms.unpriced.cell());
+        self.judge_by(cells, budget, terms.limit, &terms.thresholds);
         let packed = terms.unit as u64 | (terms.period as u64) << 8 | u64::from(terms.blocking) << 16 | 1 << 24;
         cells.publish(self.cell(budget, TERMS), packed);
         Ok(budget)
+    }
+
+    fn judge_by(self, cells: &Cells, budget: usize, limit: u64, thresholds: &[u64]) {
+        for i in 0..MAX_THRESHOLDS {
+            let at = thresholds.get(i).copied().unwrap_or(0);
+            cells.set(self.cell(budget, THRESHOLDS).wrapping_add(i), at);
+        }
+        cells.publish(self.cell(budget, LIMIT), limit);
     }
 
     /// Unit, period, and whether it blocks; None when there is no such budget.
@@ -198,51 +140,89 @@ impl Budgets {
     }
 
     /// Holds the worst a call can cost on each of its budgets, or on none of them.
-    #[inline]
     pub fn reserve(self, cells: &Cells, asked: &Reservation, now: u64) -> Result<(), Refused> {
+        self.try_reserve(cells, asked, now).map_err(|(budget, why)| self.refused(cells, budget, why))
+    }
+
+    /// The same, and where the call does not fit nobody is told yet: which budget it does not fit, and why.
+    #[inline]
+    pub fn try_reserve(self, cells: &Cells, asked: &Reservation, now: u64) -> Result<(), (usize, Why)> {
         for budget in bits(asked.budgets) {
             let Some((unit, period, blocking)) = self.terms(cells, budget) else { continue };
             self.roll(cells, budget, period, now);
-            if blocking && !self.hold(cells, budget, amount(unit, asked)) {
+            if !blocking {
+                continue;
+            }
+            let held = match (unit, asked.cost) {
+                // A call that costs nothing takes nothing from anybody.
+                (Unit::Cost, 0) => Ok(()),
+                (Unit::Cost, PRICES_MISSING) => Err(Why::PricesMissing),
+                (Unit::Cost, UNPRICED) if cells.get(self.cell(budget, WITHOUT_PRICE)) == Unpriced::Block.cell() => {
+                    Err(Why::Unpriced)
+                }
+                _ if self.hold(cells, budget, self.amount(cells, budget, unit, asked)) => Ok(()),
+                _ => Err(Why::Full),
+            };
+            if let Err(why) = held {
                 let before = asked.budgets & !(u64::MAX << budget);
                 self.release(cells, &Reservation { budgets: before, ..*asked });
-                return Err(self.refused(cells, budget));
+                return Err((budget, why));
             }
         }
         Ok(())
     }
 
+    /// What a call holds of a budget.
+    #[inline]
+    fn amount(self, cells: &Cells, budget: usize, unit: Unit, held: &Reservation) -> u64 {
+        match unit {
+            Unit::Cost if held.cost >= PRICES_MISSING => self.without_price(cells, budget, held.cost),
+            Unit::Cost => held.cost,
+            Unit::Tokens => held.tokens,
+            Unit::Calls => 1,
+        }
+    }
+
+    #[cold]
+    fn without_price(self, cells: &Cells, budget: usize, cost: u64) -> u64 {
+        let charge = cells.get(self.cell(budget, WITHOUT_PRICE));
+        if cost == UNPRICED && charge != Unpriced::Block.cell() { charge } else { 0 }
+    }
+
     /// The threshold at the limit counts as crossed by the first refusal: what is left may be too little for
     /// any call.
     #[cold]
-    fn refused(self, cells: &Cells, budget: usize) -> Refused {
+    pub fn refused(self, cells: &Cells, budget: usize, why: Why) -> Refused {
         let mut crossed = Crossed::new();
-        let limit = cells.get(self.cell(budget, LIMIT));
-        for i in 0..MAX_THRESHOLDS {
-            if cells.get(self.cell(budget, THRESHOLDS).wrapping_add(i)) == limit {
-                self.fire(cells, budget, i, &mut crossed);
+        if why == Why::Full {
+            let epoch = cells.observe(self.cell(budget, EPOCH));
+            let limit = cells.get(self.cell(budget, LIMIT));
+            for i in 0..MAX_THRESHOLDS {
+                if cells.get(self.cell(budget, THRESHOLDS).wrapping_add(i)) == limit {
+                    self.fire(cells, budget, i, epoch, &mut crossed);
+                }
             }
         }
-        Refused { budget, crossed }
+        Refused { budget, why, crossed }
     }
 
     #[inline]
     fn hold(self, cells: &Cells, budget: usize, amount: u64) -> bool {
-        let (committed, base) = (self.cell(budget, COMMITTED), self.cell(budget, BASE));
-        let limit = cells.get(self.cell(budget, LIMIT));
-        let mut judged_by = cells.observe(base);
+        let (committed, base, limit) =
+            (self.cell(budget, COMMITTED), self.cell(budget, BASE), self.cell(budget, LIMIT));
+        let (mut judged_by, mut most) = (cells.observe(base), cells.get(limit));
         let mut held = cells.get(committed);
         loop {
-            let left = limit.saturating_sub(held.saturating_sub(judged_by));
-            // An exhausted budget also refuses what costs nothing: with no price it would never block.
+            let left = most.saturating_sub(held.saturating_sub(judged_by));
+            // An exhausted budget also refuses what holds nothing: without a price it would never block.
             let sum = if left == 0 || amount > left { None } else { held.checked_add(amount) };
             let Some(sum) = sum else {
-                // By the latest figures, then: the sum as it is now, and the base it is judged by after it.
-                let latest = (cells.add(committed, 0), cells.observe(base));
-                if latest == (held, judged_by) {
+                // By the latest figures, then: the sum as it is now, and what it is judged by after it.
+                let latest = (cells.add(committed, 0), cells.observe(base), cells.observe(limit));
+                if latest == (held, judged_by, most) {
                     return false;
                 }
-                (held, judged_by) = latest;
+                (held, judged_by, most) = latest;
                 continue;
             };
             match cells.claim(committed, held, sum) {
@@ -256,7 +236,10 @@ impl Budgets {
     pub fn release(self, cells: &Cells, held: &Reservation) {
         for budget in bits(held.budgets) {
             if let Some((unit, _, true)) = self.terms(cells, budget) {
-                cells.sub(self.cell(budget, COMMITTED), amount(unit, held));
+                let amount = self.amount(cells, budget, unit, held);
+                if amount > 0 {
+                    cells.sub(self.cell(budget, COMMITTED), amount);
+                }
             }
         }
     }
@@ -266,42 +249,122 @@ impl Budgets {
     pub fn settle(self, cells: &Cells, held: &Reservation, used: &Used, now: u64) -> Crossed {
         let mut crossed = Crossed::new();
         for budget in bits(held.budgets) {
-            let Some((unit, period, blocking)) = self.terms(cells, budget) else { continue };
-            self.roll(cells, budget, period, now);
-            let used = used.get(unit as usize).copied().unwrap_or(0);
-            let before = if blocking { amount(unit, held) } else { 0 };
-            cells.add(self.cell(budget, COMMITTED), used.wrapping_sub(before));
-            if used > 0 {
-                let spent = cells.post(self.cell(budget, SPENT), used).wrapping_add(used);
-                let spent = spent.saturating_sub(cells.get(self.cell(budget, BASE)));
-                for i in 0..MAX_THRESHOLDS {
-                    let at = cells.get(self.cell(budget, THRESHOLDS).wrapping_add(i));
-                    if at == 0 || at > spent {
-                        break;
-                    }
-                    self.fire(cells, budget, i, &mut crossed);
-                }
-            }
+            let Some((spent, epoch)) = self.spend(cells, budget, held, used, now) else { continue };
+            self.fire_up_to(cells, budget, spent, epoch, &mut crossed);
         }
         crossed
     }
 
-    /// Once a period.
-    fn fire(self, cells: &Cells, budget: usize, threshold: usize, crossed: &mut Crossed) {
-        let minute = cells.get(self.cell(budget, ENDS)) / (60 * SECOND);
-        let (cell, bit) = (self.cell(budget, FIRED), 1_u64 << threshold);
+    /// Puts the estimated input of an abandoned call in the place of what it held; it is no call. Thresholds that
+    /// it reaches are crossed by the next call that ends: nobody could be told here.
+    pub fn abandon(self, cells: &Cells, held: &Reservation, now: u64) {
+        let [cost, tokens] = held.input;
+        for budget in bits(held.budgets) {
+            self.spend(cells, budget, held, &[cost, tokens, 0], now);
+        }
+    }
+
+    /// What was spent in this period, and the epoch it was read in; None where the call used nothing.
+    #[inline]
+    fn spend(self, cells: &Cells, budget: usize, held: &Reservation, used: &Used, now: u64) -> Option<(u64, u64)> {
+        let (unit, period, blocking) = self.terms(cells, budget)?;
+        self.roll(cells, budget, period, now);
+        let before = if blocking { self.amount(cells, budget, unit, held) } else { 0 };
+        let used = match used.get(unit as usize).copied().unwrap_or(0) {
+            // What a call without a price is charged, where it had none when it began.
+            UNPRICED => self.without_price(cells, budget, held.cost),
+            used => used,
+        };
+        if used != before {
+            cells.add(self.cell(budget, COMMITTED), used.wrapping_sub(before));
+        }
+        if used == 0 {
+            return None;
+        }
+        let spent = cells.post(self.cell(budget, SPENT), used).wrapping_add(used);
+        let epoch = cells.observe(self.cell(budget, EPOCH));
+        Some((spent.saturating_sub(cells.get(self.cell(budget, BASE))), epoch))
+    }
+
+    #[inline]
+    fn fire_up_to(self, cells: &Cells, budget: usize, spent: u64, epoch: u64, crossed: &mut Crossed) {
+        for i in 0..MAX_THRESHOLDS {
+            let at = cells.get(self.cell(budget, THRESHOLDS).wrapping_add(i));
+            if at == 0 || at > spent {
+                break;
+            }
+            self.fire(cells, budget, i, epoch, crossed);
+        }
+    }
+
+    /// Once a period and epoch.
+    fn fire(self, cells: &Cells, budget: usize, threshold: usize, epoch: u64, crossed: &mut Crossed) {
+        let (tag, cell, bit) = (self.tag(cells, budget, epoch), self.cell(budget, FIRED), 1_u64 << threshold);
         let mut old = cells.get(cell);
         loop {
             let of = old >> FIRED_BITS;
-            if of > minute || (of == minute && old & bit != 0) {
+            if of > tag || (of == tag && old & bit != 0) {
                 return;
             }
-            let so_far = if of == minute { old } else { minute << FIRED_BITS };
+            let so_far = if of == tag { old } else { tag << FIRED_BITS };
             match cells.exchange(cell, old, so_far | bit) {
                 Ok(()) => return crossed.push((budget, threshold)),
                 Err(found) => old = found,
             }
         }
+    }
+
+    /// Minute in which the period ends, and the epoch.
+    fn tag(self, cells: &Cells, budget: usize, epoch: u64) -> u64 {
+        let minute = cells.get(self.cell(budget, ENDS)) / (60 * SECOND);
+        minute << EPOCH_BITS | epoch & ((1 << EPOCH_BITS) - 1)
+    }
+
+    /// Another limit and thresholds from now on. A threshold that is no longer reached is crossed anew when it is;
+    /// one that was crossed and is still reached stays crossed; returns those that are reached now and were not.
+    pub fn set_limit(
+        self,
+        cells: &Cells,
+        budget: usize,
+        limit: u64,
+        thresholds: &[u64],
+        now: u64,
+    ) -> Result<Crossed, Error> {
+        check(limit, thresholds)?;
+        let mut crossed = Crossed::new();
+        let Some((_, period, _)) = self.terms(cells, budget) else { return Ok(crossed) };
+        self.roll(cells, budget, period, now);
+        self.judge_by(cells, budget, limit, thresholds);
+        let fired = self.cell(budget, FIRED);
+        let before = cells.observe(self.cell(budget, EPOCH));
+        let (old, epoch) = (self.tag(cells, budget, before), before.wrapping_add(1));
+        let reached = thresholds.iter().take_while(|at| **at <= self.spent(cells, budget)).count();
+        let mut found = cells.get(fired);
+        while found >> FIRED_BITS == old {
+            let stay = found & (1_u64 << reached).wrapping_sub(1);
+            match cells.exchange(fired, found, self.tag(cells, budget, epoch) << FIRED_BITS | stay) {
+                Ok(()) => break,
+                Err(other) => found = other,
+            }
+        }
+        // After that: before it nobody fires a threshold that has been.
+        cells.post(self.cell(budget, EPOCH), 1);
+        let spent = self.spent(cells, budget);
+        self.fire_up_to(cells, budget, spent, epoch, &mut crossed);
+        Ok(crossed)
+    }
+
+    fn spent(self, cells: &Cells, budget: usize) -> u64 {
+        cells.observe(self.cell(budget, SPENT)).saturating_sub(cells.get(self.cell(budget, BASE)))
+    }
+
+    /// Begins the period anew: nothing spent, every threshold ahead. Calls in flight hold what they held.
+    pub fn reset(self, cells: &Cells, budget: usize, now: u64) {
+        let Some((_, period, _)) = self.terms(cells, budget) else { return };
+        self.roll(cells, budget, period, now);
+        cells.raise(self.cell(budget, BASE), cells.observe(self.cell(budget, SPENT)));
+        // After the base: whoever sees the new epoch sees what it begins with.
+        cells.post(self.cell(budget, EPOCH), 1);
     }
 
     /// What a budget stands at; None when there is no such budget.
@@ -314,6 +377,7 @@ impl Budgets {
         Some(Standing {
             spent: spent.saturating_sub(cells.get(self.cell(budget, BASE))),
             reserved: committed.saturating_sub(spent),
+            limit: cells.get(self.cell(budget, LIMIT)),
             begins,
             ends,
         })
@@ -329,13 +393,15 @@ impl Budgets {
     }
 }
 
-#[inline]
-const fn amount(unit: Unit, held: &Reservation) -> u64 {
-    match unit {
-        Unit::Cost => held.cost,
-        Unit::Tokens => held.tokens,
-        Unit::Calls => 1,
+fn check(limit: u64, thresholds: &[u64]) -> Result<(), Error> {
+    let wrong = |name, value: String, allowed| Err(Error::OutOfRange { name, value, allowed });
+    if limit == 0 {
+        return wrong("limit", "0".into(), "1 or more");
     }
+    if thresholds.len() > MAX_THRESHOLDS {
+        return wrong("thresholds", thresholds.len().to_string(), "at most 8");
+    }
+    Ok(())
 }
 
 /// Positions of the bits that are set.

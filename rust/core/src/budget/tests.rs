@@ -10,11 +10,18 @@ fn arena() -> (Cells, Budgets) {
 }
 
 fn terms(limit: u64) -> Terms {
-    Terms { unit: Unit::Tokens, limit, period: Period::Total, blocking: true, thresholds: vec![] }
+    Terms {
+        unit: Unit::Tokens,
+        limit,
+        period: Period::Total,
+        blocking: true,
+        thresholds: vec![],
+        unpriced: Unpriced::Allow,
+    }
 }
 
 fn tokens(n: u64) -> Reservation {
-    Reservation { budgets: 1, cost: 0, tokens: n }
+    Reservation { budgets: 1, cost: 0, tokens: n, input: [0; 2] }
 }
 
 fn figures(cells: &Cells, budgets: Budgets, now: u64) -> (u64, u64) {
@@ -46,7 +53,7 @@ fn a_call_holds_all_of_its_budgets_or_none() {
     for (unit, limit) in [(Unit::Cost, 50), (Unit::Tokens, 100), (Unit::Calls, 2)] {
         budgets.open(&cells, &Terms { unit, ..terms(limit) }, NOON).expect("opens");
     }
-    let call = Reservation { budgets: 0b111, cost: 20, tokens: 30 };
+    let call = Reservation { budgets: 0b111, cost: 20, tokens: 30, input: [0; 2] };
     budgets.reserve(&cells, &call, NOON).expect("fits");
     budgets.reserve(&cells, &call, NOON).expect("fits");
     let third = budgets.reserve(&cells, &Reservation { cost: 1, ..call }, NOON);
@@ -107,6 +114,104 @@ fn the_first_refusal_of_a_period_crosses_the_threshold_at_the_limit() {
     let refused = |r: Result<(), Refused>| r.expect_err("too much").crossed;
     assert_eq!(refused(budgets.reserve(&cells, &tokens(101), NOON)), vec![(0, 1)]);
     assert_eq!(refused(budgets.reserve(&cells, &tokens(101), NOON)), vec![]);
+}
+
+fn dollars(cost: u64) -> Reservation {
+    Reservation { budgets: 1, cost, tokens: 0, input: [0; 2] }
+}
+
+#[test]
+fn a_call_that_costs_nothing_is_not_refused_by_an_exhausted_budget_in_money() {
+    let (cells, budgets) = arena();
+    budgets.open(&cells, &Terms { unit: Unit::Cost, ..terms(100) }, NOON).expect("opens");
+    budgets.reserve(&cells, &dollars(100), NOON).expect("fits");
+    budgets.reserve(&cells, &dollars(0), NOON).expect("nothing is left, and nothing is asked");
+    budgets.settle(&cells, &dollars(100), &[250, 0, 1], NOON);
+    budgets.reserve(&cells, &dollars(0), NOON).expect("overspent");
+    budgets.settle(&cells, &dollars(0), &[0, 9, 1], NOON);
+    assert_eq!(figures(&cells, budgets, NOON), (250, 0));
+}
+
+#[test]
+fn a_call_without_a_price_is_allowed_blocked_or_charged() {
+    let why = |r: Result<(), Refused>| r.map_err(|r| (r.why, r.crossed.len()));
+    for (unpriced, first, spent, third) in [
+        (Unpriced::Allow, Ok(()), 0, Ok(())),
+        (Unpriced::Block, Err((Why::Unpriced, 0)), 0, Err((Why::Unpriced, 0))),
+        (Unpriced::Charge(40), Ok(()), 40, Err((Why::Full, 1))),
+    ] {
+        let (cells, budgets) = arena();
+        let terms = Terms { unit: Unit::Cost, thresholds: vec![100], unpriced, ..terms(100) };
+        budgets.open(&cells, &terms, NOON).expect("opens");
+        assert_eq!(why(budgets.reserve(&cells, &dollars(PRICES_MISSING), NOON)), Err((Why::PricesMissing, 0)));
+        let call = dollars(UNPRICED);
+        assert_eq!(why(budgets.reserve(&cells, &call, NOON)), first);
+        if first.is_ok() {
+            // Failed: it costs nothing. The next gives its result.
+            budgets.settle(&cells, &call, &[0, 0, 0], NOON);
+            budgets.reserve(&cells, &call, NOON).expect("fits");
+            budgets.settle(&cells, &call, &[UNPRICED, 120, 1], NOON);
+        }
+        assert_eq!(figures(&cells, budgets, NOON), (spent, 0));
+        let _ = budgets.reserve(&cells, &call, NOON);
+        assert_eq!(why(budgets.reserve(&cells, &call, NOON)), third, "{unpriced:?}");
+    }
+    // Exhausted, it refuses what it would allow.
+    let (cells, budgets) = arena();
+    budgets.open(&cells, &Terms { unit: Unit::Cost, ..terms(100) }, NOON).expect("opens");
+    budgets.settle(&cells, &dollars(0), &[100, 0, 1], NOON);
+    assert_eq!(why(budgets.reserve(&cells, &dollars(UNPRICED), NOON)), Err((Why::Full, 0)));
+}
+
+#[test]
+fn an_abandoned_call_counts_as_its_input_in_tokens_and_money_and_as_nothing_in_calls() {
+    let (cells, budgets) = arena();
+    for unit in Unit::ALL {
+        budgets.open(&cells, &Terms { unit, thresholds: vec![5], ..terms(100) }, NOON).expect("opens");
+    }
+    let call = Reservation { budgets: 0b111, cost: 60, tokens: 50, input: [8, 9] };
+    budgets.reserve(&cells, &call, NOON).expect("fits");
+    budgets.abandon(&cells, &call, NOON);
+    let standing = |i| budgets.standing(&cells, i, NOON).map(|s| (s.spent, s.reserved));
+    assert_eq!([standing(0), standing(1), standing(2)], [Some((8, 0)), Some((9, 0)), Some((0, 0))]);
+    // Nobody was told of the thresholds: the next call does that.
+    assert_eq!(budgets.settle(&cells, &Reservation { cost: 0, tokens: 0, ..call }, &[1, 1, 0], NOON), [(0, 0), (1, 0)]);
+}
+
+#[test]
+fn a_new_limit_holds_from_the_next_call_on_and_thresholds_follow_it() {
+    let (cells, budgets) = arena();
+    budgets.open(&cells, &Terms { thresholds: vec![50, 100], ..terms(100) }, NOON).expect("opens");
+    let spend = |n| budgets.settle(&cells, &tokens(0), &[0, n, 1], NOON);
+    assert_eq!(spend(60), [(0, 0)]);
+    // Raised: the half is ahead again, and is crossed anew.
+    assert_eq!(budgets.set_limit(&cells, 0, 200, &[100, 200], NOON), Ok(vec![]));
+    budgets.reserve(&cells, &tokens(140), NOON).expect("fits now");
+    budgets.release(&cells, &tokens(140));
+    assert_eq!((spend(30), spend(10)), (vec![], vec![(0, 0)]));
+    // Lowered a little: crossed it is and stays; below what is spent: the last one is reached by that.
+    assert_eq!(budgets.set_limit(&cells, 0, 150, &[75, 150], NOON), Ok(vec![]));
+    assert_eq!(budgets.set_limit(&cells, 0, 80, &[40, 80], NOON), Ok(vec![(0, 1)]));
+    assert_eq!(budgets.reserve(&cells, &tokens(1), NOON).map_err(|r| r.crossed), Err(vec![]));
+    assert_eq!(spend(5), []);
+    assert!(budgets.set_limit(&cells, 0, 0, &[], NOON).is_err());
+    assert!(budgets.set_limit(&cells, 0, 1, &[1; 9], NOON).is_err());
+    assert_eq!(budgets.set_limit(&cells, 7, 1, &[], NOON), Ok(vec![]), "no such budget");
+}
+
+#[test]
+fn a_reset_begins_with_nothing_spent_and_what_is_held_still_held() {
+    let (cells, budgets) = arena();
+    budgets.open(&cells, &Terms { thresholds: vec![50, 100], ..terms(100) }, NOON).expect("opens");
+    budgets.reserve(&cells, &tokens(30), NOON).expect("fits");
+    assert_eq!(budgets.settle(&cells, &tokens(0), &[0, 70, 1], NOON), [(0, 0)]);
+    budgets.reset(&cells, 0, NOON);
+    assert_eq!(figures(&cells, budgets, NOON), (0, 30));
+    assert!(budgets.reserve(&cells, &tokens(71), NOON).is_err());
+    budgets.reserve(&cells, &tokens(70), NOON).expect("fits");
+    assert_eq!(budgets.settle(&cells, &tokens(70), &[0, 60, 1], NOON), [(0, 0)]);
+    assert_eq!(figures(&cells, budgets, NOON), (60, 30));
+    budgets.reset(&cells, 7, NOON);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::batch::Batch;
 use super::layout::{ALIAS, CALLS_HOME, HOME, LARGEST};
-use super::money::used;
+use super::money::{more, used};
 use super::{End, Recorder};
 use crate::budget::{Crossed, Reservation};
 use crate::figures::{Counter, Dropped, Measure, Outcome};
@@ -213,13 +213,12 @@ impl Recorder {
         let late = left == Some(Left::Reaped);
         self.drop_one(if late { Dropped::LateEnd } else { Dropped::EndWithoutStart });
         self.runs.remember(&self.cells, end.key);
-        let budgets = if late { self.runs.budgets_of_reaped(&self.cells, end.key) } else { 0 };
-        let crossed = if budgets == 0 {
+        let charged = if late { self.runs.charged_for_reaped(&self.cells, end.key) } else { Reservation::default() };
+        let crossed = if charged.budgets == 0 {
             Crossed::new()
         } else {
-            // What it held was given back when it was reaped; what it spent is spent.
-            let held = Reservation { budgets, ..Reservation::default() };
-            self.budgets.settle(&self.cells, &held, &used(end), self.clock.unix(now))
+            // What it held was given back when it was reaped, and its input charged; what it spent is spent.
+            self.budgets.settle(&self.cells, &charged, &more(used(end), charged.input), self.clock.unix(now))
         };
         if end.kind == Kind::Llm && !(end.model.is_empty() && end.provider.is_empty()) {
             let batch = self.batch();

@@ -40,8 +40,34 @@ pub struct Demand {
     pub output: Option<u64>,
     /// Answers asked for, each of them billed; 0 is 1.
     pub answers: u64,
-    /// Pico-dollars for an input token, an output token, and the call.
-    pub rates: [u64; 3],
+    /// What it costs.
+    pub price: Price,
+}
+
+/// The price of a call, for budgets in money.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Price {
+    /// Pico-dollars.
+    Rates {
+        /// The most for an input token.
+        input: u64,
+        /// The most for an output token.
+        output: u64,
+        /// For the call.
+        call: u64,
+        /// For an input token that no cache has seen.
+        text: u64,
+    },
+    /// The model has none.
+    Unpriced,
+    /// Prices are not loaded, and nobody knows.
+    Missing,
+}
+
+impl Default for Price {
+    fn default() -> Self {
+        Self::Rates { input: 0, output: 0, call: 0, text: 0 }
+    }
 }
 
 /// How a run ended.

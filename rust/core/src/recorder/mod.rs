@@ -9,7 +9,7 @@ mod pipeline;
 mod read;
 mod start;
 
-pub use events::{Begin, Demand, End, Pulse, Repriced, Requested};
+pub use events::{Begin, Demand, End, Price, Pulse, Repriced, Requested};
 
 use crate::budget::Budgets;
 use crate::cells::Cells;

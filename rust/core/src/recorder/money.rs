@@ -3,7 +3,7 @@
 use super::batch::Batch;
 use super::layout::STARTED;
 use super::{End, Recorder, Repriced};
-use crate::budget::{Crossed, Reservation, Standing, Terms, Used};
+use crate::budget::{Crossed, Reservation, Standing, Terms, UNPRICED, Used};
 use crate::error::Error;
 use crate::figures::{Counter, OUTCOMES, Outcome};
 use crate::series::{Kind, SeriesId};
@@ -96,6 +96,16 @@ impl Recorder {
         self.budgets.open(&self.cells, terms, self.clock.unix(self.clock.now()))
     }
 
+    /// Gives a budget another limit and thresholds; returns the thresholds that it has reached by that.
+    pub fn set_limit(&self, budget: usize, limit: u64, thresholds: &[u64]) -> Result<Crossed, Error> {
+        self.budgets.set_limit(&self.cells, budget, limit, thresholds, self.clock.unix(self.clock.now()))
+    }
+
+    /// Begins the period of a budget anew.
+    pub fn reset_budget(&self, budget: usize) {
+        self.budgets.reset(&self.cells, budget, self.clock.unix(self.clock.now()));
+    }
+
     /// What a budget stands at, and now (Unix nanoseconds); None when there is no such budget.
     pub fn standing(&self, budget: usize) -> Option<(Standing, u64)> {
         let now = self.clock.unix(self.clock.now());
@@ -116,6 +126,13 @@ impl Recorder {
     }
 }
 
+/// What a call used beyond the pico-dollars and tokens that it was charged when it was given up.
+pub(super) fn more([cost, tokens, calls]: Used, [charged, input]: [u64; 2]) -> Used {
+    // What is charged for a call without a price is charged once.
+    let cost = if cost == UNPRICED || charged == UNPRICED { 0 } else { cost.saturating_sub(charged) };
+    [cost, tokens.saturating_sub(input), calls]
+}
+
 /// What a call used, for budgets: nothing when the response cache gave it; a failed one is no call, and costs
 /// only what it is known to have used.
 pub(super) fn used(end: &End<'_>) -> Used {
@@ -123,5 +140,7 @@ pub(super) fn used(end: &End<'_>) -> Used {
         return Used::default();
     }
     let tokens = end.usage.map_or(0, |[input, output, total, ..]| total.max(input.saturating_add(output)));
-    [end.cost.unwrap_or(0), tokens, u64::from(end.outcome != Outcome::Error)]
+    // One that fails is no call: what such calls are charged is not for it either.
+    let unknown = if end.outcome == Outcome::Error { 0 } else { UNPRICED };
+    [end.cost.unwrap_or(unknown), tokens, u64::from(end.outcome != Outcome::Error)]
 }

@@ -2,8 +2,8 @@
 
 use super::batch::Batch;
 use super::layout::{ALIAS, ALL_IN_FLIGHT, ALL_PEAK, IN_FLIGHT, LARGEST, PEAK};
-use super::{Begin, Demand, Recorder};
-use crate::budget::{Refused, Reservation};
+use super::{Begin, Demand, Price, Recorder};
+use crate::budget::{MAX_COST, PRICES_MISSING, Refused, Reservation, UNPRICED};
 use crate::figures::{Dropped, Outcome};
 use crate::runs::{Labels, Run, Start};
 use crate::series::{Kind, SeriesId};
@@ -11,10 +11,18 @@ use crate::series::{Kind, SeriesId};
 /// Output tokens that a call is expected to give at most, where it sets no limit of its own and no call before
 /// it gave more.
 const USUAL_OUTPUT: u64 = 2048;
+/// Bytes of a prompt that a token is taken to have where its input is estimated from its bound, one token a byte.
+const BYTES_PER_TOKEN: u64 = 4;
 
 impl Recorder {
     /// A run began, unless it does not fit its budgets: then nothing has happened but the refusal.
     pub fn run_started(&self, begin: &Begin<'_>) -> Result<(), Refused> {
+        self.run_started_or(begin, || false)
+    }
+
+    /// The same; before a call is refused, `give_up` is asked to abandon runs that hold budgets and are dead. It
+    /// returns whether there were any.
+    pub fn run_started_or(&self, begin: &Begin<'_>, give_up: impl FnOnce() -> bool) -> Result<(), Refused> {
         let &Begin { key, parent, kind, retried, piped, .. } = begin;
         let now = self.clock.now();
         let component = self.resolve(kind, begin.name, "");
@@ -27,7 +35,8 @@ impl Recorder {
         } else {
             (component, component)
         };
-        let held = begin.demand.map_or(Ok(Reservation::default()), |demand| self.reserve(model, &demand, now))?;
+        let held =
+            begin.demand.map_or(Ok(Reservation::default()), |demand| self.reserve(model, &demand, now, give_up))?;
         let labels = Labels::new(begin.labels.iter().map(|(key, value)| self.resolve(Kind::Label, key, value)));
         let over = begin.labels.len().saturating_sub(Labels::MOST);
         if over > 0 {
@@ -57,25 +66,43 @@ impl Recorder {
         }
     }
 
-    /// Holds the worst case of a call. Where it does not fit, runs past `max_run_age` and orphans give back
-    /// what they hold, and it is tried once more.
-    pub(super) fn reserve(&self, model: SeriesId, demand: &Demand, now: u64) -> Result<Reservation, Refused> {
+    /// Holds the worst case of a call. Where it does not fit, runs past `max_run_age`, orphans and what `give_up`
+    /// knows to be dead give back what they hold, and it is tried once more.
+    pub(super) fn reserve(
+        &self,
+        model: SeriesId,
+        demand: &Demand,
+        now: u64,
+        give_up: impl FnOnce() -> bool,
+    ) -> Result<Reservation, Refused> {
         let output =
             demand.output.unwrap_or_else(|| self.cells.get(self.block(model).wrapping_add(LARGEST)).max(USUAL_OUTPUT));
         let output = output.saturating_mul(demand.answers.max(1));
-        let [per_input, per_output, fixed] = demand.rates;
-        let (input, out) = (demand.input.saturating_mul(per_input), output.saturating_mul(per_output));
-        let held = Reservation {
-            budgets: demand.budgets,
-            cost: fixed.saturating_add(input).saturating_add(out),
-            tokens: demand.input.saturating_add(output),
+        let estimate = demand.input.div_ceil(BYTES_PER_TOKEN);
+        let (cost, input) = match demand.price {
+            Price::Unpriced => (UNPRICED, UNPRICED),
+            Price::Missing => (PRICES_MISSING, 0),
+            Price::Rates { input, output: per_output, call, text } => {
+                let worst = demand.input.saturating_mul(input).saturating_add(output.saturating_mul(per_output));
+                let read = estimate.saturating_mul(text).saturating_add(call);
+                (worst.saturating_add(call).min(MAX_COST), read.min(MAX_COST))
+            }
         };
+        let tokens = demand.input.saturating_add(output);
+        let held = Reservation { budgets: demand.budgets, cost, tokens, input: [input, estimate] };
         let unix = self.clock.unix(now);
-        let mut tried = self.budgets.reserve(&self.cells, &held, unix);
+        let attempt = || self.budgets.try_reserve(&self.cells, &held, unix);
+        let mut tried = attempt();
         if tried.is_err() && self.reap(now).1 > 0 {
-            tried = self.budgets.reserve(&self.cells, &held, unix);
+            tried = attempt();
         }
-        tried.inspect_err(|_| self.drop_one(Dropped::BudgetRefused)).map(|()| held)
+        if tried.is_err() && give_up() {
+            tried = attempt();
+        }
+        tried.map(|()| held).map_err(|(budget, why)| {
+            self.drop_one(Dropped::BudgetRefused);
+            self.budgets.refused(&self.cells, budget, why)
+        })
     }
 
     /// Takes out runs past `max_run_age` and those whose ancestor has ended; model runs that stay, and how
@@ -98,16 +125,17 @@ impl Recorder {
 }
 
 impl Batch<'_> {
-    /// What an abandoned call spent is not known: what it held is given back.
+    /// What an abandoned call spent is not known: what it held is given back, and its input counts as estimated.
     pub(super) fn abandon(&self, run: &Run, why: Dropped) {
         self.one_less(run);
-        self.budgets.release(&self.cells, &run.held);
+        let now = self.clock.now();
+        self.budgets.abandon(&self.cells, &run.held, self.clock.unix(now));
         self.drop_one(why);
         self.outcome(run.component, Outcome::Abandoned);
         if run.kind == Kind::Llm {
             for series in std::iter::once(run.model).chain(run.labels.iter()) {
                 self.outcome(series, Outcome::Abandoned);
-                self.window(series).add(&self.cells, self.clock.now(), [1, 0, 0, 0]);
+                self.window(series).add(&self.cells, now, [1, 0, 0, 0]);
             }
             self.settle_calls(run.model, run.model);
             self.streamed(run, run.model, None, false);

@@ -38,7 +38,8 @@ impl RunTable {
             let child = flag(parent.is_some(), CHILD);
             record.publish::<WHO>(who_cell(run.kind, run.now, flags | retried | child));
             if budgeted || labeled {
-                let held = [run.held.budgets, run.held.cost, run.held.tokens, run.labels.get()];
+                let [cost, tokens] = run.held.input;
+                let held = [run.held.budgets, run.held.cost, run.held.tokens, run.labels.get(), cost, tokens];
                 for (i, n) in held.into_iter().enumerate() {
                     cells.set(self.held(slot).wrapping_add(i), n);
                 }
@@ -182,7 +183,7 @@ impl RunTable {
             held: if who & BUDGETED == 0 {
                 Reservation::default()
             } else {
-                Reservation { budgets: held(0), cost: held(1), tokens: held(2) }
+                Reservation { budgets: held(0), cost: held(1), tokens: held(2), input: [held(4), held(5)] }
             },
             labels: Labels(if who & LABELED == 0 { 0 } else { held(3) }),
             retried: who & RETRIED != 0,
@@ -191,10 +192,7 @@ impl RunTable {
             branch: Branch::Lost,
         };
         if mark == REAPING {
-            let budgets = self.reaped_budgets(key);
-            if cells.get(budgets) != run.held.budgets {
-                cells.set(budgets, run.held.budgets);
-            }
+            self.remember_charge(cells, key, &run.held);
         }
         cells.publish(self.left_cell(run.key, mark), key);
         cells.publish(self.key_cell(slot), EMPTY);

@@ -1,7 +1,8 @@
 //! Who left: the keys of ended and of reaped runs, as long as they are remembered.
 
 use super::record::{BUDGETED, WHO};
-use super::{ENDING, LEFT, Left, REAPING, RunKey, RunTable};
+use super::{CHARGED, ENDING, LEFT, Left, REAPING, RunKey, RunTable};
+use crate::budget::Reservation;
 use crate::cells::Cells;
 
 impl RunTable {
@@ -11,23 +12,42 @@ impl RunTable {
         self.left.wrapping_add(ring).wrapping_add(key.0 as usize % LEFT)
     }
 
+    /// The cells of what a reaped run was charged: its budgets, pico-dollars, tokens.
     #[allow(clippy::cast_possible_truncation)] // a position
-    pub(super) const fn reaped_budgets(self, key: u64) -> usize {
-        self.left.wrapping_add(LEFT * 2).wrapping_add(key as usize % LEFT)
+    const fn reaped_cells(self, key: u64) -> usize {
+        self.left.wrapping_add(LEFT * 2).wrapping_add((key as usize % LEFT).wrapping_mul(CHARGED))
     }
 
-    /// The budgets that a reaped run belonged to, as far as it is remembered.
-    pub fn budgets_of_reaped(self, cells: &Cells, key: RunKey) -> u64 {
+    /// Remembers what a run is charged as it is reaped.
+    pub(super) fn remember_charge(self, cells: &Cells, key: u64, held: &Reservation) {
+        let first = self.reaped_cells(key);
+        if held.budgets == 0 && cells.get(first) == 0 {
+            return;
+        }
+        let [cost, tokens] = held.input;
+        for (i, n) in [held.budgets, cost, tokens].into_iter().enumerate() {
+            cells.set(first.wrapping_add(i), n);
+        }
+    }
+
+    /// The budgets that a reaped run belonged to and what they were charged for it, as far as it is remembered:
+    /// a reservation that holds nothing.
+    pub fn charged_for_reaped(self, cells: &Cells, key: RunKey) -> Reservation {
         let mark = key.0 | REAPING;
+        let charge = |budgets, cost, tokens| Reservation { budgets, cost: 0, tokens: 0, input: [cost, tokens] };
         // Still on its way out: what it held is still in its slot.
         let leaving = self.find_as(cells, key, mark).and_then(|slot| {
             let budgeted = self.run(cells, slot)?.observe::<WHO>() & BUDGETED != 0;
-            let budgets = if budgeted { cells.observe(self.held(slot)) } else { 0 };
-            (cells.observe(self.key_cell(slot)) == mark).then_some(budgets)
+            let held = |i: usize| if budgeted { cells.observe(self.held(slot).wrapping_add(i)) } else { 0 };
+            let charged = charge(held(0), held(4), held(5));
+            (cells.observe(self.key_cell(slot)) == mark).then_some(charged)
         });
         leaving.unwrap_or_else(|| {
-            let remembered = cells.observe(self.left_cell(key, REAPING)) == key.0;
-            if remembered { cells.get(self.reaped_budgets(key.0)) } else { 0 }
+            if cells.observe(self.left_cell(key, REAPING)) != key.0 {
+                return Reservation::default();
+            }
+            let first = self.reaped_cells(key.0);
+            charge(cells.get(first), cells.get(first.wrapping_add(1)), cells.get(first.wrapping_add(2)))
         })
     }
 

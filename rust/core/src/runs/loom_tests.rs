@@ -4,7 +4,7 @@ use crate::series::Kind;
 use loom::sync::Arc;
 use loom::thread;
 
-const NONE: Reservation = Reservation { budgets: 0, cost: 0, tokens: 0 };
+const NONE: Reservation = Reservation { budgets: 0, cost: 0, tokens: 0, input: [0; 2] };
 
 fn table() -> (Arc<Cells>, RunTable) {
     (Arc::new(Cells::zeroed(RunTable::cells(2)).expect("cells")), RunTable::at(0, 2))

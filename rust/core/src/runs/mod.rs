@@ -25,11 +25,13 @@ const BUSY: u64 = 1;
 const RECORD: usize = 8;
 /// Cells of what a run holds of budgets, and of its labels: apart, so that a run without either touches none
 /// of them.
-const HELD: usize = 4;
+const HELD: usize = 8;
 /// How many of the oldest runs one scan finds for eviction.
 const VICTIMS: usize = if cfg!(loom) { 2 } else { 256 };
 /// Ends and reapings remembered, each; a key is forgotten for the next that falls on its cell.
 const LEFT: usize = if cfg!(loom) { 8 } else { 4096 };
+/// Cells of what a reaped run was charged.
+const CHARGED: usize = 3;
 /// Levels of the table.
 const LEVELS: usize = 3;
 /// Header: live runs | next victim | who refills | levels in use, each on a line of its own.
@@ -45,7 +47,7 @@ const REAPING: u64 = 1 << 63;
 /// The table in the arena.
 ///
 /// Levels of growing size, each of sets of 8 keys, one cache line: a run goes to the first level whose set
-/// has room, so a program with a few hundred calls in flight lives in 74 KB of it (106 KB where they hold budgets or carry labels), whatever the capacity,
+/// has room, so a program with a few hundred calls in flight lives in 74 KB of it (139 KB where they hold budgets or carry labels), whatever the capacity,
 /// and a scan reads only the levels ever used. (One level of 131,072 slots was tried: the same run of 8
 /// tokens took 3 times as long.) The last level alone has twice
 /// as many slots as runs may be in flight, and two sets for a key, of which the emptier takes it.
@@ -90,7 +92,10 @@ impl RunTable {
     /// Cells for a capacity.
     pub fn cells(capacity: u64) -> usize {
         let slots = Self::slots(Self::levels_for(capacity));
-        slots.saturating_mul(RECORD + HELD + 1).saturating_add(HEADER).saturating_add(VICTIMS * 2 + LEFT * 3)
+        slots
+            .saturating_mul(RECORD + HELD + 1)
+            .saturating_add(HEADER)
+            .saturating_add(VICTIMS * 2 + LEFT * (2 + CHARGED))
     }
 
     /// The table whose cells begin at `base`.
@@ -183,7 +188,7 @@ impl RunTable {
                 cells.set(self.key_cell(slot), EMPTY);
             }
         }
-        for cell in self.left..self.left.wrapping_add(LEFT * 3) {
+        for cell in self.left..self.left.wrapping_add(LEFT * (2 + CHARGED)) {
             if cells.get(cell) != EMPTY {
                 cells.set(cell, EMPTY);
             }

@@ -6,7 +6,7 @@ use crate::series::Kind;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
-const NONE: Reservation = Reservation { budgets: 0, cost: 0, tokens: 0 };
+const NONE: Reservation = Reservation { budgets: 0, cost: 0, tokens: 0, input: [0; 2] };
 
 fn table(capacity: u64) -> (Cells, RunTable) {
     (Cells::zeroed(RunTable::cells(capacity)).expect("cells"), RunTable::at(0, capacity))
@@ -21,7 +21,7 @@ fn start(key: u64, now: u64) -> Start {
 #[test]
 fn a_run_leaves_with_what_it_came_with() {
     let (cells, table) = table(4);
-    let held = Reservation { budgets: 5, cost: 6, tokens: 7 };
+    let held = Reservation { budgets: 5, cost: 6, tokens: 7, input: [2, 1] };
     let labels = Labels::new([3, 1_000_010]);
     let s = Start { parent: Some(RunKey::new(99)), held, labels, retried: true, piped: true, ..start(5, 1000) };
     assert!(table.start(&cells, &s, |_| unreachable!()));
@@ -192,15 +192,16 @@ fn a_token_of_a_run_that_is_no_model_call_is_none() {
 }
 
 #[test]
-fn a_reaped_run_leaves_its_budgets_behind() {
+fn a_reaped_run_leaves_its_budgets_and_its_charge_behind() {
     let (cells, table) = table(64);
-    let held = Reservation { budgets: 5, cost: 6, tokens: 7 };
+    let charged = Reservation { budgets: 5, cost: 0, tokens: 0, input: [2, 1] };
+    let held = Reservation { budgets: 5, cost: 6, tokens: 7, input: [2, 1] };
     table.start(&cells, &Start { held, ..start(5, 1) }, |_| ());
     table.reap(&cells, 2, 20, |_, _| ());
-    assert_eq!(table.budgets_of_reaped(&cells, RunKey::new(5)), 5);
+    assert_eq!(table.charged_for_reaped(&cells, RunKey::new(5)), charged);
     table.start(&cells, &start(5, 1), |_| ());
     table.reap(&cells, 2, 20, |_, _| ());
-    assert_eq!(table.budgets_of_reaped(&cells, RunKey::new(5)), 0);
+    assert_eq!(table.charged_for_reaped(&cells, RunKey::new(5)), Reservation::default());
 }
 
 #[test]
