@@ -26,6 +26,7 @@ FLOORS = [
         "_watch",
         "_table",
         "_form",
+        "_output",
         "snapshot",
     },
     {"usage", "prices", "budgets", "anomalies", "stalls", "streaming"},
@@ -43,7 +44,7 @@ FLOORS = [
         "analysis",
         "simulator",
     },
-    {"_program", "_compare", "_baseline", "demo"},
+    {"_program", "_run", "_session", "_compare", "_baseline", "demo"},
     {"cli", "__main__", "pytest_plugin"},
 ]
 #: Rooms that read snapshots and nothing of how they came to be.

@@ -15,7 +15,7 @@ from simulated import calls, latencies
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Snapshots in both forms: base, one like it, a slow one and one of few calls."""
+    """Snapshots: base, one like it, a slow one and one of few calls."""
     folder = tmp_path_factory.mktemp("snapshots")
     made = {
         "base": calls(latencies(200, seed=1)),
@@ -24,10 +24,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "few": calls(latencies(5, seed=4)),
     }
     for name, snapshot in made.items():
-        if name == "base":
-            (folder / name).write_bytes(snapshot.to_bytes())
-        else:
-            (folder / name).write_text(snapshot.to_json(indent=1), encoding="utf-8")
+        (folder / name).write_text(snapshot.to_json(indent=1), encoding="utf-8")
     return {name: str(folder / name) for name in made}
 
 
@@ -74,7 +71,7 @@ def test_json_is_the_comparison_as_data(
         (["{base}"], "required: NOW"),
         (["{base}", "none.json"], "cannot read none.json: No such file or directory"),
         (["setup.py", "{base}"], "cannot read setup.py"),
-        (["{base}", "{foreign}"], "{foreign}: this is no langmeter snapshot"),
+        (["{base}", "{foreign}"], "{foreign}: not a langmeter snapshot"),
         (["{base}", "{same}", "--fail-on", "speed>+10%"], "no metric 'speed'; there are latency"),
         (["{base}", "{same}", "--fail-on", "latency.p95"], "is no rule"),
         (["{base}", "{same}", "--level", "5"], "level must be between 0 and 1"),

@@ -188,7 +188,7 @@ def test_what_is_no_baseline_is_said_with_the_remedy(kept: Baselines) -> None:
     """Damaged, of a newer format, or no file at all."""
     path = kept.folder / "one.json"
     for content, message in (
-        (b"{", "this is no langmeter snapshot"),
+        (b"{", "not a langmeter snapshot"),
         (json.dumps({"format": 99}).encode(), "snapshot of format 99"),
     ):
         path.write_bytes(content)

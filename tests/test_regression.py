@@ -411,4 +411,7 @@ def test_the_table_shows_each_figure_in_its_unit() -> None:
 def test_names_cannot_draw_on_the_terminal() -> None:
     """Control characters in a model's name are shown as what they are."""
     pair = [calls([seconds] * 50, model="\x1b[31mred") for seconds in (1.0, 2.0)]
-    assert "\x1b" not in str(compare(*pair, ["latency.p50>+1%", "latency.p50[tool x]>+1%"]))
+    assert "\x1b" not in str(compare(*pair, ["latency.p50>+1%", "ttft.p50[*red]>+1%"]))
+    with pytest.raises(ValueError, match="red, total") as caught:
+        compare(*pair, ["latency.p50[tool \x1b]>+1%"])
+    assert str(caught.value).isprintable()

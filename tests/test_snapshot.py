@@ -304,7 +304,7 @@ def test_the_json_is_for_people(snapshot: Snapshot) -> None:
 )
 def test_foreign_json_is_refused(text: str) -> None:
     """With an error that says what it is not."""
-    with pytest.raises(SnapshotError, match=r"no langmeter snapshot|format"):
+    with pytest.raises(SnapshotError, match=r"not a langmeter snapshot|format"):
         Snapshot.from_json(text)
 
 
@@ -322,7 +322,7 @@ def test_damaged_forms_are_refused(snapshot: Snapshot) -> None:
     with pytest.raises(SnapshotError):
         Snapshot.from_dict(broken)
     for foreign in (3, None):
-        with pytest.raises(SnapshotError, match=r"no langmeter snapshot"):
+        with pytest.raises(SnapshotError, match=r"not a langmeter snapshot"):
             Snapshot.from_json(foreign)  # type: ignore[arg-type]
     with pytest.raises(SnapshotError, match="AttributeError") as caught:
         Snapshot.from_dict({**data, "dropped": []})

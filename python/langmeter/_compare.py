@@ -1,4 +1,4 @@
-"""`langmeter compare`: two snapshots in, a table and an exit code out."""
+"""The command `langmeter compare`: two snapshots in, a table and an exit code out."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import argparse
 import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING
+
+from langmeter import _output
 
 if TYPE_CHECKING:
     from langmeter.snapshot import Snapshot
@@ -18,10 +20,11 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="what got worse between two snapshots; exit code 1 when something did",
         description="Compare two snapshots: what got worse, by how much, and with which "
         "confidence. Exit code 1 when a rule is broken or, where none is given, when anything got "
-        "significantly worse; 0 otherwise; 2 for bad input.",
+        "significantly worse; 0 otherwise; 2 for bad input, e.g. a rule about a model that neither "
+        "snapshot has.",
     )
-    parser.add_argument("base", metavar="BASE", help="a snapshot: JSON, or the bytes of to_bytes()")
-    parser.add_argument("now", metavar="NOW", help="the snapshot to judge")
+    parser.add_argument("base", metavar="BASE", help="the snapshot to compare with, as JSON")
+    parser.add_argument("now", metavar="NOW", help="the snapshot to judge, as JSON")
     parser.add_argument(
         "--fail-on",
         action="append",
@@ -38,7 +41,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="probability of a false alarm, over all comparisons together (0.05)",
     )
     parser.add_argument(
-        "--strict", action="store_true", help="rules that too little is known for fail, too"
+        "--strict",
+        action="store_true",
+        help="a rule with too few calls or without data is broken, too",
     )
     parser.add_argument("--all", action="store_true", help="also show what did not change")
     parser.add_argument("--json", action="store_true", help="print the comparison as JSON")
@@ -55,7 +60,7 @@ def run(options: argparse.Namespace, read: Callable[[str], Snapshot]) -> int:
     except ValueError as error:
         options.parser.error(str(error))
     if options.json:
-        print(json.dumps(found.to_dict(), indent=1, ensure_ascii=False, allow_nan=False))
+        _output.show(json.dumps(found.to_dict(), indent=1, ensure_ascii=False, allow_nan=False))
     else:
-        print(found.text(everything=options.all))
+        _output.show(found.text(everything=options.all))
     return 1 if found.failed else 0

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence, Sized
 from decimal import Decimal
 from typing import TYPE_CHECKING, TypeVar
 
+from langmeter._base.text import printable
+
 if TYPE_CHECKING:
     from langmeter.snapshot import Anomaly, CallStats, ComponentStats, Snapshot
 
@@ -25,12 +27,18 @@ _IGNORED = ("duplicate_start", "duplicate_end")
 
 
 def duration(seconds: float) -> str:
-    """Seconds in the unit that shows three digits: `812 µs`, `34.5 ms`, `1.20 s`, `5 m 03 s`."""
+    """Format seconds with three digits: `812 µs`, `34.5 ms`, `1.20 s`, `5 m 03 s`, `2 h 05 m`."""
     if math.isnan(seconds):
         return NOTHING
     if seconds >= 99.95:
         whole = round(seconds)
-        return f"{whole // 60} m {whole % 60:02d} s"
+        if whole < 3600:
+            return f"{whole // 60} m {whole % 60:02d} s"
+        minutes = round(seconds / 60)
+        if minutes < 1440:
+            return f"{minutes // 60} h {minutes % 60:02d} m"
+        hours = round(seconds / 3600)
+        return f"{hours // 24:,} d {hours % 24:02d} h"
     for scale, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")):
         if seconds >= 0.9995 * scale or unit == "µs":
             value = seconds / scale
@@ -66,14 +74,11 @@ def counted(n: int, noun: str) -> str:
 
 
 def label(name: str) -> str:
-    """A name as it may stand on a terminal: nothing in it moves the cursor or changes a colour.
+    """Escape a name as `printable` does, and cut it to `WIDEST` characters.
 
-    One wider than `WIDEST` is cut in the middle, where names of models differ least.
+    The middle is cut, where names of models differ least.
     """
-    if not name.isprintable():
-        name = "".join(
-            c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in name
-        )
+    name = printable(name)
     if len(name) <= WIDEST:
         return name
     head = (WIDEST - 1) // 2
@@ -215,11 +220,16 @@ def _labels(snapshot: Snapshot) -> Iterable[str]:
     """As the models, without what is not measured by label."""
     width = HEADER.index("p99") + 1
     shown = [
-        _row(label(f"{key}={value or '(none)'}"), stats)[:width]
+        _row(label_name(key, value), stats)[:width]
         for (key, value), stats in _busiest(snapshot.labels, FEW)
     ]
     header = ("label", *HEADER[1:width])
     return lines(header, [*shown, *_more(snapshot.labels, width, FEW)])
+
+
+def label_name(key: str, value: str) -> str:
+    """Format a label: `team=search`; `team=(none)` is the row of the calls without a value."""
+    return label(f"{key}={value or '(none)'}")
 
 
 def _failures(snapshot: Snapshot) -> Iterable[str]:

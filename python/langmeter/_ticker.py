@@ -104,10 +104,11 @@ class Ticker:
         """Whether there is a thread."""
         return self._thread is not None
 
-    def every(self, seconds: float, method: Callable[[], Any]) -> Handle:
+    def every(self, seconds: float, method: Callable[[], Any], *, start: bool = True) -> Handle:
         """Call a bound method every so many seconds, first after that time, until its object goes.
 
-        What was missed, by a slow task or a computer that slept, is not made up for. Raises
+        What was missed, by a slow task or a computer that slept, is not made up for. With `start`
+        false the thread is not started now, but by the next task or `resume()`. Raises
         ConfigError for seconds outside 0.001 to 86,400, TypeError if `method` is not bound.
         """
         real_number("seconds", seconds, _LEAST, _MOST)
@@ -119,7 +120,8 @@ class Ticker:
         with self._lock:
             self._tasks.append(handle)
         self._wake()
-        self.resume()
+        if start:
+            self.resume()
         return handle
 
     def resume(self) -> None:

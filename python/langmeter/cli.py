@@ -1,41 +1,53 @@
-"""The command `langmeter`: run a program with a meter on, the demo, and questions about money."""
+"""The command `langmeter`: run a program with a meter, the demo, and questions to a snapshot."""
 
 from __future__ import annotations
 
 import argparse
-import atexit
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import langmeter
-from langmeter import _compare, _program
+from langmeter import _compare, _output, _run
+from langmeter._base.text import printable
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from langmeter import Meter
     from langmeter.prices import PriceBook
     from langmeter.snapshot import Snapshot
 
-_RUN_USAGE = "langmeter run [-h] [--json FILE] (script.py | -m module) [args ...]"
+#: Most calls of the demo, and most of them at a time.
+_MOST: Final = 1_000_000
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; `argv` without the program's name, by default from `sys.argv`.
 
-    Returns the exit code. Whatever a program under `langmeter run` raises goes on its way.
+    Returns the exit code. Exceptions of a program under `langmeter run` pass through.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    # argparse would take a program's options for its own: what follows the program is set apart.
+    # argparse would read a program's options as its own: what follows the program is set apart.
     program: list[str] = []
     if arguments[:1] == ["run"]:
-        start = _program_starts(arguments)
+        start = _run.program_starts(arguments)
         arguments, program = arguments[:start], arguments[start:]
     parser = _parser()
-    options = parser.parse_args(arguments)
+    try:
+        options = parser.parse_args(arguments)
+    except SystemExit:
+        _output.flush()
+        raise
+    if options.command == "run":
+        return _run.run(program, options)
+    try:
+        return _answer(options, parser)
+    except KeyboardInterrupt:
+        return 130
+
+
+def _answer(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     if options.command == "demo":
         return _demo(options)
     if options.command == "advice":
@@ -46,8 +58,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _prices(options)
     if options.command == "compare":
         return _compare.run(options, lambda file: _snapshot(file, options.parser))
-    if options.command == "run":
-        return _run(program, options.json, options.parser)
     parser.print_help(sys.stderr)
     return 2
 
@@ -56,15 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="langmeter", description="The meter for LangChain.")
     parser.add_argument("--version", action="version", version=f"langmeter {langmeter.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    run = commands.add_parser(
-        "run",
-        usage=_RUN_USAGE,
-        help="run a Python script or module with every LangChain call metered",
-        description="Run a Python script or module with every LangChain call of the process "
-        "metered, threads included; print the report to standard error when it ends.",
-    )
-    run.add_argument("--json", metavar="FILE", help="also write the snapshot to FILE")
-    run.set_defaults(parser=run)
+    _run.add(commands)
     demo = commands.add_parser(
         "demo", help="meter a real pipeline against a simulated service on loopback"
     )
@@ -85,7 +87,7 @@ def _add_money(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         description="Print what a snapshot says about spending less: each finding with its "
         "figures and the USD it would have saved on that very traffic, the greatest first.",
     )
-    advice.add_argument("file", metavar="FILE", help="a snapshot: JSON, or the bytes of to_bytes()")
+    advice.add_argument("file", metavar="FILE", help="a snapshot, as JSON")
     advice.add_argument(
         "--alternative",
         action="append",
@@ -102,7 +104,7 @@ def _add_money(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "model", metavar="MODEL", help="a name, or provider/name as reports show it"
     )
     prices.add_argument(
-        "--provider", default="", metavar="P", help="told from MODEL where it can be"
+        "--provider", default="", metavar="P", help="derived from MODEL where it can be"
     )
     prices.add_argument("--tier", default="", metavar="T", help="batch, flex, priority …")
     prices.add_argument("--at", type=_moment, metavar="ISO", help="a date or time, UTC; now if not")
@@ -119,17 +121,16 @@ def _add_bottlenecks(commands: argparse._SubParsersAction[argparse.ArgumentParse
         "of the critical path of each chain, tool, retriever and model, and what it would give to "
         "make it twice as fast.",
     )
-    command.add_argument(
-        "file", metavar="FILE", help="a snapshot: JSON, or the bytes of to_bytes()"
-    )
+    command.add_argument("file", metavar="FILE", help="a snapshot, as JSON")
     command.add_argument("--json", action="store_true", help="the table as JSON")
     command.set_defaults(parser=command)
 
 
 def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: must be 1 or more")
-    return int(text)
+    number = int(text) if text.isdecimal() and len(text) <= len(str(_MOST)) else 0
+    if not 1 <= number <= _MOST:
+        raise argparse.ArgumentTypeError(f"{text!r}: must be a whole number from 1 to {_MOST:,}")
+    return number
 
 
 def _moment(text: str) -> datetime:
@@ -144,24 +145,11 @@ def _moment(text: str) -> datetime:
         ) from None
 
 
-def _program_starts(arguments: Sequence[str]) -> int:
-    """Where in `run …` the program begins: `-m`, `--`, or the first word that is no option."""
-    place = 1
-    while place < len(arguments):
-        word = arguments[place]
-        if word == "--json":
-            place += 2
-        elif word in ("-m", "--") or not word.startswith("-"):
-            break
-        else:
-            place += 1
-    return place
-
-
 def _demo(options: argparse.Namespace) -> int:
     from langmeter.demo import run_demo
 
-    _check_file(options.json, options.parser)
+    if options.json is not None:
+        _output.check_file("--json", options.json, options.parser)
     chosen = {name: getattr(options, name) for name in ("calls", "concurrency", "json")}
     return run_demo(**{name: value for name, value in chosen.items() if value is not None})
 
@@ -176,7 +164,7 @@ def _advice(options: argparse.Namespace) -> int:
         findings = advise(snapshot, prices=book, alternatives=options.alternative)
     except ValueError as error:
         parser.error(str(error))
-    print(text(findings))
+    _output.show(text(findings))
     return 0
 
 
@@ -184,22 +172,20 @@ def _bottlenecks(options: argparse.Namespace) -> int:
     from langmeter.analysis.bottlenecks import text, to_json
 
     snapshot = _snapshot(options.file, options.parser)
-    print(to_json(snapshot, indent=1) if options.json else text(snapshot))
+    _output.show(to_json(snapshot, indent=1) if options.json else text(snapshot))
     return 0
 
 
 def _snapshot(file: str, parser: argparse.ArgumentParser) -> Snapshot:
-    """A snapshot in any form that langmeter writes."""
+    """Read a snapshot that `langmeter run --json` or `Snapshot.to_json` wrote."""
     from langmeter.snapshot import Snapshot
 
     try:
-        data = Path(file).read_bytes()
-        is_json = data.lstrip().startswith(b"{")
-        return Snapshot.from_json(data) if is_json else Snapshot.from_bytes(data)
+        return Snapshot.from_json(Path(file).read_bytes())
     except OSError as error:
-        parser.error(f"cannot read {file}: {error.strerror}")
+        parser.error(f"cannot read {printable(file)}: {_output.reason(error)}")
     except ValueError as error:
-        parser.error(f"{file}: {error}")
+        parser.error(f"{printable(file)}: {error}")
 
 
 def _prices(options: argparse.Namespace) -> int:
@@ -210,7 +196,7 @@ def _prices(options: argparse.Namespace) -> int:
         asked.insert(0, options.model.split("/", 1))
     answers = [book.explain(*names, tier=options.tier, at=options.at) for names in asked]
     found = next((answer for answer in answers if answer.card is not None), None)
-    print(found or answers[0])
+    _output.show(str(found or answers[0]))
     return 0 if found else 1
 
 
@@ -221,57 +207,6 @@ def _book(options: argparse.Namespace) -> PriceBook:
     try:
         return PriceBook(options.prices)
     except OSError as error:
-        parser.error(f"cannot read {options.prices}: {error.strerror}")
+        parser.error(f"cannot read {printable(options.prices)}: {_output.reason(error)}")
     except ValueError as error:
-        parser.error(str(error))
-
-
-def _run(program: list[str], json: str | None, parser: argparse.ArgumentParser) -> int:
-    if program[:1] == ["--"]:
-        del program[0]
-    is_module = program[:1] == ["-m"]
-    if is_module:
-        del program[0]
-    if not program:
-        parser.error("name a script, or -m and a module")
-    _check_file(json, parser)
-    meter = langmeter.install()
-    # Registered before the program's own exit handlers and therefore run after them, and after its
-    # threads; also after an exception, sys.exit() or Ctrl-C.
-    atexit.register(_report, meter, json, os.getpid())
-    target, *arguments = program
-    try:
-        if is_module:
-            _program.run_module(target, arguments)
-        else:
-            _program.run_script(target, arguments)
-    except _program.NotStarted:
-        atexit.unregister(_report)
-        raise
-    return 0
-
-
-def _check_file(json: str | None, parser: argparse.ArgumentParser) -> None:
-    """Refuse now what could not be written when all the work is done."""
-    if json is None:
-        return
-    path = Path(json).absolute()
-    if path.is_dir():
-        parser.error(f"--json {json}: this is a directory; name a file")
-    if not path.parent.is_dir():
-        parser.error(f"--json {json}: no such directory; make it first")
-
-
-def _report(meter: Meter, json: str | None, pid: int) -> None:
-    if os.getpid() != pid:
-        return  # a forked child: the report is the parent's
-    from langmeter.report.terminal import report
-
-    snapshot = meter.snapshot()
-    sys.stdout.flush()
-    print(f"\n{report(snapshot)}", file=sys.stderr)
-    if json is not None:
-        try:
-            Path(json).write_text(snapshot.to_json(indent=1) + "\n", encoding="utf-8")
-        except OSError as error:
-            print(f"langmeter run: cannot write {json}: {error.strerror}", file=sys.stderr)
+        parser.error(printable(error))

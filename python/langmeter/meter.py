@@ -76,7 +76,8 @@ class Meter(CompositeCallback):
 
 #: The meters of `track()` around this code, outermost first.
 _scopes: ContextVar[tuple[Meter, ...]] = ContextVar("langmeter_scopes", default=())
-#: The meter of `install()`, under its only key. A dict, for an atomic "set unless set".
+#: The meter of `install()`, and that of `langmeter run` beside it, which a program's own
+#: `install()` shall not see. A dict, for an atomic "set unless set".
 _installed: dict[str, Meter] = {}
 
 
@@ -86,7 +87,8 @@ class _Installed:
     A ContextVar shows every thread its default alone, and that is fixed when it is made.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, key: str = "meter") -> None:
+        self._key = key
         self._answer = threading.local()
 
     def get(self) -> Meter | None:
@@ -94,7 +96,7 @@ class _Installed:
         # uninstalled in between: the second answer repeats the first.
         meter = self._answer.__dict__.pop("meter", None)
         if meter is None:
-            meter = _installed.get("meter")
+            meter = _installed.get(self._key)
             if meter is not None:
                 self._answer.meter = meter
         return cast("Meter | None", meter)
@@ -116,7 +118,8 @@ class _Scope:
 
 
 #: What LangChain has been told of: it never forgets a hook and walks them all on every call, so one
-#: for `install()` and one for each depth that scopes were ever nested to, usually one.
+#: for `install()`, one for `langmeter run`, and one for each depth that scopes were ever nested to,
+#: usually one.
 _hooks: dict[str | int, _Installed | _Scope] = {}
 
 
@@ -157,6 +160,18 @@ def install(meter: Meter | None = None, **settings: Any) -> Meter:
     if other or (settings and Config.load(**settings) != there.config):
         raise ValueError("another meter is installed; call langmeter.uninstall() first")
     return there
+
+
+def run_beside(meter: Meter | None) -> None:
+    """Meter every LangChain call for `langmeter run`, beside any meter of `install()`.
+
+    None ends it.
+    """
+    if meter is None:
+        _installed.pop("run", None)
+        return
+    _register("run", _Installed("run"))
+    _installed["run"] = meter
 
 
 def uninstall() -> Meter | None:

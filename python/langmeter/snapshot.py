@@ -457,13 +457,16 @@ class ModelStats(CallStats):
 
 
 class LabelStats(CallStats):
-    """The calls whose metadata have this value under this key, over all models."""
+    """The calls whose metadata have this value under this key, over all models.
+
+    The value "" stands for the calls without a value under the key.
+    """
 
     key: str
     value: str
 
     def __init__(self, key: str, value: str, *figures: Any) -> None:
-        super().__init__(_table.label(f"{key}={value}"), *figures)
+        super().__init__(_table.label_name(key, value), *figures)
         vars(self).update(key=key, value=value)
 
 
@@ -675,7 +678,7 @@ class Snapshot(_Immutable):
                 )
                 return Snapshot(native)
         except Exception as exc:  # whatever a foreign structure does to who reads it
-            raise SnapshotError(f"this is no langmeter snapshot: {exc!r}") from exc
+            raise SnapshotError(f"not a langmeter snapshot: {exc!r}") from exc
         older = isinstance(version, int) and version < FORMAT
         raise SnapshotError(
             f"snapshot of format {version!r}; this langmeter ({_core.__version__}) reads {FORMAT}: "
@@ -692,8 +695,10 @@ class Snapshot(_Immutable):
         """Inverse of `to_json`. Raises SnapshotError, a ValueError, on what is no such text."""
         try:
             data = json.loads(text)
+        except UnicodeDecodeError as exc:
+            raise SnapshotError(f"not a langmeter snapshot: not a JSON text ({exc})") from exc
         except (ValueError, TypeError, RecursionError) as exc:
-            raise SnapshotError(f"this is no langmeter snapshot: {exc}") from exc
+            raise SnapshotError(f"not a langmeter snapshot: {exc}") from exc
         return Snapshot.from_dict(data)
 
     def __repr__(self) -> str:

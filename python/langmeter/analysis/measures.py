@@ -76,7 +76,13 @@ def measure(name: str) -> Measure:
             read = partial(_distribution, what)
             return Measure(f"{what}.ks", "share", read, relative=False)
         if (found := _QUANTILE.fullmatch(figure)) and float(found[1]) > 0:
-            return Measure(f"{what}.{figure}", "s", partial(_quantile, what, float(found[1]) / 100))
+            percent = float(found[1])
+            if percent < 1:
+                raise ValueError(
+                    f"{name!r} must name a percentile in percent, p1 to p99.99; "
+                    f"write {what}.p{100 * percent:g}"
+                )
+            return Measure(f"{what}.{figure}", "s", partial(_quantile, what, percent / 100))
     raise ValueError(f"no metric {name!r}; there are {', '.join(NAMES)}")
 
 

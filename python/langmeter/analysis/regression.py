@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from difflib import get_close_matches
 from statistics import NormalDist
 from typing import Final, NamedTuple
 
+from langmeter import _table
 from langmeter.analysis import statistics as tests
 from langmeter.analysis.comparison import Comparison, Row, Ruling, Verdict
 from langmeter.analysis.measures import Evidence, Measure, Stats, usual
@@ -16,6 +18,8 @@ from langmeter.snapshot import Snapshot
 __all__ = ["LEVEL", "compare"]
 
 LEVEL: Final = 0.05
+#: Most names in a message about a place that is not there.
+_NAMED: Final = 8
 
 
 class _Subject(NamedTuple):
@@ -55,7 +59,8 @@ def compare(
         strict: rules that too little is known for are broken, too.
 
     Raises:
-        ValueError: a rule is none, names a metric that does not exist, or `level` is out of range.
+        ValueError: a rule cannot be read, names a metric that does not exist or a place that is in
+            neither snapshot, or `level` is out of range.
     """
     if not 0.0 < level < 1.0:
         raise ValueError(f"level must be between 0 and 1, e.g. {LEVEL}; got {level!r}")
@@ -64,6 +69,7 @@ def compare(
     parsed = tuple(Rule.parse(rule) if isinstance(rule, str) else rule for rule in rules)
     if strict and not parsed:
         raise ValueError("strict is about rules; give one, or leave strict out")
+    _check_places(base, now, parsed)
     compared = [
         _Compared(subject, measure, evidence, covering)
         for subject in _subjects(base, now, parsed)
@@ -107,6 +113,23 @@ def _subjects(base: Snapshot, now: Snapshot, rules: tuple[Rule, ...]) -> Iterato
         # A model once more, by the class that calls it: compared where somebody asks for it.
         if kind != "llm" or any(rule.covers(kind, name) for rule in rules):
             yield _Subject(kind, name, base.components[pair], now.components[pair])
+
+
+def _check_places(base: Snapshot, now: Snapshot, rules: tuple[Rule, ...]) -> None:
+    """Raise ValueError for a rule about a place that is in neither snapshot: it always holds."""
+    places = {("total", "total")}
+    for snapshot in (base, now):
+        places |= {("model", _model(key)) for key in snapshot.models}
+        places |= {(key[0], _component(key)) for key in snapshot.components}
+    for rule in rules:
+        if rule.where and not any(rule.covers(kind, name) for kind, name in places):
+            names = sorted(name for _, name in places)
+            known = get_close_matches(rule.where, names, n=3) or names[:_NAMED]
+            more = f" and {len(names) - len(known):,} more" if len(names) > len(known) else ""
+            raise ValueError(
+                f"{rule.text!r}: {rule.where!r} must match what was metered, and neither snapshot "
+                f"has it; they have {', '.join(map(_table.label, known))}{more}"
+            )
 
 
 def _measures(

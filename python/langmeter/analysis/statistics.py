@@ -11,7 +11,7 @@ A sample is a histogram: (lowest, highest, count) of its buckets, ascending, as
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from itertools import accumulate
@@ -331,6 +331,7 @@ def rate_test(x: int, n: int, y: int, m: int) -> Tails:
     return Tails(drawn.at_least(y), drawn.at_most(y))
 
 
+@lru_cache(maxsize=1024)
 def rate_interval(x: int, n: int, y: int, m: int, level: float) -> tuple[float, float]:
     """Confidence interval of (y/m) / (x/n), at least 1 - `level`: Clopper-Pearson given x + y."""
     total = x + y
@@ -376,9 +377,11 @@ def testable(floors: Sequence[float], level: float) -> list[bool]:
     The rest is left out of the correction. That is sound because a floor tells nothing of how the
     figures fell, only how many there are.
     """
-    k = 1
-    while sum(floor <= level / k for floor in floors) > k:
-        k += 1
+    ascending = sorted(floors)
+    # The least k with at most k floors below level / k. Both sides are monotone in k: the search
+    # took most of a comparison of 2,000 models one by one, and takes milliseconds by halves.
+    candidates = range(1, max(1, len(ascending)) + 1)
+    k = 1 + bisect_left(candidates, True, key=lambda k: bisect_right(ascending, level / k) <= k)
     return [floor <= level / k for floor in floors]
 
 

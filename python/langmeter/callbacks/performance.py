@@ -26,12 +26,18 @@ class PerformanceCallback(ComponentCallback):
     def percentile(self, q: float, *, model: str | None = None) -> float:
         """Latency of model calls at a percentile, seconds; nan before the first.
 
-        `q` is in percent, 0 to 100: `percentile(95)`. Of all models, or of one as the response
-        names it: `model="gpt-4o-2024-08-06"`, with its provider `"openai/gpt-4o-2024-08-06"`.
-        Raises ValueError for a `q` outside.
+        `q` is in percent, 0 or from 1 to 100: `percentile(95)`. Of all models, or of one as the
+        response names it: `model="gpt-4o-2024-08-06"`, with its provider
+        `"openai/gpt-4o-2024-08-06"`.
+        Raises ValueError for a `q` outside, and for a fraction between 0 and 1.
         """
         if not (isinstance(q, int | float) and math.isfinite(q) and 0 <= q <= 100):
             raise ValueError(f"q = {q!r}: must be in percent, 0 to 100; p95 is percentile(95)")
+        if 0 < q < 1:
+            raise ValueError(
+                f"q must be in percent, 0 to 100, got the fraction {q!r}; write "
+                f"percentile({100 * q:g}), or ask snapshot().totals.latency.quantile({q!r})"
+            )
         snapshot = self.snapshot()
         if model is None:
             return snapshot.totals.latency.quantile(q / 100)
