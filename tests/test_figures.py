@@ -11,17 +11,15 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from langchain_core.messages import AIMessage
 from langchain_core.outputs import ChatGeneration, GenerationChunk, LLMResult
 
 from conftest import chat_model
-from langmeter import Meter, PerformanceCallback, Snapshot, _core
+from langmeter import PerformanceCallback, Snapshot, _core
 from langmeter.errors import SnapshotError
 from langmeter.report import terminal
 from langmeter.testing import ManualClock
-from langmeter.usage.ending import queue_time, truncated
+from langmeter.usage import read
 
 OUTCOME = {name: code for code, name in enumerate(_core.OUTCOMES)}
 KIND = {name: code for code, name in enumerate(_core.KINDS)}
@@ -295,56 +293,11 @@ def test_views_of_time() -> None:
         performance.throughput_over(61)
 
 
-metas = st.dictionaries(
-    st.sampled_from(
-        ["finish_reason", "stop_reason", "done_reason", "incomplete_details", "token_usage"]
-    ),
-    st.one_of(
-        st.sampled_from(
-            ["stop", "length", "max_tokens", "MAX_TOKENS", "max_output_tokens", "model_length", ""]
-        ),
-        st.sampled_from([{"reason": "max_output_tokens"}, {"reason": "content_filter"}, {}, None]),
-        st.builds(
-            lambda waited: {"queue_time": waited},
-            st.one_of(
-                st.floats(allow_nan=True, allow_infinity=True),
-                st.integers(-2, 10**10),
-                st.sampled_from([None, "0.5", True, 1e-9, 0.25]),
-            ),
-        ),
-        st.integers(),
-    ),
-    max_size=3,
-)
-native = Meter(max_series=20_000, significant_digits=2)
-
-
-@settings(max_examples=300)
-@given(metas)
-def test_ends_are_read_natively_as_by_python(meta: dict[str, Any]) -> None:
-    """Whether an answer was cut, and how long it waited, whatever its metadata hold."""
-    usage = {"input_tokens": 10, "output_tokens": 4, "total_tokens": 14}
-    message = AIMessage("x", usage_metadata=usage)  # type: ignore[arg-type]
-    message.response_metadata = {"model_name": "m", **meta}
-    response = LLMResult(generations=[[ChatGeneration(message=message)]])
-    before = native.snapshot()
-    run = uuid.uuid4()
-    metadata = {"ls_provider": "p", "ls_model_name": "m"}
-    native.on_chat_model_start({}, [[]], run_id=run, metadata=metadata)
-    native.on_llm_end(response, run_id=run)
-    after = (native.snapshot() - before).totals
-    assert after.truncated == truncated(response)
-    waited = queue_time(response)
-    assert after.queue_time.count == (waited is not None)
-    if waited is not None and 1000 < waited < 3600 * SECOND:
-        assert after.queue_time.max == pytest.approx(waited / SECOND, rel=0.02, abs=1e-6)
-
-
 def test_amazon_and_text_models_tell_of_truncation_too() -> None:
     """`stopReason` of Bedrock's Converse; beside the text where there is no message."""
     message = AIMessage("x", response_metadata={"stopReason": "max_tokens"})
-    assert truncated(LLMResult(generations=[[ChatGeneration(message=message)]]))
+    assert read(LLMResult(generations=[[ChatGeneration(message=message)]])).truncated
     text = GenerationChunk(text="x", generation_info={"finish_reason": "length"})
-    assert truncated(LLMResult(generations=[[text]]))
-    assert not truncated(None)
-    assert queue_time(object()) is None
+    assert read(LLMResult(generations=[[text]])).truncated
+    assert not read(None).truncated
+    assert read(object()).queue is None

@@ -16,7 +16,7 @@ from langchain_core.outputs import (
 )
 
 from langmeter import _core
-from langmeter.usage import NOTHING, Usage, read
+from langmeter.usage import NOTHING, Reading, Usage, read
 
 # More digits than Python turns into text; with a name that pytest can print.
 VAST = pytest.param(10**5000, id="vast")
@@ -384,7 +384,7 @@ def test_perplexity_searches_and_reasoning() -> None:
 def test_nvidia_gives_figures_without_any_details() -> None:
     """ChatNVIDIA: three numbers and a model name, no provider; the total may be 0."""
     reading = read(chat(figures(7, 2, 0), {"model_name": "meta/llama-3.1-70b-instruct"}))
-    assert reading == (Usage(7, 2, 9), "", "meta/llama-3.1-70b-instruct", False, 0, None, False)
+    assert reading == Reading(Usage(7, 2, 9), model="meta/llama-3.1-70b-instruct")
 
 
 # ----------------------------------------------------------------------- billed cost

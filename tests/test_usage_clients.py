@@ -184,7 +184,9 @@ def test_responses_api() -> None:
     }
     ends = Ends()
     chat(body, use_responses_api=True).invoke("hi", config={"callbacks": [ends]})
-    assert ends.read == [Reading(READ._replace(tier="priority"), "openai", "gpt-5-dated")]
+    assert ends.read == [
+        Reading(READ._replace(tier="priority"), "openai", "gpt-5-dated", tier="priority")
+    ]
 
 
 def fake(**kwargs: Any) -> GenericFakeChatModel:

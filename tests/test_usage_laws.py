@@ -1,24 +1,22 @@
-"""Laws of `usage.read`: it never raises, and the quick look sees what the careful one sees."""
+"""Laws of `usage.read`: it never raises, and the native reader reads what the careful one reads."""
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage
 from langchain_core.messages.ai import add_usage
 from langchain_core.outputs import ChatGeneration, LLMResult
 
+from langmeter import _core
 from langmeter.usage import LIMIT, Reading, Usage, read, requested
-from langmeter.usage.careful import look_carefully
-from langmeter.usage.quick import _NotCommonError, look_quickly
-from langmeter.usage.shapes import _FIELD_OF, _PART_OF, _TIER_OF
+from langmeter.usage.reader import read_any
 
-LIFETIMES = {"cache_read": 0, "cache_creation": 0, "ephemeral_5m_input_tokens": 0}
-counts = st.integers(0, 200)
 junk = st.one_of(
     st.none(),
     st.booleans(),
@@ -28,26 +26,28 @@ junk = st.one_of(
     st.decimals(),
     st.sampled_from([LIMIT, -1, "12", 3.0, b"x", ()]),
 )
-keys = st.sampled_from(
-    sorted(
-        {
-            *_FIELD_OF,
-            *_PART_OF,
-            *_TIER_OF,
-            "token_usage",
-            "usage",
-            "total_cost",
-            "cost",
-            "model_name",
-            "model_provider",
-            "server_tool_use",
-            "web_search_requests",
-            "serviceTier",
-            "modality",
-            "ttl",
-        }
-    )
+#: Every key that some reader knows.
+KEYS = sorted(
+    {
+        *_core.USAGE_KEYS,
+        *_core.USAGE_PARTS,
+        *(f"{tier}{part}" for tier in _core.TIERS for part in _core.TIER_PARTS),
+        *_core.USAGE_PLACES,
+        *_core.FINISH_REASONS,
+        *("total_cost", "cost", "cost_in_usd_ticks", "model_name", "model", "model_id"),
+        *("model_provider", "web_search_requests", "web_search_calls", "search_web", "invocation"),
+        *("serviceTier", "type", "performanceConfig", "latency", "incomplete_details", "reason"),
+        *("modality", "token_count", "tokenCount", "ttl", "inputTokens"),
+        *("grounding_metadata", "groundingMetadata", "web_search_queries", "webSearchQueries"),
+    }
 )
+WORDS = [
+    *("default", "flex", "priority", "batch", "fast", "Standard ", "us", "global", "optimized"),
+    *("length", "max_tokens", "stop", "5m", "1h", "IMAGE", "MediaModality.AUDIO", "DOCUMENT"),
+    *("TrafficType.ON_DEMAND_FLEX", "compaction", "message", "a", "b", "", "low", "high"),
+]
+counts = st.integers(0, 200)
+keys = st.sampled_from(KEYS)
 tree = st.recursive(
     junk,
     lambda child: st.one_of(st.dictionaries(keys, child, max_size=6), st.lists(child, max_size=3)),
@@ -66,8 +66,20 @@ class Thing:
         return f"Thing({self.__dict__})"
 
 
-def result(usage: Any, meta: Any, info: Any = None, llm_output: Any = None) -> Thing:
-    message = Thing(usage_metadata=usage, response_metadata=meta)
+def result(
+    usage: Any,
+    meta: Any,
+    info: Any = None,
+    llm_output: Any = None,
+    content: Any = "",
+    extra: Any = None,
+) -> Thing:
+    message = Thing(
+        usage_metadata=usage,
+        response_metadata=meta,
+        content=content,
+        additional_kwargs={} if extra is None else extra,
+    )
     generation = Thing(message=message, generation_info=info)
     return Thing(generations=[[generation]], llm_output=llm_output)
 
@@ -77,7 +89,7 @@ def assert_sound(reading: Reading) -> None:
     assert type(reading) is Reading
     assert reading.usage is None or type(reading.usage) is Usage
     if reading.usage is not None:
-        assert all(type(value) is int and 0 <= value < 8 * LIMIT for value in reading.usage[:12])
+        assert all(type(value) is int and 0 <= value < 8 * LIMIT for value in reading.usage[:-1])
         assert type(reading.usage.tier) is str
     assert type(reading.provider) is type(reading.model) is str
     assert type(reading.cache_hit) is type(reading.shared) is bool
@@ -85,18 +97,14 @@ def assert_sound(reading: Reading) -> None:
     assert reading.billed is None or (type(reading.billed) is Decimal and reading.billed >= 0)
 
 
-def assert_agreeing(response: Any) -> None:
-    """Where the quick look answers at all, it says what the careful one says.
-
-    What it does not need of the raw figures it does not look at, so it refuses nothing there.
-    """
-    try:
-        quick = look_quickly(response)
-    except Exception:  # not of the common kind
-        quick = None
-    careful = look_carefully(response)
-    assert quick is None or quick == careful._replace(refused=0)
-    assert read(response) == (quick or careful)
+def assert_agreeing(response: Any) -> Reading:
+    """What the native reader reads is what the careful one reads, in every field."""
+    careful = read_any(response)
+    reading = read(response)
+    assert reading == careful
+    if _core.read_response(response) is not None:
+        assert reading.refused == 0
+    return reading
 
 
 @given(usage=st.one_of(mapping, tree), meta=st.one_of(mapping, tree), info=tree, output=tree)
@@ -104,7 +112,7 @@ def assert_agreeing(response: Any) -> None:
 def test_junk_in_every_place_is_read_without_an_exception(
     usage: Any, meta: Any, info: Any, output: Any
 ) -> None:
-    """Any tree of any values under real keys: a sound reading, and quick agrees with careful."""
+    """Any tree of any values under real keys: a sound reading, the same from both readers."""
     response = result(usage, meta, info, output)
     reading = read(response)
     assert_sound(reading)
@@ -113,122 +121,183 @@ def test_junk_in_every_place_is_read_without_an_exception(
     assert_agreeing(response)
 
 
-details_in = st.dictionaries(
-    st.sampled_from(
-        [
-            "audio",
-            "cache_read",
-            "cache_creation",
-            "ephemeral_5m_input_tokens",
-            "ephemeral_1h_input_tokens",
-        ]
-    ),
-    st.one_of(counts, junk),
-)
-details_out = st.dictionaries(st.sampled_from(["audio", "reasoning"]), st.one_of(counts, junk))
+#: Keys of usage whose values are numbers.
+NUMBERS = [
+    key
+    for key, field in _core.USAGE_KEYS.items()
+    if field not in ("into", "out_of", "cached", "lifetimes", "tools", "iterations", "tier")
+    and field not in ("speed", "region", "context", "queue")
+]
+PARTS = [
+    *_core.USAGE_PARTS,
+    *("flex", "flex_cache_read", "priority_reasoning", "text_tokens", "something_new"),
+]
+BLOCKS = [
+    *("web_search_call", "file_search_call", "web_search_tool_result", "text", "search"),
+    *("server_tool_result", "server_tool_call", "server_tool_use"),
+]
+MODELS = ["gpt-4o", "gpt-4ogpt-4o", "m", "aaaaaaaa", "gemini-2.5-pro", "gemini-3-pro", "", None]
+DIALECTS = ["openai", "google_genai", "anthropic", "bedrock_converse", "xai", "", None]
+QUEUES = [0.25, 1e-9, -1.0, float("nan"), float("inf"), 3, -2, 10**10, None, True, "0.5", 1 / 3]
 
 
-@st.composite
-def plausible(draw: st.DrawFn) -> Thing:
-    """Responses near the common kind, with a surprise now and then."""
-    inputs, outputs = draw(counts), draw(counts)
-    usage: dict[str, Any] = {
-        "input_tokens": inputs,
-        "output_tokens": outputs,
-        "total_tokens": draw(st.sampled_from([inputs + outputs, inputs + outputs + 8, 0])),
-    }
-    if draw(st.booleans()):
-        usage["input_token_details"] = draw(details_in)
-    if draw(st.booleans()):
-        usage["output_token_details"] = draw(details_out)
-    raw = draw(st.dictionaries(keys, st.one_of(counts, st.none(), st.dictionaries(keys, counts))))
-    meta: dict[str, Any] = {
-        "model_provider": draw(st.sampled_from(["openai", "google_genai", "anthropic"])),
-        "model_name": draw(st.sampled_from(["gpt-4o", "gpt-4ogpt-4o", "m"])),
-    }
-    meta |= draw(st.sampled_from([{}, {"service_tier": "default"}, {"service_tier": "flex"}]))
-    meta |= draw(st.sampled_from([{}, {"token_usage": raw}, {"usage": raw}]))
-    return result(usage, meta, None, draw(st.sampled_from([None, {"token_usage": {}}])))
+class Client:
+    """Makes responses as one of many providers and clients may, from a seed.
+
+    Not a strategy of hypothesis: that takes 40 ms for each of them, this 0.1.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+
+    def word(self) -> str:
+        return self.random.choice(WORDS)
+
+    def count(self) -> Any:
+        return self.random.choice([None, 0, LIMIT - 1, *[self.random.randint(0, 200)] * 9])
+
+    def amount(self) -> Any:
+        return self.random.choice([None, 3, 1e-07, 0.0004970133333333, self.random.random()])
+
+    def some(self, keys: list[str], value: Callable[[], Any], most: int) -> dict[str, Any]:
+        chosen = self.random.sample(keys, self.random.randint(0, min(most, len(keys))))
+        return {key: value() for key in chosen}
+
+    def made(self, share: float, **values: Callable[[], Any]) -> dict[str, Any]:
+        """Each of these entries with some probability, in any order."""
+        items = [(key, value()) for key, value in values.items() if self.random.random() < share]
+        self.random.shuffle(items)
+        return dict(items)
+
+    def list(self, value: Callable[[], Any], most: int = 3) -> list[Any]:
+        return [value() for _ in range(self.random.randint(0, most))]
+
+    def modalities(self) -> Any:
+        return self.list(lambda: {"modality": self.word(), "token_count": self.count()})
+
+    def details(self) -> Any:
+        return self.modalities() if self.random.random() < 0.2 else self.some(PARTS, self.count, 5)
+
+    def lifetimes(self) -> Any:
+        if self.random.random() < 0.5:
+            return self.list(lambda: {"ttl": self.word(), "inputTokens": self.count()})
+        keys = ["ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens"]
+        return self.some(keys, self.count, 2)
+
+    def usage(self, depth: int = 1) -> dict[str, Any]:
+        made = self.some(NUMBERS, self.count, 5)
+        if self.random.random() < 0.7:
+            made |= {"prompt_tokens": self.count(), "completion_tokens": self.count()}
+        tools = ["web_search_requests", "web_search_calls", "other"]
+        costs = [self.amount, lambda: {"total_cost": self.amount()}]
+        made |= self.made(
+            0.15,
+            prompt_tokens_details=self.details,
+            completion_tokens_details=self.details,
+            cacheTokensDetails=self.modalities,
+            cache_creation=self.lifetimes,
+            server_tool_use=lambda: self.some(tools, self.count, 2),
+            tool_calls_details=lambda: {"search_web": {"invocation": 2}},
+            service_tier=self.word,
+            speed=self.word,
+            inference_geo=self.word,
+            search_context_size=self.word,
+            queue_time=lambda: self.random.choice(QUEUES),
+            cost=self.random.choice(costs),
+            cost_in_usd_ticks=self.amount,
+            new_key=self.count,
+        )
+        if depth and self.random.random() < 0.1:
+            one = lambda: {"type": self.word(), **self.usage(0)}  # noqa: E731
+            made["iterations"] = self.list(one)
+        return made
+
+    def block(self) -> Any:
+        pick = self.random.choice
+        actions = [None, {}, {"type": "search"}, {"type": "open_page"}, "x"]
+        if self.random.random() < 0.1:
+            return "text"
+        return {"type": pick(BLOCKS)} | self.made(
+            0.5,
+            status=lambda: pick(["completed", "failed", "success", "error", None]),
+            action=lambda: pick(actions),
+            args=lambda: pick(actions),
+            content=lambda: pick([[], {"error_code": "unavailable"}, {}, None]),
+            name=lambda: pick(["web_search", "file_search", "code"]),
+            id=lambda: pick(["1", "srvtoolu_1", None]),
+            tool_call_id=lambda: pick(["1", "2"]),
+            extras=lambda: pick([{}, {"block_type": "web_search_tool_result"}, None]),
+        )
+
+    def metadata(self) -> dict[str, Any]:
+        pick = self.random.choice
+        queries = lambda: self.list(lambda: pick(["a", "b", "", None]))  # noqa: E731
+        grounding = lambda: self.made(  # noqa: E731
+            0.5, web_search_queries=queries, webSearchQueries=queries
+        )
+        made = self.made(
+            0.5, model_provider=lambda: pick(DIALECTS), model_name=lambda: pick(MODELS)
+        )
+        made |= self.made(0.3, token_usage=self.usage, usage=self.usage)
+        return made | self.made(
+            0.15,
+            model=lambda: pick(MODELS),
+            service_tier=lambda: pick([self.word(), None]),
+            serviceTier=lambda: {"type": self.word()},
+            performanceConfig=lambda: {"latency": self.word()},
+            finish_reason=self.word,
+            stopReason=self.word,
+            incomplete_details=lambda: pick([{"reason": self.word()}, None]),
+            cost=self.amount,
+            grounding_metadata=grounding,
+            groundingMetadata=grounding,
+            usage_metadata=self.usage,
+            prompt_eval_count=self.count,
+            eval_count=self.count,
+        )
+
+    def figures(self) -> Any:
+        """LangChain's own, or none."""
+        inputs, outputs = self.random.randint(0, 200), self.random.randint(0, 200)
+        total = inputs + outputs + self.random.choice([0, 0, 0, 8, -inputs - outputs])
+        made = {"input_tokens": inputs, "output_tokens": outputs, "total_tokens": total}
+        made |= self.made(0.4, input_token_details=self.details, output_token_details=self.details)
+        made |= self.made(0.1, total_cost=lambda: self.random.choice([0, 0.0, 1, None, False]))
+        return made if self.random.random() < 0.8 else None
+
+    def candidate(self) -> Thing:
+        info = self.metadata() if self.random.random() < 0.3 else None
+        if self.random.random() < 0.2:
+            return Thing(text="x", generation_info=info)
+        tool = lambda: {"type": self.random.choice([self.word(), "search"])}  # noqa: E731
+        extra = self.made(
+            0.15,
+            tool_outputs=lambda: self.list(self.block),
+            executed_tools=lambda: self.list(tool),
+            refusal=lambda: None,
+        )
+        content = self.list(self.block) if self.random.random() < 0.4 else "text"
+        made = result(self.figures(), self.metadata(), info, None, content, extra)
+        candidate: Thing = made.__dict__["generations"][0][0]
+        return candidate
+
+    def response(self) -> Thing:
+        candidates = [self.candidate() for _ in range(self.random.choice([1, 1, 1, 2]))]
+        output = self.random.choice([None, self.metadata(), {"token_usage": {}}])
+        return Thing(generations=[candidates], llm_output=output)
 
 
-@given(plausible())
-@settings(max_examples=150, deadline=None)
-def test_the_quick_look_agrees_with_the_careful_one(response: Thing) -> None:
-    """Where the quick look answers at all, its answer is the careful one's."""
-    assert_agreeing(response)
+def test_the_native_reader_reads_everything_as_the_careful_one() -> None:
+    """Usage, names, hit, bill, truncation, queue, searches, modifiers: all a call ends with.
 
-
-def test_the_common_responses_take_the_quick_look() -> None:
-    """It answers for OpenAI, Anthropic, Groq, Google and Bedrock as they usually are."""
-    sums = {"input_tokens": 7, "output_tokens": 2, "total_tokens": 9}
-    raw = {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9}
-    nothing = {"prompt_tokens_details": None, "completion_tokens_details": None}
-    known = {"prompt_tokens_details": {"cached_tokens": 4, "image_tokens": None}}
-    lifetimes = {"ephemeral_5m_input_tokens": 3, "ephemeral_1h_input_tokens": 0}
-    searched = {"input_tokens": 3, "server_tool_use": {"web_search_requests": 1}}
-    common = [
-        ({**sums, "input_token_details": {}}, "openai", {"token_usage": {**raw, **nothing}}),
-        (
-            {
-                **sums,
-                "input_token_details": {"audio": 0, "cache_read": 4},
-                "output_token_details": {"audio": 0, "reasoning": 1},
-            },
-            "openai",
-            {"service_tier": "default", "token_usage": {**raw, **known}},
-        ),
-        (
-            {**sums, "input_token_details": {"cache_read": 1, "cache_creation": 0, **lifetimes}},
-            "anthropic",
-            {"usage": {**searched, "service_tier": "standard"}},
-        ),
-        (sums, "groq", {"service_tier": "on_demand", "token_usage": {**raw, "queue_time": 0.1}}),
-        ({**sums, "input_token_details": {"cache_read": 0}}, "google_genai", {}),
-        ({**sums, "input_token_details": {"cache_read": 0}}, "bedrock_converse", {}),
-    ]
-    for usage, dialect, more in common:
-        response = result(usage, {"model_provider": dialect, "model_name": "m", **more})
-        quick = look_quickly(response)
-        assert quick == look_carefully(response) == read(response)
-        assert quick.usage is not None
-        assert quick.usage[:3] == (7, 2, 9)
-
-
-@pytest.mark.parametrize(
-    ("usage", "meta"),
-    [
-        ({"input_token_details": {"flex_cache_read": 1}}, {}),
-        ({"input_token_details": {"cache_read": 1, "audio": 0, "new": 0}}, {}),
-        ({"input_token_details": LIFETIMES | {"ephemeral_5m_input_tokens": "7"}}, {}),
-        ({"input_token_details": LIFETIMES | {"cache_read": -1}}, {}),
-        ({"output_token_details": {"flex_reasoning": 1}}, {}),
-        ({"total_tokens": 10}, {}),
-        ({"total_cost": 0, "input_token_details": {}, "output_token_details": {}}, {}),
-        ({}, {"service_tier": "flex"}),
-        ({}, {"cost": 0.1}),
-        ({}, {"model_provider": "bedrock", "serviceTier": {"type": "flex"}}),
-        ({}, {"token_usage": {"num_cached_tokens": 1}}),
-        ({}, {"token_usage": {"prompt_tokens_details": {"cached_tokens": 1}}}),
-        ({}, {"token_usage": {"completion_tokens_details": {"reasoning_tokens": 1}}}),
-        ({"input_token_details": {"cache_read": 1}}, {"token_usage": {"cost": 1}}),
-        ({"input_token_details": {"cache_read": 1}}, {"usage": {"service_tier": "batch"}}),
-        (
-            {"input_token_details": {"cache_read": 1}},
-            {"token_usage": {"prompt_tokens_details": {"image_tokens": 1}}},
-        ),
-        (
-            {"input_token_details": {"cache_read": 1}},
-            {"usage": {"server_tool_use": {"web_search_requests": "2"}}},
-        ),
-    ],
-)
-def test_every_other_response_is_left_to_the_careful_look(usage: Any, meta: Any) -> None:
-    """One thing out of the common, and the quick look declines."""
-    sums = {"input_tokens": 7, "output_tokens": 2, "total_tokens": 9}
-    common = {"model_provider": "openai", "model_name": "m"}
-    look_quickly(result(sums, common))
-    with pytest.raises(_NotCommonError):
-        look_quickly(result(sums | usage, common | meta))
+    And it reads most of these responses, so that the law is not an empty one.
+    """
+    natively = 0
+    for seed in range(3000):
+        response = Client(seed).response()
+        assert_agreeing(response)
+        natively += _core.read_response(response) is not None
+    assert natively > 2000
 
 
 @given(st.lists(st.tuples(counts, counts, counts), min_size=1, max_size=5))

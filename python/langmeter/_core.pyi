@@ -13,10 +13,20 @@ __all__ = [
     "BUILD_PROFILE",
     "COUNTERS",
     "DROPPED",
+    "FINISH_REASONS",
     "KINDS",
     "MAX_LABELS",
     "MEASURES",
     "OUTCOMES",
+    "STANDARD_TIERS",
+    "TIERS",
+    "TIER_PARTS",
+    "TOO_LONG",
+    "USAGE_KEYS",
+    "USAGE_LIMIT",
+    "USAGE_PARTS",
+    "USAGE_PLACES",
+    "USUAL_MODIFIERS",
     "Distribution",
     "Handler",
     "ManualClock",
@@ -30,6 +40,7 @@ __all__ = [
     "chat_overhead",
     "count_tokens",
     "encoding_for_model",
+    "read_response",
     "text_of",
 ]
 
@@ -43,6 +54,18 @@ COUNTERS: Final[tuple[str, ...]]
 OUTCOMES: Final[tuple[str, ...]]
 #: Names of the kinds of component; the position is the code `run_started` takes.
 KINDS: Final[tuple[str, ...]]
+#: What a key of a usage mapping, and of details in it, means; what follows a tier in such keys.
+USAGE_KEYS: Final[dict[str, str]]
+USAGE_PARTS: Final[dict[str, str]]
+TIER_PARTS: Final[dict[str, str]]
+TIERS: Final[tuple[str, ...]]
+STANDARD_TIERS: Final[tuple[str, ...]]
+USUAL_MODIFIERS: Final[tuple[str, ...]]
+#: Where metadata hold usage, and say why an answer ended; which reasons mean that it was too long.
+USAGE_PLACES: Final[tuple[str, ...]]
+FINISH_REASONS: Final[tuple[str, ...]]
+TOO_LONG: Final[tuple[str, ...]]
+USAGE_LIMIT: Final[int]
 #: Names of the distributions of a series, in the order of `Snapshot.from_parts`.
 MEASURES: Final[tuple[str, ...]]
 #: Names of what can be dropped, capped, reaped or refused.
@@ -674,3 +697,15 @@ class Handler:
         tags: Any = None,
         **kwargs: Any,
     ) -> None: ...
+
+_Read: TypeAlias = tuple[
+    tuple[int, ...] | None, str, str, str, bool, str | None, bool, bool, int | None, int, int
+]
+
+def read_response(response: Any) -> _Read | None:
+    """What a response says of its call; None where the careful reader has to look.
+
+    Counts of the usage, tier, LangChain's name of the provider, model, cache hit, billed (a decimal
+    number in USD), shared, truncated, queue (nanoseconds), web searches, file searches: see
+    `langmeter.usage.Reading`.
+    """

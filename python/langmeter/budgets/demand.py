@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from langmeter.usage.shapes import tier_name
+from langmeter.usage.provider_formats import tier_name
 
 #: Where clients state how many tokens an answer may have.
 _MAX_OUTPUT: Final = frozenset(

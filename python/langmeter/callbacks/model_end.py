@@ -11,7 +11,6 @@ from langmeter._base.text import as_text
 from langmeter.prices.card import PICO
 from langmeter.streaming.aggregate import answered as as_far_as_it_came
 from langmeter.usage import NOTHING, Reading, Usage, read
-from langmeter.usage.ending import queue_time, truncated
 from langmeter.usage.offline import asked_of
 
 if TYPE_CHECKING:
@@ -35,15 +34,15 @@ def model_end(
     recorder, streams = services.recorder, services.streams
     partial = None if streams is None else streams.take(run_id)
     reading = NOTHING if response is None else read(response)
-    usage, told, model, cache_hit, unread, billed, _ = reading
-    told, model = as_text(told), as_text(model)
+    usage, cache_hit, billed = reading.usage, reading.cache_hit, reading.billed
+    told, model = as_text(reading.provider), as_text(reading.model)
     # The response names the dialect it speaks ("openai" for Azure too), the request who serves.
     asked = recorder.requested(run_id)
     asked_provider, asked_model, started, *_ = asked or _NOT_ASKED
     # Beyond `max_series` the recorder no longer knows who was asked; the response may.
     provider = told or asked_provider if asked_provider == "other" else asked_provider or told
-    if unread:
-        recorder.dropped("usage_refused", unread)
+    if reading.refused:
+        recorder.dropped("usage_refused", reading.refused)
     prompts = services.prompts.pop(run_id.int, ())
     refused = error is not None and refused_by_server(error)
     answered = model or asked_model
@@ -67,8 +66,8 @@ def model_end(
         usage,
         cost,
         None if billed is None else services.sane(round(billed * PICO)),
-        queue_time(response),
-        truncated(response),
+        reading.queue,
+        reading.truncated,
         None if error is None or outcome == INTERRUPTED else cause_of(error),
     )
     if crossed:
@@ -101,7 +100,8 @@ def _estimated(
         if reading.usage is not None:
             return services.estimator.with_input(*names, prompts, reading.usage, tools)
         ended = outcome == OK
-        return services.estimator.usage(*names, prompts, response, ended=ended, tools=tools)
+        used = services.estimator.usage(*names, prompts, response, ended=ended, tools=tools)
+        return None if used is None else reading.complete(used)
     except BaseException as exc:
         services.hook_failed("token_counter", exc)
         return None

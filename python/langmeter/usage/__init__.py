@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from langmeter.usage.counters import Source, TokenCounter
 from langmeter.usage.providers import requested
-from langmeter.usage.quick import read
+from langmeter.usage.reader import read
 from langmeter.usage.types import LIMIT, NOTHING, Reading, Usage
 
 __all__ = ["LIMIT", "NOTHING", "Reading", "Source", "TokenCounter", "Usage", "read", "requested"]

@@ -5,8 +5,10 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Final, NamedTuple
 
+from langmeter import _core
+
 #: Figures from here on are refused: no call uses a million million tokens, and sums have 64 bits.
-LIMIT: Final = 1 << 40
+LIMIT: Final = _core.USAGE_LIMIT
 
 
 class Usage(NamedTuple):
@@ -43,14 +45,18 @@ class Usage(NamedTuple):
     file_searches: int = 0
     #: Tokens of `total` that did not come from the provider; always 0 as read.
     estimated: int = 0
-    #: Service tier that served the call: "" is the default one, else "flex", "priority", "batch"…
+    #: What changes the price, as `PriceBook.card` takes it: "" is the standard price, else a
+    #: service tier or speed ("flex", "priority", "batch", "fast"…), or where the response names
+    #: another thing or several, "key=value" pairs joined by ";": "inference_geo=us",
+    #: "service_tier=priority;speed=fast", "latency=optimized", "search_context_size=high".
     tier: str = ""
 
     @property
     def is_cut(self) -> bool:
-        """An answer to nothing: a stream ended before it, or its client, told the input.
+        """Whether output tokens were reported without input tokens.
 
-        Anthropic's tell it at their beginning, and langchain-anthropic drops that in some of them.
+        Streams of Anthropic name their input at their beginning, which langchain-anthropic drops
+        where they break or do not repeat it at their end.
         """
         return self.input == 0 < self.output
 
@@ -67,13 +73,26 @@ class Reading(NamedTuple):
     model: str = ""
     #: Served by LangChain's own response cache: `usage` was saved, not spent.
     cache_hit: bool = False
-    #: Values that stood where a number belongs and were none; each was read as 0.
+    #: Values where a number belongs that are not numbers; each was read as 0.
     refused: int = 0
     #: What the provider says it billed, in USD.
     billed: Decimal | None = None
     #: No usage here because it may be whole on another run: LangChain reports that of a batch of
     #: text prompts on the first one. Do not estimate such a run if its batch had several prompts.
     shared: bool = False
+    #: The answer ended at the limit of its length.
+    truncated: bool = False
+    #: Nanoseconds that the call waited at the provider's; None where it does not say.
+    queue: int | None = None
+    #: Searches and modifiers of the price, as in `usage`; here also where there is no usage.
+    web_searches: int = 0
+    file_searches: int = 0
+    tier: str = ""
+
+    def complete(self, usage: Usage) -> Usage:
+        """Return an estimated usage with the searches and the modifiers that the response names."""
+        web, files = self.web_searches, self.file_searches
+        return usage._replace(web_searches=web, file_searches=files, tier=self.tier)
 
 
 #: The reading of a response that says nothing.

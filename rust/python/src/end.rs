@@ -5,8 +5,8 @@
 
 use crate::money::RateCard;
 use crate::services::Services;
-use crate::{convert, usage};
-use langmeter_core::{End, Kind, OTHER, Outcome, Requested};
+use crate::{convert, response};
+use langmeter_core::{End, Kind, OTHER, Outcome, Requested, Usage};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyStringMethods};
@@ -29,16 +29,29 @@ pub fn common(
     {
         return Ok(false);
     }
-    let Some(common) = usage::read(response)? else { return Ok(false) };
+    let Some(reading) = response::read(response)? else { return Ok(false) };
+    let Some(usage) = reading.usage else { return Ok(false) };
+    if usage[0] == 0 && usage[1] > 0 && !reading.cache_hit {
+        return Ok(false); // the stream was cut, and what it had said of its input was lost
+    }
     let Some(asked) = core.requested(key) else { return Ok(false) };
     if asked.model.a.is_empty() || asked.model.a == OTHER {
         return Ok(false); // who answered is looked for in the response
     }
-    let told = common.model.as_ref().map(PyStringMethods::to_cow).transpose()?;
+    let billed = match &reading.billed {
+        Some(billed) => match billed.pico() {
+            Some(billed) => Some(billed),
+            None => return Ok(false),
+        },
+        None => None,
+    };
+    let told = reading.model.as_ref().map(PyStringMethods::to_cow).transpose()?;
     let model = told.as_deref().unwrap_or_default();
     let mut cost = None;
-    if let Some(prices) = &this.prices {
-        let Some(priced) = priced(prices.bind(py), &asked, model, &common)? else { return Ok(false) };
+    if let Some(prices) = &this.prices
+        && !reading.cache_hit
+    {
+        let Some(priced) = priced(prices.bind(py), &asked, model, &reading.tier, &usage)? else { return Ok(false) };
         cost = Some(priced);
     }
     if let Some(streams) = streams {
@@ -47,12 +60,14 @@ pub fn common(
     // Gone already where too many were kept.
     let _ = this.prompts.bind(py).del_item(number);
     let crossed = core.run_ended(&End {
+        outcome: if reading.cache_hit { Outcome::CacheHit } else { Outcome::Ok },
         provider: &asked.model.a,
         model,
-        usage: Some(common.usage),
+        usage: Some(usage),
         cost,
-        queue: common.queue,
-        truncated: common.truncated,
+        billed,
+        queue: reading.queue,
+        truncated: reading.truncated,
         ..End::new(key, Kind::Llm)
     });
     if !crossed.is_empty() {
@@ -77,8 +92,12 @@ fn priced(
     prices: &Bound<'_, PyAny>,
     asked: &Requested,
     model: &str,
-    common: &usage::Common<'_>,
+    tier: &str,
+    usage: &Usage,
 ) -> PyResult<Option<u64>> {
+    if !tier.is_empty() {
+        return Ok(None); // the cards are those of the standard tier
+    }
     let cards = prices.getattr(intern!(prices.py(), "native"))?.cast_into::<PyDict>()?;
     let priced_as = if model.is_empty() { asked.model.b.as_str() } else { model };
     let Some(card) = cards.get_item((asked.model.a.as_str(), priced_as))? else { return Ok(None) };
@@ -87,5 +106,5 @@ fn priced(
     }
     #[allow(clippy::cast_precision_loss)] // seconds to the microsecond
     let started = asked.at as f64 / 1e9;
-    Ok(card.cast::<RateCard>()?.get().at(started, &common.usage))
+    Ok(card.cast::<RateCard>()?.get().at(started, usage))
 }

@@ -1,5 +1,6 @@
 //! `langmeter._core`: convert, call, wrap; nothing else.
 
+mod billed;
 mod clock;
 mod collect;
 mod components;
@@ -8,19 +9,23 @@ mod distribution;
 mod end;
 mod error;
 mod handler;
+mod metadata;
 mod money;
 mod output;
 mod pieces;
 mod recorder;
+mod response;
+mod searches;
 mod services;
 mod snapshot;
 mod start;
 mod tokenizer;
 mod usage;
+mod usage_keys;
 
 use langmeter_core::{Counter, Dropped, Kind, Labels, Measure, Outcome};
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
+use pyo3::types::{PyDict, PyTuple};
 
 /// The native recorder.
 #[pymodule(gil_used = false, name = "_core")]
@@ -34,6 +39,7 @@ fn init(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("MEASURES", PyTuple::new(py, Measure::ALL.iter().map(|m| m.name()).collect::<Vec<_>>())?)?;
     m.add("DROPPED", PyTuple::new(py, Dropped::ALL.iter().map(|d| d.name()).collect::<Vec<_>>())?)?;
     m.add("MAX_LABELS", Labels::MOST)?;
+    usage_words(m)?;
     m.add("BUILD_PROFILE", if cfg!(debug_assertions) { "debug" } else { "release" })?;
     m.add("__version__", env!("CARGO_PKG_VERSION"))?;
     m.add_class::<clock::ManualClock>()?;
@@ -45,9 +51,35 @@ fn init(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<snapshot::SeriesStats>()?;
     m.add_class::<snapshot::Snapshot>()?;
     m.add_class::<collect::Streams>()?;
+    m.add_function(wrap_pyfunction!(response::read_response, m)?)?;
     m.add_function(wrap_pyfunction!(tokenizer::count_tokens, m)?)?;
     m.add_function(wrap_pyfunction!(tokenizer::encoding_for_model, m)?)?;
     m.add_function(wrap_pyfunction!(tokenizer::chat_overhead, m)?)?;
     m.add_function(wrap_pyfunction!(convert::plain_text, m)?)?;
+    Ok(())
+}
+
+/// The words of usage that the careful reader needs too.
+fn usage_words(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    let py = m.py();
+    let dict = |words: &[(&str, &str)]| -> PyResult<_> {
+        let dict = PyDict::new(py);
+        words.iter().try_for_each(|(key, meaning)| dict.set_item(key, meaning))?;
+        Ok(dict)
+    };
+    m.add("USAGE_KEYS", dict(usage_keys::Field::WORDS)?)?;
+    m.add("USAGE_PARTS", dict(usage_keys::Part::WORDS)?)?;
+    m.add("TIER_PARTS", dict(usage_keys::TierPart::WORDS)?)?;
+    m.add("USAGE_LIMIT", usage_keys::LIMIT)?;
+    for (name, words) in [
+        ("TIERS", usage_keys::TIERS),
+        ("STANDARD_TIERS", usage_keys::STANDARD),
+        ("USUAL_MODIFIERS", usage_keys::USUAL),
+        ("USAGE_PLACES", usage_keys::PLACES),
+        ("FINISH_REASONS", usage_keys::REASONS),
+        ("TOO_LONG", usage_keys::TOO_LONG),
+    ] {
+        m.add(name, PyTuple::new(py, words)?)?;
+    }
     Ok(())
 }

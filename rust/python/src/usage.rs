@@ -1,243 +1,398 @@
-//! The common response, read natively: a single chat candidate with LangChain's own figures, all whole
-//! numbers, nothing rare. `langmeter.usage.quick` is the same in words of Python, and a test holds the two
-//! to each other; what is not common goes there.
+//! One mapping of usage, whoever wrote it. `langmeter.usage.provider_formats` is the same for what is not a plain
+//! number, and a test holds the two to each other.
 
-use langmeter_core::Usage;
-use pyo3::exceptions::PyException;
+use crate::usage_keys::{Field, LIMIT, Part, STANDARD, TierPart, USUAL, tier_part};
+use langmeter_core::{Counter, Usage};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyInt, PyList, PyString};
-use std::time::Duration;
 
-/// Figures from here on are refused.
-const LIMIT: u64 = 1 << 40;
-/// A model's name shorter than this is not looked at for being there twice.
-const SHORTEST: usize = 4;
+/// Why a response is not read natively.
+pub enum Stop {
+    /// Something in it is for the careful reader.
+    Careful,
+    /// Its own code has raised.
+    Raised(PyErr),
+}
 
-/// What the common response says.
-pub struct Common<'py> {
+impl From<PyErr> for Stop {
+    fn from(error: PyErr) -> Self {
+        Self::Raised(error)
+    }
+}
+
+pub type Read<T> = Result<T, Stop>;
+
+/// What the response names that changes the price: tier, speed, region, latency, size of a search; "" each is the
+/// default.
+#[derive(Default)]
+pub struct Modifiers {
+    pub tier: String,
+    pub speed: String,
+    pub region: String,
+    pub latency: String,
+    pub context: String,
+}
+
+impl Modifiers {
+    /// Takes from others what these lack.
+    pub fn complete(&mut self, by: Self) {
+        for (mine, theirs) in [
+            (&mut self.tier, by.tier),
+            (&mut self.speed, by.speed),
+            (&mut self.region, by.region),
+            (&mut self.latency, by.latency),
+            (&mut self.context, by.context),
+        ] {
+            if mine.is_empty() {
+                *mine = theirs;
+            }
+        }
+    }
+
+    /// As `Usage.tier` has them.
+    pub fn into_text(self) -> String {
+        let Self { tier, speed, region, latency, context } = self;
+        let alone = matches!(speed.as_str(), "" | "fast") && (tier.is_empty() || speed.is_empty());
+        if alone && region.is_empty() && latency.is_empty() && context.is_empty() {
+            return if tier.is_empty() { speed } else { tier };
+        }
+        let first = if tier == "batch" { "processing" } else { "service_tier" };
+        let named = [
+            (first, tier),
+            ("speed", speed),
+            ("inference_geo", region),
+            ("latency", latency),
+            ("search_context_size", context),
+        ];
+        let pairs = named.iter().filter(|(_, value)| !value.is_empty());
+        pairs.map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(";")
+    }
+}
+
+/// What a mapping of usage says.
+pub struct Mapped {
     pub usage: Usage,
-    pub model: Option<Bound<'py, PyString>>,
-    /// The answer ended at the limit of its length.
-    pub truncated: bool,
-    /// Nanoseconds that the call waited at the provider's, if it says so.
+    /// Billed beside the sums, and in none of them.
+    pub beside: Option<Usage>,
+    pub modifiers: Modifiers,
     pub queue: Option<u64>,
+    /// Keys that mean nothing here.
+    pub unknown: usize,
 }
 
-/// None when the response is of another kind, whatever the surprise.
-pub fn read<'py>(response: &Bound<'py, PyAny>) -> PyResult<Option<Common<'py>>> {
-    // Not what is no `Exception`: Ctrl-C may arrive while a response's own code runs.
-    look(response).or_else(|e| if e.is_instance_of::<PyException>(response.py()) { Ok(None) } else { Err(e) })
+/// A whole number from 0 to the limit; None is 0. Not a bool, and no subclass: those are for the careful reader.
+pub fn number(value: &Bound<'_, PyAny>) -> Read<u64> {
+    if value.is_none() {
+        return Ok(0);
+    }
+    let value = value.cast_exact::<PyInt>().map_err(|_| Stop::Careful)?;
+    let value = value.extract::<u64>().map_err(|_| Stop::Careful)?;
+    if value < LIMIT { Ok(value) } else { Err(Stop::Careful) }
 }
 
-fn only<'py>(list: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
-    let list = list.cast::<PyList>().ok()?;
-    if list.len() == 1 { list.get_item(0).ok() } else { None }
-}
-
-fn whole(value: &Bound<'_, PyAny>) -> Option<u64> {
-    // Not bool, and no subclass: those are looked at with care.
-    let value = value.cast_exact::<PyInt>().ok()?.extract::<u64>().ok()?;
-    (value < LIMIT).then_some(value)
-}
-
-fn figure(of: &Bound<'_, PyDict>, key: &Bound<'_, PyString>) -> PyResult<Option<u64>> {
-    Ok(of.get_item(key)?.map_or(Some(0), |value| whole(&value)))
-}
-
-fn dict<'py>(of: &Bound<'py, PyDict>, key: &Bound<'py, PyString>) -> PyResult<Option<Bound<'py, PyDict>>> {
-    let Some(value) = of.get_item(key)? else { return Ok(None) };
-    Ok(value.cast_into::<PyDict>().ok().filter(|d| !d.is_empty()))
-}
-
-/// A copy: another thread may change the dict meanwhile.
-fn items<'py>(of: &Bound<'py, PyDict>) -> impl Iterator<Item = (Bound<'py, PyAny>, Bound<'py, PyAny>)> {
-    of.items().into_iter().filter_map(|pair| pair.extract().ok())
-}
-
-macro_rules! ask {
-    ($value:expr) => {
-        match $value {
-            Some(value) => value,
-            None => return Ok(None),
+/// Shows each entry of a dict whose key is a text. No Python code may run meanwhile, which could change the dict.
+pub fn each<'py>(of: &Bound<'py, PyDict>, mut see: impl FnMut(&str, &Bound<'py, PyAny>) -> Read<()>) -> Read<()> {
+    for (key, value) in of.iter() {
+        if let Ok(key) = key.cast::<PyString>()
+            && let Ok(key) = key.to_str()
+        {
+            see(key, &value)?;
         }
-    };
+    }
+    Ok(())
 }
 
-#[allow(clippy::too_many_lines)] // one decision after the other, as in `langmeter.usage.quick`
-fn look<'py>(response: &Bound<'py, PyAny>) -> PyResult<Option<Common<'py>>> {
-    let py = response.py();
-    let prompt = ask!(only(&response.getattr(intern!(py, "generations"))?));
-    let message = ask!(only(&prompt)).getattr(intern!(py, "message"))?;
-    let figures = message.getattr(intern!(py, "usage_metadata"))?;
-    let figures = ask!(figures.cast::<PyDict>().ok());
-    let told = |key| -> PyResult<Option<u64>> { Ok(figures.get_item(key)?.and_then(|v| whole(&v))) };
-    let input = ask!(told(intern!(py, "input_tokens"))?);
-    let output = ask!(told(intern!(py, "output_tokens"))?);
-    let total = ask!(told(intern!(py, "total_tokens"))?);
-    // An answer to nothing: the stream was cut, and what it had said of its input was lost.
-    if input == 0 && output > 0 {
-        return Ok(None);
+/// The first of these entries that is not None.
+pub fn entry<'py>(of: &Bound<'py, PyDict>, keys: &[&Bound<'py, PyString>]) -> PyResult<Option<Bound<'py, PyAny>>> {
+    for key in keys {
+        if let Some(value) = of.get_item(key)?
+            && !value.is_none()
+        {
+            return Ok(Some(value));
+        }
     }
-    // LangChain's own five: `total_cost` is the mark of its response cache.
-    if total != input.wrapping_add(output) || figures.len() > 5 || figures.contains(intern!(py, "total_cost"))? {
-        return Ok(None);
+    Ok(None)
+}
+
+/// A modifier in lower case; "" for one of the usual words, and for what is not a text.
+pub fn modifier(value: &Bound<'_, PyAny>, usual: &[&str]) -> Read<String> {
+    let Ok(text) = value.cast::<PyString>() else { return Ok(String::new()) };
+    let text = text.to_str()?;
+    if usual.contains(&text) {
+        return Ok(String::new());
     }
-    let (mut read, mut write, mut hour, mut audio_in, mut audio_out, mut reasoning) = (0, 0, 0, 0, 0, 0);
-    let into = dict(figures, intern!(py, "input_token_details"))?;
-    if let Some(into) = &into {
-        let mut five = 0;
-        for (key, value) in items(into) {
-            let value = ask!(whole(&value));
-            match key.cast::<PyString>()?.to_cow()?.as_ref() {
-                "cache_read" => read = value,
-                "cache_creation" => write = value,
-                "audio" => audio_in = value,
-                "ephemeral_5m_input_tokens" => five = value,
-                "ephemeral_1h_input_tokens" => hour = value,
-                _ => return Ok(None),
+    if !text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+        return Err(Stop::Careful);
+    }
+    let name = text.trim_matches(' ').to_ascii_lowercase();
+    Ok(if usual.contains(&name.as_str()) { String::new() } else { name })
+}
+
+/// A service tier in lower case; "" for the default one. Vertex AI writes `TrafficType.ON_DEMAND_PRIORITY`.
+pub fn tier(value: &Bound<'_, PyAny>) -> Read<String> {
+    let name = modifier(value, STANDARD)?;
+    let bare = name.strip_prefix("traffictype.").unwrap_or(&name);
+    let bare = bare.strip_prefix("on_demand_").unwrap_or(bare);
+    if bare.len() == name.len() {
+        return Ok(name);
+    }
+    Ok(if STANDARD.contains(&bare) { String::new() } else { bare.to_owned() })
+}
+
+/// Seconds that a call waited at the provider's as nanoseconds.
+pub fn waited(seconds: &Bound<'_, PyAny>) -> Option<u64> {
+    let exact = seconds.cast_exact::<PyInt>().is_ok() || seconds.cast_exact::<pyo3::types::PyFloat>().is_ok();
+    let seconds = if exact { seconds.extract::<f64>().ok()? } else { return None };
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // in range
+    (0.0..1e9).contains(&seconds).then(|| (seconds * 1e9).round_ties_even() as u64)
+}
+
+/// The parts that details name.
+#[derive(Default)]
+struct Parts<'py> {
+    counts: [u64; Part::COUNT],
+    cached: Option<Bound<'py, PyAny>>,
+    tier: &'static str,
+}
+
+impl Parts<'_> {
+    const fn get(&self, part: Part) -> u64 {
+        self.counts[part as usize]
+    }
+}
+
+fn details<'py>(of: Option<&Bound<'py, PyAny>>) -> Read<Parts<'py>> {
+    let mut parts = Parts::default();
+    let Some(of) = of else { return Ok(parts) };
+    if let Ok(of) = of.cast::<PyDict>() {
+        each(of, |key, value| {
+            match Part::of(key) {
+                Some(Part::Cached) => parts.cached = Some(value.clone()),
+                Some(part) => {
+                    let count = number(value)?;
+                    let part = &mut parts.counts[part as usize];
+                    *part = if *part == 0 { count } else { *part };
+                }
+                None => {
+                    if let Some((tier, part)) = tier_part(key) {
+                        parts.tier = tier;
+                        let part = match part {
+                            TierPart::Rest => return Ok(()),
+                            TierPart::CacheRead => Part::CacheRead,
+                            TierPart::CacheWrite => Part::CacheWrite,
+                            TierPart::Reasoning => Part::Reasoning,
+                        };
+                        parts.counts[part as usize] += number(value)?;
+                    }
+                }
             }
-        }
-        // One total or its two parts, never both.
-        if write == 0 {
-            write = five.wrapping_add(hour);
-        }
-    }
-    let out_of = dict(figures, intern!(py, "output_token_details"))?;
-    if let Some(out_of) = &out_of {
-        for (key, value) in items(out_of) {
-            let value = ask!(whole(&value));
-            match key.cast::<PyString>()?.to_cow()?.as_ref() {
-                "reasoning" => reasoning = value,
-                "audio" => audio_out = value,
-                _ => return Ok(None),
-            }
+            Ok(())
+        })?;
+    } else if let Ok(of) = of.cast::<PyList>() {
+        for item in of.iter() {
+            modality(&item, &mut parts)?;
         }
     }
-    let meta = message.getattr(intern!(py, "response_metadata"))?;
-    let meta = ask!(meta.cast::<PyDict>().ok());
-    if meta.contains(intern!(py, "cost"))? || !standard(meta)? {
+    Ok(parts)
+}
+
+/// One of Google's counts by modality.
+fn modality(item: &Bound<'_, PyAny>, parts: &mut Parts<'_>) -> Read<()> {
+    let py = item.py();
+    let Ok(item) = item.cast::<PyDict>() else { return Ok(()) };
+    let Some(name) = entry(item, &[intern!(py, "modality")])? else { return Ok(()) };
+    let name = name.cast_exact::<PyString>().map_err(|_| Stop::Careful)?;
+    let name = name.to_str()?;
+    let part = match name.rsplit('.').next().unwrap_or_default().to_ascii_lowercase().as_str() {
+        "audio" => Part::Audio,
+        "image" | "document" => Part::Image,
+        "video" => Part::Video,
+        _ => return Ok(()),
+    };
+    if let Some(count) = entry(item, &[intern!(py, "token_count"), intern!(py, "tokenCount")])? {
+        parts.counts[part as usize] += number(&count)?;
+    }
+    Ok(())
+}
+
+/// Reads one mapping of usage; None if it has no number in its sums.
+#[allow(clippy::too_many_lines)] // one thing after the other, as `from_mapping` of the careful reader
+pub fn mapping(raw: &Bound<'_, PyDict>) -> Read<Option<Mapped>> {
+    const NUMBERS: usize = Field::Into as usize;
+    let py = raw.py();
+    let (mut seen, mut unknown) = (0_u32, 0);
+    let mut numbers = [0_u64; NUMBERS];
+    let mut others: [Option<Bound<'_, PyAny>>; Field::COUNT - NUMBERS] = Default::default();
+    each(raw, |key, value| {
+        let Some(field) = Field::of(key) else {
+            unknown += 1;
+            return Ok(());
+        };
+        let (place, bit) = (field as usize, 1 << field as u32);
+        if value.is_none() || seen & bit != 0 {
+            return Ok(());
+        }
+        seen |= bit;
+        if let Some(to) = numbers.get_mut(place) {
+            *to = number(value)?;
+        } else {
+            others[place - NUMBERS] = Some(value.clone());
+        }
+        Ok(())
+    })?;
+    if seen & (1 << Field::Input as u32 | 1 << Field::Output as u32) == 0 {
         return Ok(None);
     }
-    let raw = match dict(meta, intern!(py, "token_usage"))? {
-        Some(raw) => Some(raw),
-        None => dict(meta, intern!(py, "usage"))?,
+    let n = |field: Field| numbers[field as usize];
+    let other = |field: Field| others[field as usize - NUMBERS].as_ref();
+    let (mut into, out_of) = (details(other(Field::Into))?, details(other(Field::OutOf))?);
+    let cached = match &into.cached {
+        Some(cached) if cached.cast::<PyDict>().is_ok_and(|cached| !cached.is_empty()) => details(Some(cached))?,
+        Some(cached) if !cached.is_none() => return Err(Stop::Careful),
+        _ => details(other(Field::Cached))?,
     };
-    let (mut searches, mut queue) = (0, None);
-    if let Some(raw) = &raw {
-        if !standard(raw)? || !plain(raw, into.is_some(), out_of.is_some())? {
-            return Ok(None);
-        }
-        queue = waited(raw)?;
-        if let Some(tools) = dict(raw, intern!(py, "server_tool_use"))? {
-            searches = ask!(figure(&tools, intern!(py, "web_search_requests"))?);
-        }
+    if let Some(lifetimes) = other(Field::Lifetimes) {
+        add_lifetimes(&mut into, lifetimes)?;
     }
-    let model = match meta.get_item(intern!(py, "model_name"))? {
-        Some(name) => Some(ask!(name.cast_into::<PyString>().ok())),
+    let either = |first: u64, second: u64| if first == 0 { second } else { first };
+    let (read_beside, write_beside) = (n(Field::ReadBeside), n(Field::WriteBeside));
+    let read = either(into.get(Part::CacheRead), either(read_beside, n(Field::ReadWithin)));
+    // One total or its two parts, never both.
+    let lifetimes = into.get(Part::Five) + into.get(Part::Hour);
+    let write = either(into.get(Part::CacheWrite), either(write_beside, lifetimes));
+    let (mut input, mut output, mut total) = (n(Field::Input), n(Field::Output), n(Field::Total));
+    if (read_beside != 0 || write_beside != 0) && other(Field::Into).is_none() {
+        input += read + write;
+        total = total.max(input + output);
+    }
+    input += n(Field::ToolPrompt);
+    output += n(Field::Thoughts);
+    let (apart, citation) = (n(Field::Reasoning), n(Field::Citation));
+    let mut usage = Usage::default();
+    for (counter, count) in [
+        (Counter::Input, input),
+        (Counter::Output, output),
+        (Counter::Total, either(total, input + output)),
+        (Counter::CacheRead, read),
+        (Counter::CacheWrite, write),
+        (Counter::CacheWrite1h, into.get(Part::Hour)),
+        (Counter::Reasoning, either(out_of.get(Part::Reasoning), either(n(Field::Thoughts), apart))),
+        (Counter::AudioInput, into.get(Part::Audio)),
+        (Counter::AudioOutput, out_of.get(Part::Audio)),
+        (Counter::ImageInput, into.get(Part::Image)),
+        (Counter::ImageOutput, out_of.get(Part::Image)),
+        (Counter::VideoInput, into.get(Part::Video)),
+        (Counter::VideoOutput, out_of.get(Part::Video)),
+        (Counter::CachedAudio, cached.get(Part::Audio)),
+        (Counter::CachedImage, cached.get(Part::Image)),
+        (Counter::Citation, citation),
+        (Counter::WebSearches, either(searches(other(Field::Tools))?, n(Field::Searches))),
+    ] {
+        usage[counter as usize] = count;
+    }
+    let mut beside = match other(Field::Iterations) {
+        Some(iterations) => repeated(iterations)?,
         None => None,
     };
-    if model.is_none() && meta.contains(intern!(py, "serviceTier"))? {
-        return Ok(None);
+    // Perplexity's deep research: neither its reasoning nor its citations are in its output.
+    let extra = citation + if citation > 0 || apart > n(Field::Output) + n(Field::Thoughts) { apart } else { 0 };
+    if extra > 0 {
+        let beside = beside.get_or_insert_default();
+        beside[Counter::Output as usize] += extra;
+        beside[Counter::Total as usize] += extra;
     }
-    if let Some(dialect) = meta.get_item(intern!(py, "model_provider"))?
-        && dialect.cast::<PyString>()?.to_cow()?.contains("bedrock")
-    {
-        return Ok(None); // its model is an echo of the request
+    let mut modifiers = Modifiers::default();
+    if let Some(named) = other(Field::Tier) {
+        modifiers.tier = tier(named)?;
     }
-    let model = match model {
-        Some(model) if repeats(model.to_cow()?.as_bytes()) => return Ok(None),
-        other => other,
-    };
-    let usage =
-        [input, output, total, read, write, hour, reasoning, audio_in, audio_out, 0, 0, 0, 0, 0, 0, 0, searches, 0, 0];
-    Ok(Some(Common { usage, model, truncated: truncated(meta)?, queue }))
-}
-
-/// Whether an answer's metadata says that it ended at the limit of its length.
-pub fn truncated(meta: &Bound<'_, PyDict>) -> PyResult<bool> {
-    let py = meta.py();
-    for key in [intern!(py, "finish_reason"), intern!(py, "stop_reason"), intern!(py, "done_reason")] {
-        if let Some(reason) = meta.get_item(key)?
-            && let Ok(reason) = reason.cast::<PyString>()
-            && matches!(
-                reason.to_cow()?.as_ref(),
-                "length" | "model_length" | "max_tokens" | "MAX_TOKENS" | "max_output_tokens"
-            )
-        {
-            return Ok(true);
+    if modifiers.tier.is_empty() {
+        let named = if into.tier.is_empty() { out_of.tier } else { into.tier };
+        named.clone_into(&mut modifiers.tier);
+    }
+    for (field, to) in [
+        (Field::Speed, &mut modifiers.speed),
+        (Field::Region, &mut modifiers.region),
+        (Field::Context, &mut modifiers.context),
+    ] {
+        if let Some(named) = other(field) {
+            *to = modifier(named, USUAL)?;
         }
     }
-    let Some(details) = dict(meta, intern!(py, "incomplete_details"))? else { return Ok(false) };
-    let Some(reason) = details.get_item(intern!(py, "reason"))? else { return Ok(false) };
-    reason.eq(intern!(py, "max_output_tokens"))
+    let queue = raw.get_item(intern!(py, "queue_time")).map(|queue| queue.as_ref().and_then(waited));
+    let queue = if other(Field::Queue).is_some() { queue? } else { None };
+    Ok(Some(Mapped { usage, beside, modifiers, queue, unknown }))
 }
 
-/// `queue_time`, as Groq gives it, in nanoseconds.
-pub fn waited(usage: &Bound<'_, PyDict>) -> PyResult<Option<u64>> {
-    let Some(seconds) = usage.get_item(intern!(usage.py(), "queue_time"))? else { return Ok(None) };
-    let Ok(seconds) = seconds.extract::<f64>() else { return Ok(None) };
-    let waited = Duration::try_from_secs_f64(seconds).ok().filter(|waited| waited.as_secs() < 1_000_000_000);
-    Ok(waited.and_then(|waited| u64::try_from(waited.as_nanos()).ok()))
-}
-
-/// No tier, or the standard one.
-fn standard(of: &Bound<'_, PyDict>) -> PyResult<bool> {
-    let Some(tier) = of.get_item(intern!(of.py(), "service_tier"))? else { return Ok(true) };
-    if tier.is_none() {
-        return Ok(true);
-    }
-    let Ok(tier) = tier.cast_into::<PyString>() else { return Ok(false) };
-    Ok(matches!(tier.to_cow()?.as_ref(), "" | "default" | "standard" | "auto" | "on_demand" | "standard_only"))
-}
-
-/// The provider's own figures hold nothing beside what LangChain has read from them.
-fn plain(raw: &Bound<'_, PyDict>, into: bool, out_of: bool) -> PyResult<bool> {
-    let py = raw.py();
-    let filled = |key| -> PyResult<bool> { raw.get_item(key)?.map_or(Ok(false), |v| v.is_truthy()) };
-    if into {
-        for key in [intern!(py, "cost"), intern!(py, "num_search_queries"), intern!(py, "cost_in_usd_ticks")] {
-            if raw.contains(key)? {
-                return Ok(false);
+/// Cache writes by lifetime: a mapping from Anthropic, a list from Bedrock.
+fn add_lifetimes(parts: &mut Parts<'_>, lifetimes: &Bound<'_, PyAny>) -> Read<()> {
+    let py = lifetimes.py();
+    if let Ok(lifetimes) = lifetimes.cast::<PyDict>() {
+        for (part, key) in [
+            (Part::Five, intern!(py, "ephemeral_5m_input_tokens")),
+            (Part::Hour, intern!(py, "ephemeral_1h_input_tokens")),
+        ] {
+            if let Some(count) = lifetimes.get_item(key)? {
+                parts.counts[part as usize] += number(&count)?;
             }
         }
-        if let Some(parts) = dict(raw, intern!(py, "prompt_tokens_details"))?
-            && let Some(images) = parts.get_item(intern!(py, "image_tokens"))?
-            && images.is_truthy()?
-        {
-            return Ok(false);
-        }
-    } else {
-        if filled(intern!(py, "prompt_tokens_details"))? {
-            return Ok(false);
-        }
-        for key in raw.keys() {
-            match key.cast::<PyString>()?.to_cow()?.as_ref() {
-                "prompt_tokens"
-                | "completion_tokens"
-                | "total_tokens"
-                | "prompt_tokens_details"
-                | "completion_tokens_details"
-                | "queue_time"
-                | "prompt_time"
-                | "completion_time"
-                | "total_time" => {}
-                _ => return Ok(false),
+    } else if let Ok(lifetimes) = lifetimes.cast::<PyList>() {
+        for item in lifetimes.iter() {
+            let Ok(item) = item.cast::<PyDict>() else { continue };
+            let Some(ttl) = entry(item, &[intern!(py, "ttl")])? else { continue };
+            let part = match ttl.cast_exact::<PyString>().map_err(|_| Stop::Careful)?.to_str()? {
+                "5m" => Part::Five,
+                "1h" => Part::Hour,
+                _ => continue,
+            };
+            if let Some(count) = item.get_item(intern!(py, "inputTokens"))? {
+                parts.counts[part as usize] += number(&count)?;
             }
         }
     }
-    if !out_of
-        && (filled(intern!(py, "completion_tokens_details"))?
-            || filled(intern!(py, "output_tokens_details"))?
-            || raw.contains(intern!(py, "reasoning_tokens"))?)
-    {
-        return Ok(false);
-    }
-    Ok(true)
+    Ok(())
 }
 
-/// A name that stands there more than once: where chunks each carry it, merging them strings it together.
-fn repeats(name: &[u8]) -> bool {
-    (SHORTEST..=name.len() / 2)
-        .any(|period| name.len().is_multiple_of(period) && name.get(period..) == name.get(..name.len() - period))
+/// Web searches: of Anthropic and `OpenRouter`, of xAI, of Perplexity's agent API.
+fn searches(tools: Option<&Bound<'_, PyAny>>) -> Read<u64> {
+    let Some(Ok(tools)) = tools.map(|tools| tools.cast::<PyDict>()) else { return Ok(0) };
+    let py = tools.py();
+    let keys = [intern!(py, "web_search_requests"), intern!(py, "web_search_calls")];
+    let count = entry(tools, &keys)?.map_or(Ok(0), |count| number(&count))?;
+    if count > 0 {
+        return Ok(count);
+    }
+    match tools.get_item(intern!(py, "search_web"))? {
+        Some(searched) => match searched.cast::<PyDict>() {
+            Ok(searched) => searched.get_item(intern!(py, "invocation"))?.map_or(Ok(0), |count| number(&count)),
+            Err(_) => Ok(0),
+        },
+        None => Ok(0),
+    }
+}
+
+/// What Claude used beside its answer: compaction is in no sum, messages are in all.
+fn repeated(iterations: &Bound<'_, PyAny>) -> Read<Option<Usage>> {
+    let Ok(iterations) = iterations.cast::<PyList>() else { return Ok(None) };
+    let mut sum: Option<Usage> = None;
+    for item in iterations.iter() {
+        let Ok(item) = item.cast::<PyDict>() else { continue };
+        if let Some(kind) = item.get_item(intern!(item.py(), "type"))? {
+            let kind = kind.cast_exact::<PyString>().map_err(|_| Stop::Careful)?;
+            if kind.to_str()? == "message" {
+                continue;
+            }
+        }
+        if let Some(used) = mapping(item)? {
+            add(sum.get_or_insert_default(), &used.usage);
+        }
+    }
+    Ok(sum)
+}
+
+/// Adds a usage to another.
+pub fn add(to: &mut Usage, usage: &Usage) {
+    for (to, count) in to.iter_mut().zip(usage) {
+        *to += count;
+    }
 }

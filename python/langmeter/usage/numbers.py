@@ -1,4 +1,4 @@
-"""A number, or a counted refusal: never a guess."""
+"""Numbers out of what providers and users write where a number belongs."""
 
 from __future__ import annotations
 
@@ -12,29 +12,32 @@ from langmeter.usage.types import LIMIT
 _DIGITS = len(str(LIMIT))
 
 
-class Tally:
-    """Converts what stands where a number belongs, and counts what is none."""
+class NumberParser:
+    """Convert values to numbers, and count those that are not numbers in `rejected`."""
 
-    __slots__ = ("refused",)
+    __slots__ = ("rejected",)
 
     def __init__(self) -> None:
-        self.refused = 0
+        self.rejected = 0
 
     def count(self, value: Any) -> int:
-        """An integer in `[0, LIMIT)`. None is 0; whole floats and decimal digits are numbers.
+        """Return an integer in `[0, LIMIT)`. None is 0; whole floats and decimal digits count.
 
-        Everything else (True, NaN, 1.5, -3, "many", a list) is 0 and counted in `refused`.
+        Everything else (True, NaN, 1.5, -3, "many", a list) is 0 and counted in `rejected`.
         """
         if value is None:
             return 0
         number = _integer(value)
         if number is None or not 0 <= number < LIMIT:
-            self.refused += 1
+            self.rejected += 1
             return 0
         return number
 
-    def money(self, value: Any) -> Decimal | None:
-        """An exact amount, not negative. None is None; a float is the decimal that it prints as."""
+    def amount(self, value: Any) -> Decimal | None:
+        """Return an exact amount in `[0, LIMIT)`; a float is the decimal that it prints as.
+
+        None is None; everything else is None and counted in `rejected`.
+        """
         if value is None:
             return None
         amount: Decimal | None = None
@@ -44,7 +47,7 @@ class Tally:
             except (InvalidOperation, ValueError):  # ValueError: an int of more than 4,300 digits
                 amount = None
         if amount is None or not amount.is_finite() or not 0 <= amount < LIMIT:
-            self.refused += 1
+            self.rejected += 1
             return None
         return amount
 

@@ -1,0 +1,323 @@
+//! What a response says of its call: usage, names, how it ended, what was billed. `langmeter.usage.reader` is the
+//! same for every kind of response, and a property test holds the two to each other; this one reads what most
+//! responses look like, and leaves the rest to that one.
+
+use crate::billed::{self, Billed};
+use crate::metadata::Metadata;
+use crate::searches::Searches;
+use crate::usage::{self, Mapped, Modifiers, Read, Stop, entry};
+use langmeter_core::{Counter, Usage};
+use pyo3::exceptions::PyException;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
+
+/// A model's name shorter than this is not looked at for being there twice.
+const SHORTEST: usize = 4;
+
+/// What a response says.
+pub struct Reading<'py> {
+    /// None when it holds no usage.
+    pub usage: Option<Usage>,
+    /// What changes the price, as `Usage.tier` has it.
+    pub tier: String,
+    /// LangChain's name of the provider.
+    pub dialect: Option<Bound<'py, PyString>>,
+    pub model: Option<Bound<'py, PyString>>,
+    /// Served by LangChain's own response cache.
+    pub cache_hit: bool,
+    pub billed: Option<Billed>,
+    /// No usage here because it may be whole on another run.
+    pub shared: bool,
+    /// The answer ended at the limit of its length.
+    pub truncated: bool,
+    /// Nanoseconds that the call waited at the provider's, if it says so.
+    pub queue: Option<u64>,
+    pub web_searches: u64,
+    pub file_searches: u64,
+}
+
+/// None when the response is for the careful reader.
+pub fn read<'py>(response: &Bound<'py, PyAny>) -> PyResult<Option<Reading<'py>>> {
+    match look(response) {
+        Ok(reading) => Ok(Some(reading)),
+        Err(Stop::Careful) => Ok(None),
+        // Not what is no `Exception`: Ctrl-C may arrive while a response's own code runs.
+        Err(Stop::Raised(e)) if e.is_instance_of::<PyException>(response.py()) => Ok(None),
+        Err(Stop::Raised(e)) => Err(e),
+    }
+}
+
+#[allow(clippy::too_many_lines)] // one thing after the other, as `read_any` of the careful reader
+fn look<'py>(response: &Bound<'py, PyAny>) -> Read<Reading<'py>> {
+    let py = response.py();
+    let prompts = response.getattr(intern!(py, "generations"))?;
+    let prompts = prompts.cast_exact::<PyList>().map_err(|_| Stop::Careful)?;
+    if prompts.len() != 1 {
+        return Err(Stop::Careful);
+    }
+    let candidates = prompts.get_item(0)?;
+    let candidates = candidates.cast_exact::<PyList>().map_err(|_| Stop::Careful)?;
+    if candidates.is_empty() {
+        return Err(Stop::Careful);
+    }
+    let whole = response.getattr_opt(intern!(py, "llm_output"))?.filter(|whole| !whole.is_none());
+    let whole = match &whole {
+        Some(whole) => Some(whole.cast::<PyDict>().map_err(|_| Stop::Careful)?),
+        None => None,
+    };
+    let mut of_whole = None;
+    let mut reading = Reading {
+        usage: None,
+        tier: String::new(),
+        dialect: None,
+        model: None,
+        cache_hit: false,
+        billed: None,
+        shared: false,
+        truncated: false,
+        queue: None,
+        web_searches: 0,
+        file_searches: 0,
+    };
+    let mut modifiers = Modifiers::default();
+    let mut grounding = Vec::new();
+    let mut raws = Vec::new();
+    for candidate in candidates.iter() {
+        if candidate.cast::<PyDict>().is_ok() {
+            return Err(Stop::Careful);
+        }
+        let message = candidate.getattr_opt(intern!(py, "message"))?.filter(|message| !message.is_none());
+        let info = candidate.getattr_opt(intern!(py, "generation_info"))?;
+        let (mut meta, mut figures) = (None, None);
+        if let Some(message) = &message {
+            if message.cast::<PyDict>().is_ok() {
+                return Err(Stop::Careful);
+            }
+            meta = message.getattr_opt(intern!(py, "response_metadata"))?;
+            figures = message.getattr_opt(intern!(py, "usage_metadata"))?;
+            let mut seen = Searches::default();
+            if let Some(content) = message.getattr_opt(intern!(py, "content"))? {
+                seen.in_blocks(&content)?;
+            }
+            if let Some(extra) = message.getattr_opt(intern!(py, "additional_kwargs"))? {
+                seen.in_extra(&extra)?;
+            }
+            reading.web_searches = reading.web_searches.max(seen.web);
+            reading.file_searches = reading.file_searches.max(seen.files);
+        }
+        raws.clear();
+        let mut cost = None;
+        let mut named = Modifiers::default();
+        for (place, source) in [meta.as_ref(), info.as_ref()].into_iter().enumerate() {
+            let Some(source) = source.filter(|source| !source.is_none()) else { continue };
+            let source = source.cast::<PyDict>().map_err(|_| Stop::Careful)?;
+            if source.is_empty() {
+                continue;
+            }
+            let mut found = Metadata::of(source)?;
+            reading.dialect = reading.dialect.or_else(|| found.dialect.take());
+            reading.model = reading.model.or_else(|| found.model());
+            reading.truncated |= found.truncated;
+            grounding.extend(found.grounding.iter_mut().filter_map(Option::take));
+            found.take_raws(source, &mut raws);
+            if place == 0 && reading.usage.is_none() {
+                cost = billed::billed(found.cost.as_ref(), found.ticks.as_ref())?;
+                named = found.modifiers()?;
+            }
+        }
+        if raws.is_empty()
+            && let Some(whole) = whole
+        {
+            let found = match &mut of_whole {
+                Some(found) => found,
+                None => of_whole.insert(Metadata::of(whole)?),
+            };
+            raws.extend(found.raws.iter().flatten().cloned());
+            if found.itself {
+                raws.push(whole.clone());
+            }
+            if !raws.is_empty() {
+                named.complete(found.modifiers()?);
+            }
+        }
+        let mut all = raws.iter();
+        let first = match all.next() {
+            Some(raw) => Some(usage::mapping(raw)?.ok_or(Stop::Careful)?),
+            None => None,
+        };
+        reading.queue = reading.queue.or(first.as_ref().and_then(|first| first.queue));
+        if reading.queue.is_none() {
+            for raw in all {
+                let seconds = raw.get_item(intern!(py, "queue_time"))?;
+                reading.queue = reading.queue.or(seconds.as_ref().and_then(usage::waited));
+            }
+        }
+        let figures = match figures.as_ref().map(|figures| figures.cast::<PyDict>()) {
+            Some(Ok(figures)) => {
+                let mapped = usage::mapping(figures)?;
+                // LangChain's mark on a message from its own response cache stands beside its figures.
+                if mapped.as_ref().is_none_or(|mapped| mapped.unknown > 0) {
+                    reading.cache_hit |= is_hit(figures)?;
+                }
+                mapped
+            }
+            _ => None,
+        };
+        if reading.usage.is_none() {
+            for raw in &raws {
+                if cost.is_some() {
+                    break;
+                }
+                let (usd, ticks) = (intern!(py, "cost"), intern!(py, "cost_in_usd_ticks"));
+                cost = billed::billed(raw.get_item(usd)?.as_ref(), raw.get_item(ticks)?.as_ref())?;
+            }
+            let mut marks = Modifiers::default();
+            reading.usage = joined(figures, first, &mut marks);
+            marks.complete(named);
+            modifiers.complete(marks);
+            if cost.is_some() && reading.billed.is_some() {
+                return Err(Stop::Careful); // the costs of two candidates are added up
+            }
+            reading.billed = reading.billed.or(cost);
+        }
+    }
+    if let Some(whole) = whole {
+        if reading.dialect.is_none() || reading.model.is_none() {
+            let mut found = match of_whole.take() {
+                Some(found) => found,
+                None => Metadata::of(whole)?,
+            };
+            reading.dialect = reading.dialect.or_else(|| found.dialect.take());
+            reading.model = reading.model.or_else(|| found.model());
+        }
+        if reading.usage.is_none() {
+            let shared = whole.get_item(intern!(py, "token_usage"))?;
+            reading.shared = shared.is_some_and(|of| of.cast::<PyDict>().is_ok_and(PyDictMethods::is_empty));
+        }
+    }
+    finish(reading, modifiers, &grounding)
+}
+
+/// LangChain's figures, completed by the provider's own; one of the two if one is there.
+fn joined(figures: Option<Mapped>, raw: Option<Mapped>, marks: &mut Modifiers) -> Option<Usage> {
+    let mut usage = None;
+    if let Some(figures) = figures {
+        *marks = figures.modifiers;
+        usage = Some(figures.usage);
+    }
+    if let Some(raw) = raw {
+        marks.complete(raw.modifiers);
+        let mut joined = usage.map_or(raw.usage, |figures| completed(figures, &raw.usage));
+        if let Some(beside) = &raw.beside {
+            usage::add(&mut joined, beside);
+        }
+        usage = Some(joined);
+    }
+    usage
+}
+
+/// A usage with every count that it lacks taken from another source of the same call.
+fn completed(mut usage: Usage, by: &Usage) -> Usage {
+    const INPUT: usize = Counter::Input as usize;
+    const OUTPUT: usize = Counter::Output as usize;
+    const TOTAL: usize = Counter::Total as usize;
+    let sums = (usage[INPUT], usage[OUTPUT]);
+    for (mine, theirs) in usage.iter_mut().zip(by) {
+        if *mine == 0 {
+            *mine = *theirs;
+        }
+    }
+    if sums != (usage[INPUT], usage[OUTPUT]) {
+        usage[TOTAL] = usage[TOTAL].max(usage[INPUT] + usage[OUTPUT]);
+    }
+    usage
+}
+
+fn finish<'py>(mut reading: Reading<'py>, modifiers: Modifiers, grounding: &[Bound<'py, PyAny>]) -> Read<Reading<'py>> {
+    reading.tier = modifiers.into_text();
+    if reading.cache_hit {
+        reading.billed = None;
+    }
+    let mut balance = false;
+    if let Some(dialect) = &reading.dialect {
+        match dialect.to_str().map_err(|_| Stop::Careful)? {
+            "bedrock" | "bedrock_converse" => reading.model = None, // an echo of the request
+            "google_genai" => balance = true,
+            _ => {}
+        }
+    }
+    if let Some(model) = reading.model.take() {
+        reading.model = Some(once(model)?);
+    }
+    if !grounding.is_empty() {
+        let model = match &reading.model {
+            Some(model) => model.to_str().map_err(|_| Stop::Careful)?,
+            None => "",
+        };
+        for metadata in grounding {
+            reading.web_searches = reading.web_searches.max(crate::searches::grounded(metadata, model)?);
+        }
+    }
+    if let Some(usage) = &mut reading.usage {
+        let [input, output, total, _, _, _, reasoning, ..] = usage;
+        let parts = *input + *output;
+        if *reasoning > 0 && *total == parts + *reasoning {
+            *output += *reasoning; // xAI and Google's OpenAI endpoint leave it out of the output alone
+        } else if balance && *total > parts {
+            *total = parts; // LangChain cuts Google's corrections at 0 in the total, not in the input
+        }
+        for (counter, seen) in
+            [(Counter::WebSearches, &mut reading.web_searches), (Counter::FileSearches, &mut reading.file_searches)]
+        {
+            let count = &mut usage[counter as usize];
+            *count = (*count).max(*seen);
+            *seen = *count;
+        }
+    }
+    Ok(reading)
+}
+
+/// Whether LangChain marks a message as one from its own response cache.
+fn is_hit(figures: &Bound<'_, PyDict>) -> Read<bool> {
+    let Some(cost) = entry(figures, &[intern!(figures.py(), "total_cost")])? else { return Ok(false) };
+    if cost.cast::<PyBool>().is_ok() {
+        return Ok(false);
+    }
+    if cost.cast::<PyInt>().is_ok() || cost.cast::<PyFloat>().is_ok() { Ok(cost.eq(0)?) } else { Ok(false) }
+}
+
+/// A model's name once: where chunks each carry it, merging them strings it together.
+fn once(name: Bound<'_, PyString>) -> Read<Bound<'_, PyString>> {
+    let text = name.to_str().map_err(|_| Stop::Careful)?;
+    let bytes = text.as_bytes();
+    let turns = |period: &usize| {
+        bytes.len().is_multiple_of(*period) && bytes.get(*period..) == bytes.get(..bytes.len() - period)
+    };
+    // Only where the beginning comes again can all of it be one name more than once.
+    let Some(period) = (1..=bytes.len() / 2).find(turns) else { return Ok(name) };
+    if !text.is_ascii() {
+        return Err(Stop::Careful);
+    }
+    Ok(match text.get(..period) {
+        Some(single) if period >= SHORTEST => PyString::new(name.py(), single),
+        _ => name,
+    })
+}
+
+/// What a response says, as far as it is read natively: counts, tier, LangChain's name of the provider, model, cache
+/// hit, billed, shared, truncated, queue, web searches, file searches. None: the careful reader has to look.
+#[pyfunction]
+pub fn read_response<'py>(response: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyTuple>>> {
+    let Some(reading) = read(response)? else { return Ok(None) };
+    let py = response.py();
+    let empty = || PyString::intern(py, "");
+    let counts = reading.usage.map(|usage| PyTuple::new(py, usage)).transpose()?;
+    let head = (counts, reading.tier, reading.dialect.unwrap_or_else(empty), reading.model.unwrap_or_else(empty));
+    let (counts, tier, dialect, model) = head;
+    let billed = reading.billed.map(Billed::into_text);
+    let tail = (reading.truncated, reading.queue, reading.web_searches, reading.file_searches);
+    let (truncated, queue, web, files) = tail;
+    let said = (counts, tier, dialect, model, reading.cache_hit, billed, reading.shared, truncated, queue, web, files);
+    said.into_pyobject(py).map(Some)
+}
