@@ -367,7 +367,7 @@ class SeriesStats:
 
 @final
 class Distribution:
-    """An HDR histogram of durations, recorded in microseconds from 1 µs to 1 h.
+    """An HDR histogram of durations, recorded in microseconds from 1 µs to 38 h.
 
     Figures out are in seconds.
     """

@@ -606,7 +606,11 @@ class Snapshot(_Immutable):
         return Snapshot(self._native + other._native)
 
     def __sub__(self, other: Snapshot) -> Snapshot:
-        """Figures since `other`; ValueError when that is no earlier snapshot of the same counts."""
+        """Return what was counted since `other`, an earlier snapshot or a part of a sum.
+
+        Raises ValueError when `other` is of another recorder (the process was restarted, or another
+        meter was made) or counts more than this snapshot.
+        """
         if not isinstance(other, Snapshot):
             return NotImplemented
         return Snapshot(self._native - other._native)

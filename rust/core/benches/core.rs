@@ -50,8 +50,10 @@ fn end(recorder: &Recorder, n: u64, model: &str) {
 
 fn hot(c: &mut Criterion) {
     let layout = Layout::THREE;
-    let cells = Cells::zeroed(histogram::Recorder::cells(layout)).expect("cells");
-    let held = histogram::Recorder::at(layout, 0);
+    let own = histogram::Recorder::cells(layout).next_multiple_of(8);
+    let blocks = layout.blocks();
+    let cells = Cells::zeroed(own + histogram::Pool::cells(blocks)).expect("cells");
+    let held = histogram::Recorder::at(layout, 0, histogram::Pool::at(own, blocks));
     let mut nanos = 1_000_000_u64;
     c.bench_function("record on a held handle", |b| {
         b.iter(|| {
@@ -234,6 +236,30 @@ fn rare(c: &mut Criterion) {
     let s = r.snapshot();
     c.bench_function("encode it", |b| b.iter(|| black_box(s.to_bytes())));
     c.bench_function("merge two", |b| b.iter(|| black_box(s.plus(&s))));
+
+    let names: Vec<String> = (0..1000).map(|n| format!("model-{n}")).collect();
+    let few = Settings { max_series: 1000, ..Settings::default() };
+    let capped = Recorder::new(few, Clock::monotonic()).expect("recorder");
+    for name in &names {
+        capped.count(Kind::Tool, name, Outcome::Ok, None);
+    }
+    c.bench_function("a name beyond the 1,000 of a full series table", |b| {
+        b.iter(|| capped.count(Kind::Tool, black_box("unknown"), Outcome::Ok, None));
+    });
+    c.bench_function("forget 1,000 series after a fork", |b| {
+        b.iter_batched(
+            || {
+                for (i, name) in names.iter().cycle().take(10_000).enumerate() {
+                    n += 1;
+                    start(&capped, n, name);
+                    capped.count(Kind::Tool, name, Outcome::Ok, Some(1_000_000 * i as u64));
+                    end(&capped, n, name);
+                }
+            },
+            |()| capped.reset_after_fork(),
+            BatchSize::PerIteration,
+        );
+    });
 
     let full = recorder();
     (1..=65_536).for_each(|n| start(&full, n, "m"));

@@ -34,8 +34,9 @@ fn main() -> Result<(), String> {
     };
     match op.as_str() {
         "record" => {
-            let cells = Cells::zeroed(histogram::Recorder::cells(Layout::THREE)).map_err(|e| e.to_string())?;
-            let held = histogram::Recorder::at(Layout::THREE, 0);
+            let (own, blocks) = (histogram::Recorder::cells(Layout::THREE), Layout::THREE.blocks());
+            let cells = Cells::zeroed(own + histogram::Pool::cells(blocks)).map_err(|e| e.to_string())?;
+            let held = histogram::Recorder::at(Layout::THREE, 0, histogram::Pool::at(own, blocks));
             for i in 0..n {
                 black_box(held.record(&cells, black_box(i.wrapping_mul(1000))));
             }

@@ -44,6 +44,27 @@ impl Cells {
         memory::Memory::zeroed(len).map(Self)
     }
 
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.cells().len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// All to zero but those of `keep`, by giving the memory back to the system; false where that cannot be done. Only
+    /// while nobody records.
+    pub fn forget(&self, keep: std::ops::Range<usize>) -> bool {
+        let kept: Vec<u64> = keep.clone().map(|i| self.get(i)).collect();
+        if !self.0.forget() {
+            return false;
+        }
+        keep.zip(kept).filter(|(_, value)| *value != 0).for_each(|(i, value)| self.set(i, value));
+        true
+    }
+
     #[inline]
     fn at(&self, i: usize) -> Option<&AtomicU64> {
         self.0.cells().get(i)
@@ -264,6 +285,22 @@ mod memory {
             Ok(Self { map: MmapRaw::from(map), len })
         }
 
+        /// Gives the pages back: they read as zero again.
+        #[cfg(target_os = "linux")]
+        #[allow(unsafe_code)] // the mapping changes under references to it
+        pub fn forget(&self) -> bool {
+            // SAFETY: the mapping is private and anonymous, so each cell becomes a zero, which is a value of it; they are
+            // atomics, which may change under a shared reference. A store that another thread makes meanwhile may be
+            // lost, which `Cells::forget` excludes, and would be no worse than a cell of another value.
+            unsafe { self.map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed).is_ok() }
+        }
+
+        /// No other system promises that the pages are zero.
+        #[cfg(not(target_os = "linux"))]
+        pub fn forget(&self) -> bool {
+            false
+        }
+
         #[inline]
         #[allow(unsafe_code)] // the one place where bytes become cells
         #[allow(clippy::cast_ptr_alignment)] // a mapping begins at a page
@@ -286,6 +323,11 @@ mod memory {
         #[allow(clippy::unnecessary_wraps)] // the same signature as the mapping
         pub fn zeroed(len: usize) -> Result<Self, Error> {
             Ok(Self((0..len).map(|_| AtomicU64::new(0)).collect()))
+        }
+
+        #[allow(clippy::unused_self)] // the same signature as the mapping
+        pub fn forget(&self) -> bool {
+            false
         }
 
         pub fn cells(&self) -> &[AtomicU64] {
@@ -320,6 +362,18 @@ mod tests {
         assert!(cells.add_saturating(0, 1));
         assert!(!cells.add_saturating(0, 1));
         assert_eq!(cells.get(0), u64::MAX);
+    }
+
+    #[test]
+    #[cfg(all(target_os = "linux", not(miri)))]
+    fn forgotten_cells_are_zero_but_those_that_are_kept() {
+        let cells = Cells::zeroed(5000).expect("cells");
+        (0..5000).for_each(|i| cells.set(i, 7));
+        assert!(cells.forget(1000..1003));
+        let left: Vec<_> = (0..5000).filter(|i| cells.get(*i) != 0).collect();
+        assert_eq!(left, [1000, 1001, 1002]);
+        cells.set(4000, 1);
+        assert_eq!((cells.get(1000), cells.get(4000)), (7, 1));
     }
 
     #[test]

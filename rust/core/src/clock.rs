@@ -1,26 +1,72 @@
-//! Time: monotonic, or by hand.
+//! Time: the machine's, or by hand.
 
 use crate::cells::Cell;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Nanoseconds of the first reading of every clock: 0 stays free for "never".
 const ORIGIN: u64 = 1_000_000_000;
 
 /// A source of nanoseconds that never runs backwards.
 ///
+/// On Linux it goes on while the machine is suspended (`CLOCK_BOOTTIME`), so that midnight comes when it does and a run
+/// that slept through the night is as old as it is; elsewhere it stands still meanwhile.
+///
 /// The wall clock is read once, at construction: when somebody sets it, nothing here moves.
 #[derive(Debug, Clone)]
 pub enum Clock {
-    /// The machine's monotonic clock.
+    /// The machine's clock.
     Monotonic {
         /// When the clock was made.
-        anchor: Instant,
+        anchor: Anchor,
         /// The wall clock at that moment, Unix nanoseconds.
         unix: u64,
     },
     /// Moved by hand, for tests.
     Manual(ManualClock),
+}
+
+/// A moment of the machine's clock.
+#[derive(Debug, Clone, Copy)]
+#[cfg(all(target_os = "linux", not(miri)))]
+pub struct Anchor(u64);
+
+#[cfg(all(target_os = "linux", not(miri)))]
+impl Anchor {
+    /// Now.
+    #[inline]
+    pub fn now() -> Self {
+        let t = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        Self(t.tv_sec.cast_unsigned().wrapping_mul(1_000_000_000).wrapping_add(t.tv_nsec.cast_unsigned()))
+    }
+
+    /// Nanoseconds since then.
+    #[inline]
+    pub fn elapsed(self) -> u64 {
+        Self::now().0.saturating_sub(self.0)
+    }
+}
+
+/// A moment of the machine's clock.
+#[derive(Debug, Clone, Copy)]
+#[cfg(not(all(target_os = "linux", not(miri))))]
+pub struct Anchor(std::time::Instant);
+
+#[cfg(not(all(target_os = "linux", not(miri))))]
+impl Anchor {
+    /// Now.
+    #[inline]
+    pub fn now() -> Self {
+        Self(std::time::Instant::now())
+    }
+
+    /// Nanoseconds since then.
+    #[inline]
+    pub fn elapsed(self) -> u64 {
+        let d = self.0.elapsed();
+        // 500 years fit; `as_nanos` would go through 128 bits.
+        d.as_secs().wrapping_mul(1_000_000_000).wrapping_add(u64::from(d.subsec_nanos()))
+    }
 }
 
 /// A clock that stands still until it is advanced; clones share the time.
@@ -42,18 +88,14 @@ impl Clock {
     /// The machine's monotonic clock, from now.
     pub fn monotonic() -> Self {
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, nanos);
-        Self::Monotonic { anchor: Instant::now(), unix }
+        Self::Monotonic { anchor: Anchor::now(), unix }
     }
 
     /// Nanoseconds on this clock, never 0.
     #[inline]
     pub fn now(&self) -> u64 {
         match self {
-            Self::Monotonic { anchor, .. } => {
-                let d = anchor.elapsed();
-                // 500 years fit; `as_nanos` would go through 128 bits.
-                d.as_secs().wrapping_mul(1_000_000_000).wrapping_add(u64::from(d.subsec_nanos())).wrapping_add(ORIGIN)
-            }
+            Self::Monotonic { anchor, .. } => anchor.elapsed().wrapping_add(ORIGIN),
             Self::Manual(clock) => clock.0.get().wrapping_add(ORIGIN),
         }
     }
@@ -84,11 +126,21 @@ mod tests {
     }
 
     #[test]
-    fn the_monotonic_clock_never_runs_backwards_and_knows_the_date() {
+    fn the_clock_of_the_machine_never_runs_backwards_and_knows_the_date() {
         let clock = Clock::monotonic();
         let (a, b) = (clock.now(), clock.now());
         assert!(b >= a && a >= ORIGIN);
         let here = nanos(SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970"));
         assert!(here.abs_diff(clock.unix(clock.now())) < 1_000_000_000);
+    }
+
+    #[test]
+    #[cfg(all(target_os = "linux", not(miri)))]
+    fn on_linux_the_clock_counts_the_time_since_boot_suspended_or_not() {
+        // The kernel's own word for it: uptime counts suspension, `CLOCK_MONOTONIC` does not.
+        let uptime = std::fs::read_to_string("/proc/uptime").expect("uptime");
+        let seconds: f64 = uptime.split(' ').next().and_then(|s| s.parse().ok()).expect("seconds");
+        let here = Duration::from_nanos(Anchor::now().0).as_secs_f64();
+        assert!((here - seconds).abs() < 1.0, "{here} where the machine has been up for {seconds} s");
     }
 }

@@ -40,6 +40,12 @@ pub enum Error {
         "cannot subtract the snapshot of another process of the same forks; add them, or subtract one's own earlier one"
     )]
     Stranger,
+    /// `b - a` of two recorders.
+    #[error(
+        "cannot subtract the snapshot of another recorder: the process was restarted, or another meter was made; \
+         what came after is the later snapshot itself, and both together are their sum"
+    )]
+    Restarted,
     /// `b - a` where `a` is not contained in `b`.
     #[error(
         "cannot subtract: {what} is {left} on the left and {right} on the right; \

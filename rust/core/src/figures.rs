@@ -183,7 +183,7 @@ named! {
         EndWithoutStart = "end_without_start",
         /// Tokens of a run not in flight.
         StrayTokens = "stray_tokens",
-        /// Durations beyond 1 h.
+        /// Durations beyond 38 h, and times inside a hook beyond 2 minutes: counted as such.
         Clamped = "clamped",
         /// Gaps between tokens that went to the model that answered the call before.
         GapsMislaid = "gaps_mislaid",
@@ -211,6 +211,8 @@ named! {
         AnomaliesForgotten = "anomalies_forgotten",
         /// Costs and bills that a counter of pico-dollars did not hold any more: it stays at 18.4 million USD.
         MoneySaturated = "money_saturated",
+        /// Durations that no room was left for.
+        DurationsLost = "durations_lost",
         /// Anything else.
         Other = "other",
     }

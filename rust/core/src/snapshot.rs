@@ -157,11 +157,11 @@ impl SeriesData {
     }
 
     fn without(&self, other: &Self, labels: &LabelSet, interval: u64) -> Result<Self, Error> {
-        let name = format!("{} {} {}", labels.kind.name(), labels.a, labels.b);
+        let name = || format!("{} {} {}", labels.kind.name(), labels.a, labels.b).trim_end().to_owned();
         let mut counters = self.counters;
         for (n, m) in counters.iter_mut().zip(other.counters) {
             *n = n.checked_sub(m).ok_or_else(|| Error::NotEarlier {
-                what: format!("a counter of {}", name.trim_end()),
+                what: format!("a counter of {}", name()),
                 left: *n,
                 right: m,
             })?;
@@ -175,7 +175,7 @@ impl SeriesData {
         for (i, to) in data.measures.iter_mut().enumerate() {
             let (Some(a), Some(b)) = (self.measures.get(i), other.measures.get(i)) else { continue };
             let what = Measure::ALL.get(i).map_or("a distribution", |m| m.name());
-            *to = a.without(b, &format!("{what} of {}", name.trim_end()))?;
+            *to = a.without(b, || format!("{what} of {}", name()))?;
         }
         if labels.kind.counts_calls() {
             let counts = data.window_counts();
@@ -250,15 +250,19 @@ impl Snapshot {
 
     /// What happened after `earlier`. After a fork everything the child counted is new to it: its
     /// difference to a snapshot of its parent is the child's snapshot itself. That of a parent and its
-    /// child, or of two children, is refused.
+    /// child, or of two children, is refused, and so is that of two recorders: between them the process was
+    /// restarted, and nothing of the one is in the other.
     pub fn minus(&self, earlier: &Self) -> Result<Self, Error> {
         if let (Origin::One { recorder: a, generation: g }, Origin::One { recorder: b, generation: h }) =
             (self.origin, earlier.origin)
-            && a == b
-            && g != h
         {
-            let (deep, depth) = (g >> 32, h >> 32);
-            return if deep > depth { Ok(self.clone()) } else { Err(Error::Stranger) };
+            if a != b {
+                return Err(Error::Restarted);
+            }
+            if g != h {
+                let (deep, depth) = (g >> 32, h >> 32);
+                return if deep > depth { Ok(self.clone()) } else { Err(Error::Stranger) };
+            }
         }
         let interval = self.taken_at.saturating_sub(earlier.taken_at);
         let mut rest = Self {

@@ -147,20 +147,52 @@ fn a_newer_format_is_refused_by_its_number() {
 
 #[test]
 fn what_is_no_earlier_snapshot_is_refused_with_the_figure() {
-    let (few, many) = (of(&[(0, 5, 0, 2)]), of(&[(0, 5, 0, 2), (0, 5, 0, 2), (1, 5, 1, 0)]));
+    let mut machine = Machine::new(3);
+    let (few, many) = (machine.run(&[(0, 5, 0, 2)]), machine.run(&[(0, 5, 0, 2), (1, 5, 1, 0)]));
     let error = few.minus(&many).expect_err("later").to_string();
-    assert!(error.contains("openai m0") || error.contains("chat") || error.contains("clamped"), "{error}");
-    let (few, many) = (of(&[(0, 5, 0, 2)]), of(&[(0, 5, 0, 2), (0, 5, 0, 2)]));
-    let error = few.minus(&many).expect_err("later").to_string();
-    assert!(error.contains("of llm chat is 1 on the left and 2 on the right"), "{error}");
-    let machine = Machine::new(3);
+    assert!(error.contains("is 1 on the left and 2 on the right"), "{error}");
+    // Sums are of nobody alone: only figures tell.
+    let other = of(&[(2, 5, 0, 2)]);
+    let error = few.plus(&other).minus(&many.plus(&other)).expect_err("later").to_string();
+    assert!(error.contains("of llm chat is 2 on the left and 3 on the right"), "{error}");
     machine.recorder.dropped(Dropped::Other, 2);
     let lossy = machine.recorder.snapshot();
-    let error = Snapshot::default().minus(&lossy).expect_err("more dropped").to_string();
+    let error = many.minus(&lossy).expect_err("more dropped").to_string();
     assert!(error.contains("dropped other is 0 on the left and 2"), "{error}");
     machine.recorder.dropped(Dropped::Other, 3);
     let error = lossy.minus(&machine.recorder.snapshot()).expect_err("more dropped").to_string();
     assert!(error.contains("is 2 on the left and 5"), "{error}");
+}
+
+#[test]
+fn a_difference_of_two_recorders_is_refused_by_name_whatever_the_figures() {
+    let decoded = |s: &Snapshot| Snapshot::from_bytes(&s.to_bytes().expect("encodes")).expect("decodes");
+    let step = (0, 5, 0, 2);
+    let (few, many, none) = (of(&[step; 2]), of(&[step; 3]), of(&[]));
+    for (after, before) in [(&many, &few), (&few, &many), (&many, &none), (&none, &many), (&none, &of(&[]))] {
+        for (after, before) in [(after.clone(), before.clone()), (decoded(after), decoded(before))] {
+            let error = after.minus(&before).expect_err("two recorders").to_string();
+            assert!(error.contains("restarted"), "{error}");
+        }
+    }
+    // A difference is of its recorder.
+    let mut machine = Machine::new(3);
+    let first = machine.run(&[step]);
+    let rest = machine.run(&[step]).minus(&first).expect("earlier");
+    assert!(rest.minus(&few).is_err() && many.minus(&rest).is_err());
+}
+
+#[test]
+fn the_empty_snapshot_parts_of_a_sum_and_a_forks_parent_are_subtracted() {
+    let (a, b) = (of(&[(0, 5, 0, 2); 2]), of(&[(1, 7, 1, 3)]));
+    assert_eq!(counts(&a.minus(&Snapshot::default()).expect("empty")), counts(&a));
+    assert_eq!(counts(&a.plus(&b).minus(&b).expect("a part")), counts(&a));
+    let mut machine = Machine::new(3);
+    let parent = machine.run(&[(0, 5, 0, 2)]);
+    machine.recorder.reset_after_fork();
+    let child = machine.run(&[(0, 5, 0, 2)]);
+    assert_eq!(counts(&child.minus(&parent).expect("a child")), counts(&child));
+    assert!(parent.minus(&child).is_err());
 }
 
 #[test]

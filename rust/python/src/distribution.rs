@@ -6,7 +6,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-/// An HDR histogram of durations, recorded in microseconds from 1 µs to 1 h.
+/// An HDR histogram of durations, recorded in microseconds from 1 µs to 38 h.
 #[pyclass(frozen, module = "langmeter._core")]
 pub struct Distribution(pub Histogram);
 

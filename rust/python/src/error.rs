@@ -14,6 +14,7 @@ pub fn raise(error: Error) -> PyErr {
         | Error::Malformed(_)
         | Error::Version { .. }
         | Error::Stranger
+        | Error::Restarted
         | Error::NotEarlier { .. } => PyValueError::new_err(text),
     }
 }

@@ -76,6 +76,11 @@ impl Budgets {
         Self { base }
     }
 
+    /// The cells of all budgets.
+    pub const fn range(self) -> std::ops::Range<usize> {
+        self.base..self.base.wrapping_add(Self::CELLS)
+    }
+
     const fn cell(self, budget: usize, which: usize) -> usize {
         self.base.wrapping_add(HEADER).wrapping_add(budget.wrapping_mul(BUDGET)).wrapping_add(which)
     }

@@ -2,12 +2,14 @@
 
 use crate::error::Error;
 
-/// Highest trackable value: 1 h.
-pub const MAX_MICROS: u64 = 3_600_000_000;
+/// Highest trackable value: 38 h, the end of the octave that a day falls into.
+pub const MAX_MICROS: u64 = (1 << 37) - 1;
+/// The same of snapshots that an older langmeter wrote: 1 h.
+pub const OLD_MAX_MICROS: u64 = 3_600_000_000;
 
-/// The buckets of 1 µs to 1 h at 2 or 3 significant digits, as every HdrHistogram port lays them out.
+/// The buckets of 1 µs to 38 h at 2 or 3 significant digits, as every HdrHistogram port lays them out.
 ///
-/// 2 digits are 3,328 buckets, 3 digits 23,232 (the last octave of HdrHistogram's 23,552 goes past 1 h).
+/// 2 digits are 3,968 buckets, 3 digits 28,672. Those of a lower range are the first of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Layout {
     digits: u8,
@@ -16,9 +18,9 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Two significant digits: 26.6 KB a histogram.
+    /// Two significant digits.
     pub const TWO: Self = Self { digits: 2, half: 7 };
-    /// Three significant digits: 188 KB a histogram, of which only what is touched is resident.
+    /// Three significant digits.
     pub const THREE: Self = Self { digits: 3, half: 10 };
 
     /// `digits` is 2 or 3.
@@ -35,18 +37,23 @@ impl Layout {
         self.digits
     }
 
-    /// How many buckets there are: up to that of [`MAX_MICROS`], in whole blocks. Written out, because where a
+    /// How many buckets there are, up to that of [`MAX_MICROS`]. Written out, because where a
     /// histogram lies is asked at every value.
     pub const fn buckets(self) -> usize {
-        if self.digits == 2 { 3_328 } else { 23_232 }
+        if self.digits == 2 { 3_968 } else { 28_672 }
     }
 
-    /// Buckets an occupancy bit stands for. The bucket count of both precisions is a multiple of it.
+    /// How many blocks of them.
+    pub const fn blocks(self) -> usize {
+        self.buckets() / Self::BLOCK
+    }
+
+    /// Buckets that a histogram takes room for at once. The bucket count of both precisions is a multiple of it.
     pub const BLOCK: usize = 64;
 
     /// The bucket of a value in microseconds.
     #[inline]
-    #[allow(clippy::cast_possible_truncation)] // at most 23,551 for at most MAX_MICROS
+    #[allow(clippy::cast_possible_truncation)] // at most 28,671 for at most MAX_MICROS
     pub fn index(self, micros: u64) -> usize {
         let mask = (2_u64 << self.half).wrapping_sub(1);
         let bucket = (63_u32.wrapping_sub((micros | mask).leading_zeros())).wrapping_sub(self.half);
@@ -75,7 +82,7 @@ impl Layout {
 
     fn split(self, index: usize) -> (u32, u64) {
         let index = index as u64;
-        #[allow(clippy::cast_possible_truncation)] // at most 22
+        #[allow(clippy::cast_possible_truncation)] // at most 29
         let bucket = ((index >> self.half) as u32).saturating_sub(1);
         (bucket, index.wrapping_sub(u64::from(bucket) << self.half))
     }
@@ -87,9 +94,10 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn the_buckets_are_those_up_to_an_hour_in_whole_blocks() {
+    fn the_buckets_are_those_up_to_the_highest_value_in_whole_blocks() {
         for layout in [Layout::TWO, Layout::THREE] {
-            assert_eq!(layout.buckets(), (layout.index(MAX_MICROS) + 1).next_multiple_of(Layout::BLOCK));
+            assert_eq!(layout.buckets(), layout.index(MAX_MICROS) + 1);
+            assert_eq!(layout.blocks() * Layout::BLOCK, layout.buckets());
         }
     }
 
@@ -106,11 +114,11 @@ mod tests {
     }
 
     #[test]
-    fn there_are_as_many_buckets_as_hdrhistogram_has_up_to_an_hour() {
-        for (digits, buckets) in [(2, 3328), (3, 23_232)] {
+    fn there_are_as_many_buckets_as_hdrhistogram_has() {
+        for (digits, buckets) in [(2, 3_968), (3, 28_672)] {
             let layout = Layout::new(digits).expect("digits");
             assert_eq!(layout.buckets(), buckets);
-            assert!(layout.index(MAX_MICROS) < buckets && buckets <= peer(digits).distinct_values());
+            assert_eq!(peer(digits).distinct_values(), buckets);
             assert_eq!(layout.digits(), digits);
         }
     }

@@ -1,9 +1,11 @@
-//! Durations in HDR histograms: layout (arithmetic), recorder (atomic cells), snapshot (plain data).
+//! Durations in HDR histograms: layout (arithmetic), recorder and pool (atomic cells), snapshot (plain data).
 
 mod layout;
+mod pool;
 mod recorder;
 mod snapshot;
 
 pub use layout::{Layout, MAX_MICROS};
-pub use recorder::{Recorder, in_micros};
+pub use pool::Pool;
+pub use recorder::{Kept, Recorder, in_micros};
 pub use snapshot::Histogram;

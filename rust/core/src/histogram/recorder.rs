@@ -1,11 +1,25 @@
 //! A histogram in the arena: recording is wait-free, one relaxed add.
 
-use super::{Histogram, Layout, MAX_MICROS};
+use super::{Histogram, Layout, MAX_MICROS, Pool};
 use crate::cells::Cells;
 
 /// Cells of occupancy bits, a bit a block: a cache line does for either precision.
 const OCCUPANCY: usize = 8;
 const _: () = assert!(Layout::THREE.buckets() <= OCCUPANCY * 64 * Layout::BLOCK);
+/// Bits of a block's number: two in a cell.
+const HALF: usize = 32;
+const LOW: u64 = (1 << HALF) - 1;
+
+/// What became of a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kept {
+    /// It is in its bucket.
+    Whole,
+    /// It was longer than [`MAX_MICROS`], and is in the last bucket.
+    Clamped,
+    /// There was no room left for its bucket.
+    Lost,
+}
 
 /// Nanoseconds as microseconds, rounded.
 #[inline]
@@ -15,6 +29,9 @@ pub const fn in_micros(nanos: u64) -> u64 {
 
 /// Where one histogram lives in the arena.
 ///
+/// Its buckets lie in blocks of 64, which it takes from a pool at the first value of each; what it has of its own is a
+/// bit and a number for each block.
+///
 /// Consistency: a snapshot that runs beside recorders sees each value whole or not yet. Two snapshots by
 /// one thread never show a bucket falling. There is no separate count or sum that could disagree with
 /// the buckets: both are derived from them. (An exact sum would be a second locked add for each
@@ -23,70 +40,97 @@ pub const fn in_micros(nanos: u64) -> u64 {
 pub struct Recorder {
     layout: Layout,
     base: usize,
+    pool: Pool,
 }
 
 impl Recorder {
-    /// Cells a histogram takes: an occupancy bit for each block of 64 buckets, and the buckets.
+    /// Cells a histogram takes: a bit for each block of 64 buckets, and their numbers.
     pub const fn cells(layout: Layout) -> usize {
-        OCCUPANCY.saturating_add(layout.buckets())
+        OCCUPANCY.saturating_add(layout.blocks().div_ceil(2))
     }
 
     /// The histogram whose cells begin at `base`.
-    pub const fn at(layout: Layout, base: usize) -> Self {
-        Self { layout, base }
+    pub const fn at(layout: Layout, base: usize, pool: Pool) -> Self {
+        Self { layout, base, pool }
     }
 
-    /// Records a duration in nanoseconds, rounded to the microsecond; true when it had to be clamped
-    /// to an hour. What is shorter than a microsecond is recorded as one.
+    /// Records a duration in nanoseconds, rounded to the microsecond. What is shorter than a microsecond is recorded
+    /// as one.
     #[inline]
-    pub fn record(self, cells: &Cells, nanos: u64) -> bool {
+    pub fn record(self, cells: &Cells, nanos: u64) -> Kept {
         let micros = in_micros(nanos);
         let kept = micros.clamp(1, MAX_MICROS);
         let index = self.layout.index(kept);
         let block = index / Layout::BLOCK;
-        let (word, bit) = (self.base.wrapping_add(block / 64), 1 << (block % 64));
-        // After the first value of a block this is a load of a warm line, never a write. Before the
-        // count: a child that is forked in between then finds the block when it clears.
-        if cells.get(word) & bit == 0 {
-            cells.or(word, bit);
+        let (cell, shift) = self.number(block);
+        // After the first value of a block this is a load of a warm line, never a write.
+        let mut number = cells.observe(cell) >> shift & LOW;
+        if number == 0 {
+            number = self.take(cells, block);
         }
-        cells.add(self.buckets().wrapping_add(index), 1);
-        kept < micros
+        if number == 0 {
+            return Kept::Lost;
+        }
+        cells.add(self.pool.first(number).wrapping_add(index % Layout::BLOCK), 1);
+        if kept < micros { Kept::Clamped } else { Kept::Whole }
     }
 
-    const fn buckets(self) -> usize {
-        self.base.wrapping_add(OCCUPANCY)
+    /// Where the number of a block is: cell, and how far up in it.
+    #[inline]
+    const fn number(self, block: usize) -> (usize, usize) {
+        (self.base.wrapping_add(OCCUPANCY).wrapping_add(block / 2), (block % 2).wrapping_mul(HALF))
     }
 
-    /// Calls `f(index, cell, count)` for each occupied bucket, ascending.
-    fn each(self, cells: &Cells, mut f: impl FnMut(usize, usize, u64)) {
-        for word in 0..OCCUPANCY {
-            let mut bits = cells.get(self.base.wrapping_add(word));
-            while bits != 0 {
-                let block = word.wrapping_mul(64).wrapping_add(bits.trailing_zeros() as usize);
-                bits &= bits.wrapping_sub(1);
-                let first = block.wrapping_mul(Layout::BLOCK);
-                let base = self.buckets();
-                cells.occupied(base.wrapping_add(first), Layout::BLOCK, |cell, count| {
-                    f(cell.wrapping_sub(base), cell, count);
-                });
+    /// Takes a block from the pool, unless another thread has; its number, 0 when the pool is empty.
+    #[cold]
+    fn take(self, cells: &Cells, block: usize) -> u64 {
+        let (cell, shift) = self.number(block);
+        let Some(taken) = self.pool.take(cells) else { return 0 };
+        // Before the number: who finds the number finds the bit.
+        cells.or(self.base.wrapping_add(block / 64), 1 << (block % 64));
+        let mut old = cells.observe(cell);
+        loop {
+            let number = old >> shift & LOW;
+            if number != 0 {
+                self.pool.give_back(cells, taken);
+                return number;
+            }
+            match cells.claim(cell, old, old | taken << shift) {
+                Ok(()) => return taken,
+                Err(found) => old = found,
             }
         }
     }
 
     /// What has been recorded so far.
-    #[allow(clippy::cast_possible_truncation)] // at most 23,551
+    #[allow(clippy::cast_possible_truncation)] // at most 28,671
     pub fn snapshot(self, cells: &Cells) -> Histogram {
         let mut buckets = Vec::new();
-        self.each(cells, |index, _, count| buckets.push((index as u32, count)));
+        for word in 0..OCCUPANCY {
+            let mut bits = cells.get(self.base.wrapping_add(word));
+            while bits != 0 {
+                let block = word.wrapping_mul(64).wrapping_add(bits.trailing_zeros() as usize);
+                bits &= bits.wrapping_sub(1);
+                let (cell, shift) = self.number(block);
+                let number = cells.observe(cell) >> shift & LOW;
+                if number == 0 {
+                    continue; // only just being taken
+                }
+                let (index, first) = (block.wrapping_mul(Layout::BLOCK), self.pool.first(number));
+                cells.occupied(first, Layout::BLOCK, |cell, count| {
+                    buckets.push((index.wrapping_add(cell.wrapping_sub(first)) as u32, count));
+                });
+            }
+        }
         Histogram::from_buckets(self.layout, buckets)
     }
 
-    /// Back to zero; only while nobody records.
+    /// Back to zero; only while nobody records, and together with the pool.
     pub fn clear(self, cells: &Cells) {
-        self.each(cells, |_, cell, _| cells.set(cell, 0));
-        for word in 0..OCCUPANCY {
-            cells.set(self.base.wrapping_add(word), 0);
+        for cell in self.base..self.base.wrapping_add(Self::cells(self.layout)) {
+            if cells.get(cell) != 0 {
+                cells.set(cell, 0);
+            }
         }
     }
 }
@@ -96,20 +140,23 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn arena(digits: u8) -> (Cells, Recorder) {
+    /// A histogram, and a pool of some blocks.
+    fn arena(digits: u8, blocks: usize) -> (Cells, Recorder) {
         let layout = Layout::new(digits).expect("digits");
-        (Cells::zeroed(Recorder::cells(layout)).expect("cells"), Recorder::at(layout, 0))
+        let own = Recorder::cells(layout).next_multiple_of(8);
+        let cells = Cells::zeroed(own + Pool::cells(blocks)).expect("cells");
+        (cells, Recorder::at(layout, 0, Pool::at(own, blocks)))
     }
 
     proptest! {
         #[test]
         fn what_is_recorded_is_what_hdrhistogram_holds(
-            values in prop::collection::vec(1..=MAX_MICROS, 0..200), digits in 2..=3_u8
+            values in prop::collection::vec(prop_oneof![1..=MAX_MICROS, 1..10_000_000_u64], 0..200), digits in 2..=3_u8
         ) {
-            let (cells, recorder) = arena(digits);
+            let (cells, recorder) = arena(digits, 200);
             let mut peer = hdrhistogram::Histogram::<u64>::new_with_bounds(1, MAX_MICROS, digits).expect("bounds");
             for &v in &values {
-                prop_assert!(!recorder.record(&cells, v * 1000));
+                prop_assert_eq!(recorder.record(&cells, v * 1000), Kept::Whole);
                 peer.record(v).expect("in range");
             }
             let ours: Vec<_> = recorder.snapshot(&cells).buckets().map(|b| (b.highest, b.count)).collect();
@@ -121,23 +168,67 @@ mod tests {
 
     #[test]
     fn what_is_too_short_is_a_microsecond_and_what_is_too_long_is_said() {
-        let (cells, recorder) = arena(3);
-        assert!(!recorder.record(&cells, 0));
-        assert!(!recorder.record(&cells, 499));
-        assert!(!recorder.record(&cells, 500));
-        assert!(recorder.record(&cells, u64::MAX));
+        let (cells, recorder) = arena(3, 4);
+        assert_eq!([0, 499, 500].map(|nanos| recorder.record(&cells, nanos)), [Kept::Whole; 3]);
+        assert_eq!(recorder.record(&cells, MAX_MICROS * 1000), Kept::Whole);
+        assert_eq!(recorder.record(&cells, u64::MAX), Kept::Clamped);
         let h = recorder.snapshot(&cells);
-        assert_eq!(h.count(), 4);
+        assert_eq!(h.count(), 5);
         assert_eq!(h.buckets().next().map(|b| (b.lowest, b.count)), Some((1, 3)));
         assert!(h.quantile_micros(1.0).is_some_and(|v| v >= MAX_MICROS));
     }
 
     #[test]
+    fn a_run_of_a_day_is_told_to_three_digits() {
+        let (cells, recorder) = arena(3, 4);
+        let day = 86_400_000_000_u64;
+        assert_eq!(recorder.record(&cells, day * 1000), Kept::Whole);
+        let longest = recorder.snapshot(&cells).max_micros().expect("a value");
+        assert!(day <= longest && longest - day < day / 1000, "{longest}");
+    }
+
+    #[test]
+    fn a_value_that_no_block_is_left_for_is_said_and_the_others_stay() {
+        let (cells, recorder) = arena(2, 1);
+        assert_eq!(recorder.record(&cells, 5_000), Kept::Whole);
+        assert_eq!(recorder.record(&cells, 5_000_000_000), Kept::Lost);
+        assert_eq!(recorder.record(&cells, 6_000), Kept::Whole);
+        assert_eq!(recorder.snapshot(&cells).count(), 2);
+    }
+
+    #[test]
     fn cleared_is_as_new() {
-        let (cells, recorder) = arena(2);
+        let (cells, recorder) = arena(2, 2);
         recorder.record(&cells, 5_000_000);
         recorder.clear(&cells);
+        recorder.pool.clear(&cells);
         assert_eq!(recorder.snapshot(&cells).count(), 0);
-        assert_eq!(cells.get(0), 0);
+        assert_eq!((cells.get(0), recorder.pool.take(&cells)), (0, Some(1)));
+        assert_eq!(recorder.record(&cells, 5_000_000), Kept::Whole);
+        assert_eq!(recorder.snapshot(&cells).count(), 1);
+    }
+}
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use super::*;
+    use loom::sync::Arc;
+
+    #[test]
+    fn two_threads_that_meet_a_block_first_both_count_and_it_is_taken_once() {
+        loom::model(|| {
+            let own = Recorder::cells(Layout::TWO).next_multiple_of(8);
+            let cells = Arc::new(Cells::zeroed(own + Pool::cells(2)).expect("cells"));
+            let recorder = Recorder::at(Layout::TWO, 0, Pool::at(own, 2));
+            let other = {
+                let cells = Arc::clone(&cells);
+                loom::thread::spawn(move || recorder.record(&cells, 5_000))
+            };
+            assert_eq!(recorder.record(&cells, 5_000), Kept::Whole);
+            assert_eq!(other.join().expect("joins"), Kept::Whole);
+            assert_eq!(recorder.snapshot(&cells).count(), 2);
+            // The other block is still there.
+            assert_eq!(recorder.record(&cells, 5_000_000), Kept::Whole);
+        });
     }
 }

@@ -1,5 +1,6 @@
 //! A histogram as plain data: sparse buckets, quantiles, merge and subtract, HDR V2 in and out.
 
+use super::layout::OLD_MAX_MICROS;
 use super::{Layout, MAX_MICROS};
 use crate::error::Error;
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -118,7 +119,7 @@ impl Histogram {
     }
 
     /// At 2 digits: each 2-digit bucket is a union of 3-digit ones, so nothing moves across a border.
-    #[allow(clippy::cast_possible_truncation)] // at most 3,327
+    #[allow(clippy::cast_possible_truncation)] // at most 3,967
     fn coarse(&self) -> Self {
         if self.digits != 3 {
             return self.clone();
@@ -177,13 +178,16 @@ impl Histogram {
     }
 
     /// What is here and not in `other`; an error when `other` holds more of a bucket.
-    pub fn without(&self, other: &Self, what: &str) -> Result<Self, Error> {
+    pub fn without(&self, other: &Self, what: impl Fn() -> String) -> Result<Self, Error> {
+        if other.buckets.is_empty() {
+            return Ok(self.clone());
+        }
         let (a, b) = self.aligned(other);
         let layout = b.layout();
         let mut right = b.buckets.iter().copied().peekable();
         let mut buckets = Vec::with_capacity(a.buckets.len());
         let refuse = |i: u32, left: u64, right: u64| Error::NotEarlier {
-            what: format!("the count of {what} at {} µs", layout.highest(i as usize)),
+            what: format!("the count of {} at {} µs", what(), layout.highest(i as usize)),
             left,
             right,
         };
@@ -223,7 +227,7 @@ impl Histogram {
     }
 
     /// Reads what `to_hdr` wrote.
-    #[allow(clippy::cast_possible_truncation)] // an index is at most 23,551
+    #[allow(clippy::cast_possible_truncation)] // an index is at most 28,671
     pub fn from_hdr(text: &str) -> Result<Self, Error> {
         let bad = |e: &dyn std::fmt::Display| Error::Malformed(format!("histogram: {e}"));
         let bytes = STANDARD.decode(text).map_err(|e| bad(&e))?;
@@ -242,7 +246,8 @@ impl Histogram {
         let dense: hdrhistogram::Histogram<u64> =
             Deserializer::new().deserialize(&mut plain.as_slice()).map_err(|e| bad(&e))?;
         let layout = Layout::new(dense.sigfig())?;
-        if dense.low() != 1 || dense.high() != MAX_MICROS {
+        // An older langmeter's range was shorter; its buckets are the first of these.
+        if dense.low() != 1 || ![MAX_MICROS, OLD_MAX_MICROS].contains(&dense.high()) {
             return Err(Error::Malformed(format!(
                 "histogram of {} to {} where 1 to {MAX_MICROS} µs is expected",
                 dense.low(),
@@ -289,7 +294,7 @@ mod tests {
         #[test]
         fn subtracting_undoes_merging(a in values(), b in values(), digits in 2..=3_u8) {
             let (a, b) = (of(&a, digits), of(&b, digits));
-            prop_assert_eq!(a.merged(&b).without(&b, "x"), Ok(a));
+            prop_assert_eq!(a.merged(&b).without(&b, || "x".into()), Ok(a));
         }
 
         #[test]
@@ -322,10 +327,22 @@ mod tests {
     }
 
     #[test]
+    fn text_of_an_older_langmeter_is_read() {
+        let mut peer = hdrhistogram::Histogram::<u64>::new_with_bounds(1, OLD_MAX_MICROS, 3).expect("bounds");
+        let values = [1, 2_047, 4_000_000, OLD_MAX_MICROS];
+        for v in values {
+            peer.record(v).expect("in range");
+        }
+        let mut bytes = Vec::new();
+        V2DeflateSerializer::new().serialize(&peer, &mut bytes).expect("encodes");
+        assert_eq!(Histogram::from_hdr(&STANDARD.encode(bytes)), Ok(of(&values, 3)));
+    }
+
+    #[test]
     fn a_histogram_that_is_no_part_is_refused_by_name() {
         let (few, many) = (of(&[10, 2000], 3), of(&[10, 10, 3000], 3));
         for (a, b) in [(&few, &many), (&many, &few), (&Histogram::default(), &few)] {
-            let error = a.without(b, "latency").expect_err("refused").to_string();
+            let error = a.without(b, || "latency".into()).expect_err("refused").to_string();
             assert!(error.contains("latency") && error.contains("µs"), "{error}");
         }
     }

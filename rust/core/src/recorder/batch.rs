@@ -3,7 +3,7 @@
 use super::Recorder;
 use super::layout::{COUNTER_CELLS, DEFERRED, DEFERRED_CELLS, MEASURED};
 use crate::figures::{Counter, Dropped, Measure, OUTCOMES, Outcome};
-use crate::histogram::{MAX_MICROS, in_micros};
+use crate::histogram::{Kept, MAX_MICROS, in_micros};
 use crate::phaser::Phase;
 use crate::series::SeriesId;
 use std::ops::Deref;
@@ -105,8 +105,18 @@ impl Recorder {
         if self.cells.get(measured) & bit == 0 {
             self.cells.or(measured, bit);
         }
-        if self.histogram(id, measure).record(&self.cells, nanos) {
-            self.drop_one(Dropped::Clamped);
+        match self.histogram(id, measure).record(&self.cells, nanos) {
+            Kept::Whole => {}
+            Kept::Clamped => self.drop_one(Dropped::Clamped),
+            Kept::Lost => self.drop_one(Dropped::DurationsLost),
+        }
+    }
+
+    /// Back to none; only while nobody records.
+    pub(super) fn clear_deferred(&self) {
+        let places = usize::try_from(self.cells.get(self.deferred)).map_or(DEFERRED_CELLS, |n| n.min(DEFERRED_CELLS));
+        for cell in self.deferred..self.deferred.wrapping_add(DEFERRED).wrapping_add(places) {
+            self.cells.set(cell, 0);
         }
     }
 

@@ -6,14 +6,14 @@ use crate::cells::Cells;
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::figures::{COUNTERS, Dropped, MEASURES, Measure, PRECISE};
-use crate::histogram::{self, Layout};
+use crate::histogram::{self, Layout, Pool};
 use crate::phaser::Phaser;
 use crate::runs::RunTable;
 use crate::series::{Kind, SeriesId, SeriesTable};
 use crate::spans::Spans;
 use crate::window::Window;
 
-// A series: counters of phase 0 | what is known of it | counters of phase 1 | windows | histograms.
+// A series: counters of phase 0 | what is known of it | counters of phase 1 | windows | histograms, without buckets.
 pub(super) const COUNTER_CELLS: usize = 64;
 pub(super) const HOME: usize = COUNTERS;
 pub(super) const ALIAS: usize = COUNTERS + 1;
@@ -43,7 +43,7 @@ pub(super) const DEFERRED_CELLS: usize = 1 << 18;
 const _: () = assert!(DROPPED + Dropped::ALL.len() <= HEADER, "the header is too small");
 
 impl Recorder {
-    /// Reserves the arena: 1.16 GB of address space at the defaults, of which 100 KB are resident at first.
+    /// Reserves the arena: 407 MB of address space at the defaults, of which 100 KB are resident at first.
     pub fn new(settings: Settings, clock: Clock) -> Result<Self, Error> {
         let slots = SeriesTable::check(settings.max_series)?;
         let max_runs = RunTable::check(settings.max_runs)?;
@@ -63,7 +63,11 @@ impl Recorder {
         let money = spans.saturating_add(Spans::CELLS);
         let deferred = money.saturating_add(Window::CELLS);
         let blocks = deferred.saturating_add(DEFERRED + DEFERRED_CELLS);
-        let total = blocks.saturating_add(slots.saturating_add(Kind::ALL.len()).saturating_mul(stride));
+        let stride = stride.next_multiple_of(8);
+        let all = slots.saturating_add(Kind::ALL.len());
+        let pool = blocks.saturating_add(all.saturating_mul(stride));
+        let rooms = rooms(all, layout, coarse);
+        let total = pool.saturating_add(Pool::cells(rooms));
         let recorder = Self {
             cells: Cells::zeroed(total)?,
             id: identity(),
@@ -76,6 +80,7 @@ impl Recorder {
             spans: Spans::at(spans),
             phaser: Phaser::at(PHASER),
             deferred,
+            pool: Pool::at(pool, rooms),
             money: Window::at(money),
             blocks,
             stride,
@@ -97,11 +102,21 @@ impl Recorder {
         let first = self.block(id).wrapping_add(COUNTER_CELLS * 2).wrapping_add(Window::CELLS);
         let (n, precise) = (measure as usize, histogram::Recorder::cells(self.layout));
         if n < PRECISE {
-            return histogram::Recorder::at(self.layout, first.wrapping_add(n.wrapping_mul(precise)));
+            return histogram::Recorder::at(self.layout, first.wrapping_add(n.wrapping_mul(precise)), self.pool);
         }
         let before = n.wrapping_sub(PRECISE).wrapping_mul(histogram::Recorder::cells(self.coarse));
-        histogram::Recorder::at(self.coarse, first.wrapping_add(precise.wrapping_mul(PRECISE)).wrapping_add(before))
+        let coarse = first.wrapping_add(precise.wrapping_mul(PRECISE)).wrapping_add(before);
+        histogram::Recorder::at(self.coarse, coarse, self.pool)
     }
+}
+
+/// Blocks of buckets for so many series: all that there can be for 64 of them, and 512 for each of the others. A
+/// distribution over two octaves takes 32.
+fn rooms(series: usize, precise: Layout, coarse: Layout) -> usize {
+    let all =
+        precise.blocks().saturating_mul(PRECISE).saturating_add(coarse.blocks().saturating_mul(MEASURES - PRECISE));
+    let wide = series.min(64);
+    wide.saturating_mul(all).saturating_add(series.saturating_sub(wide).saturating_mul(512))
 }
 
 #[cfg(all(test, not(any(loom, miri))))]
@@ -110,10 +125,9 @@ mod tests {
     use crate::clock::ManualClock;
 
     #[test]
-    fn at_the_defaults_the_arena_is_1_16_gb_of_address_space() {
+    fn at_the_defaults_the_arena_is_407_mb_of_address_space() {
         let settings = Settings::default();
         let recorder = Recorder::new(settings, Clock::Manual(ManualClock::default())).expect("the defaults");
-        let series = usize::try_from(settings.max_series).expect("1,024").saturating_add(Kind::ALL.len());
-        assert_eq!(recorder.block(series) * 8, 1_157_631_296);
+        assert_eq!(recorder.cells.len() * 8, 406_754_240);
     }
 }

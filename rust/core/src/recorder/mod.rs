@@ -15,7 +15,7 @@ use crate::budget::Budgets;
 use crate::cells::Cells;
 use crate::clock::Clock;
 use crate::figures::{Counter, Dropped, Measure, Outcome};
-use crate::histogram::{Histogram, Layout};
+use crate::histogram::{Histogram, Layout, Pool};
 use crate::phaser::Phaser;
 use crate::runs::RunTable;
 use crate::series::{Kind, SeriesId, SeriesTable};
@@ -72,6 +72,7 @@ pub struct Recorder {
     phaser: Phaser,
     /// Durations that wait for the end of a snapshot.
     deferred: usize,
+    pool: Pool,
     money: Window,
     blocks: usize,
     stride: usize,
@@ -134,6 +135,18 @@ impl Recorder {
     /// Forgets everything but what budgets have spent: for a process that has just been forked and has one
     /// thread. The arena is the parent's, copied on write; the parent reports what it holds.
     pub fn reset_after_fork(&self) {
+        // How many forks deep, and who of the siblings.
+        let depth = (self.cells.get(GENERATION) >> 32).wrapping_add(1);
+        if !self.cells.forget(self.budgets.range()) {
+            self.clear();
+        }
+        self.budgets.release_all(&self.cells);
+        self.cells.set(GENERATION, depth << 32 | identity() >> 32);
+        self.cells.set(STARTED, self.clock.now());
+    }
+
+    /// Everything but the budgets to zero, cell by cell: where memory cannot be given back at once.
+    fn clear(&self) {
         for id in self.series.ids(&self.cells) {
             let block = self.block(id);
             for cell in block..block.wrapping_add(COUNTER_CELLS * 2) {
@@ -147,17 +160,14 @@ impl Recorder {
         self.series.clear(&self.cells);
         self.runs.clear(&self.cells);
         self.spans.clear(&self.cells);
-        self.budgets.release_all(&self.cells);
         self.money.clear(&self.cells);
+        self.clear_deferred();
+        self.pool.clear(&self.cells);
         for cell in ALL_IN_FLIGHT..HEADER {
             if self.cells.get(cell) != 0 {
                 self.cells.set(cell, 0);
             }
         }
-        // How many forks deep, and who of the siblings.
-        let depth = (self.cells.get(GENERATION) >> 32).wrapping_add(1);
-        self.cells.set(GENERATION, depth << 32 | identity() >> 32);
-        self.cells.set(STARTED, self.clock.now());
     }
 }
 
@@ -165,4 +175,55 @@ impl Recorder {
 fn identity() -> u64 {
     use std::hash::{BuildHasher, Hasher};
     std::hash::RandomState::new().build_hasher().finish()
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::clock::{Clock, ManualClock};
+    use crate::runs::RunKey;
+
+    /// Calls of each of so many models, and a run in flight.
+    fn used(models: u64) -> Recorder {
+        let settings = Settings { max_series: 32, max_runs: 16, ..Settings::default() };
+        let recorder = Recorder::new(settings, Clock::Manual(ManualClock::default())).expect("recorder");
+        for n in 0..models {
+            let (key, model) = (RunKey::new(n + 2), format!("m{n}"));
+            let begin = Begin {
+                key,
+                parent: None,
+                kind: Kind::Llm,
+                name: "chat",
+                provider: "openai",
+                model: &model,
+                demand: None,
+                labels: &[("team", "red")],
+                retried: false,
+                piped: false,
+            };
+            recorder.run_started(&begin).expect("no budget");
+            recorder.run_ended(&End { cost: Some(5), ..End::new(key, Kind::Llm) });
+            recorder.snapshot();
+        }
+        recorder
+    }
+
+    #[test]
+    fn both_ways_to_forget_leave_an_arena_that_counts_from_zero() {
+        for cell_by_cell in [false, true] {
+            let recorder = used(9);
+            if cell_by_cell {
+                recorder.clear();
+            } else {
+                recorder.reset_after_fork();
+            }
+            assert!(recorder.is_empty());
+            let empty = recorder.snapshot();
+            assert_eq!((empty.series.len(), empty.dropped.len(), empty.peak, empty.in_flight), (0, 0, 0, 0));
+            let left = (HEADER..recorder.cells.len()).filter(|cell| recorder.cells.get(*cell) != 0).count();
+            // Cell by cell, what nothing names any more may stay: records of runs, spans, texts.
+            let at_once = !cell_by_cell && cfg!(all(target_os = "linux", not(miri)));
+            assert!(!at_once || left == 0, "{left} cells");
+        }
+    }
 }

@@ -1,0 +1,117 @@
+//! What is counted for whom: kinds and label sets, and the table that gives each of them a series.
+
+mod table;
+
+pub use table::{SeriesId, SeriesTable};
+
+use serde::{Deserialize, Serialize};
+
+/// What a series is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[repr(u8)]
+pub enum Kind {
+    /// A language model run, by the name of its component.
+    Llm,
+    /// A chain or any other runnable.
+    Chain,
+    /// A tool.
+    Tool,
+    /// A retriever.
+    Retriever,
+    /// An LLM-made fix.
+    Fix,
+    /// A model by provider and name.
+    Model,
+    /// A node of a graph.
+    Node,
+    /// An agent.
+    Agent,
+    /// The calls that carry a label, by its key and value.
+    Label,
+    /// Failures: who failed, and how.
+    Error,
+    /// The time spent inside one of our own hooks.
+    Hook,
+}
+
+impl Kind {
+    /// Every kind, in the order of its code.
+    pub const ALL: [Self; 11] = [
+        Self::Llm,
+        Self::Chain,
+        Self::Tool,
+        Self::Retriever,
+        Self::Fix,
+        Self::Model,
+        Self::Node,
+        Self::Agent,
+        Self::Label,
+        Self::Error,
+        Self::Hook,
+    ];
+
+    /// The name users see.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Llm => "llm",
+            Self::Chain => "chain",
+            Self::Tool => "tool",
+            Self::Retriever => "retriever",
+            Self::Fix => "fix",
+            Self::Model => "model",
+            Self::Node => "node",
+            Self::Agent => "agent",
+            Self::Label => "label",
+            Self::Error => "error",
+            Self::Hook => "hook",
+        }
+    }
+
+    /// The kind of a code.
+    pub fn from_code(code: u64) -> Option<Self> {
+        Self::ALL.iter().copied().find(|k| *k as u64 == code)
+    }
+
+    /// Whether its series count calls of models: tokens, money, windows.
+    pub const fn counts_calls(self) -> bool {
+        matches!(self, Self::Model | Self::Label)
+    }
+
+    /// Whether its series have a second name beside the first.
+    const fn has_two_names(self) -> bool {
+        matches!(self, Self::Model | Self::Label | Self::Error)
+    }
+
+    /// The kind of a name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|k| k.name() == name)
+    }
+}
+
+/// Who a series counts for. Models: `a` is the provider and `b` the model; labels: key and value; errors: who
+/// failed, and how; all others: `a` is the name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct LabelSet {
+    /// What it is about.
+    pub kind: Kind,
+    /// Provider, or name.
+    pub a: String,
+    /// Model, or empty.
+    pub b: String,
+}
+
+/// Name of the series that takes what does not fit.
+pub const OTHER: &str = "other";
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_codes_of_kinds_agree() {
+        for (code, kind) in (0..).zip(Kind::ALL) {
+            assert_eq!((Kind::from_code(code), Kind::from_name(kind.name())), (Some(kind), Some(kind)));
+        }
+        assert_eq!((Kind::from_code(11), Kind::from_name("x")), (None, None));
+    }
+}
