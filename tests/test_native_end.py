@@ -91,7 +91,7 @@ def test_the_native_price_is_that_of_the_card(model: tuple[str, str], figures: l
     """A price computed natively is the card's; where parts exceed their whole it gives none."""
     book = PriceBook()
     card = book.card(*model)
-    native = book.native[model]
+    native = book.cards.get(*model)
     assert card is not None
     assert native is not None
     sent, received, *parts = figures

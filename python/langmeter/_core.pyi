@@ -10,6 +10,7 @@ from uuid import UUID
 from typing_extensions import disjoint_base
 
 __all__ = [
+    "ADDRESS_KEYS",
     "BUILD_PROFILE",
     "COUNTERS",
     "DROPPED",
@@ -17,6 +18,7 @@ __all__ = [
     "KINDS",
     "MAX_LABELS",
     "MEASURES",
+    "MODEL_KEYS",
     "OUTCOMES",
     "STANDARD_TIERS",
     "TIERS",
@@ -27,6 +29,7 @@ __all__ = [
     "USAGE_PARTS",
     "USAGE_PLACES",
     "USUAL_MODIFIERS",
+    "Cards",
     "Distribution",
     "Handler",
     "ManualClock",
@@ -71,6 +74,9 @@ MEASURES: Final[tuple[str, ...]]
 #: Names of what can be dropped, capped, reaped or refused.
 DROPPED: Final[tuple[str, ...]]
 
+#: Where invocation parameters name the model, and where clients keep their address.
+MODEL_KEYS: Final[tuple[str, ...]]
+ADDRESS_KEYS: Final[tuple[str, ...]]
 #: Labels that a call carries at most.
 MAX_LABELS: Final[int]
 
@@ -406,6 +412,26 @@ class Distribution:
     def __hash__(self) -> int: ...
 
 @final
+class Cards:
+    """Standard rate cards by provider and model; a change of prices lets all of them go."""
+
+    def __new__(cls) -> Cards: ...
+    @property
+    def version(self) -> int:
+        """Grows when a price may have changed."""
+
+    def set(self, provider: str, model: str, card: RateCard | None, version: int) -> None:
+        """Keep a card, unless prices have changed since `version`; None takes one away."""
+
+    def get(self, provider: str, model: str) -> RateCard | None:
+        """Return the card that is kept."""
+
+    def refresh(self) -> None:
+        """Let all cards go."""
+
+    def __len__(self) -> int: ...
+
+@final
 class RateCard:
     """What one model costs, in whole pico-dollars, and from when to when (Unix seconds)."""
 
@@ -427,8 +453,14 @@ class Services(Protocol):
     def first_call(self) -> None:
         """The first model call of this process begins."""
 
-    def requested(self, metadata: Any, invocation_params: Any, serialized: Any) -> tuple[str, str]:
-        """Return the provider and the model that a client requests."""
+    def requested(
+        self, metadata: Any, invocation_params: Any, serialized: Any
+    ) -> tuple[str, str, bool]:
+        """Return the provider and the model that a client requests.
+
+        And whether an address named by the call could change that; every other answer holds for the
+        client and what the call says of provider and model.
+        """
 
     def in_batch(self, run_id: Any, size: Any, params: Any, refused: bool) -> Sequence[Any]:
         """Return the ids of the runs to give up: one of those that begin together was started."""
@@ -484,15 +516,17 @@ class ServicesBase:
         new_recorder: Callable[[], Recorder],
         *,
         streams: Streams | None = None,
-        prices: Any = None,
+        cards: Cards | None = None,
         demand: Callable[..., Any] | None = None,
         labels: Sequence[str] = ...,
+        keep_prompts: bool = False,
     ) -> Self:
         """Take what never changes.
 
-        `new_recorder` is called at the first use of `recorder`. `demand(provider, model, prompts,
-        metadata, tags, invocation_params)` returns what `Recorder.run_started` takes. `labels` are
-        keys of a call's metadata.
+        `new_recorder` is called at the first use of `recorder`. `cards` price calls.
+        `demand(provider, model, prompts, metadata, tags, invocation_params)` returns what
+        `Recorder.run_started` takes. `labels` are keys of a call's metadata. `keep_prompts`: those
+        of clients that report usage too.
         """
 
     @property

@@ -42,6 +42,7 @@ class Share(TypedDict, total=False):
     ledger: Ledger
     streams: Streams
     observers: Iterable[Observer]
+    keep_prompts: bool
 
 
 def checked_labels(labels: Iterable[str]) -> tuple[str, ...]:

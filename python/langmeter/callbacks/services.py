@@ -22,8 +22,8 @@ from langmeter.prices.later import MOST, Later
 from langmeter.snapshot import Snapshot
 from langmeter.streaming import Streams
 from langmeter.streaming.hub import joined
-from langmeter.usage import requested
 from langmeter.usage.offline import Offline
+from langmeter.usage.providers import asked
 
 _log = logging.getLogger("langmeter")
 
@@ -66,6 +66,7 @@ class Services(_core.ServicesBase):
         labels: keys of a call's metadata that are labels.
         estimator: counts what providers do not report.
         makers: make the observers of the recorder at the first model call.
+        keep_prompts: whether prompts of runs in flight are kept for clients that report usage too.
     """
 
     config: Config
@@ -76,6 +77,7 @@ class Services(_core.ServicesBase):
     labels: tuple[str, ...]
     estimator: Offline
     makers: tuple[Observer, ...]
+    keep_prompts: bool
     _reported: bool
 
     def __new__(
@@ -88,6 +90,7 @@ class Services(_core.ServicesBase):
         labels: Iterable[str] = (),
         estimator: Offline | None = None,
         observers: Iterable[Observer] = (),
+        keep_prompts: bool = False,
     ) -> Services:
         """All are optional but the settings of the recorder."""
         labels = tuple(labels)
@@ -95,10 +98,12 @@ class Services(_core.ServicesBase):
             cls,
             partial(_core.Recorder, **config.recorder_settings()),
             streams=streams,
-            prices=prices,
+            cards=None if prices is None else prices.cards,
             demand=None if ledger is None else ledger.demand,
             labels=labels,
+            keep_prompts=keep_prompts,
         )
+        self.keep_prompts = keep_prompts
         self.config, self.prices, self.ledger, self.streams = config, prices, ledger, streams
         self.later = None if prices is None else Later(prices)
         self.labels, self.estimator = labels, estimator or Offline()
@@ -124,6 +129,7 @@ class Services(_core.ServicesBase):
             labels=dict.fromkeys((*labels, *(label for part in parts for label in part.labels))),
             estimator=estimator,
             observers=[maker for part in parts for maker in part.makers],
+            keep_prompts=any(part.keep_prompts for part in parts),
         )
 
     @property
@@ -215,10 +221,12 @@ class Services(_core.ServicesBase):
                     observer.start()
         _ticker.resume()  # in a forked child
 
-    def requested(self, metadata: Any, invocation_params: Any, serialized: Any) -> tuple[str, str]:
-        """Provider and model that a client requests."""
-        provider, model = requested(metadata, invocation_params, serialized)
-        return as_text(provider), as_text(model)
+    def requested(
+        self, metadata: Any, invocation_params: Any, serialized: Any
+    ) -> tuple[str, str, bool]:
+        """Provider and model that a client requests; whether an address could change that."""
+        provider, model, by_address = asked(metadata, invocation_params, serialized)
+        return as_text(provider), as_text(model), by_address
 
     def in_batch(self, run_id: Any, size: Any, params: Any, refused: bool) -> Sequence[Any]:
         """Of the runs that begin together: those to give up when one of them is refused."""

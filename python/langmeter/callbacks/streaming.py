@@ -113,6 +113,7 @@ class StreamingCallback(Callback):
         wants_text = on_complete is not None or on_error is not None
         streams.listen(collect=wants_text if collect is None else bool(collect))
         share: Share = {"streams": streams, "observers": (partial(_stalls, *stall),)}
+        share["keep_prompts"] = on_stall is not None  # a stall names its run
         super().__init__(share, config=config, **settings)
 
     @property

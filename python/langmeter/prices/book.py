@@ -52,18 +52,20 @@ class PriceBook:
     question does, or `warm` before it.
     """
 
-    __slots__ = ("_answers", "_own", "_snapshot", "native", "version")
+    __slots__ = ("_answers", "_own", "_snapshot", "cards")
 
     def __init__(self, prices: Mapping[str, Any] | str | Path | None = None) -> None:
         """`prices`: own prices, see `langmeter.prices.own`; a bad one raises ValueError."""
         self._own: own.Book = {} if prices is None else own.load(prices)
         self._answers: dict[tuple[str, str, str], _Answer] = {}
         self._snapshot: object = None
-        #: The last standard price asked for each (provider, model), None where there is none, for
-        #: the native end of a call. Replaced, never cleared, when prices change.
-        self.native: dict[tuple[str, str], _core.RateCard | None] = {}
-        #: Grows when a price may have changed: what was unpriced is worth asking again.
-        self.version = 0
+        #: The last standard price asked for each (provider, model), for the native end of a call.
+        self.cards = _core.Cards()
+
+    @property
+    def version(self) -> int:
+        """Grows when a price may have changed: what was unpriced is worth asking again."""
+        return self.cards.version
 
     @property
     def ready(self) -> bool:
@@ -183,8 +185,7 @@ class PriceBook:
         """Ask everything again, e.g. after genai-prices' `UpdatePrices` has fetched new data."""
         # Replaced, not cleared: an answer on its way goes into the old dict, with it.
         self._answers = {}
-        self.native = {}
-        self.version += 1
+        self.cards.refresh()
 
     def explain(
         self, provider: str, model: str, *, tier: str = "", at: Moment | None = None
@@ -204,7 +205,7 @@ class PriceBook:
         return Explanation(provider, model, tier, card, variants, comment)
 
     def _resolve(self, provider: str, model: str, tier: str, now: float) -> RateCard | None:
-        answers, native = self._answers, self.native
+        version, answers = self.version, self._answers
         key = (provider, model, tier)
         known = answers.get(key)
         # A price by the hour of the day comes round again: earlier windows are kept beside the last
@@ -221,11 +222,9 @@ class PriceBook:
         answers[key] = (*current, others[:_MAX_WINDOWS])
         card = current[2]
         if not tier and (card is None or card.scale == 1):
-            if len(native) >= _MAX_ANSWERS:
-                native.clear()
-            native[provider, model] = card and _core.RateCard(
-                [(band.above, band[1:]) for band in card.bands], current[0], current[1]
-            )
+            bands = card and [(band.above, band[1:]) for band in card.bands]
+            native = bands and _core.RateCard(bands, current[0], current[1])
+            self.cards.set(provider, model, native or None, version)
         return card
 
     def _ask(self, provider: str, model: str, tier: str, now: float) -> _Window:

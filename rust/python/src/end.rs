@@ -3,13 +3,12 @@
 //! Natively, because in a running program Python code is cold by the end of a call, and costs three times what
 //! a loop over it measures (31 µs over an empty handler with this hook in Python).
 
-use crate::money::RateCard;
 use crate::services::Services;
-use crate::{convert, response};
-use langmeter_core::{End, Kind, OTHER, Outcome, Requested, Usage};
+use crate::{clients, convert, response};
+use langmeter_core::{End, Kind, Outcome};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyStringMethods};
+use pyo3::types::PyStringMethods;
 
 /// Ends a call, priced by the card that the price book holds under (provider, model); false when the response
 /// is of another kind or somebody waits for the end, and nothing has been done.
@@ -34,10 +33,6 @@ pub fn common(
     if usage[0] == 0 && usage[1] > 0 && !reading.cache_hit {
         return Ok(false); // the stream was cut, and what it had said of its input was lost
     }
-    let Some(asked) = core.requested(key) else { return Ok(false) };
-    if asked.model.a.is_empty() || asked.model.a == OTHER {
-        return Ok(false); // who answered is looked for in the response
-    }
     let billed = match &reading.billed {
         Some(billed) => match billed.pico() {
             Some(billed) => Some(billed),
@@ -45,24 +40,42 @@ pub fn common(
         },
         None => None,
     };
+    let Some(asked) = core.asked(key) else { return Ok(false) };
     let told = reading.model.as_ref().map(PyStringMethods::to_cow).transpose()?;
-    let model = told.as_deref().unwrap_or_default();
-    let mut cost = None;
-    if let Some(prices) = &this.prices
-        && !reading.cache_hit
-    {
-        let Some(priced) = priced(prices.bind(py), &asked, model, &reading.tier, &usage)? else { return Ok(false) };
-        cost = Some(priced);
+    let told = told.as_deref().filter(|told| !told.is_empty());
+    let known = this.clients.model(asked.model, py);
+    let cards = this.cards.as_ref().filter(|_| !reading.cache_hit).map(|cards| cards.bind(py));
+    if cards.is_some() && !reading.tier.is_empty() {
+        return Ok(false); // the cards are those of the standard tier
     }
+    let mut again = false;
+    let (answered, cost) = loop {
+        let answered = clients::answered(core, cards, asked.model, known.as_deref(), told, py, again);
+        let Some(answered) = answered else { return Ok(false) };
+        let Some(card) = &answered.card else { break (answered, None) };
+        #[allow(clippy::cast_precision_loss)] // seconds to the microsecond
+        let cost = card.get().at(asked.at as f64 / 1e9, &usage);
+        if cost.is_some() {
+            break (answered, cost);
+        }
+        if again {
+            return Ok(false);
+        }
+        again = true; // the card of another time may have been given since
+    };
     if let Some(streams) = streams {
         streams.forget(key);
     }
-    // Gone already where too many were kept.
-    let _ = this.prompts.bind(py).del_item(number);
+    let prompts = this.prompts.bind(py);
+    if !prompts.is_empty() && prompts.contains(&number)? {
+        let _ = prompts.del_item(number);
+    }
+    if let Some(known) = known {
+        known.ended(true, asked.streamed);
+    }
     let crossed = core.run_ended(&End {
         outcome: if reading.cache_hit { Outcome::CacheHit } else { Outcome::Ok },
-        provider: &asked.model.a,
-        model,
+        answered: answered.series,
         usage: Some(usage),
         cost,
         billed,
@@ -83,28 +96,13 @@ pub fn uncommon(
     response: &Bound<'_, PyAny>,
     kind: Kind,
 ) -> PyResult<()> {
-    let outcome = Outcome::Ok as usize;
-    services.call_method1(intern!(services.py(), "model_end"), (run_id, outcome, response, kind as u64)).map(drop)
-}
-
-/// What a call costs by the book's cards; None where they do not say.
-fn priced(
-    prices: &Bound<'_, PyAny>,
-    asked: &Requested,
-    model: &str,
-    tier: &str,
-    usage: &Usage,
-) -> PyResult<Option<u64>> {
-    if !tier.is_empty() {
-        return Ok(None); // the cards are those of the standard tier
+    let (py, outcome) = (services.py(), Outcome::Ok as usize);
+    let this = services.get();
+    // The next call of this model may need its prompt.
+    if let Some(recorder) = this.recorder_if_mapped()
+        && let Some(asked) = recorder.get().core.asked(convert::run_key(run_id)?)
+    {
+        this.clients.ended(asked.model, false, asked.streamed, py);
     }
-    let cards = prices.getattr(intern!(prices.py(), "native"))?.cast_into::<PyDict>()?;
-    let priced_as = if model.is_empty() { asked.model.b.as_str() } else { model };
-    let Some(card) = cards.get_item((asked.model.a.as_str(), priced_as))? else { return Ok(None) };
-    if card.is_none() {
-        return Ok(None);
-    }
-    #[allow(clippy::cast_precision_loss)] // seconds to the microsecond
-    let started = asked.at as f64 / 1e9;
-    Ok(card.cast::<RateCard>()?.get().at(started, usage))
+    services.call_method1(intern!(py, "model_end"), (run_id, outcome, response, kind as u64)).map(drop)
 }

@@ -1,6 +1,8 @@
 //! `langmeter._core`: convert, call, wrap; nothing else.
 
 mod billed;
+mod cards;
+mod clients;
 mod clock;
 mod collect;
 mod components;
@@ -42,6 +44,9 @@ fn init(m: &Bound<'_, PyModule>) -> PyResult<()> {
     usage_words(m)?;
     m.add("BUILD_PROFILE", if cfg!(debug_assertions) { "debug" } else { "release" })?;
     m.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    m.add("MODEL_KEYS", PyTuple::new(py, clients::MODEL_KEYS)?)?;
+    m.add("ADDRESS_KEYS", PyTuple::new(py, clients::ADDRESS_KEYS)?)?;
+    m.add_class::<cards::Cards>()?;
     m.add_class::<clock::ManualClock>()?;
     m.add_class::<distribution::Distribution>()?;
     m.add_class::<handler::Handler>()?;

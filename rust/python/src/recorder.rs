@@ -215,6 +215,7 @@ impl Recorder {
             outcome: convert::outcome(outcome)?,
             provider,
             model,
+            answered: None,
             usage: usage.map(convert::usage).transpose()?,
             cost,
             billed,

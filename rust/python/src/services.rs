@@ -1,9 +1,10 @@
 //! `Services`: what the handlers of one recorder share.
 
+use crate::cards::Cards;
+use crate::clients::Clients;
 use crate::collect::Streams;
 use crate::convert;
 use crate::recorder::Recorder;
-use crate::start::Known;
 use langmeter_core::Dropped;
 use pyo3::exceptions::{PyBaseException, PyException};
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -12,8 +13,8 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
 use pyo3::sync::OnceLockExt;
 use pyo3::types::{PyDict, PyString};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// Base of `langmeter.callbacks.services.Services`, which has the methods that are called from here: those of the
 /// protocol `Services` in `_core.pyi`, and no other.
@@ -23,15 +24,17 @@ pub struct Services {
     new_recorder: Py<PyAny>,
     recorder: OnceLock<Py<Recorder>>,
     pub streams: Option<Py<Streams>>,
-    /// The price book.
-    pub prices: Option<Py<PyAny>>,
+    /// Rate cards of the price book.
+    pub cards: Option<Py<Cards>>,
     /// What a call asks of budgets, where it is held to some.
     pub demand: Option<Py<PyAny>>,
     /// Keys of a call's metadata that are labels.
     pub labels: Vec<Py<PyString>>,
     /// Prompts of runs in flight, by the number of the run.
     pub prompts: Py<PyDict>,
-    known: Mutex<Vec<Known>>,
+    /// Whether prompts are kept of every call, also where an answer says what it used.
+    pub keep_prompts: bool,
+    pub clients: Clients,
     /// A model call has begun in this process.
     awake: AtomicBool,
 }
@@ -49,11 +52,6 @@ impl Services {
     /// The recorder, if there is one yet.
     pub fn recorder_if_mapped(&self) -> Option<&Py<Recorder>> {
         self.recorder.get()
-    }
-
-    /// Who the clients seen last ask. Nothing that runs Python code may happen while it is held.
-    pub fn known(&self) -> MutexGuard<'_, Vec<Known>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether a model call has begun in this process.
@@ -110,24 +108,26 @@ pub fn labels_in(
 #[pymethods]
 impl Services {
     #[new]
-    #[pyo3(signature = (new_recorder, *, streams=None, prices=None, demand=None, labels=Vec::new()))]
+    #[pyo3(signature = (new_recorder, *, streams=None, cards=None, demand=None, labels=Vec::new(), keep_prompts=false))]
     fn new(
         py: Python<'_>,
         new_recorder: Py<PyAny>,
         streams: Option<Py<Streams>>,
-        prices: Option<Py<PyAny>>,
+        cards: Option<Py<Cards>>,
         demand: Option<Py<PyAny>>,
         labels: Vec<Py<PyString>>,
+        keep_prompts: bool,
     ) -> Self {
         Self {
             new_recorder,
             recorder: OnceLock::new(),
             streams,
-            prices,
+            cards,
             demand,
             labels,
             prompts: PyDict::new(py).unbind(),
-            known: Mutex::default(),
+            keep_prompts,
+            clients: Clients::default(),
             awake: AtomicBool::new(false),
         }
     }
@@ -137,7 +137,7 @@ impl Services {
         // A user's callback may lead back to here: the cycle is collected through its other members.
         visit.call(&self.new_recorder)?;
         self.recorder.get().map_or(Ok(()), |r| visit.call(r))?;
-        self.prices.as_ref().map_or(Ok(()), |p| visit.call(p))?;
+        self.cards.as_ref().map_or(Ok(()), |c| visit.call(c))?;
         self.demand.as_ref().map_or(Ok(()), |d| visit.call(d))?;
         self.streams.as_ref().map_or(Ok(()), |s| visit.call(s))?;
         visit.call(&self.prompts)
@@ -158,6 +158,7 @@ impl Services {
         if let Some(recorder) = self.recorder.get() {
             recorder.get().core.reset_after_fork();
         }
+        self.clients.forget(py);
         self.prompts.bind(py).clear();
         self.awake.store(false, Ordering::Relaxed);
     }

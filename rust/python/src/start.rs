@@ -1,5 +1,6 @@
 //! The start of a model call: who is asked, what for, and on whose behalf.
 
+use crate::clients::Clients;
 use crate::recorder::{Asks, No, demand_of, no};
 use crate::services::Services;
 use crate::{convert, services};
@@ -8,8 +9,6 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString, PyTuple};
 
-/// Clients whose answers are remembered.
-const MOST: usize = 32;
 /// Prompts kept in case their calls end without usage. A call whose prompt was let go is estimated by its answer alone.
 pub const MAX_PROMPTS: usize = 2048;
 /// So many of the oldest are let go when there are more: those of runs that never ended.
@@ -28,35 +27,8 @@ pub struct Start<'a, 'py> {
     pub batch_size: Option<&'a Bound<'py, PyAny>>,
 }
 
-/// Who a client asks, by the dict that LangChain makes once for each client and hands to every call, and by
-/// what may differ from call to call.
-pub struct Known {
-    serialized: Py<PyAny>,
-    told: [Option<Py<PyAny>>; 3],
-    component: Py<PyString>,
-    provider: Py<PyString>,
-    model: Py<PyString>,
-}
-
-impl Known {
-    fn is(&self, py: Python<'_>, serialized: &Bound<'_, PyAny>, told: &[Option<Bound<'_, PyAny>>; 3]) -> bool {
-        let same = |(a, b): (&Option<Py<PyAny>>, &Option<Bound<'_, PyAny>>)| match (a, b) {
-            (None, None) => true,
-            (Some(a), Some(b)) => a.is(b) || equal_text(a.bind(py), b),
-            _ => false,
-        };
-        self.serialized.is(serialized) && self.told.iter().zip(told).all(same)
-    }
-}
-
-fn equal_text(a: &Bound<'_, PyAny>, b: &Bound<'_, PyAny>) -> bool {
-    match (a.cast::<PyString>(), b.cast::<PyString>()) {
-        (Ok(a), Ok(b)) => matches!((a.to_cow(), b.to_cow()), (Ok(a), Ok(b)) if a == b),
-        _ => false,
-    }
-}
-
-fn entry<'py>(of: Option<&Bound<'py, PyAny>>, key: &Bound<'py, PyString>) -> PyResult<Option<Bound<'py, PyAny>>> {
+/// The entry of what is a dict, if it has it.
+pub fn entry<'py>(of: Option<&Bound<'py, PyAny>>, key: &Bound<'py, PyString>) -> PyResult<Option<Bound<'py, PyAny>>> {
     of.and_then(|m| m.cast::<PyDict>().ok()).map_or(Ok(None), |dict| dict.get_item(key))
 }
 
@@ -121,38 +93,50 @@ pub fn alone(start: &Start<'_, '_>) -> bool {
 pub fn begin(services: &Bound<'_, Services>, start: &Start<'_, '_>) -> PyResult<Option<No>> {
     let (py, this) = (services.py(), services.get());
     let recorder = this.recorder(py)?;
-    let known = known(services, start)?;
-    let component = match start.name.filter(|n| !n.is_none()) {
-        Some(_) => name_of(start.name, start.serialized, intern!(py, "llm"))?,
-        None => known.0,
-    };
+    let core = &recorder.get().core;
+    let client = Clients::of(services, core, start)?;
     let tagged = Tagged::by(start.tags);
     let labels = services::labels_in(services, start.metadata)?;
     let labels: Vec<(&str, &str)> = labels.iter().map(|(key, value)| (&**key, &**value)).collect();
     let number = convert::run_number(start.run_id)?;
+    let (provider, model) = (client.provider.bind(py), client.model_name.bind(py));
     let asks = match &this.demand {
         Some(demand) => {
-            let of = (&known.1, &known.2, start.prompts, start.metadata, start.tags, start.invocation_params);
+            let of = (provider, model, start.prompts, start.metadata, start.tags, start.invocation_params);
             demand.bind(py).call1(of)?.extract::<Option<Asks>>()?
         }
         None => None,
+    };
+    let component = match start.name.filter(|n| !n.is_none()) {
+        None if let Some(component) = client.component => component,
+        name => {
+            let known = client.component_name.bind(py);
+            let name = if name.is_none() { known.clone() } else { name_of(name, start.serialized, known)? };
+            core.series(Kind::Llm, &name.to_string_lossy(), "").id
+        }
+    };
+    let requested = match &client.model {
+        Some(model) => model.series,
+        None => core.series(Kind::Model, &provider.to_string_lossy(), &model.to_string_lossy()).id,
     };
     let begin = Begin {
         key: convert::key_of(&number)?,
         parent: convert::parent_key(start.parent_run_id)?,
         kind: Kind::Llm,
-        name: &component.to_string_lossy(),
-        provider: &known.1.to_string_lossy(),
-        model: &known.2.to_string_lossy(),
+        name: "",
+        provider: "",
+        model: "",
         demand: asks.map(demand_of),
         labels: &labels,
         retried: tagged.retried,
         piped: tagged.piped,
     };
-    if let Err(refused) = recorder.get().core.run_started(&begin) {
+    if let Err(refused) = core.begin(&begin, component, requested, || false) {
         return Ok(Some(no(refused)));
     }
-    keep_prompt(this.prompts.bind(py), start, number)?;
+    if this.keep_prompts || client.model.as_ref().is_none_or(|model| model.needs_prompts()) {
+        keep_prompt(this.prompts.bind(py), start, number)?;
+    }
     Ok(None)
 }
 
@@ -190,41 +174,4 @@ fn keep_prompt(prompts: &Bound<'_, PyDict>, start: &Start<'_, '_>, number: Bound
         }
     }
     Ok(())
-}
-
-type Names<'py> = (Bound<'py, PyString>, Bound<'py, PyString>, Bound<'py, PyString>);
-
-/// Component, provider and model.
-fn known<'py>(services: &Bound<'py, Services>, start: &Start<'_, 'py>) -> PyResult<Names<'py>> {
-    let py = services.py();
-    let told = [
-        entry(start.metadata, intern!(py, "ls_provider"))?,
-        entry(start.metadata, intern!(py, "ls_model_name"))?,
-        entry(start.invocation_params, intern!(py, "model"))?,
-    ];
-    let remembers = start.serialized.is_instance_of::<PyDict>();
-    let bound = |k: &Known| (k.component.bind(py).clone(), k.provider.bind(py).clone(), k.model.bind(py).clone());
-    if remembers && let Some(found) = services.get().known().iter().find(|k| k.is(py, start.serialized, &told)) {
-        return Ok(bound(found));
-    }
-    let call = (start.metadata, start.invocation_params, start.serialized);
-    let answer = services.call_method1(intern!(py, "requested"), call)?;
-    let (provider, model): (Bound<'_, PyString>, Bound<'_, PyString>) = answer.extract()?;
-    let component = name_of(None, start.serialized, intern!(py, "llm"))?;
-    let fresh = Known {
-        serialized: start.serialized.clone().unbind(),
-        told: told.map(|t| t.map(Bound::unbind)),
-        component: component.unbind(),
-        provider: provider.unbind(),
-        model: model.unbind(),
-    };
-    let names = bound(&fresh);
-    if remembers {
-        let mut known = services.get().known();
-        let over = (known.len() >= MOST).then(|| known.remove(0));
-        known.push(fresh);
-        drop(known);
-        drop(over); // outside the lock: it may run anything
-    }
-    Ok(names)
 }

@@ -123,20 +123,21 @@ impl Batch<'_> {
 
     /// The series of the model that answered, and what is learned from it about the requested name.
     pub(super) fn answered_by(&self, run: &Run, end: &End<'_>) -> Option<SeriesId> {
-        if end.model.is_empty() && end.provider.is_empty() {
-            return None;
-        }
-        let model = if end.model.is_empty() || end.provider.is_empty() {
-            let asked = self.series.labels(&self.cells, run.model);
-            let (provider, name) = asked.map_or_else(Default::default, |l| (l.a, l.b));
-            let told = |told: &str, asked: String| if told.is_empty() { asked } else { told.to_owned() };
-            self.resolve(Kind::Model, &told(end.provider, provider), &told(end.model, name))
-        } else {
-            self.resolve(Kind::Model, end.provider, end.model)
+        let model = match end.answered {
+            Some(model) => model,
+            None if end.model.is_empty() && end.provider.is_empty() => return None,
+            None if end.model.is_empty() || end.provider.is_empty() => {
+                let asked = self.series.labels(&self.cells, run.model);
+                let (provider, name) = asked.map_or_else(Default::default, |l| (l.a, l.b));
+                let told = |told: &str, asked: String| if told.is_empty() { asked } else { told.to_owned() };
+                let model = self.resolve(Kind::Model, &told(end.provider, provider), &told(end.model, name));
+                if model == run.model && end.model.is_empty() {
+                    return None; // only the provider was named: which model answered is not known
+                }
+                model
+            }
+            None => self.resolve(Kind::Model, end.provider, end.model),
         };
-        if model == run.model && end.model.is_empty() {
-            return None; // only the provider was named: which model answered is not known
-        }
         // Who answered last; nothing to note while a model has only ever answered to its own name.
         let (alias, last) = (self.block(run.model).wrapping_add(ALIAS), model.saturating_add(1) as u64);
         let before = self.cells.get(alias);
@@ -220,9 +221,10 @@ impl Recorder {
             // What it held was given back when it was reaped, and its input charged; what it spent is spent.
             self.budgets.settle(&self.cells, &charged, &more(used(end), charged.input), self.clock.unix(now))
         };
-        if end.kind == Kind::Llm && !(end.model.is_empty() && end.provider.is_empty()) {
+        let named = !(end.model.is_empty() && end.provider.is_empty());
+        if end.kind == Kind::Llm && (named || end.answered.is_some()) {
             let batch = self.batch();
-            let model = self.resolve(Kind::Model, end.provider, end.model);
+            let model = end.answered.unwrap_or_else(|| self.resolve(Kind::Model, end.provider, end.model));
             self.paid(end, now);
             batch.failed(model, end);
             if !late {

@@ -2,7 +2,7 @@
 
 use crate::figures::{Outcome, Usage};
 use crate::runs::{Labels, RunKey};
-use crate::series::{Kind, LabelSet};
+use crate::series::{Kind, LabelSet, SeriesId};
 
 /// A run as it begins.
 #[derive(Debug, Clone, Copy)]
@@ -83,6 +83,8 @@ pub struct End<'a> {
     pub provider: &'a str,
     /// Model as the response names it; empty: as requested.
     pub model: &'a str,
+    /// The series of the model that the response names, in the place of both names.
+    pub answered: Option<SeriesId>,
     /// What it used, if known.
     pub usage: Option<Usage>,
     /// Its cost in pico-dollars, if priced.
@@ -106,6 +108,7 @@ impl End<'_> {
             outcome: Outcome::Ok,
             provider: "",
             model: "",
+            answered: None,
             usage: None,
             cost: None,
             billed: None,
@@ -148,6 +151,33 @@ pub struct Requested {
     pub budgets: u64,
     /// Its labels' series.
     pub labels: Labels,
+}
+
+/// What a model run in flight asked for, as a handle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AskedSeries {
+    /// Series of the requested model.
+    pub model: SeriesId,
+    /// When it began, Unix nanoseconds.
+    pub at: u64,
+    /// Whether a token has come.
+    pub streamed: bool,
+}
+
+/// A series by its handle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Series {
+    /// The handle.
+    pub id: SeriesId,
+    /// Whether it is the series of just these names: neither `other` nor of a name that was cut.
+    pub whole: bool,
+}
+
+impl Series {
+    /// The handle, where it may be kept in the place of the names: each use of the others is counted as dropped.
+    pub fn lasting(self) -> Option<SeriesId> {
+        self.whole.then_some(self.id)
+    }
 }
 
 /// Cumulative figures of a model, for who looks every few seconds.

@@ -9,7 +9,7 @@ mod pipeline;
 mod read;
 mod start;
 
-pub use events::{Begin, Demand, End, Price, Pulse, Repriced, Requested};
+pub use events::{AskedSeries, Begin, Demand, End, Price, Pulse, Repriced, Requested, Series};
 
 use crate::budget::Budgets;
 use crate::cells::Cells;
@@ -86,14 +86,16 @@ impl Recorder {
     }
 
     fn resolve(&self, kind: Kind, a: &str, b: &str) -> SeriesId {
-        let (id, other, cut) = self.series.resolve(&self.cells, kind, a, b);
+        self.series(kind, a, b).id
+    }
+
+    fn note(&self, other: bool, cut: bool) {
         if other {
             self.drop_one(Dropped::SeriesCapped);
         }
         if cut {
             self.drop_one(Dropped::LabelsCut);
         }
-        id
     }
 
     /// Adds to a count of what was lost.

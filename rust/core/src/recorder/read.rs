@@ -1,7 +1,7 @@
 //! What goes out: snapshots, and what is asked between them.
 
 use super::layout::{ALL_PEAK, CALLS_HOME, COUNTER_CELLS, DROPPED, GENERATION, HOME, IN_FLIGHT, PEAK, STARTED};
-use super::{Pulse, Recorder, Requested};
+use super::{AskedSeries, Pulse, Recorder, Requested, Series};
 use crate::figures::{COUNTERS, Counter, Dropped, Measure, OUTCOMES};
 use crate::phaser::Phase;
 use crate::runs::{RunKey, Streaming};
@@ -175,6 +175,24 @@ impl Recorder {
         let asked = self.runs.asked(&self.cells, key)?;
         let model = self.series.labels(&self.cells, asked.model)?;
         Some(Requested { model, at: self.clock.unix(asked.start), budgets: asked.budgets, labels: asked.labels })
+    }
+
+    /// The same as a handle: its requested model, when it began (Unix nanoseconds), whether it has streamed.
+    pub fn asked(&self, key: RunKey) -> Option<AskedSeries> {
+        let asked = self.runs.asked(&self.cells, key)?;
+        Some(AskedSeries { model: asked.model, at: self.clock.unix(asked.start), streamed: asked.streamed })
+    }
+
+    /// The names of a series.
+    pub fn names(&self, id: SeriesId) -> Option<LabelSet> {
+        self.series.labels(&self.cells, id)
+    }
+
+    /// The series of these names, made at its first use.
+    pub fn series(&self, kind: Kind, a: &str, b: &str) -> Series {
+        let (id, other, cut) = self.series.resolve(&self.cells, kind, a, b);
+        self.note(other, cut);
+        Series { id, whole: !other && !cut }
     }
 
     /// Streams in flight without a token for `silence`: model, when it began and had its last token (Unix

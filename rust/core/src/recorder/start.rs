@@ -17,17 +17,27 @@ const BYTES_PER_TOKEN: u64 = 4;
 impl Recorder {
     /// A run began, unless it does not fit its budgets: then nothing has happened but the refusal.
     pub fn run_started(&self, begin: &Begin<'_>) -> Result<(), Refused> {
-        self.run_started_or(begin, || false)
+        let component = self.resolve(begin.kind, begin.name, "");
+        let requested = match begin.kind {
+            Kind::Llm => self.resolve(Kind::Model, begin.provider, begin.model),
+            _ => component,
+        };
+        self.begin(begin, component, requested, || false)
     }
 
-    /// The same; before a call is refused, `give_up` is asked to abandon runs that hold budgets and are dead. It
-    /// returns whether there were any.
-    pub fn run_started_or(&self, begin: &Begin<'_>, give_up: impl FnOnce() -> bool) -> Result<(), Refused> {
+    /// The same with handles in the place of its names; for what is no llm run both are that of its component. Before a
+    /// call is refused, `give_up` is asked to abandon runs that hold budgets and are dead. It returns whether there were
+    /// any.
+    pub fn begin(
+        &self,
+        begin: &Begin<'_>,
+        component: SeriesId,
+        requested: SeriesId,
+        give_up: impl FnOnce() -> bool,
+    ) -> Result<(), Refused> {
         let &Begin { key, parent, kind, retried, piped, .. } = begin;
         let now = self.clock.now();
-        let component = self.resolve(kind, begin.name, "");
         let (model, gaps) = if kind == Kind::Llm {
-            let requested = self.resolve(Kind::Model, begin.provider, begin.model);
             // The gaps between tokens are recorded before the response names its model: they go to the
             // model that answered this request last time.
             let alias = self.cells.get(self.block(requested).wrapping_add(ALIAS));

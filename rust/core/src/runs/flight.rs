@@ -134,6 +134,7 @@ impl RunTable {
             start: record.get::<START>(),
             budgets: if who & BUDGETED == 0 { 0 } else { held(0) },
             labels: Labels(if who & LABELED == 0 { 0 } else { held(3) }),
+            streamed: record.get::<EVENTS>() & COUNT > 0,
         })
     }
 

@@ -192,6 +192,8 @@ pub struct Asked {
     pub budgets: u64,
     /// Its labels' series.
     pub labels: Labels,
+    /// Whether a token has come.
+    pub streamed: bool,
 }
 
 /// A stream in flight, and how it stands.

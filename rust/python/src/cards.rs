@@ -1,0 +1,87 @@
+//! `Cards`: the rate cards that a price book has given so far, for the native end of a call.
+
+use crate::money::RateCard;
+use pyo3::prelude::*;
+use pyo3::sync::MutexExt;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+/// Cards that are kept; past it all are let go, and asked for again.
+const MAX_CARDS: usize = 4096;
+
+type Names = (String, String);
+
+/// Standard rate cards by provider and model. A change of prices lets all of them go.
+#[pyclass(frozen, module = "langmeter._core")]
+#[derive(Default)]
+pub struct Cards {
+    cards: Mutex<HashMap<Names, Py<RateCard>>>,
+    version: AtomicU64,
+}
+
+impl Cards {
+    /// Grows when a price may have changed.
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// The card of a model, if it was given.
+    pub fn card(&self, py: Python<'_>, provider: &str, model: &str) -> Option<Py<RateCard>> {
+        let names = (provider.to_owned(), model.to_owned());
+        self.with(py, |cards| cards.get(&names).map(|card| card.clone_ref(py)))
+    }
+
+    /// Nothing that could run Python code may happen in here.
+    fn with<R>(&self, py: Python<'_>, body: impl FnOnce(&mut HashMap<Names, Py<RateCard>>) -> R) -> R {
+        body(&mut self.cards.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+#[pymethods]
+impl Cards {
+    #[new]
+    fn new() -> Self {
+        Self::default()
+    }
+
+    #[getter(version)]
+    fn shown_version(&self) -> u64 {
+        self.version()
+    }
+
+    /// Keeps a card, unless prices have changed since `version`; None takes away what is there.
+    fn set(&self, py: Python<'_>, provider: String, model: String, card: Option<Py<RateCard>>, version: u64) {
+        let old = self.with(py, |cards| {
+            if self.version() != version {
+                return (card, None);
+            }
+            let full = (cards.len() >= MAX_CARDS).then(|| std::mem::take(cards));
+            let old = match card {
+                Some(card) => cards.insert((provider, model), card),
+                None => cards.remove(&(provider, model)),
+            };
+            (old, full)
+        });
+        drop(old); // outside of the lock
+    }
+
+    /// The card of a model, if it is kept.
+    fn get(&self, py: Python<'_>, provider: &str, model: &str) -> Option<Py<RateCard>> {
+        self.card(py, provider, model)
+    }
+
+    /// Lets all cards go: prices have changed.
+    fn refresh(&self, py: Python<'_>) {
+        let old = self.with(py, |cards| {
+            self.version.fetch_add(1, Ordering::AcqRel);
+            std::mem::take(cards)
+        });
+        drop(old);
+    }
+
+    /// Cards that are there.
+    fn __len__(&self, py: Python<'_>) -> usize {
+        self.with(py, |cards| cards.len())
+    }
+}

@@ -1,0 +1,298 @@
+//! Clients seen last: which provider and model each of them requests, and who answered, as handles into the
+//! recorder instead of names.
+//!
+//! LangChain makes the dict `serialized` once for each client and hands it to every call: a client is known by that
+//! dict and by what a call may say of its provider and model. A start then looks nothing up in the recorder, and an
+//! end finds the series and the rate card of its answer in one list.
+
+use crate::cards::Cards;
+use crate::money::RateCard;
+use crate::services::Services;
+use crate::start::{Start, entry, name_of};
+use langmeter_core::{Kind, OTHER, Recorder, SeriesId};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::sync::{MutexExt, PyOnceLock};
+use pyo3::types::{PyDict, PyString};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Clients that are remembered, and models.
+const MAX_CLIENTS: usize = 32;
+/// Names that a model answers under, of each model.
+const MAX_ANSWERS: usize = 16;
+/// Where invocation parameters name the model, in the order in which they are asked.
+pub const MODEL_KEYS: [&str; 5] = ["model", "model_name", "model_id", "azure_deployment", "deployment_name"];
+/// Where the integrations keep the address, in their constructor or their invocation parameters.
+pub const ADDRESS_KEYS: [&str; 6] =
+    ["openai_api_base", "base_url", "api_base", "azure_endpoint", "anthropic_api_url", "endpoint"];
+
+type Text = Option<Py<PyString>>;
+
+/// A client, and what its calls request.
+pub struct Client {
+    serialized: Py<PyAny>,
+    told_provider: Text,
+    told_model: Text,
+    /// Addresses that a call itself named, of a client whose provider depends on that.
+    addresses: Option<[Text; 2]>,
+    pub component_name: Py<PyString>,
+    pub provider: Py<PyString>,
+    pub model_name: Py<PyString>,
+    /// None where the recorder has no series to spare.
+    pub component: Option<SeriesId>,
+    pub model: Option<Arc<Model>>,
+}
+
+/// A model that is requested.
+pub struct Model {
+    pub series: SeriesId,
+    /// Its last answer said what it used.
+    sends_usage: AtomicBool,
+    /// It has streamed.
+    streams: AtomicBool,
+    answers: Mutex<Arc<Vec<Answer>>>,
+}
+
+/// An answer of a model under one name.
+#[derive(Clone)]
+struct Answer {
+    told: Option<Arc<str>>,
+    found: Arc<Answered>,
+    version: u64,
+}
+
+/// Who answered, and for how much.
+pub struct Answered {
+    /// None as requested.
+    pub series: Option<SeriesId>,
+    /// None where calls are not priced.
+    pub card: Option<Py<RateCard>>,
+}
+
+/// The clients and models seen last.
+#[derive(Default)]
+pub struct Clients {
+    seen: Mutex<Arc<Seen>>,
+}
+
+#[derive(Default, Clone)]
+struct Seen {
+    clients: Vec<Arc<Client>>,
+    models: Vec<Arc<Model>>,
+}
+
+/// Takes a copy of what a lock holds: nothing that could run Python code happens under it.
+fn copied<T>(lock: &Mutex<Arc<T>>, py: Python<'_>) -> Arc<T> {
+    Arc::clone(&lock.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner))
+}
+
+/// Puts something else there; what was there is dropped outside of the lock.
+fn replace<T>(lock: &Mutex<Arc<T>>, py: Python<'_>, fresh: T) {
+    let fresh = Arc::new(fresh);
+    let old = std::mem::replace(&mut *lock.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner), fresh);
+    drop(old);
+}
+
+fn same(known: &Text, told: Option<&Bound<'_, PyString>>) -> bool {
+    match (known, told) {
+        (None, None) => true,
+        (Some(known), Some(told)) => {
+            known.is(told)
+                || matches!((known.bind(told.py()).to_cow(), told.to_cow()), (Ok(known), Ok(told)) if known == told)
+        }
+        _ => false,
+    }
+}
+
+/// The entry of a mapping that is a text and not empty.
+fn text<'py>(of: Option<&Bound<'py, PyAny>>, key: &Bound<'py, PyString>) -> PyResult<Option<Bound<'py, PyString>>> {
+    let Some(value) = entry(of, key)? else { return Ok(None) };
+    Ok(value.cast_into::<PyString>().ok().filter(|text| text.len().is_ok_and(|n| n > 0)))
+}
+
+fn first_text<'py, const N: usize>(
+    of: Option<&Bound<'py, PyAny>>,
+    keys: &[Py<PyString>; N],
+    py: Python<'py>,
+) -> PyResult<Option<Bound<'py, PyString>>> {
+    for key in keys {
+        if let Some(found) = text(of, key.bind(py))? {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
+}
+
+struct Keys {
+    models: [Py<PyString>; MODEL_KEYS.len()],
+    addresses: [Py<PyString>; ADDRESS_KEYS.len()],
+}
+
+fn keys(py: Python<'_>) -> &Keys {
+    static KEYS: PyOnceLock<Keys> = PyOnceLock::new();
+    let interned = |key| PyString::intern(py, key).unbind();
+    KEYS.get_or_init(py, || Keys { models: MODEL_KEYS.map(interned), addresses: ADDRESS_KEYS.map(interned) })
+}
+
+impl Model {
+    /// Whether a call may need its prompt at its end: nothing says that its answer will name what it used, or it may
+    /// be a stream that breaks.
+    pub fn needs_prompts(&self) -> bool {
+        !self.sends_usage.load(Relaxed) || self.streams.load(Relaxed)
+    }
+
+    fn answer(&self, told: Option<&str>, py: Python<'_>, priced: bool, version: u64) -> Option<Arc<Answered>> {
+        let answers = copied(&self.answers, py);
+        let found = answers.iter().find(|answer| answer.told.as_deref() == told)?;
+        let holds = found.version == version && found.found.card.is_some() == priced;
+        holds.then(|| Arc::clone(&found.found))
+    }
+
+    fn remember(&self, answer: Answer, py: Python<'_>) {
+        let mut answers = copied(&self.answers, py).as_ref().clone();
+        answers.retain(|known| known.told != answer.told);
+        if answers.len() >= MAX_ANSWERS {
+            answers.remove(0);
+        }
+        answers.push(answer);
+        replace(&self.answers, py, answers);
+    }
+}
+
+impl Clients {
+    /// The client of a call.
+    pub fn of<'py>(services: &Bound<'py, Services>, core: &Recorder, start: &Start<'_, 'py>) -> PyResult<Arc<Client>> {
+        let (py, this) = (services.py(), &services.get().clients);
+        let keys = keys(py);
+        let provider = text(start.metadata, intern!(py, "ls_provider"))?;
+        let model = match text(start.metadata, intern!(py, "ls_model_name"))? {
+            Some(model) => Some(model),
+            None => first_text(start.invocation_params, &keys.models, py)?,
+        };
+        let addresses = || -> PyResult<_> {
+            let of = |source| first_text(source, &keys.addresses, py);
+            Ok([of(start.invocation_params)?, of(start.metadata)?])
+        };
+        let seen = copied(&this.seen, py);
+        for client in &seen.clients {
+            if client.serialized.is(start.serialized)
+                && same(&client.told_provider, provider.as_ref())
+                && same(&client.told_model, model.as_ref())
+            {
+                match &client.addresses {
+                    None => return Ok(Arc::clone(client)),
+                    Some(known) => {
+                        let told = addresses()?;
+                        if known.iter().zip(&told).all(|(known, told)| same(known, told.as_ref())) {
+                            return Ok(Arc::clone(client));
+                        }
+                    }
+                }
+            }
+        }
+        let call = (start.metadata, start.invocation_params, start.serialized);
+        let names = services.call_method1(intern!(py, "requested"), call)?;
+        let (asked_provider, asked_model, by_address): (Bound<'_, PyString>, Bound<'_, PyString>, bool) =
+            names.extract()?;
+        let component_name = name_of(None, start.serialized, intern!(py, "llm"))?;
+        let component = core.series(Kind::Llm, &component_name.to_string_lossy(), "");
+        let series = core.series(Kind::Model, &asked_provider.to_string_lossy(), &asked_model.to_string_lossy());
+        let plain = |text: Option<Bound<'_, PyString>>| text.map(Bound::unbind);
+        let there = |series| seen.models.iter().find(|model| model.series == series).map(Arc::clone);
+        let client = Arc::new(Client {
+            serialized: start.serialized.clone().unbind(),
+            told_provider: plain(provider),
+            told_model: plain(model),
+            addresses: if by_address { Some(addresses()?.map(plain)) } else { None },
+            component_name: component_name.unbind(),
+            provider: asked_provider.unbind(),
+            model_name: asked_model.unbind(),
+            component: component.lasting(),
+            model: series.lasting().map(|series| there(series).unwrap_or_else(|| Arc::new(Model::new(series)))),
+        });
+        if start.serialized.is_instance_of::<PyDict>() {
+            this.remember(&client, py);
+        }
+        Ok(client)
+    }
+
+    fn remember(&self, client: &Arc<Client>, py: Python<'_>) {
+        let mut seen = copied(&self.seen, py).as_ref().clone();
+        if seen.clients.len() >= MAX_CLIENTS {
+            seen.clients.remove(0);
+        }
+        seen.clients.push(Arc::clone(client));
+        if let Some(model) = &client.model
+            && !seen.models.iter().any(|known| known.series == model.series)
+        {
+            if seen.models.len() >= MAX_CLIENTS {
+                seen.models.remove(0);
+            }
+            seen.models.push(Arc::clone(model));
+        }
+        replace(&self.seen, py, seen);
+    }
+
+    /// The model of a series, if it was requested lately.
+    pub fn model(&self, series: SeriesId, py: Python<'_>) -> Option<Arc<Model>> {
+        copied(&self.seen, py).models.iter().find(|model| model.series == series).map(Arc::clone)
+    }
+
+    /// Notes whether a model said what it used, and whether it streamed.
+    pub fn ended(&self, series: SeriesId, sends_usage: bool, streamed: bool, py: Python<'_>) {
+        if let Some(model) = self.model(series, py) {
+            model.ended(sends_usage, streamed);
+        }
+    }
+
+    /// Forgets everything: the handles are of a recorder that was reset.
+    pub fn forget(&self, py: Python<'_>) {
+        replace(&self.seen, py, Seen::default());
+    }
+}
+
+impl Model {
+    fn new(series: SeriesId) -> Self {
+        Self { series, sends_usage: false.into(), streams: false.into(), answers: Mutex::default() }
+    }
+
+    /// Notes whether it said what it used, and whether it streamed.
+    pub fn ended(&self, sends_usage: bool, streamed: bool) {
+        if self.sends_usage.load(Relaxed) != sends_usage {
+            self.sends_usage.store(sends_usage, Relaxed);
+        }
+        if streamed && !self.streams.load(Relaxed) {
+            self.streams.store(true, Relaxed);
+        }
+    }
+}
+
+/// Who answered under a name, and for how much; None where that has to be looked for with care. `known` is the
+/// requested model, where it is remembered; `again` looks the rate card up once more.
+pub fn answered(
+    core: &Recorder,
+    cards: Option<&Bound<'_, Cards>>,
+    asked: SeriesId,
+    known: Option<&Model>,
+    told: Option<&str>,
+    py: Python<'_>,
+    again: bool,
+) -> Option<Arc<Answered>> {
+    let version = cards.map_or(0, |cards| cards.get().version());
+    if !again && let Some(found) = known.and_then(|model| model.answer(told, py, cards.is_some(), version)) {
+        return Some(found);
+    }
+    let names = core.names(asked).filter(|names| !names.a.is_empty() && names.a != OTHER)?;
+    let card = match cards {
+        Some(cards) => Some(cards.get().card(py, &names.a, told.unwrap_or(&names.b))?),
+        None => None,
+    };
+    let series = told.map(|told| core.series(Kind::Model, &names.a, told));
+    let lasting = series.is_none_or(|series| series.lasting().is_some());
+    let found = Arc::new(Answered { series: series.map(|series| series.id), card });
+    if lasting && let Some(known) = known {
+        known.remember(Answer { told: told.map(Arc::from), found: Arc::clone(&found), version }, py);
+    }
+    Some(found)
+}
