@@ -88,6 +88,8 @@ class FakeChat(BaseChatModel):
     model: str = MODEL
     answered_by: str = ANSWERED_BY
     delay: float = 0.0
+    #: Times that a streamed answer has its tokens, for one that is longer than its usage says.
+    repeats: int = 1
 
     @classmethod
     def is_lc_serializable(cls) -> bool:
@@ -122,11 +124,13 @@ class FakeChat(BaseChatModel):
         return self._generate()
 
     def _stream(self, *args: Any, **kwargs: Any) -> Iterator[ChatGenerationChunk]:
-        yield from _CHUNKS
+        for _ in range(self.repeats):
+            yield from _CHUNKS
         yield from _last(self.answered_by)
 
     async def _astream(self, *args: Any, **kwargs: Any) -> AsyncIterator[ChatGenerationChunk]:
-        for chunk in _CHUNKS:
-            yield chunk
+        for _ in range(self.repeats):
+            for chunk in _CHUNKS:
+                yield chunk
         for chunk in _last(self.answered_by):
             yield chunk

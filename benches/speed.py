@@ -1,9 +1,10 @@
 """Every handler in every kind of call, in turn, in one process.
 
 A round measures each handler once, in a new order; garbage is collected between rounds and not
-within. What counts is the fastest of the rounds: whatever else the machine does only adds, and a
-minimum of many interleaved rounds is the figure that comes back in the next run. It favours the
-peers that hop through an executor, whose usual time is well above their best.
+within. The table shows the fastest of the rounds: whatever else the machine does only adds. It
+favours the peers that hop through an executor, whose usual time is well above their best. What a
+call adds over the empty handler is the difference of the two samples of a round, of which the 10th
+percentile is judged: a minimum of differences is luck, a median is the neighbours' load.
 """
 
 from __future__ import annotations
@@ -15,13 +16,16 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from statistics import median
-from typing import Any
+from statistics import quantiles
+from typing import Any, NamedTuple
+from uuid import UUID
 
-from langchain_core.callbacks import AsyncCallbackManager, BaseCallbackHandler, CallbackManager
+from langchain_core.callbacks import BaseCallbackHandler, CallbackManager
+from langchain_core.callbacks.manager import ahandle_event, handle_event
+from langchain_core.utils.uuid import uuid7
 
 from benches.model import MODEL, PROMPT, TOKENS, FakeChat
-from benches.peers import EMPTY, NONE, Peer
+from benches.peers import EMPTY, METER, NONE, Peer
 
 Callbacks = list[BaseCallbackHandler]
 
@@ -33,6 +37,8 @@ TASKS = 64
 _CALLS = 10
 _CALLS_A_THREAD = 4
 _RUNS = 100
+#: Tokens of the longer stream, in tokens of the shorter one.
+_LONG = 10
 
 
 class _Floor:
@@ -40,6 +46,7 @@ class _Floor:
 
     def __init__(self) -> None:
         self.model = FakeChat()
+        self.long_model = FakeChat(repeats=_LONG)
         self.result = self.model.generate([PROMPT])
         self.chunk = next(self.model._stream())
         self.runner = asyncio.Runner()
@@ -66,16 +73,16 @@ class _Floor:
         return time.perf_counter() - began
 
     def stream(self, callbacks: Callbacks) -> float:
-        began = time.perf_counter()
-        for _ in self.model.stream(PROMPT, {"callbacks": callbacks}):
-            pass
-        return time.perf_counter() - began
+        return _streamed(self.model, callbacks)
+
+    def long_stream(self, callbacks: Callbacks) -> float:
+        return _streamed(self.long_model, callbacks)
 
     async def astream(self, callbacks: Callbacks) -> float:
-        began = time.perf_counter()
-        async for _ in self.model.astream(PROMPT, {"callbacks": callbacks}):
-            pass
-        return time.perf_counter() - began
+        return await _astreamed(self.model, callbacks)
+
+    async def long_astream(self, callbacks: Callbacks) -> float:
+        return await _astreamed(self.long_model, callbacks)
 
     def threads(self, callbacks: Callbacks) -> float:
         config: Any = {"callbacks": callbacks}
@@ -95,8 +102,8 @@ class _Floor:
         await asyncio.gather(*(self.model.ainvoke(PROMPT, config) for _ in range(TASKS)))
         return time.perf_counter() - began
 
-    # Start and end, and one token, from LangChain's manager on, all in the cache: what a whole call
-    # costs besides is twenty times as much, and a handler's part disappears in its noise.
+    # Start and end from LangChain's manager on, and one token by its own dispatch, all in the
+    # cache: a whole call costs twenty times as much, and a handler's part disappears in it.
 
     def run(self, callbacks: Callbacks) -> float:
         manager = CallbackManager.configure(callbacks, inheritable_metadata=_METADATA)
@@ -107,24 +114,71 @@ class _Floor:
         return time.perf_counter() - began
 
     def token(self, callbacks: Callbacks) -> float:
-        manager = CallbackManager.configure(callbacks, inheritable_metadata=_METADATA)
-        (run,) = manager.on_chat_model_start(self.model._serialized, [PROMPT], **_START)
+        run_id = self._started(callbacks)
         began = time.perf_counter()
         for _ in range(TOKENS):
-            run.on_llm_new_token("word ", chunk=self.chunk)
+            handle_event(
+                callbacks,
+                "on_llm_new_token",
+                "ignore_llm",
+                token="word ",
+                run_id=run_id,
+                parent_run_id=None,
+                tags=[],
+                chunk=self.chunk,
+            )
         took = time.perf_counter() - began
-        run.on_llm_end(self.result)
+        self._ended(callbacks, run_id)
         return took
 
     async def atoken(self, callbacks: Callbacks) -> float:
-        manager = AsyncCallbackManager.configure(callbacks, inheritable_metadata=_METADATA)
-        (run,) = await manager.on_chat_model_start(self.model._serialized, [PROMPT], **_START)
+        run_id = self._started(callbacks)
         began = time.perf_counter()
         for _ in range(TOKENS):
-            await run.on_llm_new_token("word ", chunk=self.chunk)
+            await ahandle_event(
+                callbacks,
+                "on_llm_new_token",
+                "ignore_llm",
+                "word ",
+                chunk=self.chunk,
+                run_id=run_id,
+                parent_run_id=None,
+                tags=[],
+            )
         took = time.perf_counter() - began
-        await run.on_llm_end(self.result)
+        self._ended(callbacks, run_id)
         return took
+
+    def _started(self, callbacks: Callbacks) -> UUID:
+        run_id = uuid7()
+        handle_event(
+            callbacks,
+            "on_chat_model_start",
+            "ignore_chat_model",
+            self.model._serialized,
+            [PROMPT],
+            run_id=run_id,
+            metadata=_METADATA,
+            **_START,
+        )
+        return run_id
+
+    def _ended(self, callbacks: Callbacks, run_id: UUID) -> None:
+        handle_event(callbacks, "on_llm_end", "ignore_llm", self.result, run_id=run_id)
+
+
+def _streamed(model: FakeChat, callbacks: Callbacks) -> float:
+    began = time.perf_counter()
+    for _ in model.stream(PROMPT, {"callbacks": callbacks}):
+        pass
+    return time.perf_counter() - began
+
+
+async def _astreamed(model: FakeChat, callbacks: Callbacks) -> float:
+    began = time.perf_counter()
+    async for _ in model.astream(PROMPT, {"callbacks": callbacks}):
+        pass
+    return time.perf_counter() - began
 
 
 # What a chat model hands to its manager.
@@ -140,6 +194,8 @@ class Workload:
     title: str
     calls: int
     units: int
+    #: Whether it is measured for the floor and the meter alone, and judged but not in the table.
+    judged_only: bool = False
 
     def sample(self, floor: _Floor, callbacks: Callbacks) -> float:
         """Seconds a unit."""
@@ -154,12 +210,24 @@ WORKLOADS = (
     Workload("ainvoke", "ainvoke", _CALLS, _CALLS),
     Workload("stream", f"stream of {TOKENS}", 1, 1),
     Workload("astream", f"astream of {TOKENS}", 1, 1),
+    Workload("long_stream", f"stream of {_LONG * TOKENS:,}", 1, 1, judged_only=True),
+    Workload("long_astream", f"astream of {_LONG * TOKENS:,}", 1, 1, judged_only=True),
     Workload("threads", f"{THREADS} threads", THREADS * _CALLS_A_THREAD, THREADS * _CALLS_A_THREAD),
     Workload("tasks", f"{TASKS} tasks", TASKS, TASKS),
     Workload("run", "start + end", _RUNS, _RUNS),
     Workload("token", "one token", 1, TOKENS),
     Workload("atoken", "one token, async", 1, TOKENS),
 )
+_BY_NAME = {workload.name: workload for workload in WORKLOADS}
+_JUDGED = (NONE, EMPTY, METER)
+
+
+class Spread(NamedTuple):
+    """Minimum, 10th percentile and median of some differences, in seconds."""
+
+    least: float
+    tenth: float
+    median: float
 
 
 @dataclass(frozen=True)
@@ -172,9 +240,12 @@ class Matrix:
         """Fastest sample."""
         return min(self.samples[workload, handler])
 
-    def usual(self, workload: str, handler: str) -> float:
-        """Median sample."""
-        return median(self.samples[workload, handler])
+    def over_empty(self, workload: str, handler: str) -> Spread:
+        """What the handler takes more than the empty one, by the differences of each round."""
+        pairs = zip(self.samples[workload, handler], self.samples[workload, EMPTY], strict=True)
+        differences = [ours - floor for ours, floor in pairs]
+        tenths = quantiles(differences, n=10, method="inclusive")
+        return Spread(min(differences), tenths[0], tenths[4])
 
     def added(self, workload: str, handler: str) -> float:
         """What the handler adds over none."""
@@ -188,6 +259,11 @@ class Matrix:
     def workloads(self) -> list[str]:
         """Measured, in order."""
         return list(dict.fromkeys(workload for workload, _ in self.samples))
+
+    @property
+    def columns(self) -> list[str]:
+        """Those of them that every handler was measured in."""
+        return [name for name in self.workloads if not _BY_NAME[name].judged_only]
 
     @property
     def handlers(self) -> list[str]:
@@ -208,22 +284,23 @@ def measure(
     Raises AssertionError when a handler has not seen every one of its calls.
     """
     matrix, floor, shuffle = Matrix(), _Floor(), random.Random(0).shuffle
-    made = 0
+    made = dict.fromkeys((peer.name for peer in peers), 0)
     try:
         for workload in workloads:
-            for peer in peers:
+            sampled = [peer for peer in peers if not workload.judged_only or peer.name in _JUDGED]
+            for peer in sampled:
                 matrix.samples[workload.name, peer.name] = []
                 workload.sample(floor, peer.handlers)  # warm-up
-            made += workload.calls
-            done = _sample(workload, floor, peers, matrix, shuffle, seconds, rounds)
-            made += done * workload.calls
+            done = _sample(workload, floor, sampled, matrix, shuffle, seconds, rounds)
+            for peer in sampled:
+                made[peer.name] += (done + 1) * workload.calls
             progress(f"{workload.title}: {done} rounds")
     finally:
         floor.close()
     for peer in peers:
         if peer.counted is not None:
             counted = peer.counted()
-            assert counted == made, f"{peer.name} counted {counted} of {made} calls"
+            assert counted == made[peer.name], f"{peer.name}: {counted} of {made[peer.name]} calls"
     return matrix
 
 

@@ -101,6 +101,8 @@ def _estimated(
             return services.estimator.with_input(*names, prompts, reading.usage, tools)
         ended = outcome == OK
         used = services.estimator.usage(*names, prompts, response, ended=ended, tools=tools)
+        if used is None and (reading.web_searches or reading.file_searches):
+            used = Usage()
         return None if used is None else reading.complete(used)
     except BaseException as exc:
         services.hook_failed("token_counter", exc)
