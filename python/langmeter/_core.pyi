@@ -11,16 +11,23 @@ from typing_extensions import disjoint_base
 
 __all__ = [
     "ADDRESS_KEYS",
+    "BUDGET_PERIODS",
+    "BUDGET_UNITS",
     "BUILD_PROFILE",
     "COUNTERS",
     "DROPPED",
     "FINISH_REASONS",
+    "HOOKS_TIMED",
     "KINDS",
     "MAX_LABELS",
+    "MAX_PROMPTS",
     "MEASURES",
     "MODEL_KEYS",
     "OUTCOMES",
+    "RETRY_TAG",
     "STANDARD_TIERS",
+    "STREAM_KINDS",
+    "STREAM_WANTS",
     "TIERS",
     "TIER_PARTS",
     "TOO_LONG",
@@ -77,6 +84,19 @@ DROPPED: Final[tuple[str, ...]]
 #: Where invocation parameters name the model, and where clients keep their address.
 MODEL_KEYS: Final[tuple[str, ...]]
 ADDRESS_KEYS: Final[tuple[str, ...]]
+#: What a budget counts, and when it begins anew; the position is the code `open_budget` takes.
+BUDGET_UNITS: Final[tuple[str, ...]]
+BUDGET_PERIODS: Final[tuple[str, ...]]
+#: One event in so many is timed.
+HOOKS_TIMED: Final[int]
+#: Prompts of runs in flight that are kept at most.
+MAX_PROMPTS: Final[int]
+#: Begins the tag of a second attempt or a later one.
+RETRY_TAG: Final[str]
+#: Kinds of pieces of output, by the code that `StreamSink.on_event` gets.
+STREAM_KINDS: Final[tuple[str, ...]]
+#: What may be wanted of streams; the position is the bit `Streams._want` takes.
+STREAM_WANTS: Final[tuple[str, ...]]
 #: Labels that a call carries at most.
 MAX_LABELS: Final[int]
 
@@ -546,7 +566,7 @@ class ServicesBase:
 class Streams:
     """Base of `langmeter.streaming.Streams`, which is a `StreamSink`."""
 
-    def __new__(cls, max_stream_bytes: int = ..., max_bytes: int = ...) -> Streams: ...
+    def __new__(cls, max_stream_bytes: int, max_bytes: int) -> Streams: ...
     @property
     def max_stream_bytes(self) -> int: ...
     @property

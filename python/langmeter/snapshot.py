@@ -36,8 +36,6 @@ __all__ = [
 FORMAT = 2
 
 _OUTCOMES = _core.OUTCOMES
-#: One event in so many is timed; the core's.
-_TIMED = 61
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +127,7 @@ class Anomaly:
 
 
 class Overhead:
-    """Time spent inside one of langmeter's own hooks. One event in 61 is timed, without favour."""
+    """Time spent inside one of langmeter's own hooks. One event in 61 is timed."""
 
     __slots__ = ("_nanoseconds",)
 
@@ -154,7 +152,7 @@ class Overhead:
     @property
     def total(self) -> float:
         """Seconds that all events took, an estimate by those that were timed."""
-        return self._nanoseconds.sum / 1000 * _TIMED
+        return self._nanoseconds.sum / 1000 * _core.HOOKS_TIMED
 
     def __repr__(self) -> str:
         mean = _table.duration(self.mean)

@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager
 
+from langmeter import _core
 from langmeter._base.check import real_number, whole_number
 from langmeter._base.failures import ERROR, outcome_of, status_of
 from langmeter.errors import BudgetExceeded, ConfigError, StreamDiverged, StreamTruncated
@@ -70,7 +71,7 @@ class Tries:
     @property
     def tag(self) -> str | None:
         """Of the attempt at hand, as `with_retry` has it."""
-        return f"retry:attempt:{len(self._notes) + 1}" if self._notes else None
+        return f"{_core.RETRY_TAG}{len(self._notes) + 1}" if self._notes else None
 
     @property
     def told(self) -> dict[str, Any]:

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 #: US dollars, or a count of tokens or calls.
 Amount: TypeAlias = Decimal | int
 
-_UNITS: Final = ("usd", "tokens", "calls")
-_PERIODS: Final = ("total", "minute", "hour", "day", "month")
+_UNITS: Final = _core.BUDGET_UNITS
+_PERIODS: Final = _core.BUDGET_PERIODS
 _LIMIT: Final = 2**63 - 1
 _MOST_THRESHOLDS: Final = 8
 #: As the charge of a call without a price: it is refused.

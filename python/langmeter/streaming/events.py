@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, cast
 from uuid import UUID
 
+from langmeter import _core
 from langmeter.snapshot import Tokens
 from langmeter.usage import Usage
 
 Kind = Literal["text", "reasoning", "tool_call"]
 #: By the native code.
-KINDS: Final[tuple[Kind, ...]] = ("text", "reasoning", "tool_call")
+KINDS: Final = cast("tuple[Kind, ...]", _core.STREAM_KINDS)
 
 
 @dataclass(frozen=True, slots=True)

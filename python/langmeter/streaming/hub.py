@@ -36,7 +36,7 @@ from langmeter.usage import Usage
 _log = logging.getLogger("langmeter")
 
 #: What the native side is asked to do, by bit.
-_COLLECT, _EVENTS, _TEXTS, _ENDS = 1, 2, 4, 8
+_COLLECT, _EVENTS, _TEXTS, _ENDS = (1 << bit for bit in range(len(_core.STREAM_WANTS)))
 _OK: Final = _core.OUTCOMES.index("ok")
 #: Failures kept for who asks later: this many, with this many characters in all.
 _FAILURES: Final = 64

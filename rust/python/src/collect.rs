@@ -20,6 +20,8 @@ const COLLECT: u8 = 1;
 const EVENTS: u8 = 2;
 const TEXTS: u8 = 4;
 const ENDS: u8 = 8;
+/// Their names: the position is the bit.
+pub const WANTS: [&str; 4] = ["collect", "events", "texts", "ends"];
 
 /// So many streams may be open before those are looked for that nobody will end.
 const FEW: usize = 1024;
@@ -316,7 +318,6 @@ impl Streams {
 #[pymethods]
 impl Streams {
     #[new]
-    #[pyo3(signature = (max_stream_bytes=1 << 20, max_bytes=1 << 26))]
     fn new(max_stream_bytes: usize, max_bytes: usize) -> Self {
         Self {
             wanted: AtomicU8::new(0),

@@ -25,6 +25,7 @@ mod tokenizer;
 mod usage;
 mod usage_keys;
 
+use langmeter_core::budget::{Period, Unit};
 use langmeter_core::{Counter, Dropped, Kind, Labels, Measure, Outcome};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
@@ -44,6 +45,13 @@ fn init(m: &Bound<'_, PyModule>) -> PyResult<()> {
     usage_words(m)?;
     m.add("BUILD_PROFILE", if cfg!(debug_assertions) { "debug" } else { "release" })?;
     m.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    m.add("BUDGET_UNITS", PyTuple::new(py, Unit::ALL.map(Unit::name))?)?;
+    m.add("BUDGET_PERIODS", PyTuple::new(py, Period::ALL.map(Period::name))?)?;
+    m.add("HOOKS_TIMED", handler::TIMED)?;
+    m.add("MAX_PROMPTS", start::MAX_PROMPTS)?;
+    m.add("RETRY_TAG", start::RETRY_TAG)?;
+    m.add("STREAM_KINDS", PyTuple::new(py, output::Kind::SHOWN)?)?;
+    m.add("STREAM_WANTS", PyTuple::new(py, collect::WANTS)?)?;
     m.add("MODEL_KEYS", PyTuple::new(py, clients::MODEL_KEYS)?)?;
     m.add("ADDRESS_KEYS", PyTuple::new(py, clients::ADDRESS_KEYS)?)?;
     m.add_class::<cards::Cards>()?;

@@ -21,6 +21,9 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Names of those that listeners are told of, in the order of their codes.
+    pub const SHOWN: [&'static str; 3] = ["text", "reasoning", "tool_call"];
+
     /// Whether it is a part of the answer.
     pub const fn visible(self) -> bool {
         !matches!(self, Self::Reasoning)

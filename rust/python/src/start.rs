@@ -14,6 +14,9 @@ pub const MAX_PROMPTS: usize = 2048;
 /// So many of the oldest are let go when there are more: those of runs that never ended.
 const LET_GO: usize = 512;
 
+/// Begins the tag of a second attempt of `with_retry` or a later one.
+pub const RETRY_TAG: &str = "retry:attempt:";
+
 /// What a start hook is given.
 pub struct Start<'a, 'py> {
     pub serialized: &'a Bound<'py, PyAny>,
@@ -51,7 +54,7 @@ impl Tagged {
         for tag in tags.iter() {
             if let Ok(tag) = tag.cast::<PyString>() {
                 let tag = tag.to_string_lossy();
-                tagged.retried |= tag.starts_with("retry:attempt:");
+                tagged.retried |= tag.starts_with(RETRY_TAG);
                 tagged.piped |= tag.strip_prefix("seq:step:").is_some_and(|step| step != "1");
                 tagged.node |= tag.starts_with("graph:step:");
             }

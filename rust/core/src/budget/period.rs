@@ -23,6 +23,17 @@ impl Period {
     /// Every period, in the order of its code.
     pub const ALL: [Self; 5] = [Self::Total, Self::Minute, Self::Hour, Self::Day, Self::Month];
 
+    /// The name users see.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Total => "total",
+            Self::Minute => "minute",
+            Self::Hour => "hour",
+            Self::Day => "day",
+            Self::Month => "month",
+        }
+    }
+
     /// Begin (inclusive) and end (exclusive) of the period around `now`, Unix nanoseconds.
     pub fn around(self, now: u64) -> (u64, u64) {
         let even = |length: u64| {

@@ -24,6 +24,15 @@ pub enum Unit {
 impl Unit {
     /// Every unit, in the order of its code.
     pub const ALL: [Self; 3] = [Self::Cost, Self::Tokens, Self::Calls];
+
+    /// The name users see.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Cost => "usd",
+            Self::Tokens => "tokens",
+            Self::Calls => "calls",
+        }
+    }
 }
 
 /// What a budget in pico-dollars does about calls of a model that has no price.
