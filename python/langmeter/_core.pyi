@@ -224,6 +224,24 @@ class Recorder:
         nanoseconds, token events.
         """
 
+    @staticmethod
+    def key(run_id: object) -> int:
+        """Return the key of a run, 62 bits of its id."""
+
+    def reserving(self) -> list[tuple[int, int, int | None, bool, int]]:
+        """Return the model calls in flight that hold a reservation.
+
+        Each as the run's key, when it started, when its last token came (else about when its first
+        chunk did; None before both), both in Unix nanoseconds, whether an ancestor that was in
+        flight when it started no longer is, and its budgets, a bit each.
+        """
+
+    def abandon(self, keys: list[int]) -> int:
+        """Take out the runs of these keys as abandoned, and return how many were in flight.
+
+        What they hold of budgets is released at once.
+        """
+
     def stalled(self, provider: str, model: str) -> None:
         """A stream of this model stopped for long."""
 

@@ -34,6 +34,7 @@ fn begin(recorder: &Recorder, n: u64, parent: Option<u64>, kind: Kind, model: &s
         labels: &[],
         retried: false,
         piped: false,
+        witness: 0,
     };
     recorder.run_started(&begin).expect("within the budget");
 }
@@ -137,6 +138,7 @@ fn tables(c: &mut Criterion) {
                 labels: langmeter_core::Labels::default(),
                 retried: false,
                 piped: false,
+                witness: 0,
             };
             table.start(&cells, &run, |_| ());
             for t in 0..8 {

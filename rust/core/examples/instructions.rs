@@ -29,6 +29,7 @@ fn main() -> Result<(), String> {
             labels: &[],
             retried: false,
             piped: false,
+            witness: 0,
         };
         recorder.run_started(&begin).is_ok()
     };

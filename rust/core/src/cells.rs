@@ -131,15 +131,9 @@ impl Cells {
         }
     }
 
-    /// Release add; returns the value before.
-    #[inline]
-    pub fn post(&self, i: usize, n: u64) -> u64 {
-        self.at(i).map_or(0, |c| c.fetch_add(n, Ordering::Release))
-    }
-
     /// Wrapping add, acquire and release; returns the value before.
     #[inline]
-    pub fn pass(&self, i: usize, n: u64) -> u64 {
+    pub fn add_acquire_release(&self, i: usize, n: u64) -> u64 {
         self.at(i).map_or(0, |c| c.fetch_add(n, Ordering::AcqRel))
     }
 
@@ -147,6 +141,12 @@ impl Cells {
     #[inline]
     pub fn swap(&self, i: usize, value: u64) -> u64 {
         self.at(i).map_or(0, |c| c.swap(value, Ordering::AcqRel))
+    }
+
+    /// Wrapping add, release; returns the value before.
+    #[inline]
+    pub fn add_release(&self, i: usize, n: u64) -> u64 {
+        self.at(i).map_or(0, |c| c.fetch_add(n, Ordering::Release))
     }
 
     /// Relaxed add that stops at the most that a cell holds; false where it had to.
@@ -158,9 +158,9 @@ impl Cells {
         })
     }
 
-    /// To at least `value`; acquire and release.
+    /// Raises to `value` what is less; acquire and release.
     #[inline]
-    pub fn raise(&self, i: usize, value: u64) {
+    pub fn maximum(&self, i: usize, value: u64) {
         if let Some(c) = self.at(i) {
             c.fetch_max(value, Ordering::AcqRel);
         }
@@ -214,28 +214,23 @@ impl<'a> Line<'a> {
         self.at::<I>().load(Ordering::Relaxed)
     }
 
-    /// Relaxed store.
-    #[inline]
-    pub fn set<const I: usize>(self, value: u64) {
-        self.at::<I>().store(value, Ordering::Relaxed);
-    }
-
     /// Acquire load.
     #[inline]
     pub fn observe<const I: usize>(self) -> u64 {
         self.at::<I>().load(Ordering::Acquire)
     }
 
-    /// Swap, acquire and release: a `publish` that never races past another thread's exchange.
+    /// Release store.
     #[inline]
     pub fn publish<const I: usize>(self, value: u64) {
-        self.at::<I>().swap(value, Ordering::AcqRel);
+        self.at::<I>().store(value, Ordering::Release);
     }
 
-    /// Relaxed wrapping add; returns the value before.
+    /// Swap, acquire and release: for a cell that another thread may still exchange. (Beside an exchange a plain store is
+    /// enough for the language's memory model, but not for loom's.)
     #[inline]
-    pub fn add<const I: usize>(self, n: u64) -> u64 {
-        self.at::<I>().fetch_add(n, Ordering::Relaxed)
+    pub fn swap<const I: usize>(self, value: u64) {
+        self.at::<I>().swap(value, Ordering::AcqRel);
     }
 
     /// Compare-and-swap, acquire and release.
@@ -250,10 +245,23 @@ impl<'a> Line<'a> {
         self.at::<I>().compare_exchange(from, to, Ordering::Relaxed, Ordering::Relaxed).map(drop)
     }
 
-    /// Position of the first cell with this value among the first `ways`; acquire.
+    /// Returns the position of the first cell as wanted among the first `ways`; acquire.
     #[inline]
-    pub fn find(self, ways: usize, value: u64) -> Option<usize> {
-        self.0.iter().take(ways).position(|c| c.load(Ordering::Acquire) == value)
+    pub fn find(self, ways: usize, wanted: impl Fn(u64) -> bool) -> Option<usize> {
+        self.0.iter().take(ways).position(|c| wanted(c.load(Ordering::Acquire)))
+    }
+
+    /// Returns the position of the first cell as wanted among the first `ways`, one position excepted; acquire.
+    #[inline]
+    pub fn find_beside(self, except: usize, ways: usize, wanted: impl Fn(u64) -> bool) -> Option<usize> {
+        self.0.iter().take(ways).enumerate().position(|(i, c)| i != except && wanted(c.load(Ordering::Acquire)))
+    }
+
+    /// Returns the position of the first cell with this value from `from` on among the first `ways`; relaxed.
+    #[inline]
+    pub fn find_relaxed(self, from: usize, ways: usize, value: u64) -> Option<usize> {
+        let at = self.0.iter().take(ways).skip(from).position(|c| c.load(Ordering::Relaxed) == value)?;
+        Some(at.wrapping_add(from))
     }
 }
 
@@ -350,8 +358,8 @@ mod tests {
         cells.publish(3, 1);
         assert_eq!(cells.claim(3, 0, 1), Err(0));
         assert_eq!(cells.exchange(3, 0, 1), Err(0));
-        cells.raise(3, 1);
-        assert_eq!((cells.post(3, 1), cells.pass(3, 1), cells.swap(3, 1)), (0, 0, 0));
+        cells.maximum(3, 1);
+        assert_eq!((cells.add_release(3, 1), cells.add_acquire_release(3, 1), cells.swap(3, 1)), (0, 0, 0));
         assert!(cells.add_saturating(3, 1));
     }
 

@@ -175,6 +175,8 @@ named! {
         RunsOrphaned = "runs_orphaned",
         /// Starts of a run already in flight.
         DuplicateStart = "duplicate_start",
+        /// Runs whose times are not known, because another run with their id was in flight.
+        SharedId = "shared_run_id",
         /// Ends of a run that had ended.
         DuplicateEnd = "duplicate_end",
         /// Ends of a run that had been reaped; its tokens are counted all the same.

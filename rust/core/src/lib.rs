@@ -36,7 +36,7 @@ pub use clock::{Clock, ManualClock};
 pub use error::Error;
 pub use figures::{COUNTERS, Counter, Dropped, MEASURES, Measure, Outcome, Usage};
 pub use recorder::{AskedSeries, Begin, Demand, End, Price, Pulse, Recorder, Repriced, Requested, Series, Settings};
-pub use runs::{Labels, RunKey, RunTable, Start, Streaming, Via};
+pub use runs::{Labels, Reserving, RunKey, RunTable, Start, Started, Streaming, Via};
 pub use series::{Kind, LabelSet, OTHER, SeriesId, SeriesTable};
 pub use snapshot::{Anomaly, Origin, SeriesData, Snapshot, WindowCounts};
 pub use spans::{MAX_SPANS, Span, Spans};

@@ -47,14 +47,14 @@ impl Phaser {
     /// Enters as a writer and returns the phase.
     #[inline]
     pub fn enter(self, cells: &Cells) -> Phase {
-        usize::from(cells.pass(self.cell(ENTERED), 1) & PHASE != 0)
+        usize::from(cells.add_acquire_release(self.cell(ENTERED), 1) & PHASE != 0)
     }
 
     /// Leaves the phase that `enter` returned.
     #[inline]
     pub fn leave(self, cells: &Cells, phase: Phase) {
         let [zero, one] = LEFT;
-        cells.post(self.cell(if phase == 0 { zero } else { one }), 1);
+        cells.add_release(self.cell(if phase == 0 { zero } else { one }), 1);
     }
 
     /// Becomes the one reader; false when another one has been at work all the time.

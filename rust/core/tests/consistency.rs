@@ -30,6 +30,7 @@ fn call(recorder: &Recorder, n: u64) {
         labels: &labels,
         retried: false,
         piped: false,
+        witness: 0,
     };
     recorder.run_started(&begin).expect("no budget");
     let failed = n.is_multiple_of(7);
@@ -153,6 +154,7 @@ fn start(recorder: &Recorder, n: u64, model: &str) {
         labels: &[],
         retried: false,
         piped: false,
+        witness: 0,
     };
     recorder.run_started(&begin).expect("no budget");
 }

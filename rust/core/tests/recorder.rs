@@ -5,7 +5,7 @@ use langmeter_core::budget::{Period, Refused, Standing, Terms, Unit, Unpriced};
 use langmeter_core::histogram::Histogram;
 use langmeter_core::{
     Begin, Clock, Counter, Demand, Dropped, End, Kind, LabelSet, ManualClock, Measure, Outcome, Price, Recorder,
-    RunKey, SeriesData, Settings, Snapshot, Usage, Via,
+    RunKey, SeriesData, Settings, Snapshot, Started, Usage, Via,
 };
 use std::time::Duration;
 
@@ -33,18 +33,21 @@ impl Bench {
 
     fn begin(&self, n: u64, parent: Option<u64>, kind: Kind, demand: Option<Demand>) -> Result<(), Refused> {
         let (name, provider, model) = ("name", "openai", "gpt-4o");
-        self.recorder.run_started(&Begin {
-            key: key(n),
-            parent: parent.map(key),
-            kind,
-            name,
-            provider,
-            model,
-            demand,
-            labels: &[],
-            retried: false,
-            piped: false,
-        })
+        self.recorder
+            .run_started(&Begin {
+                key: key(n),
+                parent: parent.map(key),
+                kind,
+                name,
+                provider,
+                model,
+                demand,
+                labels: &[],
+                retried: false,
+                piped: false,
+                witness: 0,
+            })
+            .map(drop)
     }
 
     fn end(&self, n: u64, outcome: Outcome, model: &str, usage: Option<Usage>) {
@@ -283,6 +286,98 @@ fn duplicates_and_strays_are_counted_and_change_nothing_else() {
 }
 
 #[test]
+fn runs_that_share_an_id_are_calls_of_their_own_whose_times_are_not_known() {
+    let b = bench(Settings::default());
+    let terms = Terms {
+        unit: Unit::Tokens,
+        limit: 1_000_000,
+        period: Period::Total,
+        blocking: true,
+        thresholds: vec![],
+        unpriced: Unpriced::Allow,
+    };
+    b.recorder.open_budget(&terms).expect("opens");
+    let demand = Some(Demand { budgets: 1, input: 10, output: Some(10), answers: 1, price: Price::Unpriced });
+    let call = |witness| Begin {
+        provider: "openai",
+        model: "gpt-4o",
+        demand,
+        witness,
+        ..Begin::new(key(2), Kind::Llm, "name")
+    };
+    for (witness, started) in [(7, Started::New), (7, Started::Echo), (8, Started::SharesId), (9, Started::SharesId)] {
+        b.wait(1);
+        assert_eq!(b.recorder.run_started(&call(witness)), Ok(started));
+    }
+    assert_eq!(b.recorder.standing(0).expect("open").0.reserved, 60);
+    for _ in 0..6 {
+        b.recorder.token(key(2), Via::Token, true);
+    }
+    for outcome in [Outcome::Ok, Outcome::Ok, Outcome::Error, Outcome::Cancelled] {
+        b.wait(1);
+        b.end(2, outcome, "gpt-4o", Some(USED));
+    }
+    let s = b.recorder.snapshot();
+    let data = model(&s, "gpt-4o").expect("counted");
+    let ends = [Outcome::Ok, Outcome::Error, Outcome::Cancelled].map(|o| outcome_of(&data, o));
+    assert_eq!((ends, counter(&data, Counter::Total), s.in_flight), ([1, 1, 1], 360, 0));
+    for what in [Measure::Latency, Measure::FirstToken, Measure::Gap] {
+        assert_eq!(measure(&data, what).count(), 0, "{}", what.name());
+    }
+    assert_eq!((counter(&data, Counter::Streamed), counter(&data, Counter::TokenEvents)), (1, 3));
+    assert_eq!((counter(&data, Counter::Duration), counter(&data, Counter::CriticalTime)), (0, 0));
+    assert_eq!((dropped(&s, Dropped::SharedId), dropped(&s, Dropped::DuplicateStart)), (3, 1));
+    assert_eq!(dropped(&s, Dropped::DuplicateEnd), 1);
+    let standing = b.recorder.standing(0).expect("open").0;
+    assert_eq!((standing.reserved, standing.spent), (0, 360));
+}
+
+#[test]
+fn an_echo_of_a_start_asks_nothing_of_a_budget_that_has_no_more_room() {
+    let b = bench(Settings::default());
+    let terms = Terms {
+        unit: Unit::Calls,
+        limit: 1,
+        period: Period::Total,
+        blocking: true,
+        thresholds: vec![],
+        unpriced: Unpriced::Allow,
+    };
+    b.recorder.open_budget(&terms).expect("opens");
+    let demand = Some(Demand { budgets: 1, ..Demand::default() });
+    let call = |witness| Begin { demand, witness, ..Begin::new(key(2), Kind::Llm, "name") };
+    assert_eq!(b.recorder.run_started(&call(7)), Ok(Started::New));
+    assert_eq!(b.recorder.run_started(&call(7)), Ok(Started::Echo));
+    assert!(b.recorder.run_started(&call(8)).is_err());
+    assert_eq!(dropped(&b.recorder.snapshot(), Dropped::BudgetRefused), 1);
+}
+
+#[test]
+fn calls_that_are_given_up_release_what_they_hold_at_once() {
+    let b = bench(Settings::default());
+    let terms = Terms {
+        unit: Unit::Calls,
+        limit: 2,
+        period: Period::Total,
+        blocking: true,
+        thresholds: vec![],
+        unpriced: Unpriced::Allow,
+    };
+    b.recorder.open_budget(&terms).expect("opens");
+    let demand = Some(Demand { budgets: 1, ..Demand::default() });
+    for n in [2, 3] {
+        b.begin(n, None, Kind::Llm, demand).expect("room");
+    }
+    assert!(b.begin(4, None, Kind::Llm, demand).is_err());
+    let calls: Vec<_> = b.recorder.reserving().into_iter().map(|call| call.key).collect();
+    assert_eq!((calls.len(), b.recorder.abandon_runs(&[key(3), key(9)])), (2, 1));
+    b.begin(4, None, Kind::Llm, demand).expect("room");
+    let s = b.recorder.snapshot();
+    assert_eq!(outcome_of(&model(&s, "gpt-4o").expect("counted"), Outcome::Abandoned), 1);
+    assert_eq!((dropped(&s, Dropped::RunsOrphaned), s.in_flight), (1, 2));
+}
+
+#[test]
 fn an_end_without_a_start_counts_the_call_once() {
     let b = bench(Settings::default());
     b.end(2, Outcome::Ok, "gpt-4o", Some(USED));
@@ -421,6 +516,7 @@ fn many_threads_count_exactly_beside_snapshots() {
                         labels: &[],
                         retried: false,
                         piped: false,
+                        witness: 0,
                     };
                     recorder.run_started(&begin).expect("no budget");
                     for _ in 0..3 {
@@ -592,7 +688,8 @@ impl Bench {
     fn begin_with(&self, n: u64, parent: Option<u64>, labels: &[(&str, &str)], retried: bool) {
         let (key, parent, name, provider, model) = (key(n), parent.map(key), "name", "openai", "gpt-4o");
         let (kind, demand) = (Kind::Llm, None);
-        let begin = Begin { key, parent, kind, name, provider, model, demand, labels, retried, piped: false };
+        let begin =
+            Begin { key, parent, kind, name, provider, model, demand, labels, retried, piped: false, witness: 0 };
         self.recorder.run_started(&begin).expect("no budget");
     }
 }

@@ -47,6 +47,7 @@ impl Machine {
                 labels: &[],
                 retried: false,
                 piped: false,
+                witness: 0,
             };
             self.recorder.run_started(&begin).expect("no budget");
             for _ in 0..tokens {

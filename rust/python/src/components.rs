@@ -37,6 +37,7 @@ pub fn begin(services: &Bound<'_, Services>, kind: Kind, start: &Start<'_, '_>) 
         labels: &[],
         retried: tagged.retried,
         piped: tagged.piped,
+        witness: 0,
     };
     // Without a demand nothing is refused.
     let _ = recorder.get().core.run_started(&begin);

@@ -96,7 +96,8 @@ impl Recorder {
         let demand = demand.map(demand_of);
         let labels = labels.unwrap_or_default();
         let labels: Vec<(&str, &str)> = labels.iter().map(|(key, value)| (&**key, &**value)).collect();
-        let begin = Begin { key, parent, kind, name, provider, model, demand, labels: &labels, retried, piped };
+        let begin =
+            Begin { key, parent, kind, name, provider, model, demand, labels: &labels, retried, piped, witness: 0 };
         let started = self.core.run_started(&begin);
         Ok(started.err().map(no))
     }
@@ -169,6 +170,21 @@ impl Recorder {
             (stream.key.get(), model.a, model.b, began, last, stream.events)
         };
         Ok(self.core.silent(silence).into_iter().map(shown).collect())
+    }
+
+    #[staticmethod]
+    fn key(run_id: &Bound<'_, PyAny>) -> PyResult<u64> {
+        Ok(convert::run_key(run_id)?.get())
+    }
+
+    fn reserving(&self) -> Vec<(u64, u64, Option<u64>, bool, u64)> {
+        let calls = self.core.reserving().into_iter();
+        calls.map(|call| (call.key.get(), call.start, call.heard, call.orphaned, call.budgets)).collect()
+    }
+
+    fn abandon(&self, keys: Vec<u64>) -> u64 {
+        let keys: Vec<core::RunKey> = keys.into_iter().map(core::RunKey::new).collect();
+        self.core.abandon_runs(&keys)
     }
 
     fn stalled(&self, provider: &str, model: &str) {

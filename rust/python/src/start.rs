@@ -133,6 +133,7 @@ pub fn begin(services: &Bound<'_, Services>, start: &Start<'_, '_>) -> PyResult<
         labels: &labels,
         retried: tagged.retried,
         piped: tagged.piped,
+        witness: 0,
     };
     if let Err(refused) = core.begin(&begin, component, requested, || false) {
         return Ok(Some(no(refused)));

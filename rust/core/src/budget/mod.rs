@@ -136,7 +136,7 @@ impl Budgets {
             let spent = cells.observe(self.cell(budget, SPENT));
             let still = cells.observe(ends);
             if still == end {
-                cells.raise(self.cell(budget, BASE), spent);
+                cells.maximum(self.cell(budget, BASE), spent);
                 end = cells.claim(ends, end, period.around(now).1).err().unwrap_or(u64::MAX);
             } else {
                 end = still;
@@ -286,7 +286,7 @@ impl Budgets {
         if used == 0 {
             return None;
         }
-        let spent = cells.post(self.cell(budget, SPENT), used).wrapping_add(used);
+        let spent = cells.add_release(self.cell(budget, SPENT), used).wrapping_add(used);
         let epoch = cells.observe(self.cell(budget, EPOCH));
         Some((spent.saturating_sub(cells.get(self.cell(budget, BASE))), epoch))
     }
@@ -353,7 +353,7 @@ impl Budgets {
             }
         }
         // After that: before it nobody fires a threshold that has been.
-        cells.post(self.cell(budget, EPOCH), 1);
+        cells.add_release(self.cell(budget, EPOCH), 1);
         let spent = self.spent(cells, budget);
         self.fire_up_to(cells, budget, spent, epoch, &mut crossed);
         Ok(crossed)
@@ -367,9 +367,9 @@ impl Budgets {
     pub fn reset(self, cells: &Cells, budget: usize, now: u64) {
         let Some((_, period, _)) = self.terms(cells, budget) else { return };
         self.roll(cells, budget, period, now);
-        cells.raise(self.cell(budget, BASE), cells.observe(self.cell(budget, SPENT)));
+        cells.maximum(self.cell(budget, BASE), cells.observe(self.cell(budget, SPENT)));
         // After the base: whoever sees the new epoch sees what it begins with.
-        cells.post(self.cell(budget, EPOCH), 1);
+        cells.add_release(self.cell(budget, EPOCH), 1);
     }
 
     /// What a budget stands at; None when there is no such budget.

@@ -52,13 +52,17 @@ impl Batch<'_> {
     fn ended(&self, run: &Run, end: &End<'_>, now: u64) {
         let lasted = now.saturating_sub(run.start);
         self.outcome(run.component, end.outcome);
-        self.record(run.component, Measure::Latency, lasted);
+        if run.shared {
+            self.drop_one(Dropped::SharedId);
+        } else {
+            self.record(run.component, Measure::Latency, lasted);
+        }
         let mut timed = run.component;
         if run.kind == Kind::Llm {
             if let Some([_, output, ..]) = end.usage {
                 let largest = self.block(run.model).wrapping_add(LARGEST);
                 if output > self.cells.get(largest) {
-                    self.cells.raise(largest, output);
+                    self.cells.maximum(largest, output);
                 }
             }
             let answered = self.answered_by(run, end);
@@ -67,11 +71,11 @@ impl Batch<'_> {
             self.model_call(run, end, timed, answered, now);
             for label in run.labels.iter() {
                 self.finish_model(label, end, run.retried, now);
-                if end.outcome != Outcome::CacheHit {
+                if end.outcome != Outcome::CacheHit && !run.shared {
                     self.record(label, Measure::Latency, lasted);
                 }
             }
-        } else if run.branch != Branch::Lost {
+        } else if run.branch != Branch::Lost && !run.shared {
             self.record(run.component, Measure::SelfTime, run.own);
         }
         self.failed(timed, end);
@@ -104,7 +108,7 @@ impl Batch<'_> {
             }
             _ => {}
         }
-        if end.outcome != Outcome::CacheHit {
+        if end.outcome != Outcome::CacheHit && !run.shared {
             self.record(model, Measure::Latency, now.saturating_sub(run.start));
         }
         if let Some(queue) = end.queue {
@@ -113,7 +117,7 @@ impl Batch<'_> {
         self.streamed(run, model, answered, end.outcome == Outcome::Ok);
         if let Some([_, output, ..]) = end.usage
             && end.outcome == Outcome::Ok
-            && let Some(streaming) = run.streaming()
+            && let Some(streaming) = run.streaming().filter(|_| !run.shared)
             // The first token came with the first output event: the time is that of the others.
             && let Some(each) = streaming.checked_div(output.saturating_sub(1))
         {
@@ -180,9 +184,12 @@ impl Batch<'_> {
 
     pub(super) fn streamed(&self, run: &Run, model: SeriesId, answered: Option<SeriesId>, whole: bool) {
         if run.events > 0 {
-            self.settle_gaps(run, answered, whole);
             self.bump(model, Counter::Streamed, 1);
             self.bump(model, Counter::TokenEvents, run.events);
+            if run.shared {
+                return; // and no gaps either
+            }
+            self.settle_gaps(run, answered, whole);
             if let Some(first) = run.first_token {
                 self.record(model, Measure::FirstToken, first);
             }
@@ -207,13 +214,12 @@ impl Recorder {
     /// whose start went to somebody else. What was spent is counted once in every case.
     pub(super) fn ended_unknown(&self, end: &End<'_>, now: u64) -> Crossed {
         let left = self.runs.left(&self.cells, end.key);
-        if left == Some(Left::Ended) {
+        if left == Some(Left::Ended) || !self.runs.remember(&self.cells, end.key) {
             self.drop_one(Dropped::DuplicateEnd);
             return Crossed::new();
         }
         let late = left == Some(Left::Reaped);
         self.drop_one(if late { Dropped::LateEnd } else { Dropped::EndWithoutStart });
-        self.runs.remember(&self.cells, end.key);
         let charged = if late { self.runs.charged_for_reaped(&self.cells, end.key) } else { Reservation::default() };
         let crossed = if charged.budgets == 0 {
             Crossed::new()

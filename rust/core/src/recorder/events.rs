@@ -27,6 +27,18 @@ pub struct Begin<'a> {
     pub retried: bool,
     /// Whether it is a step of a sequence but its first; see [`Span::piped`].
     pub piped: bool,
+    /// 40 bits of the thread and the objects that the start came with; 0 where they are not known. The same again
+    /// for a live id is one start delivered twice, another value is another run with this id.
+    pub witness: u64,
+}
+
+impl<'a> Begin<'a> {
+    /// A run of this kind and name at the top, of which nothing more is known.
+    pub const fn new(key: RunKey, kind: Kind, name: &'a str) -> Self {
+        let (provider, model) = ("", "");
+        let (parent, demand, retried, piped) = (None, None, false, false);
+        Self { key, parent, kind, name, provider, model, demand, labels: &[], retried, piped, witness: 0 }
+    }
 }
 
 /// What a call can cost at its worst, for the budgets it belongs to.

@@ -202,6 +202,7 @@ mod tests {
                 labels: &[("team", "red")],
                 retried: false,
                 piped: false,
+                witness: 0,
             };
             recorder.run_started(&begin).expect("no budget");
             recorder.run_ended(&End { cost: Some(5), ..End::new(key, Kind::Llm) });

@@ -14,7 +14,9 @@ impl Batch<'_> {
         let lasted = now.saturating_sub(run.start);
         let model = (timed != run.component).then_some(timed);
         let both = || std::iter::once(run.component).chain(model);
-        for series in both() {
+        // Of runs that share an id nobody knows which began and ended when.
+        let branch = if run.shared { Branch::Lost } else { run.branch };
+        for series in both().filter(|_| !run.shared) {
             self.bump(series, Counter::Duration, lasted);
             if run.branch != Branch::Lost {
                 self.bump(series, Counter::SelfTime, run.own);
@@ -32,7 +34,7 @@ impl Batch<'_> {
         let parent = run.parent.map_or(0, RunKey::get);
         let (key, component, start, piped) = (run.key.get(), run.component, run.start, run.piped);
         let span = Span { key, parent, root: 0, component, model, piped, start, end: now };
-        match run.branch {
+        match branch {
             Branch::Lost => {}
             Branch::Under(root) => {
                 for span in left.iter().chain([&span]) {

@@ -5,7 +5,7 @@ use super::layout::{ALIAS, ALL_IN_FLIGHT, ALL_PEAK, IN_FLIGHT, LARGEST, PEAK};
 use super::{Begin, Demand, Price, Recorder};
 use crate::budget::{MAX_COST, PRICES_MISSING, Refused, Reservation, UNPRICED};
 use crate::figures::{Dropped, Outcome};
-use crate::runs::{Labels, Run, Start};
+use crate::runs::{Labels, Reserving, Run, RunKey, Start, Started};
 use crate::series::{Kind, SeriesId};
 
 /// Output tokens that a call is expected to give at most, where it sets no limit of its own and no call before
@@ -15,8 +15,9 @@ const USUAL_OUTPUT: u64 = 2048;
 const BYTES_PER_TOKEN: u64 = 4;
 
 impl Recorder {
-    /// A run began, unless it does not fit its budgets: then nothing has happened but the refusal.
-    pub fn run_started(&self, begin: &Begin<'_>) -> Result<(), Refused> {
+    /// Records the start of a run, unless the run does not fit its budgets: then only the refusal is counted. An echo,
+    /// a start that is delivered twice, changes nothing.
+    pub fn run_started(&self, begin: &Begin<'_>) -> Result<Started, Refused> {
         let component = self.resolve(begin.kind, begin.name, "");
         let requested = match begin.kind {
             Kind::Llm => self.resolve(Kind::Model, begin.provider, begin.model),
@@ -34,8 +35,13 @@ impl Recorder {
         component: SeriesId,
         requested: SeriesId,
         give_up: impl FnOnce() -> bool,
-    ) -> Result<(), Refused> {
-        let &Begin { key, parent, kind, retried, piped, .. } = begin;
+    ) -> Result<Started, Refused> {
+        let &Begin { key, parent, kind, retried, piped, witness, .. } = begin;
+        // Before it asks the budgets: there may be no room for what it reserves already.
+        if begin.demand.is_some() && self.runs.is_echo(&self.cells, key, witness) {
+            self.drop_one(Dropped::DuplicateStart);
+            return Ok(Started::Echo);
+        }
         let now = self.clock.now();
         let (model, gaps) = if kind == Kind::Llm {
             // The gaps between tokens are recorded before the response names its model: they go to the
@@ -52,11 +58,11 @@ impl Recorder {
         if over > 0 {
             self.dropped(Dropped::LabelsOver, over as u64);
         }
-        let start = Start { key, parent, now, kind, component, model, gaps, held, labels, retried, piped };
-        let fresh = self.runs.start(&self.cells, &start, |run| {
+        let start = Start { key, parent, now, kind, component, model, gaps, held, labels, retried, piped, witness };
+        let started = self.runs.start(&self.cells, &start, |run| {
             self.batch().abandon(&run, Dropped::RunsCapped);
         });
-        if !fresh {
+        if started == Started::Echo {
             self.budgets.release(&self.cells, &held);
             self.drop_one(Dropped::DuplicateStart);
         } else if kind == Kind::Llm {
@@ -65,14 +71,14 @@ impl Recorder {
             self.one_more(block.wrapping_add(IN_FLIGHT), block.wrapping_add(PEAK));
             self.one_more(ALL_IN_FLIGHT, ALL_PEAK);
         }
-        Ok(())
+        Ok(started)
     }
 
     pub(super) fn one_more(&self, count: usize, peak: usize) {
         let n = self.cells.add(count, 1).wrapping_add(1);
         // Below zero where another thread has put out a run that is not yet counted here.
         if n.cast_signed() > 0 && n > self.cells.get(peak) {
-            self.cells.raise(peak, n);
+            self.cells.maximum(peak, n);
         }
     }
 
@@ -124,6 +130,28 @@ impl Recorder {
             self.batch().abandon(&run, if orphan { Dropped::RunsOrphaned } else { Dropped::RunsAged });
         });
         (stay, gone)
+    }
+
+    /// Returns the model calls in flight that hold a reservation, with when they started and were last heard of (Unix
+    /// nanoseconds).
+    pub fn reserving(&self) -> Vec<Reserving> {
+        let mut calls = Vec::new();
+        self.runs.reserving(&self.cells, |call| {
+            let (start, heard) = (self.clock.unix(call.start), call.heard.map(|at| self.clock.unix(at)));
+            calls.push(Reserving { start, heard, ..call });
+        });
+        calls
+    }
+
+    /// Takes out the runs of these keys as abandoned, as far as they are in flight: what they hold of budgets is
+    /// released at once. Returns how many there were.
+    pub fn abandon_runs(&self, keys: &[RunKey]) -> u64 {
+        let mut gone = 0_u64;
+        self.runs.abandon(&self.cells, keys, self.clock.now(), |run| {
+            gone = gone.saturating_add(1);
+            self.batch().abandon(&run, Dropped::RunsOrphaned);
+        });
+        gone
     }
 
     pub(super) fn one_less(&self, run: &Run) {

@@ -1,5 +1,7 @@
 //! Runs in flight: a set-associative table of atomic keys, bounded by capacity and age.
 
+mod call;
+mod component;
 mod flight;
 mod left;
 mod links;
@@ -7,11 +9,14 @@ mod links;
 mod loom_tests;
 mod record;
 mod run;
+mod start;
 #[cfg(all(test, not(loom)))]
 mod tests;
 mod victims;
 
-pub use run::{Asked, Branch, Labels, Left, Newest, Orphan, Root, Run, RunKey, Start, Streaming, Token, Via};
+pub use run::{
+    Asked, Branch, Labels, Left, Newest, Orphan, Reserving, Root, Run, RunKey, Start, Started, Streaming, Token, Via,
+};
 
 use crate::cells::{Cells, Line};
 use crate::error::Error;
@@ -19,43 +24,41 @@ use crate::error::Error;
 /// Keys of a set: one cache line.
 const WAYS: usize = if cfg!(loom) { 2 } else { 8 };
 const EMPTY: u64 = 0;
-/// A slot that one thread owns for the moment.
-const BUSY: u64 = 1;
-/// Cells of a run: one cache line.
+/// A slot whose start gave way to another start of the same id.
+const LOST: u64 = 1;
+/// Cells of a record: one cache line.
 const RECORD: usize = 8;
 /// Cells of what a run holds of budgets, and of its labels: apart, so that a run without either touches none
 /// of them.
 const HELD: usize = 8;
 /// How many of the oldest runs one scan finds for eviction.
 const VICTIMS: usize = if cfg!(loom) { 2 } else { 256 };
-/// Ends and reapings remembered, each; a key is forgotten for the next that falls on its cell.
-const LEFT: usize = if cfg!(loom) { 8 } else { 4096 };
-/// Cells of what a reaped run was charged.
-const CHARGED: usize = 3;
 /// Levels of the table.
 const LEVELS: usize = 3;
-/// Header: live runs | next victim | who refills | levels in use, each on a line of its own.
+/// Header: live runs | next victim | who refills | runs in the second and third level, 32 bits each. Each has a
+/// line of its own.
 const LIVE: usize = 0;
 const NEXT_VICTIM: usize = 8;
 const REFILL: usize = 16;
-const IN_USE: usize = 24;
+const DEEP: usize = 24;
 const HEADER: usize = 32;
 /// In a key cell: the run is on its way out, ended or reaped. Keys have 62 bits.
 const ENDING: u64 = 1 << 62;
 const REAPING: u64 = 1 << 63;
+/// In a key cell: the run is on its way in.
+const STARTING: u64 = ENDING | REAPING;
 
 /// The table in the arena.
 ///
 /// Levels of growing size, each of sets of 8 keys, one cache line: a run goes to the first level whose set
-/// has room, so a program with a few hundred calls in flight lives in 74 KB of it (139 KB where they hold budgets or carry labels), whatever the capacity,
-/// and a scan reads only the levels ever used. (One level of 131,072 slots was tried: the same run of 8
-/// tokens took 3 times as long.) The last level alone has twice
+/// has room, so a program with a few hundred calls in flight lives in 74 KB of it (139 KB where they hold budgets or
+/// carry labels), whatever the capacity, and a scan reads only the levels that hold a run. (One level of 131,072
+/// slots was tried: the same run of 8 tokens took 3 times as long.) The last level alone has twice
 /// as many slots as runs may be in flight, and two sets for a key, of which the emptier takes it.
 ///
-/// A slot goes `EMPTY → BUSY → key → key, leaving → EMPTY`; leaving is one compare-and-swap, so every
-/// run leaves exactly once, whoever ends, reaps or evicts it. A token is a compare-and-swap on the run's
-/// last-token cell, checked against the key: a late token of a run that is gone never moves the figures of
-/// the slot's next run.
+/// A slot goes `EMPTY → key, starting → key → key, leaving → EMPTY`; leaving is one compare-and-swap, so every
+/// run leaves exactly once, whoever ends, reaps or evicts it. Whatever is meant for a run in flight is an exchange
+/// that finds the tag of its start, so that the slot's next run gets nothing meant for the last one.
 ///
 /// Figures beside two maps are in docs/design/0001; the benchmark `core` prints them.
 #[derive(Debug, Clone, Copy)]
@@ -65,10 +68,10 @@ pub struct RunTable {
     levels: [usize; LEVELS],
     /// Where the records begin, after the keys.
     records: usize,
+    /// Where what runs hold of budgets, and their labels, begins, after the records.
+    held: usize,
     /// Where what has left is remembered, after all else.
     left: usize,
-    /// Where what they hold of budgets, and their labels, begin, after the records.
-    held: usize,
     capacity: u64,
 }
 
@@ -89,13 +92,10 @@ impl RunTable {
         [before(1024), before(16_384), last]
     }
 
-    /// Cells for a capacity.
+    /// Returns the cells that a table of this capacity takes.
     pub fn cells(capacity: u64) -> usize {
         let slots = Self::slots(Self::levels_for(capacity));
-        slots
-            .saturating_mul(RECORD + HELD + 1)
-            .saturating_add(HEADER)
-            .saturating_add(VICTIMS * 2 + LEFT * (2 + CHARGED))
+        slots.saturating_mul(RECORD + HELD + 1).saturating_add(HEADER).saturating_add(VICTIMS * 2 + left::CELLS)
     }
 
     /// The table whose cells begin at `base`.
@@ -111,11 +111,29 @@ impl RunTable {
         levels.iter().fold(0, |sum, n| sum.saturating_add(*n))
     }
 
-    /// Slots of the levels that ever held a run.
+    /// Slots of the levels that hold a run; the first level counts as one that does.
     fn slots_in_use(self, cells: &Cells) -> usize {
-        let in_use = cells.get(self.base.wrapping_add(IN_USE));
-        let deepest = (0..LEVELS).rev().find(|level| in_use >> level & 1 == 1);
-        self.levels.iter().take(deepest.map_or(0, |d| d.wrapping_add(1))).fold(0, |sum, n| sum.wrapping_add(*n))
+        let [small, middle, last] = self.levels;
+        let deep = cells.get(self.base.wrapping_add(DEEP));
+        if deep >> 32 != 0 || small == 0 {
+            small.wrapping_add(middle).wrapping_add(last)
+        } else if deep != 0 {
+            small.wrapping_add(middle)
+        } else {
+            small
+        }
+    }
+
+    /// One run in the level of a slot, as `DEEP` counts it: 0 for the first level, which is not counted.
+    const fn counted(self, slot: usize) -> u64 {
+        let [small, middle, _] = self.levels;
+        if slot < small || small == 0 {
+            0
+        } else if slot < small.wrapping_add(middle) {
+            1
+        } else {
+            1 << 32
+        }
     }
 
     const fn key_cell(self, slot: usize) -> usize {
@@ -135,71 +153,75 @@ impl RunTable {
         cells.line(self.record(slot))
     }
 
-    /// The sets of a key: level and first slot. Only the last level has two.
+    /// The set of a key in the first level, if there is a smaller level than the last.
+    #[inline]
+    #[allow(clippy::cast_possible_truncation)] // a position
+    const fn small_set(self, mixed: u64) -> Option<usize> {
+        let [small, ..] = self.levels;
+        if small == 0 { None } else { Some(mixed as usize & small.wrapping_sub(1) & !(WAYS - 1)) }
+    }
+
+    /// The other sets of a key: the second level's, if there is one, and the last level's two.
     #[inline]
     #[allow(clippy::cast_possible_truncation)] // positions
-    fn sets_of(self, key: RunKey) -> [(usize, usize); LEVELS + 1] {
-        let mixed = key.mixed();
+    const fn deep_sets(self, mixed: u64) -> (Option<usize>, [usize; 2]) {
         let [small, middle, last] = self.levels;
-        let set = |slots: usize, hash: u64| hash as usize & slots.wrapping_sub(1) & !(WAYS - 1);
         let deep = small.wrapping_add(middle);
-        let first = set(last, mixed);
-        let second = set(last, mixed >> 32);
+        let first = mixed as usize & last.wrapping_sub(1) & !(WAYS - 1);
+        let second = (mixed >> 32) as usize & last.wrapping_sub(1) & !(WAYS - 1);
         // Always two different sets: there are at least two.
         let second = if first == second { second ^ WAYS } else { second };
-        [
-            (0, if small == 0 { 0 } else { set(small, mixed) }),
-            (1, small.wrapping_add(if middle == 0 { 0 } else { set(middle, mixed) })),
-            (2, deep.wrapping_add(first)),
-            (2, deep.wrapping_add(second)),
-        ]
+        let in_middle = small.wrapping_add(mixed as usize & middle.wrapping_sub(1) & !(WAYS - 1));
+        (if middle == 0 { None } else { Some(in_middle) }, [deep.wrapping_add(first), deep.wrapping_add(second)])
     }
 
     #[inline]
     fn find(self, cells: &Cells, key: RunKey) -> Option<usize> {
-        self.find_as(cells, key, key.0)
+        self.find_as(cells, key, |value| value == key.0)
     }
 
-    /// The slot of a run whose key cell holds `value`.
+    /// The first slot of a key whose key cell is as wanted.
     #[inline]
-    fn find_as(self, cells: &Cells, key: RunKey, value: u64) -> Option<usize> {
-        let in_use = cells.get(self.base.wrapping_add(IN_USE));
-        for (level, set) in self.sets_of(key) {
-            if in_use >> level & 1 == 0 {
-                continue;
-            }
-            let way = cells.line(self.key_cell(set)).and_then(|keys| keys.find(WAYS, value));
-            if let Some(way) = way {
-                return Some(set.wrapping_add(way));
+    fn find_as(self, cells: &Cells, key: RunKey, wanted: impl Fn(u64) -> bool) -> Option<usize> {
+        let mixed = key.mixed();
+        let in_set = |set: usize| {
+            let way = cells.line(self.key_cell(set)).and_then(|keys| keys.find(WAYS, &wanted))?;
+            Some(set.wrapping_add(way))
+        };
+        if let Some(set) = self.small_set(mixed) {
+            let slot = in_set(set);
+            if slot.is_some() || cells.get(self.base.wrapping_add(DEEP)) == 0 {
+                return slot;
             }
         }
-        None
+        let (middle, [first, second]) = self.deep_sets(mixed);
+        middle.and_then(in_set).or_else(|| in_set(first)).or_else(|| in_set(second))
     }
 
-    /// Runs in the table.
+    /// Returns the runs in the table.
     pub fn live(self, cells: &Cells) -> u64 {
         cells.get(self.base.wrapping_add(LIVE))
     }
 
-    /// Back to empty; only while nobody records.
+    /// Empties the table; only while no other thread records.
     pub fn clear(self, cells: &Cells) {
         for slot in 0..self.slots_in_use(cells) {
             if cells.get(self.key_cell(slot)) != EMPTY {
                 cells.set(self.key_cell(slot), EMPTY);
             }
         }
-        for cell in self.left..self.left.wrapping_add(LEFT * (2 + CHARGED)) {
+        for cell in self.left..self.left.wrapping_add(left::CELLS) {
             if cells.get(cell) != EMPTY {
                 cells.set(cell, EMPTY);
             }
         }
-        for cell in [LIVE, NEXT_VICTIM, REFILL, IN_USE] {
+        for cell in [LIVE, NEXT_VICTIM, REFILL, DEEP] {
             cells.set(self.base.wrapping_add(cell), 0);
         }
     }
 }
 
-/// Neither empty, nor busy, nor leaving.
+/// Neither empty, nor on its way in or out.
 const fn is_run(key: u64) -> bool {
-    BUSY < key && key < ENDING
+    LOST < key && key < ENDING
 }

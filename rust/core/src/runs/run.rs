@@ -1,7 +1,7 @@
 //! A run: as it starts, as it leaves, and what may be asked of it between.
 
 use super::record::{SERIES_BITS, series_in};
-use super::{BUSY, ENDING};
+use super::{ENDING, LOST};
 use crate::budget::Reservation;
 use crate::series::{Kind, SeriesId};
 
@@ -14,7 +14,7 @@ impl RunKey {
     /// From the folded id: 62 bits of it. 0 and 1 are the table's own and move elsewhere.
     pub const fn new(folded: u64) -> Self {
         let key = folded & (ENDING - 1);
-        Self(if key <= BUSY { key | (1 << 61) } else { key })
+        Self(if key <= LOST { key | (1 << 61) } else { key })
     }
 
     /// As a cell.
@@ -53,7 +53,7 @@ pub enum Left {
 pub enum Token {
     /// No such run in flight.
     Unknown,
-    /// The other hook's report of a token already counted.
+    /// A token already counted, by the other hook or because it is delivered twice.
     Echo,
     /// The first of its run.
     First,
@@ -64,7 +64,8 @@ pub enum Token {
         /// Nanoseconds since the token before.
         gap: u64,
     },
-    /// A later one whose gap another thread's token of the same run took.
+    /// A later one whose gap is not known: another thread's token of the same run took it, or another run has the
+    /// same id.
     Counted,
 }
 
@@ -93,6 +94,20 @@ pub struct Start {
     pub retried: bool,
     /// It is a step of a sequence but its first.
     pub piped: bool,
+    /// 40 bits of the thread and the objects that the start came with, by which a start that is delivered twice is
+    /// told from another run with the same id; 0 where they are not known: then a second start is never another run.
+    pub witness: u64,
+}
+
+/// What a start was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Started {
+    /// The start of a run.
+    New,
+    /// The start of a run while another one with the same id is in flight.
+    SharesId,
+    /// A start that had come before: nothing has changed.
+    Echo,
 }
 
 /// Up to three series that count what carries a label.
@@ -196,6 +211,21 @@ pub struct Asked {
     pub streamed: bool,
 }
 
+/// A model call in flight that holds a reservation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reserving {
+    /// The run.
+    pub key: RunKey,
+    /// When it started.
+    pub start: u64,
+    /// When its last token came, else about when its first chunk did; None before both.
+    pub heard: Option<u64>,
+    /// An ancestor that was in flight when it started no longer is.
+    pub orphaned: bool,
+    /// Its budgets, a bit each.
+    pub budgets: u64,
+}
+
 /// A stream in flight, and how it stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Streaming {
@@ -252,6 +282,8 @@ pub struct Run {
     pub retried: bool,
     /// It is a step of a sequence but its first.
     pub piped: bool,
+    /// Another run with its id was in flight at the same time: its times are not known.
+    pub shared: bool,
     /// Nanoseconds during which none of its children ran.
     pub own: u64,
     /// Where it stands.

@@ -1,4 +1,4 @@
-use super::record::{brief_in, in_brief, with_brief};
+use super::call::{brief_in, in_brief, with_brief};
 use super::victims::GRACE;
 use super::*;
 use crate::budget::Reservation;
@@ -15,7 +15,12 @@ fn table(capacity: u64) -> (Cells, RunTable) {
 fn start(key: u64, now: u64) -> Start {
     let key = RunKey::new(key);
     let (parent, kind, held, labels, retried) = (None, Kind::Llm, NONE, Labels::default(), false);
-    Start { key, parent, now, kind, component: 7, model: 8, gaps: 9, held, labels, retried, piped: false }
+    Start { key, parent, now, kind, component: 7, model: 8, gaps: 9, held, labels, retried, piped: false, witness: 0 }
+}
+
+/// The sets of a key.
+fn sets_of(table: RunTable, key: RunKey) -> (Option<usize>, (Option<usize>, [usize; 2])) {
+    (table.small_set(key.mixed()), table.deep_sets(key.mixed()))
 }
 
 #[test]
@@ -24,7 +29,7 @@ fn a_run_leaves_with_what_it_came_with() {
     let held = Reservation { budgets: 5, cost: 6, tokens: 7, input: [2, 1] };
     let labels = Labels::new([3, 1_000_010]);
     let s = Start { parent: Some(RunKey::new(99)), held, labels, retried: true, piped: true, ..start(5, 1000) };
-    assert!(table.start(&cells, &s, |_| unreachable!()));
+    assert_eq!(table.start(&cells, &s, |_| unreachable!()), Started::New);
     let asked = Asked { model: 8, start: 1000, budgets: 5, labels, streamed: false };
     assert_eq!(table.asked(&cells, s.key), Some(asked));
     table.chunk(&cells, s.key, 4_000);
@@ -52,6 +57,7 @@ fn a_run_leaves_with_what_it_came_with() {
         labels,
         retried: true,
         piped: true,
+        shared: false,
         own: 49_000,
         branch: Branch::Root(0),
     };
@@ -99,10 +105,10 @@ fn a_run_whose_ancestor_went_without_a_word_is_no_pipeline_of_its_own() {
     table.start(&cells, &run(10, None, 1), |_| ());
     table.start(&cells, &run(11, of(10), 2), |_| ());
     table.start(&cells, &run(12, of(11), 3), |_| ());
-    let root = table.sets_of(RunKey::new(10));
+    let root = sets_of(table, RunKey::new(10));
     table.reap(&cells, 2, 5, |_, _| ());
     // Another pipeline in the same slot is not its root.
-    let other = (20..9999).find(|key| table.sets_of(RunKey::new(*key)) == root).expect("a key of the same sets");
+    let other = (20..9999).find(|key| sets_of(table, RunKey::new(*key)) == root).expect("a key of the same sets");
     table.start(&cells, &run(other, None, 6), |_| ());
     assert_eq!(table.take(&cells, RunKey::new(12), 7).map(|r| r.branch), Some(Branch::Lost));
     assert_eq!(table.take(&cells, RunKey::new(11), 8).map(|r| r.branch), Some(Branch::Lost));
@@ -120,8 +126,8 @@ fn a_span_does_not_hang_under_the_next_run_of_its_roots_slot() {
     };
     let before = table.newest_span(&cells, root).expect("in flight");
     table.take(&cells, RunKey::new(10), 4);
-    let sets = table.sets_of(RunKey::new(10));
-    let next = (20..9999).find(|key| table.sets_of(RunKey::new(*key)) == sets).expect("a key of the same sets");
+    let sets = sets_of(table, RunKey::new(10));
+    let next = (20..9999).find(|key| sets_of(table, RunKey::new(*key)) == sets).expect("a key of the same sets");
     table.start(&cells, &run(next, None, 5), |_| ());
     assert_eq!(table.find(&cells, RunKey::new(next)), Some(root.slot));
     assert!(!table.hang(&cells, root, before, 77));
@@ -207,9 +213,143 @@ fn a_reaped_run_leaves_its_budgets_and_its_charge_behind() {
 #[test]
 fn a_second_start_of_a_run_is_refused() {
     let (cells, table) = table(4);
-    assert!(table.start(&cells, &start(5, 1), |_| ()));
-    assert!(!table.start(&cells, &start(5, 2), |_| ()));
+    assert_eq!(table.start(&cells, &start(5, 1), |_| ()), Started::New);
+    assert_eq!(table.start(&cells, &start(5, 2), |_| ()), Started::Echo);
     assert_eq!((table.live(&cells), table.take(&cells, RunKey::new(5), 2000).map(|r| r.start)), (1, Some(1)));
+}
+
+#[test]
+fn a_start_that_comes_again_before_any_other_event_is_an_echo() {
+    let (cells, table) = table(64);
+    for kind in [Kind::Llm, Kind::Chain, Kind::Tool] {
+        let run = Start { kind, witness: 9, ..start(5, 1) };
+        let (first, again) = (table.start(&cells, &run, |_| ()), table.start(&cells, &Start { now: 3, ..run }, |_| ()));
+        assert_eq!((first, again, table.live(&cells)), (Started::New, Started::Echo, 1));
+        assert!(table.is_echo(&cells, run.key, 9) && !table.is_echo(&cells, run.key, 8));
+        assert_eq!(table.take(&cells, run.key, 9).map(|r| (r.start, r.shared)), Some((1, false)));
+        assert_eq!(table.take(&cells, run.key, 9), None);
+    }
+}
+
+#[test]
+fn another_start_of_a_live_id_is_a_run_of_its_own() {
+    let (cells, table) = table(64);
+    let run = Start { witness: 9, ..start(5, 1) };
+    let chain = Start { kind: Kind::Chain, ..run };
+    let child = Start { parent: Some(run.key), ..start(6, 5) };
+    let events: [(Start, &dyn Fn()); 5] = [
+        (run, &|| assert_eq!(table.token(&cells, run.key, 5, Via::Token, true), Token::First)),
+        (run, &|| table.chunk(&cells, run.key, 5)),
+        (run, &|| assert_eq!(table.start(&cells, &child, |_| ()), Started::New)),
+        (chain, &|| assert_eq!(table.start(&cells, &child, |_| ()), Started::New)),
+        (chain, &|| table.failed(&cells, Some(run.key), 3, 5)),
+    ];
+    for (run, event) in events {
+        assert_eq!(table.start(&cells, &run, |_| ()), Started::New);
+        event();
+        assert_eq!(table.start(&cells, &run, |_| ()), Started::SharesId);
+        assert_eq!(table.start(&cells, &Start { witness: 8, ..run }, |_| ()), Started::SharesId);
+        assert!((0..3).all(|_| table.take(&cells, run.key, 9).is_some_and(|r| r.shared)));
+        assert_eq!(table.take(&cells, run.key, 9), None);
+        table.take(&cells, RunKey::new(6), 9);
+        assert_eq!(table.live(&cells), 0);
+    }
+}
+
+#[test]
+fn how_often_the_start_came_says_which_tokens_are_echoes() {
+    for copies in 1..5 {
+        let (cells, table) = table(64);
+        let (run, key) = (Start { witness: 9, ..start(5, 1000) }, RunKey::new(5));
+        for _ in 0..copies {
+            table.start(&cells, &run, |_| ());
+        }
+        for (via, echo) in [(Via::Token, false), (Via::StreamEvent, true), (Via::Token, false)] {
+            let tokens = (0..copies).map(|_| table.token(&cells, key, 6_000, via, true));
+            assert_eq!(tokens.filter(|t| *t != Token::Echo).count(), usize::from(!echo), "{copies}");
+        }
+        let run = table.take(&cells, key, 9_000).expect("in flight");
+        assert_eq!((run.events, run.first_token), (2, Some(5_000)));
+    }
+}
+
+#[test]
+fn the_echo_of_an_end_does_not_end_another_run_of_that_id() {
+    let (cells, table) = table(64);
+    for witness in [9, 9, 8, 8] {
+        table.start(&cells, &Start { witness, ..start(5, 1) }, |_| ());
+    }
+    let ends: Vec<_> = (0..5).map(|_| table.take(&cells, RunKey::new(5), 9).is_some()).collect();
+    assert_eq!((ends, table.live(&cells)), (vec![true, false, true, false, false], 0));
+}
+
+#[test]
+fn an_end_is_remembered_over_4_000_later_ends() {
+    let (cells, table) = table(64);
+    let key = |n: u64| RunKey::new(n.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 2);
+    for n in 1..20_000_u64 {
+        table.start(&cells, &Start { key: key(n), ..start(0, n) }, |_| ());
+        table.take(&cells, key(n), n);
+        if let Some(before) = n.checked_sub(4_000).filter(|n| *n > 0) {
+            assert_eq!(table.left(&cells, key(before)), Some(Left::Ended), "{before}");
+        }
+    }
+}
+
+#[test]
+fn a_late_end_is_one_also_where_an_earlier_run_with_its_id_has_ended() {
+    let (cells, table) = table(64);
+    let held = Reservation { budgets: 5, cost: 6, tokens: 7, input: [2, 1] };
+    table.start(&cells, &start(5, 1), |_| ());
+    table.take(&cells, RunKey::new(5), 2);
+    assert_eq!(table.left(&cells, RunKey::new(5)), Some(Left::Ended));
+    table.start(&cells, &Start { held, ..start(5, 3) }, |_| ());
+    table.reap(&cells, 4, 5, |_, _| ());
+    let left = (table.left(&cells, RunKey::new(5)), table.charged_for_reaped(&cells, RunKey::new(5)).budgets);
+    assert_eq!(left, (Some(Left::Reaped), 5));
+    assert!(table.remember(&cells, RunKey::new(5)) && !table.remember(&cells, RunKey::new(5)));
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "minutes, and nothing unsafe in it")]
+fn after_a_burst_only_the_first_level_is_in_use_again() {
+    let (cells, table) = table(65_536);
+    let first = table.slots_in_use(&cells);
+    for n in 2..20_000 {
+        table.start(&cells, &start(n, n), |_| ());
+    }
+    assert!(table.slots_in_use(&cells) > first * 10);
+    for n in 2..20_000 {
+        assert!(table.take(&cells, RunKey::new(n), n).is_some());
+    }
+    assert_eq!((table.slots_in_use(&cells), first, table.live(&cells)), (1024, 1024, 0));
+}
+
+#[test]
+fn a_call_with_a_reservation_says_when_it_was_heard_and_whether_its_ancestors_are_in_flight() {
+    let (cells, table) = table(64);
+    let held = Reservation { budgets: 5, cost: 6, tokens: 7, input: [2, 1] };
+    let chain = |key, parent, now| Start { kind: Kind::Chain, parent, ..start(key, now) };
+    let of = |key| Some(RunKey::new(key));
+    table.start(&cells, &chain(10, None, 1), |_| ());
+    table.start(&cells, &chain(11, of(10), 2), |_| ());
+    table.start(&cells, &Start { parent: of(11), held, ..start(12, 3) }, |_| ());
+    table.start(&cells, &Start { parent: of(99), held, ..start(13, 1000) }, |_| ());
+    table.start(&cells, &start(14, 3), |_| ());
+    let look = || {
+        let mut found = Vec::new();
+        table.reserving(&cells, |call| found.push((call.key.get(), call.heard, call.orphaned, call.budgets)));
+        found.sort_unstable();
+        found
+    };
+    assert_eq!(look(), [(12, None, false, 5), (13, None, false, 5)]);
+    table.chunk(&cells, RunKey::new(13), 4_000);
+    table.token(&cells, RunKey::new(12), 9_000, Via::Token, true);
+    table.take(&cells, RunKey::new(10), 20);
+    assert_eq!(look(), [(12, Some(9_000), true, 5), (13, Some(4_000), false, 5)]);
+    let mut gone = Vec::new();
+    table.abandon(&cells, &[RunKey::new(12), RunKey::new(77)], 30, |run| gone.push((run.key.get(), run.held)));
+    assert_eq!((gone, table.left(&cells, RunKey::new(12))), (vec![(12, held)], Some(Left::Reaped)));
 }
 
 #[test]
@@ -254,10 +394,10 @@ fn at_capacity_the_oldest_makes_room() {
 #[cfg_attr(miri, ignore = "minutes, and nothing unsafe in it")]
 fn a_full_pair_of_sets_gives_up_its_oldest() {
     let (cells, table) = table(1000);
-    let home = table.sets_of(RunKey::new(3));
+    let home = sets_of(table, RunKey::new(3));
     let same: Vec<u64> = (3..2_000_000)
         .filter(|k| {
-            let s = table.sets_of(RunKey::new(*k));
+            let s = sets_of(table, RunKey::new(*k));
             s == home
         })
         .take(17)
@@ -285,8 +425,8 @@ fn an_ancestor_orphans_its_descendants_of_every_generation() {
     // One ends by itself after all; the others go with the next look that is a second later.
     assert!(table.take(&cells, RunKey::new(15), 2000).is_some());
     let mut gone = Vec::new();
-    table.orphan(&cells, RunKey::new(77), 5 + GRACE, |_| (), |_| unreachable!());
-    table.orphan(&cells, RunKey::new(77), 6 + GRACE, |_| (), |r| gone.push((r.key.get(), r.children)));
+    table.orphan(&cells, RunKey::new(77), 5 + GRACE * 1000, |_| (), |_| unreachable!());
+    table.orphan(&cells, RunKey::new(77), 1005 + GRACE * 1000, |_| (), |r| gone.push((r.key.get(), r.children)));
     gone.sort_unstable();
     assert_eq!((gone, table.live(&cells)), (vec![(11, 0), (13, 0), (14, 0)], 1));
 }
@@ -324,7 +464,7 @@ fn what_is_older_than_the_limit_is_reaped_and_the_rest_counted() {
 fn keys_the_table_uses_itself_move_elsewhere_and_a_cap_outside_its_range_is_refused() {
     let (cells, table) = table(4);
     for key in [0, 1] {
-        assert!(table.start(&cells, &start(key, 1), |_| ()));
+        assert_eq!(table.start(&cells, &start(key, 1), |_| ()), Started::New);
         assert!(table.take(&cells, RunKey::new(key), 2000).is_some());
     }
     assert!(RunTable::check(0).is_err() && RunTable::check(1 << 25).is_err());
@@ -341,7 +481,7 @@ proptest! {
             match op {
                 0 | 1 => {
                     let mut gone = Vec::new();
-                    let fresh = table.start(&cells, &start(key, now), |r| gone.push(r.key.get()));
+                    let fresh = table.start(&cells, &start(key, now), |r| gone.push(r.key.get())) == Started::New;
                     prop_assert_eq!(fresh, !model.contains_key(&key));
                     if fresh {
                         if model.len() as u64 >= capacity {
@@ -384,7 +524,7 @@ proptest! {
                     // A parent is who has that key now; ends come in any order.
                     let parent = runs.get(&other).filter(|_| other != key).map(|p| (other, p.start));
                     let run = Start { parent: Some(RunKey::new(other)), kind: Kind::Chain, ..start(key, now) };
-                    let fresh = table.start(&cells, &run, |_| unreachable!());
+                    let fresh = table.start(&cells, &run, |_| unreachable!()) == Started::New;
                     prop_assert_eq!(fresh, !runs.contains_key(&key));
                     if fresh {
                         runs.insert(key, Ticking { start: now, own: 0, parent });
@@ -415,11 +555,11 @@ proptest! {
 
 proptest! {
     #[test]
-    fn a_time_in_brief_is_right_to_a_part_in_65_536(nanos in prop_oneof![0..200_000_000_u64, any::<u64>()]) {
+    fn a_time_in_brief_is_right_to_a_part_in_8_192(nanos in prop_oneof![0..200_000_000_u64, any::<u64>()]) {
         let told = brief_in(in_brief(nanos), 0).expect("never none");
         let micros = (nanos.saturating_add(500) / 1000).max(1);
-        if micros < (1 << 46) {
-            prop_assert!((told / 1000).abs_diff(micros) <= micros >> 16, "{micros} {told}");
+        if micros < (1 << 43) {
+            prop_assert!((told / 1000).abs_diff(micros) <= micros >> 13, "{micros} {told}");
         }
         let three = with_brief(with_brief(with_brief(in_brief(7_000), 2, in_brief(nanos)), 1, in_brief(5_000)), 1, 9);
         prop_assert_eq!((brief_in(three, 0), brief_in(three, 1)), (Some(7_000), Some(5_000)));

@@ -1,16 +1,19 @@
 //! Runs that do not end by themselves: evicted at capacity, reaped by age, left behind by an ancestor.
 
+use super::call::CallRecord;
 use super::record::{
-    CHILDREN, COUNT, EVENTS, IDS, LAST, NO_TOKEN, ORPHAN, PARENT, PIPED, START, WHO, is_model_call, kind_code,
-    series_in,
+    BUDGETED, CHILD, CHILDREN, LOW_40, ORPHAN, PARENT, PIPED, START, Tag, WHO, is_model_call, kind_of, series_in,
+    update,
 };
-use super::{HEADER, NEXT_VICTIM, Orphan, REAPING, REFILL, Run, RunKey, RunTable, Streaming, VICTIMS, is_run};
+use super::start::View;
+use super::{
+    HEADER, NEXT_VICTIM, Orphan, REAPING, REFILL, Reserving, Run, RunKey, RunTable, Streaming, VICTIMS, is_run,
+};
 use crate::cells::Cells;
-use crate::series::Kind;
 use std::collections::BinaryHeap;
 
-/// How long an orphan may still end by itself when orphans are looked for, nanoseconds.
-pub(super) const GRACE: u64 = 1_000_000_000;
+/// How long an orphan may still end by itself when orphans are looked for, microseconds.
+pub(super) const GRACE: u64 = 1_000_000;
 
 impl RunTable {
     pub(super) const fn victim(self, i: usize) -> usize {
@@ -103,14 +106,66 @@ impl RunTable {
         models
     }
 
+    /// Takes out the runs of these keys, as far as they are in flight.
+    pub fn abandon(self, cells: &Cells, keys: &[RunKey], now: u64, mut reaped: impl FnMut(Run)) {
+        for key in keys {
+            if let Some(slot) = self.find(cells, *key)
+                && let Some(run) = self.take_slot(cells, slot, key.0, REAPING, now)
+            {
+                reaped(run);
+            }
+        }
+    }
+
+    /// Calls `f` for each model call in flight that holds a reservation.
+    pub fn reserving(self, cells: &Cells, mut f: impl FnMut(Reserving)) {
+        self.each_view(cells, |view, key| {
+            if let Some(call) = view.call()
+                && view.who & BUDGETED != 0
+            {
+                let (budgets, heard) = (cells.observe(self.held(view.slot)), call.heard(view.start));
+                f(Reserving { key, start: view.start, heard, orphaned: self.is_orphaned(cells, view), budgets });
+            }
+        });
+    }
+
+    /// Whether an ancestor that was in flight when a run started no longer is.
+    fn is_orphaned<'a>(self, cells: &'a Cells, mut run: View<'a>) -> bool {
+        // A tree deeper than this is not looked at whole.
+        for _ in 0..256 {
+            if run.who & CHILD == 0 {
+                return false;
+            }
+            if run.line.get::<CHILDREN>() & ORPHAN != 0 {
+                return true;
+            }
+            let parent = RunKey(run.line.get::<PARENT>());
+            match self.view(cells, parent).filter(|parent| parent.start <= run.start) {
+                Some(parent) => run = parent,
+                None => return true,
+            }
+        }
+        false
+    }
+
+    /// Calls `f` for each run in flight with a look at its cells.
+    fn each_view<'a>(self, cells: &'a Cells, mut f: impl FnMut(View<'a>, RunKey)) {
+        self.each(cells, |slot, key, _| {
+            if let Some(view) = self.view_at(cells, slot, RunKey(key)) {
+                f(view, RunKey(key));
+            }
+        });
+    }
+
     /// Calls `f` for each model call in flight whose last token came before `limit`.
     pub fn silent(self, cells: &Cells, limit: u64, mut f: impl FnMut(Streaming)) {
-        self.each(cells, |slot, key, start| {
-            let Some(record) = self.run(cells, slot) else { return };
-            let (last, ids, events) = (record.get::<LAST>(), record.get::<IDS>(), record.get::<EVENTS>());
-            if last & NO_TOKEN == 0 && last < limit && is_model_call(record.get::<WHO>()) {
-                let (model, gaps) = (series_in(ids, 1), series_in(ids, 2));
-                f(Streaming { key: RunKey(key), model, gaps, start, last, events: events & COUNT });
+        self.each_view(cells, |view, key| {
+            let output = view.call().map(CallRecord::output);
+            if let Some(output) = output
+                && let Some(last) = output.last.filter(|last| *last < limit)
+            {
+                let (model, gaps) = (series_in(view.ids, 1), series_in(view.ids, 2));
+                f(Streaming { key, model, gaps, start: view.start, last, events: output.events });
             }
         });
     }
@@ -127,42 +182,44 @@ impl RunTable {
         mut left: impl FnMut(Orphan),
         mut reaped: impl FnMut(Run),
     ) {
+        let micros = now / 1000;
         let mut parents = vec![of.0];
         while !parents.is_empty() {
-            let mut found = Vec::new();
-            self.each(cells, |slot, key, start| {
-                let Some(record) = self.run(cells, slot) else { return };
-                let (children, parent) = (record.get::<CHILDREN>(), record.get::<PARENT>());
+            let mut next = Vec::new();
+            self.each_view(cells, |view, key| {
+                let (children, parent) = (view.line.get::<CHILDREN>(), view.line.get::<PARENT>());
                 if children & ORPHAN != 0 {
-                    if now.saturating_sub(children & !ORPHAN) > GRACE
-                        && let Some(run) = self.take_slot(cells, slot, key, REAPING, now)
+                    if micros.wrapping_sub(children) & LOW_40 > GRACE
+                        && let Some(run) = self.take_slot(cells, view.slot, key.0, REAPING, now)
                     {
                         reaped(run);
                     }
                     return;
                 }
-                let (who, ids) = (record.get::<WHO>(), record.get::<IDS>());
-                if parents.binary_search(&parent).is_err()
-                    || record.exchange::<CHILDREN>(children, now | ORPHAN).is_err()
-                {
+                let tag = Tag::of_who(view.who);
+                let orphan = |cell: u64| {
+                    (tag.is_in(cell) && cell & ORPHAN == 0).then_some(ORPHAN | tag.cell() | micros & LOW_40)
+                };
+                if parents.binary_search(&parent).is_err() {
                     return;
                 }
-                let component = series_in(ids, 0);
+                let Some(children) = update::<CHILDREN>(view.line, orphan) else { return };
+                let component = series_in(view.ids, 0);
                 left(Orphan {
-                    key: RunKey(key),
+                    key,
                     parent: RunKey(parent),
-                    start,
-                    kind: Kind::from_code(kind_code(who)).unwrap_or(Kind::Chain),
+                    start: view.start,
+                    kind: kind_of(view.who),
                     component,
-                    model: if is_model_call(who) { series_in(ids, 1) } else { component },
-                    piped: who & PIPED != 0,
+                    model: if is_model_call(view.who) { series_in(view.ids, 1) } else { component },
+                    piped: view.who & PIPED != 0,
                 });
-                if children > 0 {
-                    found.push(key);
+                if children & LOW_40 > 0 {
+                    next.push(key.0);
                 }
             });
-            found.sort_unstable();
-            parents = found;
+            next.sort_unstable();
+            parents = next;
         }
     }
 }
