@@ -26,6 +26,7 @@ FLOORS = [
         "_watch",
         "_table",
         "_form",
+        "_parse",
         "_output",
         "snapshot",
     },

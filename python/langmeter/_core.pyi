@@ -36,6 +36,7 @@ __all__ = [
     "USAGE_PARTS",
     "USAGE_PLACES",
     "USUAL_MODIFIERS",
+    "WINDOWS",
     "Cards",
     "Distribution",
     "Handler",
@@ -97,6 +98,8 @@ RETRY_TAG: Final[str]
 STREAM_KINDS: Final[tuple[str, ...]]
 #: What may be wanted of streams; the position is the bit `Streams._want` takes.
 STREAM_WANTS: Final[tuple[str, ...]]
+#: Lengths of the sliding windows of a series, in seconds.
+WINDOWS: Final[tuple[int, ...]]
 #: Labels that a call carries at most.
 MAX_LABELS: Final[int]
 

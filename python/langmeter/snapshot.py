@@ -16,7 +16,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
-from langmeter import _core, _form, _table
+from langmeter import _core, _form, _parse, _table
 from langmeter._core import Distribution
 from langmeter.errors import SnapshotError
 
@@ -638,7 +638,11 @@ class Snapshot(_Immutable):
         return Snapshot(_core.Snapshot.from_bytes(data))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain lists, dicts, strings and numbers, readable and lossless; durations in seconds."""
+        """Plain lists, dicts, strings and numbers, readable and lossless; durations in seconds.
+
+        Where a series contradicts itself, e.g. because its provider's figures do, `discrepancies`
+        says by how much.
+        """
         native = self._native
         return {
             "langmeter": _core.__version__,
@@ -650,7 +654,9 @@ class Snapshot(_Immutable):
             "origin": native.origin and list(native.origin),
             "in_flight": native.in_flight,
             "peak_in_flight": native.peak,
-            "anomalies": [dict(zip(_CHANGE, change, strict=True)) for change in native.anomalies],
+            "anomalies": [
+                dict(zip(_parse.CHANGE, change, strict=True)) for change in native.anomalies
+            ],
             "dropped": native.dropped,
             "models": [_form.series_to_dict(s) for s in self._of("model")],
             "components": [_form.series_to_dict(s) for s in self._of(*_COMPONENTS)],
@@ -659,28 +665,21 @@ class Snapshot(_Immutable):
 
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> Snapshot:
-        """Inverse of `to_dict`. Raises SnapshotError, a ValueError, on what is no such dict."""
+        """Inverse of `to_dict`.
+
+        Raises SnapshotError, a ValueError, on what is no such dict, and on one that contradicts
+        itself: a histogram of more calls than were counted, a part above its whole, a series twice.
+        """
         try:
-            version = _form.number(data["format"])
-            if version == FORMAT:
-                origin = data["origin"]
-                native = _core.Snapshot.from_parts(
-                    [
-                        _form.series_from_dict(s)
-                        for part in ("models", "components", "others")
-                        for s in data[part]
-                    ],
-                    in_flight=_form.number(data["in_flight"]),
-                    peak=_form.number(data["peak_in_flight"]),
-                    anomalies=[tuple(c[name] for name in _CHANGE) for c in data["anomalies"]],
-                    started_at=_form.number(data["started_at_unix_nano"]),
-                    taken_at=_form.number(data["taken_at_unix_nano"]),
-                    dropped={name: _form.number(n) for name, n in data["dropped"].items()},
-                    origin=origin and (_form.number(origin[0]), _form.number(origin[1])),
-                )
-                return Snapshot(native)
-        except Exception as exc:  # whatever a foreign structure does to who reads it
+            version = data.get("format")
+            if type(version) is int and version == FORMAT:
+                return Snapshot(_parse.snapshot(data))
+        except SnapshotError:
+            raise
+        except Exception as exc:  # whatever a foreign structure does to code that reads it
             raise SnapshotError(f"not a langmeter snapshot: {exc!r}") from exc
+        if version is None:
+            raise SnapshotError("not a langmeter snapshot: field 'format' is missing")
         older = isinstance(version, int) and version < FORMAT
         raise SnapshotError(
             f"snapshot of format {version!r}; this langmeter ({_core.__version__}) reads {FORMAT}: "
@@ -696,7 +695,13 @@ class Snapshot(_Immutable):
     def from_json(text: str | bytes) -> Snapshot:
         """Inverse of `to_json`. Raises SnapshotError, a ValueError, on what is no such text."""
         try:
-            data = json.loads(text)
+            data = json.loads(
+                text,
+                object_pairs_hook=_parse.without_duplicates,
+                parse_constant=_parse.not_a_number,
+            )
+        except SnapshotError:
+            raise
         except UnicodeDecodeError as exc:
             raise SnapshotError(f"not a langmeter snapshot: not a JSON text ({exc})") from exc
         except (ValueError, TypeError, RecursionError) as exc:
@@ -714,11 +719,6 @@ class Snapshot(_Immutable):
 
 
 _COMPONENTS = ("llm", "chain", "node", "agent", "tool", "retriever", "fix")
-#: Parts of an anomaly, at the boundary: times in Unix nanoseconds, figures in 1e-12.
-_CHANGE = (
-    *("at_unix_nano", "detected_at_unix_nano", "provider", "model", "metric"),
-    *("before_1e12", "after_1e12", "calls_before", "calls_after"),
-)
 
 
 def _anomaly(change: Any) -> Anomaly:

@@ -41,4 +41,4 @@ pub use series::{Kind, LabelSet, OTHER, SeriesId, SeriesTable};
 pub use snapshot::{Anomaly, Origin, SeriesData, Snapshot, WindowCounts};
 pub use spans::{MAX_SPANS, Span, Spans};
 pub use tree::Tree;
-pub use window::Window;
+pub use window::{WINDOWS, Window};

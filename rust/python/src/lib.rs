@@ -26,7 +26,7 @@ mod usage;
 mod usage_keys;
 
 use langmeter_core::budget::{Period, Unit};
-use langmeter_core::{Counter, Dropped, Kind, Labels, Measure, Outcome};
+use langmeter_core::{Counter, Dropped, Kind, Labels, Measure, Outcome, WINDOWS};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
@@ -43,6 +43,7 @@ fn init(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("DROPPED", PyTuple::new(py, Dropped::ALL.iter().map(|d| d.name()).collect::<Vec<_>>())?)?;
     m.add("MAX_LABELS", Labels::MOST)?;
     usage_words(m)?;
+    m.add("WINDOWS", PyTuple::new(py, WINDOWS)?)?;
     m.add("BUILD_PROFILE", if cfg!(debug_assertions) { "debug" } else { "release" })?;
     m.add("__version__", env!("CARGO_PKG_VERSION"))?;
     m.add("BUDGET_UNITS", PyTuple::new(py, Unit::ALL.map(Unit::name))?)?;
