@@ -7,7 +7,6 @@ callback belongs into `langmeter._base.delivery`.
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 from collections.abc import Callable
@@ -18,8 +17,7 @@ from typing import Any, Final
 from weakref import WeakMethod
 
 from langmeter._base.check import real_number
-
-_log = logging.getLogger("langmeter")
+from langmeter._base.log import log
 
 #: Least and most seconds between two calls of a task.
 _LEAST: Final = 0.001
@@ -67,7 +65,7 @@ class Handle:
         except BaseException as exc:  # the thread is the others' too
             self.failures += 1
             if self.failures == 1:
-                _log.warning(
+                log.warning(
                     "%s failed; further failures are only counted",
                     getattr(method, "__qualname__", method),
                     exc_info=exc,
@@ -139,7 +137,7 @@ class Ticker:
                     self._thread = None
                     if not self._warned:
                         self._warned = True
-                        _log.warning("no thread for what is done at times: %s", exc)
+                        log.warning("no thread for what is done at times: %s", exc)
 
     def step(self) -> float | None:
         """Call what is due; returns seconds until the next is, None when no task is left."""

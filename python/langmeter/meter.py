@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import logging
+import inspect
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, cast
+from dataclasses import fields
+from typing import Any, Final, cast
 
+from langmeter._base.check import refusal, shown
+from langmeter._base.log import log
+from langmeter._base.same import same
 from langmeter.budgets import Budget
 from langmeter.callbacks.base import Callback
 from langmeter.callbacks.composite import CompositeCallback
@@ -22,8 +26,6 @@ from langmeter.prices import PriceBook
 from langmeter.stalls import Stall
 from langmeter.streaming import Collect, StreamEvent, StreamFailure, StreamResult
 from langmeter.usage import Source
-
-_log = logging.getLogger("langmeter")
 
 
 class Meter(CompositeCallback):
@@ -54,7 +56,26 @@ class Meter(CompositeCallback):
         config: Config | None = None,
         **settings: Any,
     ) -> None:
+        budgets = tuple(budgets)
         config = Config.chosen(config, settings)
+        #: Every setting by name, as a second `install()` compares them.
+        self._settings = _every_setting(
+            {
+                "on_token_callback": on_token_callback,
+                "on_event": on_event,
+                "on_complete": on_complete,
+                "on_error": on_error,
+                "collect": collect,
+                "delivery": delivery,
+                "on_stall": on_stall,
+                "stall_after": stall_after,
+                "prices": prices,
+                "budgets": budgets,
+                "token_counters": token_counters,
+                "labels": labels,
+                "config": config,
+            }
+        )
         self.tokens = TokenCountingCallback(config=config)
         self.cost = CostTrackingCallback(prices, budgets=budgets, config=config)
         self.performance = PerformanceCallback(config=config)
@@ -72,6 +93,25 @@ class Meter(CompositeCallback):
         self.defects = DefectAnalysisCallback(config=config)
         views = (self.tokens, self.cost, self.performance, self.streaming, self.defects)
         super().__init__(views, token_counters=token_counters, labels=labels, config=config)
+
+
+_DEFAULTS: Final = {
+    name: parameter.default
+    for name, parameter in inspect.signature(Meter.__init__).parameters.items()
+    if parameter.kind is parameter.KEYWORD_ONLY and name != "config"
+}
+
+
+def _every_setting(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return every setting of a meter that is made with these keywords, by name."""
+    others = {name: value for name, value in arguments.items() if name not in _DEFAULTS}
+    config = Config.chosen(others.pop("config", None), others)
+    made = {name: arguments.get(name, default) for name, default in _DEFAULTS.items()}
+    labels = made["labels"]
+    made["labels"] = (labels,) if isinstance(labels, str) else tuple(labels)
+    made["budgets"] = tuple(made["budgets"])
+    made["token_counters"] = made["token_counters"] or None
+    return {**made, **{each.name: getattr(config, each.name) for each in fields(config)}}
 
 
 #: The meters of `track()` around this code, outermost first.
@@ -144,8 +184,10 @@ def _check(meter: object, settings: Mapping[str, Any]) -> None:
 def install(meter: Meter | None = None, **settings: Any) -> Meter:
     """Meter every LangChain call of the process from now on, in every thread; returns the meter.
 
-    A second `install()` returns the meter that is already there. Raises ValueError when it asks for
-    another meter or other settings than those.
+    A second `install()` returns the meter that is already there, without settings or with the same
+    once more: they are compared by value, functions by their code. Raises ValueError when it asks
+    for another meter, and ConfigError, a ValueError, when it asks for other settings, which names
+    the first that differs.
     """
     if meter is not None:
         _check(meter, settings)
@@ -156,10 +198,29 @@ def install(meter: Meter | None = None, **settings: Any) -> Meter:
         there = _installed.setdefault("meter", wanted)
         if there is wanted:
             return there
-    other = meter is not None and meter is not there
-    if other or (settings and Config.load(**settings) != there.config):
+    if meter is not None and meter is not there:
         raise ValueError("another meter is installed; call langmeter.uninstall() first")
+    if settings:
+        _check_same(there, settings)
     return there
+
+
+def _check_same(there: Meter, settings: Mapping[str, Any]) -> None:
+    """Raise ConfigError unless a meter with these settings is as the one that is there."""
+    known = getattr(there, "_settings", None)
+    if known is None:  # another handler than a Meter
+        raise ValueError(
+            f"a {type(there).__name__} is installed, which has other settings than a Meter; "
+            "call langmeter.uninstall() first"
+        )
+    for name, value in _every_setting(settings).items():
+        if not same(known[name], value):
+            raise refusal(
+                name,
+                f"{shown(known[name])}, as of the meter that is installed",
+                value,
+                "call langmeter.uninstall() first",
+            )
 
 
 def run_beside(meter: Meter | None) -> None:
@@ -207,4 +268,4 @@ def track(meter: Meter | None = None, **settings: Any) -> Iterator[Meter]:
             _scopes.reset(token)
         except ValueError:
             # A generator that was finalised in another context, where this scope never was.
-            _log.debug("a track() scope ended in another context than it began", exc_info=True)
+            log.debug("a track() scope ended in another context than it began", exc_info=True)

@@ -23,11 +23,15 @@ def refusal(name: str, allowed: str, value: object, remedy: str = "") -> ConfigE
         value: what was given; shown by its `repr`, or by its type where that raises.
         remedy: what to do instead; none if empty.
     """
+    return ConfigError(f"{name} must be {allowed}, got {shown(value)}{remedy and '; '}{remedy}")
+
+
+def shown(value: object) -> str:
+    """Return the `repr` of a value for a message, or its type where that raises."""
     try:
-        shown = repr(value)
+        return repr(value)
     except Exception:
-        shown = f"a {type(value).__name__}"
-    return ConfigError(f"{name} must be {allowed}, got {shown}{remedy and '; '}{remedy}")
+        return f"a {type(value).__name__}"
 
 
 def whole_number(

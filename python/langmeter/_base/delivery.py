@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 import os
 import threading
 from collections import deque
@@ -22,8 +21,7 @@ from typing import Any, Final, Literal, TypeAlias
 from weakref import WeakKeyDictionary
 
 from langmeter._base.check import one_of, real_number, whole_number
-
-_log = logging.getLogger("langmeter")
+from langmeter._base.log import log
 
 #: Seconds that an idle worker thread waits before it ends.
 _IDLE: Final = 1.0
@@ -151,7 +149,7 @@ class Listener:
         self.count("callback_errors", 1)
         self._failed += 1
         if self._failed == 1:
-            _log.warning(
+            log.warning(
                 "%s=%r failed; the call goes on, and further failures are only counted",
                 self.name,
                 self.function,
@@ -159,7 +157,7 @@ class Listener:
             )
         if self._failed >= self._limit:
             self.off = True
-            _log.warning(
+            log.warning(
                 "%s=%r failed %d times in a row and is not called any more",
                 self.name,
                 self.function,

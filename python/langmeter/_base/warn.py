@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Hashable
 from typing import Final
 
-_log = logging.getLogger("langmeter")
+from langmeter._base.log import log
 
 #: Warnings of one kind that are logged; later ones are counted.
 MAX_WARNINGS: Final = 10
@@ -43,9 +42,9 @@ class LimitedWarnings:
         self._subjects.add(subject)
         logged = len(self._subjects)
         if logged < MAX_WARNINGS:
-            _log.warning(message, *args)
+            log.warning(message, *args)
         elif logged == MAX_WARNINGS:
-            _log.warning(message + "; further %s are only counted", *args, self._kind)
+            log.warning(message + "; further %s are only counted", *args, self._kind)
         else:
             self.suppressed += 1
             if self._count is not None:

@@ -116,7 +116,7 @@ class Budget:
         if action not in ("warn", "block"):
             raise refusal("action", "'warn' or 'block'", action, "pass 'block' to refuse calls")
         self.unit, limit = given[0]
-        self._limit = _units(self.unit, limit)
+        self._limit = self._made_with = _units(self.unit, limit)
         self.per = per
         self.scope: Mapping[str, tuple[str, ...]] = MappingProxyType(scopes.checked(scope or {}))
         self.at = _fractions(at)
@@ -206,6 +206,11 @@ class Budget:
             return self._shown(0)
         elapsed = max(now - max(begins, self._opened()), 1)
         return self._shown(spent + spent * (ends - now) // elapsed)
+
+    def _setting(self) -> object:
+        """Return what it was made of, as `install()` compares it."""
+        made = (self.unit, self._made_with, self.per, self.scope, self.at, self.action)
+        return (*made, self.on_threshold, self.unpriced, self._name)
 
     def __repr__(self) -> str:
         spent, limit = shown(self.spent), shown(self.limit)

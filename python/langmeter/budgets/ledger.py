@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Sequence
 from math import inf
 from threading import Lock
@@ -13,6 +12,7 @@ from weakref import ref
 from langmeter import _core
 from langmeter._base.check import refusal
 from langmeter._base.delivery import Listener, notice_listener
+from langmeter._base.log import log
 from langmeter.budgets.budget import Budget, Threshold, shown, unit_name
 from langmeter.budgets.demand import (
     UNUSUAL,
@@ -30,8 +30,6 @@ from langmeter.prices import PriceBook
 from langmeter.prices.card import RateCard
 
 _MOST: Final = 64
-
-_log = logging.getLogger("langmeter")
 
 
 #: Pico-dollars at worst for an input token and an output token, for the call, and for an input
@@ -163,7 +161,7 @@ class Ledger:
             self.recorder.dropped("hook_errors")
         if not self._reported:
             self._reported = True
-            _log.warning(
+            log.warning(
                 "a call's metadata has a value that cannot be read as text: no budget with a scope "
                 "on it covers the call; further ones are only counted",
                 exc_info=exc,
@@ -260,7 +258,7 @@ def _mask(flags: Iterable[bool]) -> int:
 
 
 def _warn(event: Threshold) -> None:
-    _log.warning(
+    log.warning(
         "budget %s: %g %% of it crossed, %s spent and %s reserved of %s %s",
         event.budget.name,
         event.fraction * 100,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -12,6 +11,7 @@ from uuid import UUID
 from weakref import WeakSet
 
 from langmeter import _core, _ticker
+from langmeter._base.log import log
 from langmeter._base.text import as_text
 from langmeter._watch import Watch
 from langmeter.budgets import Ledger
@@ -24,8 +24,6 @@ from langmeter.streaming import Streams
 from langmeter.streaming.hub import joined
 from langmeter.usage.offline import Offline
 from langmeter.usage.providers import asked
-
-_log = logging.getLogger("langmeter")
 
 #: Makes an observer of a recorder.
 Observer: TypeAlias = Callable[["Services"], Watch[Any]]
@@ -274,7 +272,7 @@ class Services(_core.ServicesBase):
             exc = worse
         if not self._reported:
             self._reported = True
-            _log.warning(
+            log.warning(
                 "%s failed; the call goes on, and further failures are only counted",
                 place,
                 exc_info=exc,

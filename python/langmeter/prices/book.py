@@ -67,6 +67,10 @@ class PriceBook:
         """Grows when a price may have changed: what was unpriced is worth asking again."""
         return self.cards.version
 
+    def _setting(self) -> object:
+        """Return the own prices, as `install()` compares them."""
+        return self._own
+
     @property
     def ready(self) -> bool:
         """True when no question waits for the catalogue to load."""

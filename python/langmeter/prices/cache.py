@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
 import stat
 import sys
@@ -19,10 +18,12 @@ from pathlib import Path
 from time import time
 from typing import Final
 
+from langmeter._base.log import logger
+
 from . import table
 from .table import Table
 
-_log: Final = logging.getLogger("langmeter.prices")
+_log: Final = logger("langmeter.prices")
 
 #: Grows when the form of the file changes.
 _SCHEMA: Final = 1

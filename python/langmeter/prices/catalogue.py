@@ -8,7 +8,6 @@ Every other process reads that file, in 8 ms; `cache` says when it is trusted.
 from __future__ import annotations
 
 import builtins
-import logging
 import os
 import sys
 import threading
@@ -19,10 +18,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final
 
+from langmeter._base.log import logger
+
 from . import cache
 from .table import Found, Table, from_objects, to_text
 
-_log: Final = logging.getLogger("langmeter.prices")
+_log: Final = logger("langmeter.prices")
 
 _table: Table | None = None
 _absent = False

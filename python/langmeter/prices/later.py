@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from bisect import bisect_left
 from collections import deque
@@ -10,11 +9,10 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from langmeter import _core
+from langmeter._base.log import log
 
 from .book import PriceBook
 from .card import COUNTS, RateCard, is_contested
-
-_log = logging.getLogger("langmeter")
 
 #: Where price lists begin a new band, and powers of two. Calls between two of these that have no
 #: price yet wait together; where one has a band that begins among them, they stay unpriced.
@@ -158,7 +156,7 @@ class Later:
             return
         self._told.add((provider, model))
         if provider:
-            _log.warning(
+            log.warning(
                 "no price is known for %s/%s: its calls are unpriced (see snapshot.unpriced). "
                 "Give it one: meter.cost.prices.set(%r, %r, input=..., output=...), USD per "
                 "million tokens; what is unpriced by then is priced too",
@@ -168,7 +166,7 @@ class Later:
                 model,
             )
         else:
-            _log.warning(
+            log.warning(
                 "no price is known for %s, because nobody says who provides it: its calls are "
                 'unpriced (see snapshot.unpriced). Say it, config={"metadata": {"ls_provider": '
                 '"..."}}, and give it a price by meter.cost.prices.set if there is none',

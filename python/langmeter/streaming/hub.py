@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 from collections import deque
@@ -15,6 +14,7 @@ from langmeter import _core
 from langmeter._base.check import whole_number
 from langmeter._base.delivery import Listener, Queue
 from langmeter._base.failures import status_of
+from langmeter._base.log import log
 from langmeter._form import usd
 from langmeter.streaming.aggregate import (
     completed,
@@ -32,8 +32,6 @@ from langmeter.streaming.events import (
 )
 from langmeter.streaming.feed import Feed
 from langmeter.usage import Usage
-
-_log = logging.getLogger("langmeter")
 
 #: What the native side is asked to do, by bit.
 _COLLECT, _EVENTS, _TEXTS, _ENDS = (1 << bit for bit in range(len(_core.STREAM_WANTS)))
@@ -289,7 +287,7 @@ class Streams(_core.Streams):
         self.count("stream_mismatch", 1)
         if kind not in self._told:
             self._told.add(kind)
-            _log.warning(
+            log.warning(
                 "a stream of %s differs from its final message in its %s; further ones are only "
                 "counted",
                 "/".join(filter(None, names)) or "a model",

@@ -7,11 +7,11 @@ guessed at.
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from langmeter import _core
+from langmeter._base.log import log
 from langmeter.usage.counters import (
     Source,
     TokenCounter,
@@ -29,7 +29,6 @@ _TEXT: Final = ("text", "content", "refusal")
 _REASONING: Final = ("reasoning", "thinking", "summary")
 _MAX_KNOWN: Final = 1024
 
-_log = logging.getLogger("langmeter")
 #: Models of which it was said that they send no usage.
 _told: set[tuple[str, str]] = set()
 
@@ -139,7 +138,7 @@ def _tell(provider: str, model: str) -> None:
     name = (provider, model)
     if name not in _told and len(_told) < _MAX_KNOWN:
         _told.add(name)
-        _log.warning(
+        log.warning(
             "%s sends no usage: its tokens are counted offline and marked estimated; "
             "ask for it, as ChatOpenAI(stream_usage=True) does for streams",
             "/".join(filter(None, name)) or "a model",
