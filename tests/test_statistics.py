@@ -368,6 +368,41 @@ def test_all_that_are_tested_can_be_significant_together(floors: list[float]) ->
         assert not tested or floor * sum(chosen) <= 0.05
 
 
+@QUICK
+@given(floors=st.lists(st.floats(0, 1) | st.sampled_from([0.05, 0.025, math.inf]), max_size=12))
+def test_the_number_that_is_tested_is_the_least_that_holds(floors: list[float]) -> None:
+    """As the definition counts it, one after the other."""
+    k = 1
+    while sum(floor <= 0.05 / k for floor in floors) > k:
+        k += 1
+    assert ours.testable(floors, 0.05) == [floor <= 0.05 / k for floor in floors]
+
+
+class _Counted(float):
+    """A number that counts how often it is compared."""
+
+    comparisons = 0
+
+    def __lt__(self, other: float) -> bool:
+        _Counted.comparisons += 1
+        return float(self) < other
+
+    def __gt__(self, other: float) -> bool:
+        _Counted.comparisons += 1
+        return float(self) > other
+
+    def __le__(self, other: float) -> bool:
+        _Counted.comparisons += 1
+        return float(self) <= other
+
+
+def test_many_comparisons_are_sorted_not_searched() -> None:
+    """The work grows as n log n: 20,000 comparisons took 400 million steps, one by one."""
+    floors = [_Counted(1e-9 * place) for place in range(20_000)]
+    ours.testable(floors, 0.05)
+    assert _Counted.comparisons < 20 * len(floors)
+
+
 @pytest.mark.parametrize(("q", "least"), [(0.5, 8), (0.95, 98), (0.99, 496)])
 def test_enough_is_the_least_number(q: float, least: int) -> None:
     """With one call fewer no data whatever would be significant."""

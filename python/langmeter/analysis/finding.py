@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Final, Literal, TypeAlias
 
 from langmeter import _table
+from langmeter._base.text import printable
 from langmeter.analysis.traffic import Cost, Traffic
 from langmeter.prices import usd
 
@@ -51,7 +52,7 @@ class Finding:
     assumption: str = ""
 
     def __str__(self) -> str:
-        lines = [self.title]
+        lines = [printable(self.title)]
         if self.saving is not None:
             verb, bound = "saves", self.bound
             if self.saving < 0:  # to save at least -1 is to cost at most 1

@@ -7,6 +7,8 @@ from decimal import Decimal
 from math import isfinite
 from typing import Any, NamedTuple
 
+from langmeter._base.text import printable
+
 from .card import PER_UNIT, RateCard
 
 
@@ -49,19 +51,20 @@ class Explanation(NamedTuple):
         }
 
     def __str__(self) -> str:
-        name = "/".join(part for part in (self.provider, self.model) if part)
+        name = printable("/".join(part for part in (self.provider, self.model) if part))
         card = self.card
         if card is None:
             return (
                 f"{name}: no price known, so its cost is unknown.\n"
                 "Set one, in USD per million tokens: "
-                f'prices.set("{self.provider or "PROVIDER"}", "{self.model}", input=…, output=…)'
+                f'prices.set("{printable(self.provider) or "PROVIDER"}", '
+                f'"{printable(self.model)}", input=…, output=…)'
             )
         noted = f", of {card.date}" if card.date else ""
         lines = [f"{name}: {card.source}{noted}, listed as {card.provider}/{card.model}"]
         if self.tier:
             lines.append(
-                f"tier {self.tier}"
+                f"tier {printable(self.tier)}"
                 + ("" if card.tier else ": no price of its own, standard prices apply")
             )
         if isfinite(card.valid_until):
