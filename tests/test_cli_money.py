@@ -185,6 +185,7 @@ def test_a_model_without_a_price_is_exit_code_1(
     ("arguments", "message"),
     [
         ([], "required: MODEL"),
+        ([" "], "MODEL must be the name of a model"),
         (["gpt-4o", "--at", "yesterday"], "argument --at: Invalid isoformat string"),
         (["gpt-4o", "--at", "9999-12-31T23:00-14:00"], "argument --at: date value out of range"),
         (["gpt-4o", "--prices", "none.toml"], "cannot read none.toml"),

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from langmeter import Budget, Snapshot, _run, cli
+from langmeter import Budget, Snapshot, _run, _session, cli
 from langmeter.errors import ConfigError
 
 CHAT = """
@@ -448,3 +448,15 @@ def test_a_json_of_the_demo_is_a_snapshot(program: Program) -> None:
     program.run(f"{CHAT}chat(team='x')\n", "--labels", "team", "--labels", "user")
     data = json.loads((program.folder / "out.json").read_text(encoding="utf-8"))
     assert data["models"][0]["calls"] == 1
+
+
+def test_the_first_process_of_a_container_ends_by_exit_code(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The kernel ignores a signal's default action there, and the process would go on for ever."""
+    monkeypatch.setattr(_session, "_set_handler", lambda *_: None)
+    monkeypatch.setattr(os, "kill", lambda *_: None)
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    monkeypatch.setattr(os, "_exit", sys.exit)
+    with pytest.raises(SystemExit, match="143"):
+        _session._die(signal.SIGTERM)

@@ -97,8 +97,11 @@ def discrepancies(s: _core.SeriesStats) -> dict[str, int]:
 NAMES: Final = {"model": ("provider", "model"), "label": ("key", "value"), "error": ("who", "how")}
 
 
-def series_to_dict(s: _core.SeriesStats) -> dict[str, Any]:
-    """One series: the labels, what people look for, then everything that rebuilds it."""
+def series_to_dict(s: _core.SeriesStats, *, hdr: bool = True) -> dict[str, Any]:
+    """Return a series: its names, what people look for, then everything that rebuilds it.
+
+    Without `hdr` the histograms are left out, which are most of the work.
+    """
     counters = {name: n for name, n in zip(_core.COUNTERS, s.counters, strict=True) if n}
     first, second = NAMES.get(s.kind, ("name", ""))
     shown: dict[str, Any] = {} if s.kind == "model" else {"kind": s.kind}
@@ -113,7 +116,7 @@ def series_to_dict(s: _core.SeriesStats) -> dict[str, Any]:
     shown["counters"] = counters
     for name in _core.MEASURES:
         if found := _distribution(s.measure(name)):
-            shown[name] = found
+            shown[name] = {**found, "hdr": s.measure(name).to_hdr()} if hdr else found
     if s.kind == "model":
         shown["in_flight"], shown["peak_in_flight"] = s.in_flight, s.peak
     if apart := discrepancies(s):
@@ -132,5 +135,4 @@ def _distribution(d: _core.Distribution) -> dict[str, Any] | None:
         "p95": d.quantile(0.95),
         "p99": d.quantile(0.99),
         "max": d.max,
-        "hdr": d.to_hdr(),
     }

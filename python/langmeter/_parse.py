@@ -143,7 +143,7 @@ def _check_windows(listed: list[tuple[str, Any, _Part, Any]], span: int) -> None
 
 def _check(where: str, shown: Mapping[str, Any], s: _core.SeriesStats, in_flight: int) -> None:
     """Hold what a series says of itself to its counters and histograms."""
-    again = _form.series_to_dict(s)
+    again = _form.series_to_dict(s, hdr=False)
     for name in ("calls", "errors", "cost_usd"):
         if name in shown and name in again and shown[name] != again[name]:
             _refuse(f"{where}.{name}", f"{again[name]!r}, as its counters have it", shown[name])
@@ -152,12 +152,12 @@ def _check(where: str, shown: Mapping[str, Any], s: _core.SeriesStats, in_flight
             _check_distribution(f"{where}.{name}", shown[name], again.get(name, {"count": 0}))
     told = _mapping(f"{where}.discrepancies", shown.get("discrepancies", {}))
     found = again.get("discrepancies", {})
-    known = _form.amounts(s)
     for part in {**found, **told}:
         off = found.get(part, 0) - told.get(part, 0)
         # Calls that were ending while the snapshot was taken.
         if abs(off) <= (in_flight if _form.WHOLES.get(part, "made") in _CALLS else 0):
             continue
+        known = _form.amounts(s)
         if part == "latency":
             calls = known["made" if s.kind in ("model", "label") else "calls"]
             _contradiction(

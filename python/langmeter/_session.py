@@ -372,6 +372,8 @@ def _die(number: int) -> None:
     """End by the signal, as without a handler."""
     _set_handler(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
+    if os.getpid() == 1:  # the first process of a container: the kernel ignores the default action
+        os._exit(128 + number)
 
 
 def _handing(

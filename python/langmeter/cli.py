@@ -189,6 +189,8 @@ def _snapshot(file: str, parser: argparse.ArgumentParser) -> Snapshot:
 
 
 def _prices(options: argparse.Namespace) -> int:
+    if not options.model.strip():
+        options.parser.error("MODEL must be the name of a model, e.g. openai/gpt-4o")
     book = _book(options)
     asked = [(options.provider, options.model)]
     if "/" in options.model and not options.provider:
