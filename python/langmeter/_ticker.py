@@ -19,6 +19,9 @@ from weakref import WeakMethod
 from langmeter._base.check import real_number
 from langmeter._base.log import log
 
+#: Seconds that the thread waits for another task before it ends. With a meter for each request, a
+#: thread for each would cost more than everything else of the meter.
+_IDLE: Final = 0.25
 #: Least and most seconds between two calls of a task.
 _LEAST: Final = 0.001
 _MOST: Final = 86_400.0
@@ -162,16 +165,15 @@ class Ticker:
     def _work(self) -> None:
         while True:
             wait = self.step()
-            if wait is None:
+            try:
+                self._news.get(timeout=_IDLE if wait is None else wait)
+            except Empty:
+                if wait is not None:
+                    continue
                 with self._lock:
                     if not self._tasks:
                         self._thread = None
                         return
-                continue
-            try:
-                self._news.get(timeout=wait)
-            except Empty:
-                continue
 
 
 #: The one of this process.

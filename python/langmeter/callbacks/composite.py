@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 from weakref import ref
 
@@ -139,13 +140,22 @@ def _check_part(part: Callback) -> None:
         raise TypeError(f"a {name} cannot be part of a composite; hand in its handlers instead")
     if part._is_bound:
         raise _bound_elsewhere(part)
+    hook = _overridden(type(part))
+    if hook is not None:
+        raise TypeError(
+            f"{name}.{hook} would not be called: a composite records for its parts; "
+            "put what it adds into a handler of its own that extends BaseCallbackHandler"
+        )
+
+
+@lru_cache(maxsize=64)
+def _overridden(cls: type[Callback]) -> str | None:
+    """Return the first hook that a class outside of langmeter overrides; None if there is none."""
     for hook in HOOKS:
-        owner = next(cls for cls in type(part).__mro__ if hook in vars(cls))
+        owner = next(base for base in cls.__mro__ if hook in vars(base))
         if not owner.__module__.startswith(("langmeter.", "langchain_core.")):
-            raise TypeError(
-                f"{name}.{hook} would not be called: a composite records for its parts; "
-                "put what it adds into a handler of its own that extends BaseCallbackHandler"
-            )
+            return hook
+    return None
 
 
 def _bound_elsewhere(part: Callback) -> ValueError:
