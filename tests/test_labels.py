@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from langchain_core.caches import InMemoryCache
+from langchain_core.embeddings import DeterministicFakeEmbedding
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
 
 from conftest import chat_model
@@ -19,6 +20,7 @@ from langmeter import (
     Meter,
     Snapshot,
     TokenCountingCallback,
+    track_embeddings,
 )
 from langmeter.prices import PriceBook
 
@@ -131,6 +133,23 @@ def test_a_call_without_a_value_has_a_row_of_its_own(prices: PriceBook) -> None:
         }
         assert meter.snapshot().totals.calls == 5
         assert meter.snapshot().dropped.get("hook_errors", 0) == 0
+
+
+def test_every_kind_of_call_has_its_row(prices: PriceBook) -> None:
+    """Embeddings, batches, text models and decision models are in a row of each label too."""
+    for meter in meters(prices, labels=("team",)):
+        track_embeddings(DeterministicFakeEmbedding(size=2), meter).embed_query("x")
+        chat_model().batch(["a", "b"], config={"callbacks": [meter]})
+        chat_model().generate([[], []], callbacks=[meter], metadata={"team": "a"})
+        run = uuid.uuid4()
+        meter.on_llm_start({}, ["x"], run_id=run)
+        meter.on_llm_error(ValueError(), run_id=run)
+        run = uuid.uuid4()
+        meter.on_chain_start({}, {}, run_id=run, run_type="llm")
+        meter.on_chain_error(ValueError(), run_id=run)
+        labels = {key: stats.calls for key, stats in meter.snapshot().labels.items()}
+        assert labels == {("team", ""): 5, ("team", "a"): 2}
+        assert sum(labels.values()) == meter.snapshot().totals.calls
 
 
 def test_the_table_shows_the_row_without_a_value_as_none(prices: PriceBook) -> None:

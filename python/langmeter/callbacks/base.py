@@ -108,7 +108,7 @@ class Callback(_core.Handler, BaseCallbackHandler):
             **(share or {}),
         )
         self._set_up(services, self._components)
-        self.raise_error = services.blocks
+        self._let_pass(services)
 
     @property
     def config(self) -> Config:
@@ -131,8 +131,11 @@ class Callback(_core.Handler, BaseCallbackHandler):
     def _share(self, services: Services) -> None:
         """Share these services from now on; RuntimeError after the first event or question."""
         self._join(services)
-        # What a budget refuses has to pass LangChain's catch.
-        self.raise_error |= services.blocks
+        self._let_pass(services)
+
+    def _let_pass(self, services: Services) -> None:
+        if services.blocks:  # what a budget refuses has to pass LangChain's catch
+            self.raise_error = True
 
     @property
     def _recorder(self) -> _core.Recorder:
