@@ -83,7 +83,7 @@ def test_two_providers_of_one_client_are_two() -> None:
     openai = {"ls_provider": "openai", "ls_model_name": "m"}
     for url in ("https://api.groq.com/v1", "https://api.together.xyz", None):
         call(handler, metadata=openai, invocation_params={"base_url": url})
-        call(handler, metadata={**openai, "api_base": url})
+        call(handler, metadata={**openai, "endpoint": url}, invocation_params={"api_base": url})
     assert calls(handler) == {
         ("acme", "m"): 1,
         ("other vendor", "m"): 1,

@@ -147,7 +147,7 @@ def requested(
 
 
 def asked(metadata: Any, invocation_params: Any, serialized: Any) -> tuple[str, str, bool]:
-    """The same, and whether an address in the first two could change the provider."""
+    """The same, and whether an address in the invocation parameters could change the provider."""
     try:
         return _asked(metadata, invocation_params, serialized)
     except Exception:  # foreign mappings may raise anything; an unnamed call is still metered
@@ -160,8 +160,7 @@ def _asked(metadata: Any, invocation_params: Any, serialized: Any) -> tuple[str,
     fixed = provider_at(text(made, *_ADDRESSES))
     by_address = (provider in _DIALECTS or not provider) and not fixed
     if provider in _DIALECTS or not provider:
-        for source in (invocation_params, metadata):
-            fixed = fixed or provider_at(text(source, *_ADDRESSES))
+        fixed = fixed or provider_at(text(invocation_params, *_ADDRESSES))
         if fixed:
             provider = fixed
         elif provider == "gcp.gemini" and isinstance(made, dict) and _is_vertex(made):

@@ -34,8 +34,8 @@ pub struct Client {
     serialized: Py<PyAny>,
     told_provider: Text,
     told_model: Text,
-    /// Addresses that a call itself named, of a client whose provider depends on that.
-    addresses: Option<[Text; 2]>,
+    /// The address that a call itself named, of a client whose provider depends on that.
+    address: Option<Text>,
     pub component_name: Py<PyString>,
     pub provider: Py<PyString>,
     pub model_name: Py<PyString>,
@@ -170,24 +170,16 @@ impl Clients {
             Some(model) => Some(model),
             None => first_text(start.invocation_params, &keys.models, py)?,
         };
-        let addresses = || -> PyResult<_> {
-            let of = |source| first_text(source, &keys.addresses, py);
-            Ok([of(start.invocation_params)?, of(start.metadata)?])
-        };
+        let address = || first_text(start.invocation_params, &keys.addresses, py);
         let seen = copied(&this.seen, py);
         for client in &seen.clients {
             if client.serialized.is(start.serialized)
                 && same(&client.told_provider, provider.as_ref())
                 && same(&client.told_model, model.as_ref())
             {
-                match &client.addresses {
-                    None => return Ok(Arc::clone(client)),
-                    Some(known) => {
-                        let told = addresses()?;
-                        if known.iter().zip(&told).all(|(known, told)| same(known, told.as_ref())) {
-                            return Ok(Arc::clone(client));
-                        }
-                    }
+                match &client.address {
+                    Some(known) if !same(known, address()?.as_ref()) => {}
+                    _ => return Ok(Arc::clone(client)),
                 }
             }
         }
@@ -204,7 +196,7 @@ impl Clients {
             serialized: start.serialized.clone().unbind(),
             told_provider: plain(provider),
             told_model: plain(model),
-            addresses: if by_address { Some(addresses()?.map(plain)) } else { None },
+            address: if by_address { Some(plain(address()?)) } else { None },
             component_name: component_name.unbind(),
             provider: asked_provider.unbind(),
             model_name: asked_model.unbind(),
