@@ -76,7 +76,7 @@ def calls_made(budget: Budget, meter: Any, *, streamed: bool = False, **config: 
         ("gcp.vertex_ai", ["google_vertexai", "vertexai", "vertex_ai", "google_anthropic_vertex"]),
         ("mistral_ai", ["mistralai", "mistral"]),
         ("x_ai", ["xai", "x-ai", " XAI "]),
-        ("moonshotai", ["moonshot", "moonshotai", "moonshot_ai"]),
+        ("moonshot_ai", ["moonshot", "moonshotai", "moonshot_ai"]),
         ("nvidia_nim", ["nvidia", "NVIDIA", "nim", "nvidia-ai-endpoints"]),
         ("ollama", ["ollama", "Ollama"]),
     ],

@@ -79,14 +79,14 @@ class Books:
     def __init__(self) -> None:
         self.clock = ManualClock()
         self.recorder = _core.Recorder(max_series=64, max_runs=64, clock=self.clock)
-        self.budget = self.recorder.open_budget(0, 10**18, 0, False, [])
+        self.budget = self.recorder.open_budget(0, 10**18, 0, False, [], 0)
 
     def call(
         self, usage: tuple[int, ...], outcome: int, label: str | None, cost: int | None
     ) -> tuple[int, int, float]:
         """Its budgets, labels and start."""
         run = uuid.uuid4()
-        demand = (1 << self.budget, 0, 0, 1, 0, 0, 0)
+        demand = (1 << self.budget, 0, 0, 1, (0, 0, 0, 0))
         labels = [("colour", label)] if label else None
         self.recorder.run_started(run, None, 0, "Chat", *NAMES, demand=demand, labels=labels)
         asked = self.recorder.requested(run)
@@ -120,7 +120,7 @@ def load(
         for usage, tier, outcome, label, wait in ended:
             books.clock.advance(wait)
             budgets, labels, at = books.call(usage, outcome, label, None)
-            call = (*NAMES, tier, outcome, budgets, labels, at, usage)
+            call = (*NAMES, NAMES[1], tier, outcome, budgets, labels, at, usage)
             assert later.add(call, books.recorder) == []
     return books, later
 
@@ -183,7 +183,7 @@ def test_prices_of_the_half_hour_in_which_a_call_began() -> None:
     expected = 0
     for minutes in range(0, 24 * 60, 10):
         at = 1_748_736_000.0 + 60 * minutes
-        later._keep(("deepseek", "deepseek-chat", "", OK, 0, 0, at, usage), books.recorder)
+        later._keep(("deepseek", "deepseek-chat", "", "", OK, 0, 0, at, usage), books.recorder)
         card = book.card("deepseek", "deepseek-chat", at=at)
         assert card is not None
         expected += card.cost(usage)
@@ -198,7 +198,7 @@ def test_it_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     books, later = Books(), Later(PriceBook())
     usage = (1, 1, 2, *[0] * 16)
     for n in range(4096):
-        later.add(("acme", f"m{n}", "", OK, 0, 0, 0.0, usage), books.recorder)
+        later.add(("acme", f"m{n}", "", "", OK, 0, 0, 0.0, usage), books.recorder)
     assert len(later._new) + len(later._groups) <= 2048
     assert books.recorder.snapshot().dropped == {"unpriced_forgotten": 3072}
 

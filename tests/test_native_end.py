@@ -6,12 +6,9 @@ import uuid
 from typing import Any
 
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from langmeter import TokenCountingCallback, _core
-from langmeter.prices import PriceBook
-from langmeter.prices.card import PICO, is_contested
-from langmeter.usage import Usage
+from langmeter.prices.card import PICO
 from langmeter.usage.reader import read_any
 from test_usage_laws import Client, Thing, mapping, result
 
@@ -73,31 +70,3 @@ def test_junk_ends_a_call_as_the_reader_says(usage: Any, meta: Any) -> None:
     assert after.totals.calls == 1
     assert "hook_errors" not in after.dropped
     assert after.dropped.get("usage_refused", 0) == read_any(response).refused
-
-
-@settings(max_examples=300)
-@given(
-    st.sampled_from(
-        [
-            ("openai", "gpt-4o"),
-            ("anthropic", "claude-sonnet-4-5"),
-            ("gcp.gemini", "gemini-2.5-pro"),
-            ("nvidia_nim", "meta/llama-3.1-8b-instruct"),
-        ]
-    ),
-    st.lists(st.integers(0, 40_000), min_size=18, max_size=18),
-)
-def test_the_native_price_is_that_of_the_card(model: tuple[str, str], figures: list[int]) -> None:
-    """A price computed natively is the card's; where parts exceed their whole it gives none."""
-    book = PriceBook()
-    card = book.card(*model)
-    native = book.cards.get(*model)
-    assert card is not None
-    assert native is not None
-    sent, received, *parts = figures
-    usage = Usage(sent + 150_000, received + 150_000, *parts)
-    cost = native.cost(usage)
-    if is_contested(usage):
-        assert cost is None
-    else:
-        assert cost == card.cost(usage)

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from langmeter._base.provider_names import provider_at, provider_name
 from langmeter.usage import requested
-from langmeter.usage.providers import provider_at, provider_name
 
 # The well-known values of gen_ai.provider.name.
 WELL_KNOWN = {

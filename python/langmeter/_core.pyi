@@ -454,17 +454,22 @@ class Distribution:
 
 @final
 class Cards:
-    """Standard rate cards by provider and model; a change of prices lets all of them go."""
+    """Standard rate cards; a change of prices lets all of them go.
+
+    By provider, model and, where another model answered, the one that was requested, else "".
+    """
 
     def __new__(cls) -> Cards: ...
     @property
     def version(self) -> int:
         """Grows when a price may have changed."""
 
-    def set(self, provider: str, model: str, card: RateCard | None, version: int) -> None:
+    def set(
+        self, provider: str, model: str, requested: str, card: RateCard | None, version: int
+    ) -> None:
         """Keep a card, unless prices have changed since `version`; None takes one away."""
 
-    def get(self, provider: str, model: str) -> RateCard | None:
+    def get(self, provider: str, model: str, requested: str = "") -> RateCard | None:
         """Return the card that is kept."""
 
     def refresh(self) -> None:
@@ -477,12 +482,23 @@ class RateCard:
     """What one model costs, in whole pico-dollars, and from when to when (Unix seconds)."""
 
     def __new__(
-        cls, bands: Sequence[tuple[int, Sequence[int]]], valid_from: float, valid_until: float
+        cls,
+        bands: Sequence[tuple[int, Sequence[int]]],
+        scale: int,
+        valid_from: float,
+        valid_until: float,
     ) -> RateCard:
-        """`bands`: (above, the 18 rates in the order of `langmeter.prices.card.KINDS`)."""
+        """`bands`: (above, the 18 rates in the order of `langmeter.prices.card.KINDS`).
 
-    def cost(self, usage: tuple[Any, ...]) -> int | None:
-        """Pico-dollars; None when a part of the usage exceeds its whole or the sum 64 bits."""
+        Rates are counted in parts of a pico-dollar, of which `scale` make one.
+        """
+
+    def cost(self, usage: tuple[Any, ...]) -> int:
+        """Return the pico-dollars of a call; counts that contradict each other are charged."""
+
+    @staticmethod
+    def is_contested(usage: tuple[Any, ...]) -> bool:
+        """Return whether parts of a usage exceed their whole."""
 
 @type_check_only
 class Services(Protocol):

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
 from typing import Any, Final
 
 from langmeter import _core
+from langmeter._base.money import usd
 
 #: Counter → its place in `SeriesStats.counters`.
 PLACE: Final = {name: place for place, name in enumerate(_core.COUNTERS)}
 #: Parts of a sliding window.
 WINDOW: Final = ("window_s", "covered_ns", "requests", "input_tokens", "output_tokens", "errors")
-
-
-def usd(pico_dollars: int) -> Decimal:
-    """Pico-dollars as US dollars."""
-    # By text, because arithmetic would round to the precision of the caller's context.
-    return Decimal(f"{pico_dollars}E-12") if pico_dollars else Decimal(0)
 
 
 #: Part of a series → the whole that it is counted in. `calls` are all ended runs, `made` those that

@@ -145,16 +145,15 @@ class _Call:
             # Who gives up has sent the texts all the same.
             if tokens is not None and outcome in (OK, CANCELLED):
                 usage = Usage(input=tokens, total=tokens, estimated=tokens)
-                prices = services.prices_if_ready
-                card = prices and prices.card(*self.asked, at=self.started)
-                cost = card.cost(usage[:-1]) if card else None
+                cost = services.cost((*self.asked, "", usage.tier), usage, self.started)
             recorder = services.recorder
             asked = recorder.requested(self.run)
             crossed = recorder.run_ended(self.run, LLM, outcome, usage=usage, cost=cost)
             if crossed:
                 services.crossed(crossed)
             if asked and usage is not None and cost is None:
-                services.unpriced((*self.asked, usage.tier), outcome, asked, usage[:-1])
+                names = *self.asked, "", usage.tier
+                services.unpriced(names, outcome, asked, usage[:-1])
         except BaseException as exc:
             self.books.meter._failed("track_embeddings", exc)
 

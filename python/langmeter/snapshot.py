@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import Any
 
 from langmeter import _core, _form, _parse, _table
+from langmeter._base.money import usd
 from langmeter._core import Distribution
 from langmeter.errors import SnapshotError
 
@@ -283,7 +284,7 @@ class CallStats(_Series):
     @property
     def cost(self) -> Decimal | None:
         """US dollars, exact; None while no call was priced."""
-        return _form.usd(self._count("cost")) if self.priced_calls else None
+        return usd(self._count("cost")) if self.priced_calls else None
 
     def cost_of(self, outcome: str) -> Decimal | None:
         """The part of the cost that went to calls with this outcome: "error" or "cancelled".
@@ -292,7 +293,7 @@ class CallStats(_Series):
         """
         if outcome not in ("error", "cancelled"):
             raise ValueError(f"outcome = {outcome!r}: must be 'error' or 'cancelled'")
-        return _form.usd(self._count(f"cost_{outcome}")) if self.priced_calls else None
+        return usd(self._count(f"cost_{outcome}")) if self.priced_calls else None
 
     @property
     def billed(self) -> Decimal | None:
@@ -300,7 +301,7 @@ class CallStats(_Series):
 
         It is for `billed_calls` calls, and stands beside `cost`, never in it.
         """
-        return _form.usd(self._count("billed")) if self.billed_calls else None
+        return usd(self._count("billed")) if self.billed_calls else None
 
     @property
     def billed_calls(self) -> int:
@@ -330,7 +331,7 @@ class CallStats(_Series):
     @property
     def retried_cost(self) -> Decimal | None:
         """US dollars of those; None while no call was priced."""
-        return _form.usd(self._count("retried_cost")) if self.priced_calls else None
+        return usd(self._count("retried_cost")) if self.priced_calls else None
 
     @property
     def recovered(self) -> int:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
+from langmeter._base.provider_names import catalogue_id, provider_name
 from langmeter.analysis.family import line, may_replace
 from langmeter.analysis.finding import Bound, Finding, costs, finding
 from langmeter.analysis.traffic import Traffic
 from langmeter.prices import PriceBook, RateCard, catalogue
 from langmeter.prices.book import Moment
-from langmeter.prices.names import canonical, catalogue_id
 
 #: Relatives shown of a model: of each size the cheapest, and of those the cheapest.
 _RELATIVES: Final = 3
@@ -37,7 +37,7 @@ def named(book: PriceBook, name: str | tuple[str, str], at: Moment | None) -> Ot
             f"no price is known for the alternative {provider}/{model}; "
             "correct its name or give a price of your own"
         )
-    return Other(canonical(provider), model, card)
+    return Other(provider_name(provider), model, card)
 
 
 def compared(found: Traffic, others: Iterable[Other]) -> Iterator[Finding]:
@@ -56,7 +56,7 @@ def relatives(found: Traffic, book: PriceBook, at: Moment | None) -> Iterator[Fi
     and its context window holds the mean call.
     """
     data = catalogue.current()
-    ours = canonical(found.provider)
+    ours = provider_name(found.provider)
     listing = data and catalogue.find(data, catalogue_id(ours), found.model)
     if not listing or found.cost is None:
         return

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from langmeter._base.money import EXACT
 from langmeter.prices import Band, RateCard
-from langmeter.prices.card import EXACT
 from langmeter.snapshot import ModelStats
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from decimal import Decimal
 
+from langmeter._base.money import EXACT
 from langmeter.analysis.finding import Figure, Finding, finding
 from langmeter.analysis.traffic import Traffic
-from langmeter.prices.card import EXACT
 
 
 def unfinished(found: Traffic) -> Iterator[Finding]:

@@ -14,10 +14,9 @@ from weakref import ref
 
 from langmeter import _core
 from langmeter._base.check import refusal
+from langmeter._base.money import PICO, plain, usd
 from langmeter.budgets import scope as scopes
 from langmeter.errors import ConfigError
-from langmeter.prices.card import PICO, usd
-from langmeter.prices.explain import plain
 
 if TYPE_CHECKING:
     from langmeter.budgets.ledger import Ledger

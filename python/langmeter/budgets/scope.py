@@ -8,9 +8,8 @@ from functools import lru_cache
 from typing import Any, Final, TypeAlias
 
 from langmeter._base.check import refusal
+from langmeter._base.provider_names import PROVIDER_NAMES, provider_name
 from langmeter._core import text_of
-from langmeter.prices.names import _ALIASES, canonical
-from langmeter.usage.providers import _NAMES, provider_name
 
 #: Key → texts of which one has to match.
 Scope: TypeAlias = dict[str, tuple[str, ...]]
@@ -82,13 +81,13 @@ def looks_at_models(scope: Mapping[str, Any]) -> bool:
 def names_of(provider: str) -> frozenset[str]:
     """Every name of a provider, in lower case."""
     ours = _patterns(provider)
-    same = {alias for table in (_NAMES, _ALIASES) for alias, name in table.items() if name in ours}
+    same = {alias for alias, name in PROVIDER_NAMES.items() if name in ours}
     return frozenset(same | ours)
 
 
 def _patterns(name: str) -> set[str]:
     plain = name.strip().lower()
-    return {plain, provider_name(plain), canonical(plain)}
+    return {plain, provider_name(plain)}
 
 
 def _any_matches(names: Iterable[str], patterns: Collection[str]) -> bool:

@@ -9,21 +9,20 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any
 
+from langmeter._base.money import PICO, usd
+from langmeter._base.provider_names import provider_name
 from langmeter.budgets import Budget, Ledger
 from langmeter.callbacks.base import Callback, Share
 from langmeter.config import Config
 from langmeter.prices import PriceBook
-from langmeter.prices.card import PICO, usd
-from langmeter.prices.names import canonical
 
 
 class CostTrackingCallback(Callback):
     """Prices every call as it ends, by the model that the response names.
 
-    The price catalogue loads in a thread of its own. Calls that end before it is there (250 ms,
-    once per process; `prices.warm(wait=True)` waits for it) and models without a price are
-    unpriced: their cost is None, never 0. With a blocking budget in US dollars the first call
-    waits for the catalogue.
+    The price catalogue loads in a thread of its own; `prices.warm(wait=True)` waits for it. A call
+    that ends before it is loaded is priced afterwards. A model without a price is unpriced: its
+    cost is None, never 0. Own prices never wait.
 
     Args:
         prices: where prices come from; the catalogue by default.
@@ -53,9 +52,12 @@ class CostTrackingCallback(Callback):
         return self._services.prices or self._prices
 
     @property
-    def total_cost(self) -> Decimal:
-        """US dollars of all priced calls; 0 before the first."""
-        return self.snapshot().totals.cost or Decimal(0)
+    def total_cost(self) -> Decimal | None:
+        """US dollars of all priced calls; None where none has a price.
+
+        Calls that wait for their price are priced first, as by `snapshot()`.
+        """
+        return self.snapshot().totals.cost
 
     @property
     def burn_rate(self) -> Decimal:
@@ -103,7 +105,7 @@ class CostTrackingCallback(Callback):
             return cost
         total, calls = Fraction(0), 0
         for (who, name), stats in self.snapshot().models.items():
-            if stats.priced_calls and canonical(who) == canonical(provider):
+            if stats.priced_calls and provider_name(who) == provider_name(provider):
                 cost = price(who, name)
                 if cost is not None:
                     total += Fraction(cost) * stats.priced_calls

@@ -53,10 +53,8 @@ def model_end(
     cost = None
     if cache_hit:
         outcome = CACHE_HIT
-    elif usage is not None and (prices := services.prices_if_ready) is not None:
-        card = prices.card(provider, answered, tier=usage.tier, at=started)
-        if card is not None:
-            cost = services.sane(card.cost(usage))  # type: ignore[arg-type]
+    elif usage is not None:
+        cost = services.cost((provider, model, asked_model, usage.tier), usage, started)
     crossed = recorder.run_ended(
         run_id,
         kind,
@@ -74,14 +72,14 @@ def model_end(
         services.crossed(crossed)
     # A run that is not in flight may have ended before: its price would come twice.
     if asked and usage is not None and cost is None and not cache_hit:
-        services.unpriced((provider, answered, usage.tier), outcome, asked, usage[:-1])
+        names = provider, answered, asked_model, usage.tier
+        services.unpriced(names, outcome, asked, usage[:-1])
     if streams is not None:
         if usage is None and refused and partial is not None and partial.said:
             # No spend, as the server said that the call failed; but this is what had come.
             had = as_far_as_it_came(response, partial)
             usage = _estimated(services, (provider, answered), prompts, had, outcome, reading)
-        names = provider, answered
-        streams.ended(run_id, names, outcome, partial, usage, cost, response, error)
+        streams.ended(run_id, (provider, answered), outcome, partial, usage, cost, response, error)
 
 
 def _estimated(

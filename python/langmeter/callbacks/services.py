@@ -136,11 +136,6 @@ class Services(_core.ServicesBase):
         return self.ledger is not None and self.ledger.blocks
 
     @property
-    def prices_if_ready(self) -> PriceBook | None:
-        """The price book, unless asking it would load the catalogue here and now."""
-        return self.prices if self.prices is not None and self.prices.ready else None
-
-    @property
     def observers(self) -> tuple[Watch[Any], ...]:
         """What polls the recorder, from the first model call on."""
         observers: tuple[Watch[Any], ...] = vars(self).get("_observers", ())
@@ -178,6 +173,24 @@ class Services(_core.ServicesBase):
         except BaseException as exc:
             self.hook_failed("snapshot", exc)
 
+    def cost(
+        self, names: tuple[str, str, str, str], usage: tuple[Any, ...], started: float | None
+    ) -> int | None:
+        """Return what a call costs in pico-dollars; None where no price is known by now.
+
+        `names`: provider, model that answered or "", model requested, service tier.
+        """
+        if self.prices is None:
+            return None
+        provider, model, requested, tier = names
+        more = {"requested": requested, "tier": tier}
+        card = self.prices.card_now(provider, model, **more, at=started)
+        if card is None:
+            return None
+        if tier and self.later is not None:
+            self.later.check_tier(provider, model or requested, tier, card)
+        return self.sane(card.cost(usage))
+
     def sane(self, cost: int) -> int | None:
         """Pico-dollars that the recorder can count; more is refused, and counted as that."""
         if cost <= MOST:
@@ -187,12 +200,15 @@ class Services(_core.ServicesBase):
 
     def unpriced(
         self,
-        names: tuple[str, str, str],
+        names: tuple[str, str, str, str],
         outcome: int,
         asked: tuple[str, str, float, int, int],
         usage: tuple[Any, ...],
     ) -> None:
-        """Keep a call that ended without a price until one is known: provider, model, tier."""
+        """Keep a call that ended without a price until one is known.
+
+        `names`: provider, model that the call is counted under, model requested, service tier.
+        """
         if self.later is not None and any(usage):  # a call that used nothing needs no price
             _, _, started, budgets, labels = asked
             call = (*names, outcome, budgets, labels, started, usage)

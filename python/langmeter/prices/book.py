@@ -13,16 +13,20 @@ from time import time
 from typing import Any, Final, TypeAlias
 
 from langmeter import _core
+from langmeter._base.money import PICO, usd
+from langmeter._base.provider_names import catalogue_id, provider_name
 
 from . import catalogue, listed, own
-from .card import PICO, RateCard, usd
+from .card import RateCard
 from .explain import Explanation
-from .names import canonical, catalogue_id
 from .table import Found
 
 #: A moment: a datetime (naive means UTC) or Unix seconds.
 Moment: TypeAlias = datetime | float
 
+#: Whose price is asked: provider, the model that answered, the one that was requested, the
+#: deployment, service tier.
+_Key: TypeAlias = tuple[str, str, str, str, str]
 #: (valid from, valid until, card or None when unpriced), and the same with those for other times.
 _Window: TypeAlias = tuple[float, float, RateCard | None]
 _Answer: TypeAlias = tuple[float, float, RateCard | None, tuple[_Window, ...]]
@@ -47,9 +51,9 @@ _DEFAULTS: Final = {
 class PriceBook:
     """What models cost. Safe to share between threads; nothing here takes a lock.
 
-    Own prices win over the catalogue (genai-prices), the catalogue over a provider's default. A
-    model without a price is `None`, never 0. Constructing one loads no catalogue: the first
-    question does, or `warm` before it.
+    Own prices win over the catalogue (genai-prices), whichever of its names a call is known by; a
+    model without a price is `None`, never 0. Making one loads no catalogue: the first question that
+    own prices leave open does, or `warm` before it.
     """
 
     __slots__ = ("_answers", "_own", "_snapshot", "cards")
@@ -57,9 +61,10 @@ class PriceBook:
     def __init__(self, prices: Mapping[str, Any] | str | Path | None = None) -> None:
         """`prices`: own prices, see `langmeter.prices.own`; a bad one raises ValueError."""
         self._own: own.Book = {} if prices is None else own.load(prices)
-        self._answers: dict[tuple[str, str, str], _Answer] = {}
+        self._answers: dict[_Key, _Answer] = {}
         self._snapshot: object = None
-        #: The last standard price asked for each (provider, model), for the native end of a call.
+        #: The last standard price of each (provider, model, the one requested), for the native end
+        #: of a call.
         self.cards = _core.Cards()
 
     @property
@@ -76,30 +81,69 @@ class PriceBook:
         """True when no question waits for the catalogue to load."""
         return catalogue.ready()
 
-    def warm(self, *, wait: bool | float = False) -> PriceBook:
-        """Load the catalogue in a daemon thread, once per process (250 to 900 ms).
+    @property
+    def loaded(self) -> bool:
+        """True when the catalogue is loaded; False before, and where it cannot be."""
+        return catalogue.loaded()
 
-        With `wait` it returns when the catalogue is loaded. Call it at start-up: the import holds
-        the GIL for 30 ms at a time, and where Python may not cache bytecode once for half a second.
+    def warm(self, *, wait: bool | float = False) -> PriceBook:
+        """Load the catalogue in a daemon thread, once per process.
+
+        It takes 10 ms, and 300 in the first process on a machine. With `wait` the call returns when
+        the catalogue is loaded, or after as many seconds.
         """
         catalogue.warm(wait=wait)
         return self
 
     def card(
-        self, provider: str, model: str, *, tier: str = "", at: Moment | None = None
+        self,
+        provider: str,
+        model: str,
+        *,
+        requested: str = "",
+        deployment: str = "",
+        tier: str = "",
+        at: Moment | None = None,
     ) -> RateCard | None:
-        """The rates of a model at a time (default: now); None when it has no price.
+        """Return the rates of a model at a time (default: now); None when it has no price.
 
-        `provider`: our name or the catalogue's; "" lets the catalogue tell it from the model's
-        name, if it does. `tier`: "batch", "flex", "priority", "fast" …; one without a price of its
-        own costs the standard price.
+        Args:
+            provider: our name or the catalogue's; "" lets the catalogue tell it from the model's
+                name, if it does.
+            model: the name that answered, or the only one.
+            requested: the name that was asked for, charged where the one that answered is unknown.
+            deployment: the name of a deployment, which an own price may have.
+            tier: "batch", "flex", "priority", "fast" …, several joined by ";". One without a price
+                of its own costs the standard price, and `RateCard.tier` is "".
+            at: a datetime or Unix seconds.
         """
-        answer = self._answers.get((provider, model, tier))
+        key = _key(provider, model, requested, deployment, tier)
+        answer = self._answers.get(key)
         if answer is not None:
             now = time() if at is None else at if type(at) is float else _seconds(at)
             if answer[0] <= now < answer[1]:
                 return answer[2]
-        return self._resolve(provider, model, tier, time() if at is None else _seconds(at))
+        return self._resolve(key, time() if at is None else _seconds(at), wait=True)
+
+    def card_now(
+        self,
+        provider: str,
+        model: str,
+        *,
+        requested: str = "",
+        deployment: str = "",
+        tier: str = "",
+        at: Moment | None = None,
+    ) -> RateCard | None:
+        """Return the same without waiting: before the catalogue is loaded by own prices alone."""
+        if self.ready:
+            names = {"requested": requested, "deployment": deployment, "tier": tier}
+            return self.card(provider, model, **names, at=at)
+        key = _key(provider, model, requested, deployment, tier)
+        try:
+            return self._resolve(key, time() if at is None else _seconds(at), wait=False)
+        except _NotLoadedError:
+            return None
 
     def cost(
         self,
@@ -199,57 +243,64 @@ class PriceBook:
         variants: tuple[str, ...] = ()
         comment = ""
         if card is not None and card.source.startswith("genai-prices"):
-            found = self._find(canonical(provider), model)
+            found = self._find(provider_name(provider), model)
             if found is not None:
                 variants = listed.variants(found)
                 comment = found.model.comment
         elif card is not None:
-            mine = self._own.get((canonical(provider), card.model))
+            mine = self._own.get((provider_name(provider), card.model))
             variants = tuple(sorted(mine.tiers.keys() - {""})) if mine else ()
         return Explanation(provider, model, tier, card, variants, comment)
 
-    def _resolve(self, provider: str, model: str, tier: str, now: float) -> RateCard | None:
+    def _resolve(self, key: _Key, now: float, *, wait: bool) -> RateCard | None:
         version, answers = self.version, self._answers
-        key = (provider, model, tier)
         known = answers.get(key)
         # A price by the hour of the day comes round again: earlier windows are kept beside the last
         # one.
         windows: tuple[_Window, ...] = () if known is None else (known[:3], *known[3])
         current = next((window for window in windows if window[0] <= now < window[1]), None)
         if current is None:
-            current = self._ask(provider, model, tier, now)
+            current = self._ask(key, now, wait=wait)
             if answers is not self._answers:  # a price was set, or the catalogue loaded, meanwhile
-                return self._resolve(provider, model, tier, now)
+                return self._resolve(key, now, wait=wait)
         others = tuple(window for window in windows if window[0] != current[0])
         if len(answers) >= _MAX_ANSWERS and key not in answers:
             answers.clear()
         answers[key] = (*current, others[:_MAX_WINDOWS])
+        provider, model, requested, deployment, tier = key
         card = current[2]
-        if not tier and (card is None or card.scale == 1):
-            bands = card and [(band.above, band[1:]) for band in card.bands]
-            native = bands and _core.RateCard(bands, current[0], current[1])
-            self.cards.set(provider, model, native or None, version)
+        if not (deployment or tier):
+            native = None if card is None else card.native
+            self.cards.set(provider, model, requested, native, version)
         return card
 
-    def _ask(self, provider: str, model: str, tier: str, now: float) -> _Window:
-        ours, name = canonical(provider), model.strip().lower()
-        mine = self._own.get((ours, name))
+    def _ask(self, key: _Key, now: float, *, wait: bool) -> _Window:
+        """Return the price that counts; the page on prices has the rule."""
+        provider, model, requested, deployment, tier = key
+        ours = provider_name(provider)
+        names = [name.strip().lower() for name in dict.fromkeys((deployment, model, requested))]
+        names = [name for name in names if name]
+        forms = (form for name in names for form in (name, own.undated(name)))
+        mine = next((pair for pair in ((ours, form) for form in forms) if pair in self._own), None)
+        if mine is None and (ours, "*") in self._own:
+            mine = ours, "*"
         if mine is not None:
-            return -inf, inf, mine.card(ours, name, tier)
-        default = _DEFAULTS.get(ours)
-        found = None if default else self._find(ours, model)
-        if found is not None:
-            # An own price of `gpt-4o` is meant for `gpt-4o-2024-08-06` too.
-            name = found.model.id.lower()
-            mine = self._own.get((ours, name))
-            if mine is not None:
-                return -inf, inf, mine.card(ours, name, tier)
-        mine = self._own.get((ours, "*"), None if found else default)
-        if mine is not None:
-            return -inf, inf, mine.card(ours, "*", tier)
-        if found is None:
+            return -inf, inf, self._own[mine].card(*mine, tier)
+        if ours in _DEFAULTS:
+            return -inf, inf, _DEFAULTS[ours].card(ours, "*", tier)
+        if not (wait or self.ready):
+            raise _NotLoadedError
+        # A deployment is called as its owner likes: to the catalogue its name means nothing.
+        found = [self._find(ours, name) for name in dict.fromkeys((model, requested)) if name]
+        known = [listing for listing in found if listing is not None]
+        for listing in known:
+            # An own price of `gpt-3.5-turbo` is meant for what Azure calls `gpt-35-turbo` too.
+            name = listing.model.id.lower()
+            if (price := self._own.get((ours, name))) is not None:
+                return -inf, inf, price.card(ours, name, tier)
+        if not known:
             return -inf, inf, None
-        card = listed.card(found, tier, datetime.fromtimestamp(now, UTC))
+        card = listed.card(known[0], tier, datetime.fromtimestamp(now, UTC))
         return card.valid_from, card.valid_until, card
 
     def _find(self, ours: str, model: str) -> Found | None:
@@ -258,6 +309,17 @@ class PriceBook:
             self._snapshot = data
             self.refresh()
         return None if data is None else catalogue.find(data, catalogue_id(ours), model)
+
+
+def _key(provider: str, model: str, requested: str, deployment: str, tier: str) -> _Key:
+    """Return the key of a price: `requested` only where another model answered."""
+    if requested and (not model or model == requested):
+        return provider, requested, "", deployment, tier
+    return provider, model, requested, deployment, tier
+
+
+class _NotLoadedError(Exception):
+    """The catalogue is needed, and not loaded yet."""
 
 
 def _seconds(at: Moment) -> float:
@@ -297,11 +359,12 @@ _PARTS: Final = (
 def _checked(**counts: int) -> tuple[int, ...]:
     for name, count in counts.items():
         try:
-            if isinstance(count, bool) or operator.index(count) < 0:
+            if isinstance(count, bool) or not 0 <= operator.index(count) < 2**63:
                 raise TypeError
         except TypeError:
             raise ValueError(
-                f"{name} = {count!r} must be a whole number >= 0; pass 0 for what is not known"
+                f"{name} = {count!r} must be a whole number >= 0, below 2**63; "
+                "pass 0 for what is not known"
             ) from None
     for parts, whole in _PARTS:
         least = sum(counts[part] for part in parts)

@@ -1,4 +1,4 @@
-"""A rate card: what one model costs, as integers, and the arithmetic that turns counts into money.
+"""A rate card: what one model costs, as integers; `_core.RateCard` turns counts into money.
 
 The unit is the pico-dollar (1e-12 USD): one USD per million tokens is 1,000,000 of them per token.
 Of the 2,330 models of genai-prices 0.2.3 all but 23 have whole rates in it, the highest 3.5e10 (one
@@ -9,22 +9,16 @@ a pico-dollar, so that rounding happens once, at the end; their sums need 128 bi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from decimal import Context, Decimal
+from decimal import Decimal
 from fractions import Fraction
+from functools import cached_property
 from math import inf, lcm
-from typing import Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
-#: Pico-dollars in a dollar.
-PICO: Final = 10**12
+from langmeter import _core
+from langmeter._base.money import EXACT, PICO, usd
 
-#: Our own context: the caller's may be set to six digits.
-EXACT: Final = Context(prec=80)
-
-
-def usd(pico_dollars: int) -> Decimal:
-    """Pico-dollars as an exact number of US dollars."""
-    # A scaled 0 prints as 0E-12.
-    return EXACT.scaleb(Decimal(pico_dollars), -12) if pico_dollars else Decimal(0)
+__all__ = ["EXACT", "KINDS", "PER_UNIT", "PICO", "Band", "Prices", "RateCard", "build_bands", "usd"]
 
 
 class Band(NamedTuple):
@@ -83,9 +77,7 @@ COUNTS: Final = 18
 Prices: TypeAlias = Mapping[str, Sequence[tuple[int, Fraction]]]
 
 
-class RateCard(NamedTuple):
-    """Plain data: what a model costs, from when to when, and who says so."""
-
+class _RateCard(NamedTuple):
     bands: tuple[Band, ...]
     """Ascending; the first is above -1. The last whose `above` is exceeded applies to the whole
     call.
@@ -113,121 +105,32 @@ class RateCard(NamedTuple):
     the hour.
     """
 
-    def cost(self, usage: Sequence[int]) -> int:
-        """Pico-dollars for one call.
+
+class RateCard(_RateCard):
+    """Plain data: what a model costs, from when to when, and who says so."""
+
+    @cached_property
+    def native(self) -> _core.RateCard:
+        """The same rates, for the arithmetic."""
+        bands = [(band.above, band[1:]) for band in self.bands]
+        return _core.RateCard(bands, self.scale, self.valid_from, self.valid_until)
+
+    def cost(self, usage: tuple[Any, ...]) -> int:
+        """Return the pico-dollars of one call, half a one rounded to even.
 
         `usage` begins with input, output, total, cache_read, cache_write, cache_write_1h,
         reasoning, audio_input, audio_output, image_input, image_output, video_input, video_output,
-        cached_audio, cached_image, citation, web_searches, file_searches: integers >= 0, inclusive
-        (cache and audio are part of input). Counts that contradict each other never raise: the
-        parts are charged, and a whole is at least the sum of its parts.
+        cached_audio, cached_image, citation, web_searches, file_searches: integers from 0 to
+        2^63 - 1, inclusive (cache and audio are part of input). Counts that contradict each other
+        never raise: the parts are charged, and a whole is at least the sum of its parts.
         """
-        i, o, _, r, w, h, z, a, b, g, p, v, y, ca, cg, c, s, f = usage[:COUNTS]
-        bands = self.bands
-        band = bands[0]
-        if len(bands) > 1:
-            for other in bands:
-                if i > other[0]:
-                    band = other
-        _, ri, ro, rr, rw, rh, rz, ra, rb, rg, rp, rv, ry, rca, rcg, rc, rs, rf, rq = band
-        a, g, r = a - ca, g - cg, r - ca - cg  # those that are not cached audio or images
-        text = i - r - ca - cg - w - a - g - v
-        plain = o - z - b - p - y - c
-        if text < 0 or plain < 0 or h > w or a < 0 or g < 0 or r < 0:  # as in `is_contested`
-            parts = _contested(band, usage)
-        else:
-            parts = text * ri + plain * ro + rq
-            # Most counts are 0: a test is 15 ns, a multiplication and an addition 45.
-            if r:
-                parts += r * rr
-            if w:
-                parts += (w - h) * rw + h * rh
-            if z:
-                parts += z * rz
-            if a:
-                parts += a * ra
-            if b:
-                parts += b * rb
-            if g:
-                parts += g * rg
-            if s:
-                parts += s * rs
-            if p or v or y or ca or cg or c or f:
-                parts += p * rp + v * rv + y * ry + ca * rca + cg * rcg + c * rc + f * rf
-        scale = self.scale
-        if scale == 1:
-            return parts
-        whole, rest = divmod(parts, scale)
-        return whole + (2 * rest > scale or (2 * rest == scale and whole & 1))
+        return self.native.cost(usage)
 
     def usd_rate(self, kind: str, band: int = 0) -> Decimal:
         """Price of a kind in USD: per million tokens, or each for searches and requests."""
         rate = Fraction(getattr(self.bands[band], kind), self.scale)
         exact = rate / PICO if kind in PER_UNIT else rate / 10**6
         return EXACT.divide(Decimal(exact.numerator), Decimal(exact.denominator))
-
-
-def is_contested(usage: Sequence[int]) -> bool:
-    """Return whether parts of a usage exceed their whole."""
-    i, o, _, r, w, h, z, a, b, g, p, v, y, ca, cg, c, *_ = usage
-    text, plain = i - r - w - a - g - v + ca + cg, o - z - b - p - y - c
-    return text < 0 or plain < 0 or h > w or a < ca or g < cg or r < ca + cg
-
-
-def _contested(band: Band, usage: Sequence[int]) -> int:
-    """Charge counts whose parts exceed their whole.
-
-    Legitimate where cached tokens are audio or image tokens too, and no provider says how many: the
-    overlap is then taken as small as the counts allow, which is the highest price they allow
-    wherever audio costs more than text.
-    """
-    i, o, _, r, w, h, z, a, b, g, p, v, y, ca, cg, c, s, f = usage[:COUNTS]
-    h = min(h, w)
-    i = max(i, r + w, a + g + v)
-    o = max(o, z, b + p + y, c)
-    # A kind charged as its whole takes no room from the others.
-    if band.audio_input == band.input and band.cached_audio == band.cache_read:
-        a = ca = 0
-    if band.image_input == band.input and band.cached_image == band.cache_read:
-        g = cg = 0
-    if band.video_input == band.input:
-        v = 0
-    if band.cache_write == band.cache_write_1h == band.input:
-        w = h = 0
-    if band.reasoning == band.output:
-        z = 0
-    if band.audio_output == band.output:
-        b = 0
-    if band.image_output == band.output:
-        p = 0
-    if band.video_output == band.output:
-        y = 0
-    if band.citation == band.output:
-        c = 0
-    over = max(0, r + w + a + g + v - i)
-    cached_audio = min(max(over - cg, ca), r, a)
-    cached_image = min(max(over - cached_audio, cg), r - cached_audio, g)
-    both = cached_audio + cached_image
-    return (
-        max(0, i - r - w - a - g - v + both) * band.input
-        + (r - both) * band.cache_read
-        + cached_audio * band.cached_audio
-        + cached_image * band.cached_image
-        + (a - cached_audio) * band.audio_input
-        + (g - cached_image) * band.image_input
-        + v * band.video_input
-        + (w - h) * band.cache_write
-        + h * band.cache_write_1h
-        + max(0, o - z - b - p - y - c) * band.output
-        + z * band.reasoning
-        + b * band.audio_output
-        + p * band.image_output
-        + y * band.video_output
-        + c * band.citation
-        + s * band.web_search
-        + f * band.file_search
-        + band.request
-    )
 
 
 def build_bands(prices: Prices) -> tuple[tuple[Band, ...], int]:

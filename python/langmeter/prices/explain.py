@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from decimal import Decimal
 from math import isfinite
 from typing import Any, NamedTuple
 
+from langmeter._base.money import plain
 from langmeter._base.text import printable
 
 from .card import PER_UNIT, RateCard
@@ -84,12 +84,6 @@ class Explanation(NamedTuple):
         if self.comment:
             lines.append(self.comment)
         return "\n".join(lines)
-
-
-def plain(price: Decimal) -> str:
-    """A price without exponent or trailing zeros."""
-    text = f"{price:f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def _iso(seconds: float) -> str | None:

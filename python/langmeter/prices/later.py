@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from langmeter import _core
-from langmeter._base.log import log
+from langmeter._base.warn import LimitedWarnings
 
 from .book import PriceBook
-from .card import COUNTS, RateCard, is_contested
+from .card import COUNTS, RateCard
 
 #: Where price lists begin a new band, and powers of two. Calls between two of these that have no
 #: price yet wait together; where one has a band that begins among them, they stay unpriced.
@@ -29,14 +29,13 @@ _MAX_GROUPS: Final = 1024
 _MAX_NEW: Final = 1024
 #: Pico-dollars that are taken for a cost: 9.2 million USD. The recorder counts in 64 bits.
 MOST: Final = 2**63 - 1
-#: Models that were warned about.
-_MAX_TOLD: Final = 1024
 
-#: A call: provider, model, tier, outcome, budgets, labels, start in Unix seconds, usage.
-Call: TypeAlias = tuple[str, str, str, int, int, int, float, tuple[Any, ...]]
-#: The same of calls with one price: the half hour, the edge below, and where its parts exceed their
-#: whole the usage itself.
-_Key: TypeAlias = tuple[str, str, str, int, int, int, int, int, tuple[int, ...]]
+#: A call: provider, the model that it is counted under, the one requested, tier, outcome, budgets,
+#: labels, start in Unix seconds, usage.
+Call: TypeAlias = tuple[str, str, str, str, int, int, int, float, tuple[Any, ...]]
+#: Key of a group of calls that share one price: names, outcome, budgets, labels, half hour, input
+#: band; the usage itself if its parts overlap.
+_Key: TypeAlias = tuple[str, str, str, str, int, int, int, int, int, tuple[int, ...]]
 #: Thresholds of budgets that were crossed.
 _Crossed: TypeAlias = list[tuple[int, int]]
 
@@ -66,7 +65,8 @@ class Later:
 
     def __init__(self, book: PriceBook) -> None:
         self.book = book
-        self._told: set[tuple[str, str]] = set()
+        self._warnings = LimitedWarnings("models without a price")
+        self._tiers = LimitedWarnings("tiers without a price")
         self.forget()
 
     def forget(self) -> None:
@@ -81,7 +81,7 @@ class Later:
         self._new.append(call)
         book = self.book
         asked = book.ready and (
-            book.version != self._version or (call[1] and call[:2] not in self._told)
+            book.version != self._version or (call[1] and call[:2] not in self._warnings)
         )
         return self.settle(recorder) if asked or len(self._new) >= _MAX_NEW else []
 
@@ -112,12 +112,14 @@ class Later:
         return crossed
 
     def _price(self, call: Call, recorder: _core.Recorder) -> _Crossed | None:
-        """Price one call by itself; None while its model has no price, or one beyond all sense."""
-        provider, model, tier, outcome, budgets, labels, started, usage = call
-        card = self.book.card(provider, model, tier=tier, at=started)
+        """Price one call by itself; None while its model has no price, or for more than `MOST`."""
+        provider, model, requested, tier, outcome, budgets, labels, started, usage = call
+        names = {"requested": requested, "tier": tier}
+        card = self.book.card_now(provider, model, **names, at=started)
         if card is None:
             self._warn(provider, model)
             return None
+        self.check_tier(provider, model, tier, card)
         cost = card.cost(usage)
         if cost > MOST:
             return None
@@ -126,7 +128,7 @@ class Later:
     def _keep(self, call: Call, recorder: _core.Recorder) -> None:
         *names, started, usage = call
         counts = usage[:COUNTS]
-        given, odd = counts[0], is_contested(counts)
+        given, odd = counts[0], _core.RateCard.is_contested(counts)
         slot, edge = int(started // _HALF_HOUR), bisect_left(_EDGES, given)
         key: _Key = (*names, slot, edge, counts if odd else ())  # type: ignore[assignment]
         group = self._groups.get(key)
@@ -138,8 +140,10 @@ class Later:
         group.add(counts)
 
     def _price_group(self, key: _Key, recorder: _core.Recorder) -> _Crossed:
-        provider, model, tier, outcome, budgets, labels, slot, _, odd = key
-        card = self.book.card(provider, model, tier=tier, at=float(slot * _HALF_HOUR))
+        provider, model, requested, tier, outcome, budgets, labels, slot, _, odd = key
+        at = float(slot * _HALF_HOUR)
+        names = {"requested": requested, "tier": tier}
+        card = self.book.card_now(provider, model, **names, at=at)
         if card is None:
             self._warn(provider, model)
             return []
@@ -151,12 +155,29 @@ class Later:
         calls, total = group.calls, group.sums[2]
         return recorder.repriced(provider, model, outcome, budgets, labels, calls, total, cost)
 
+    def check_tier(self, provider: str, model: str, tier: str, card: RateCard) -> None:
+        """Warn once of a tier, speed or region that is charged at the standard price."""
+        if tier and card.tier != tier:
+            applied = card.tier.split(";")
+            missing = ";".join(part for part in tier.split(";") if part not in applied)
+            self._tiers.warn(
+                (provider, model, missing),
+                "no price is known for %s/%s as %s: its calls are charged as if without. Give it "
+                "one: meter.cost.prices.set(%r, %r, input=..., output=..., tiers={%r: {...}})",
+                provider,
+                model,
+                missing,
+                provider,
+                model,
+                missing,
+            )
+
     def _warn(self, provider: str, model: str) -> None:
-        if not model or (provider, model) in self._told or len(self._told) >= _MAX_TOLD:
+        if not model:
             return
-        self._told.add((provider, model))
         if provider:
-            log.warning(
+            self._warnings.warn(
+                (provider, model),
                 "no price is known for %s/%s: its calls are unpriced (see snapshot.unpriced). "
                 "Give it one: meter.cost.prices.set(%r, %r, input=..., output=...), USD per "
                 "million tokens; what is unpriced by then is priced too",
@@ -166,8 +187,9 @@ class Later:
                 model,
             )
         else:
-            log.warning(
-                "no price is known for %s, because nobody says who provides it: its calls are "
+            self._warnings.warn(
+                (provider, model),
+                "no price is known for %s, because no one says who provides it: its calls are "
                 'unpriced (see snapshot.unpriced). Say it, config={"metadata": {"ls_provider": '
                 '"..."}}, and give it a price by meter.cost.prices.set if there is none',
                 model,
@@ -180,4 +202,4 @@ def _cost(card: RateCard, group: _Group) -> int | None:
         return None
     band = max((b for b in card.bands if b.above < group.least), key=lambda b: b.above)
     flat = card._replace(bands=(band._replace(above=-1, request=band.request * group.calls),))
-    return flat.cost(group.sums)
+    return flat.cost(tuple(group.sums))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from fractions import Fraction
 from math import inf
@@ -61,8 +62,7 @@ def card(found: Found, tier: str, moment: datetime) -> RateCard:
     # A model of another provider's list has that one's prices but not its variants: so the
     # catalogue charges.
     asked = context(tier) if found.listed else {}
-    standard = prices_at(model, moment, {})
-    prices = prices_at(model, moment, asked) if asked else standard
+    prices = prices_at(model, moment, asked)
     table, uncounted = _table(prices)
     bands, scale = build_bands(table)
     constraints = _constraints(model, asked)
@@ -74,12 +74,26 @@ def card(found: Found, tier: str, moment: datetime) -> RateCard:
         model=model.id,
         source=found.table.source,
         date=_effective(constraints, moment),
-        tier=tier if prices != standard else "",
+        tier=";".join(_applied(model, tier, moment)) if found.listed else "",
         valid_from=valid_from,
         valid_until=valid_until,
         priced=tuple(kind for kind in KINDS if kind in table),
         uncounted=uncounted,
     )
+
+
+def _applied(model: Model, tier: str, moment: datetime) -> Iterator[str]:
+    """Yield the parts of a tier that change a model's prices, alone or together."""
+    parts = tier.split(";")
+    standard = prices_at(model, moment, {})
+    prices = prices_at(model, moment, context(tier))
+    for part in parts:
+        rest = ";".join(other for other in parts if other != part)
+        if (
+            prices_at(model, moment, context(part)) != standard
+            or prices_at(model, moment, context(rest)) != prices
+        ):
+            yield part
 
 
 def variants(found: Found) -> tuple[str, ...]:

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
-from .card import EXACT
-from .names import canonical
+from langmeter._base.money import EXACT
+from langmeter._base.provider_names import provider_name
 
 _KINDS: Final = {
     "input_cost_per_token": "input",
@@ -70,8 +70,8 @@ def _name(key: str, spec: Mapping[str, Any]) -> tuple[str, str]:
                 "add litellm_provider or write provider/model"
             )
         provider = prefix
-    ours = canonical(provider)
-    model = rest if slash and canonical(prefix) == ours else key
+    ours = provider_name(provider)
+    model = rest if slash and provider_name(prefix) == ours else key
     return ours, model.lower()
 
 

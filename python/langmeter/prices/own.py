@@ -16,6 +16,7 @@ date = 2026-10-01
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import date
 from decimal import Decimal, InvalidOperation
@@ -23,12 +24,20 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from langmeter._base.money import EXACT, PICO
+from langmeter._base.provider_names import provider_name
+
 from . import litellm
-from .card import KINDS, PER_UNIT, PICO, Prices, RateCard, build_bands
-from .names import canonical
+from .card import KINDS, PER_UNIT, Prices, RateCard, build_bands
 
 #: Highest price that is believed, USD per million tokens (or each, for searches and requests).
 MAX_PRICE: Final = 1_000_000
+
+#: What is finer is rounded: 128 bits might not hold what a call costs.
+_FINEST: Final = Decimal("1e-24")
+
+#: The date of a version at the end of a model's name: -2024-08-06, -20241022, @20250929.
+_DATED: Final = re.compile(r"[-@]20\d{2}(-?)(?:0[1-9]|1[0-2])\1(?:0[1-9]|[12]\d|3[01])$")
 
 _META: Final = frozenset({"bands", "tiers", "source", "date"})
 
@@ -41,11 +50,22 @@ class Own(NamedTuple):
     date: str
 
     def card(self, provider: str, model: str, tier: str) -> RateCard:
-        """The rates of a tier; a tier without a price of its own has the standard one."""
-        known = tier if tier in self.tiers else ""
+        """Return the rates of a tier, or of the first of several that has a price of its own.
+
+        One without has the standard price. A tier `key=value` is also found by its value.
+        """
+        applied = known = ""
+        for part in (tier, *tier.split(";")):
+            names = (part, part.partition("=")[2])
+            known = next((name for name in names if name in self.tiers), "")
+            if known:
+                applied = part
+                break
         bands, scale = build_bands(self.tiers[known])
         priced = tuple(kind for kind in KINDS if kind in self.tiers[known])
-        return RateCard(bands, scale, provider, model, self.source, self.date, known, priced=priced)
+        return RateCard(
+            bands, scale, provider, model, self.source, self.date, applied, priced=priced
+        )
 
 
 #: (our provider name, model in lower case or "*") → price.
@@ -110,7 +130,7 @@ def split(key: object) -> tuple[str, str]:
             f'price key {key!r} must be "provider/model", e.g. "openai/gpt-4o"; '
             'use "provider/*" for every model of a provider'
         )
-    return canonical(provider), model.strip().lower()
+    return provider_name(provider), model.strip().lower()
 
 
 def entry(name: str, spec: object, *, source: str = "own") -> Own:
@@ -155,7 +175,7 @@ def _bands(name: str, spec: Mapping[str, Any]) -> list[tuple[int, Mapping[str, A
     for band in bands:
         _known(f"{name} bands", band, frozenset(KINDS) | {"above"})
         above = band.get("above")
-        if type(above) is not int or above < 0 or above <= steps[-1][0]:
+        if type(above) is not int or not 0 <= above < 2**63 or above <= steps[-1][0]:
             raise ValueError(
                 f"above = {above!r} in bands of {name} must be a whole number of "
                 "input tokens >= 0, each greater than the one before; write e.g. above = 200_000"
@@ -188,12 +208,19 @@ def _rate(name: str, kind: str, value: object) -> Fraction:
         price = Decimal(str(value))
         if not 0 <= price <= MAX_PRICE:  # also false for nan
             raise ValueError
+        if price != (coarse := EXACT.quantize(price, _FINEST)):
+            price = coarse
     except (ValueError, InvalidOperation):
         raise ValueError(
             f"{kind} = {value!r} for {name} must be a number from 0 to {MAX_PRICE} ({unit}); "
             "a price per token times 1_000_000 is the price per million"
         ) from None
     return Fraction(price) * PICO / (1 if kind in PER_UNIT else 10**6)
+
+
+def undated(model: str) -> str:
+    """Return a model's name without the date of its version, for which an own price holds too."""
+    return _DATED.sub("", model)
 
 
 def _known(name: str, spec: Mapping[str, Any], allowed: frozenset[str]) -> None:

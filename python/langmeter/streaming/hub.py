@@ -15,7 +15,7 @@ from langmeter._base.check import whole_number
 from langmeter._base.delivery import Listener, Queue
 from langmeter._base.failures import status_of
 from langmeter._base.log import log
-from langmeter._form import usd
+from langmeter._base.money import usd
 from langmeter.streaming.aggregate import (
     completed,
     finish_reason,

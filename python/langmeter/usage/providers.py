@@ -1,127 +1,17 @@
-"""Provider and model names: the words of OpenTelemetry GenAI, where it has one."""
+"""Whom and what a call asks for: provider and model, by what a start hook is given."""
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from langmeter import _core
-
-# LangChain's `ls_provider` and `model_provider` → `gen_ai.provider.name`. A name that is not
-# here is its own name, in lower case: "cerebras", "fireworks", "ollama", "openrouter", "together"…
-_NAMES: Final[dict[str, str]] = {
-    "amazon_bedrock": "aws.bedrock",
-    "anthropic-bedrock": "aws.bedrock",
-    "anthropic-mantle": "aws.bedrock",
-    "openai-mantle": "aws.bedrock",
-    "aws": "aws.bedrock",
-    "bedrock": "aws.bedrock",
-    "bedrock_converse": "aws.bedrock",
-    "bedrockconverse": "aws.bedrock",
-    "azure": "azure.ai.openai",
-    "azure_openai": "azure.ai.openai",
-    "azure-openai": "azure.ai.openai",
-    "azureopenai": "azure.ai.openai",
-    "azurechatopenai": "azure.ai.openai",
-    "azure_ai": "azure.ai.inference",
-    "google": "gcp.gemini",
-    "google_genai": "gcp.gemini",
-    "googlegenerativeai": "gcp.gemini",
-    "google_vertexai": "gcp.vertex_ai",
-    "google_anthropic_vertex": "gcp.vertex_ai",
-    "vertexai": "gcp.vertex_ai",
-    "ibm": "ibm.watsonx.ai",
-    "watsonx": "ibm.watsonx.ai",
-    "mistral": "mistral_ai",
-    "mistralai": "mistral_ai",
-    "nvidia": "nvidia_nim",
-    "nvidia-ai-endpoints": "nvidia_nim",
-    "nvidia_ai_endpoints": "nvidia_nim",
-    "openai-codex": "openai",
-    "together-ai": "together",
-    "togetherai": "together",
-    "x-ai": "x_ai",
-    "xai": "x_ai",
-}
-
-# Hosts, by the end of their name.
-_HOSTS: Final[dict[str, str]] = {
-    "anthropic.com": "anthropic",
-    "aiplatform.googleapis.com": "gcp.vertex_ai",
-    "baseten.co": "baseten",
-    "bigmodel.cn": "zhipuai",
-    "cerebras.ai": "cerebras",
-    "cloudflare.com": "cloudflare",
-    "cognitiveservices.azure.com": "azure.ai.openai",
-    "cohere.ai": "cohere",
-    "cohere.com": "cohere",
-    "databricks.com": "databricks",
-    "azuredatabricks.net": "databricks",
-    "deepinfra.com": "deepinfra",
-    "deepseek.com": "deepseek",
-    "fireworks.ai": "fireworks",
-    "generativelanguage.googleapis.com": "gcp.gemini",
-    "githubcopilot.com": "github-copilot",
-    "groq.com": "groq",
-    "huggingface.co": "huggingface",
-    "inference.ai.azure.com": "azure.ai.inference",
-    "ml.cloud.ibm.com": "ibm.watsonx.ai",
-    "minimax.io": "minimax",
-    "mistral.ai": "mistral_ai",
-    "moonshot.ai": "moonshotai",
-    "moonshot.cn": "moonshotai",
-    "nebius.com": "nebius",
-    "novita.ai": "novita",
-    "nvidia.com": "nvidia_nim",
-    "openai.azure.com": "azure.ai.openai",
-    "openai.com": "openai",
-    "openrouter.ai": "openrouter",
-    "perplexity.ai": "perplexity",
-    "sambanova.ai": "sambanova",
-    "services.ai.azure.com": "azure.ai.inference",
-    "snowflakecomputing.com": "snowflake",
-    "together.ai": "together",
-    "together.xyz": "together",
-    "x.ai": "x_ai",
-    "z.ai": "zai",
-}
+from langmeter._base.provider_names import provider_at, provider_name
 
 # Clients whose protocol other vendors speak too: for these the address tells more than the class.
 _DIALECTS: Final = frozenset({"openai", "anthropic", "gcp.gemini"})
 
 _ADDRESSES: Final = _core.ADDRESS_KEYS
 _MODELS: Final = _core.MODEL_KEYS
-
-_OLLAMA_PORT: Final = 11434
-
-
-@lru_cache(maxsize=1024)
-def provider_name(name: str) -> str:
-    """LangChain's name of a provider in OpenTelemetry's words; "" stays ""."""
-    plain = name.strip().lower()
-    return _NAMES.get(plain, plain)
-
-
-@lru_cache(maxsize=1024)
-def provider_at(url: str) -> str:
-    """The vendor known to answer at this address, "" if none is known."""
-    try:
-        parts = urlsplit(url if "//" in url else f"//{url}")
-        host, port = parts.hostname or "", parts.port
-    except ValueError:
-        return ""
-    if port == _OLLAMA_PORT:
-        return "ollama"
-    if "bedrock" in host and host.endswith((".amazonaws.com", ".api.aws")):
-        return "aws.bedrock"
-    while host:
-        if host in _HOSTS:
-            return _HOSTS[host]
-        if host.endswith("-aiplatform.googleapis.com"):
-            return "gcp.vertex_ai"
-        host = host.partition(".")[2]
-    return ""
 
 
 def text(mapping: Any, *keys: str) -> str:

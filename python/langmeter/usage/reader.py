@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from langmeter import _core
+from langmeter._base.provider_names import provider_name
 from langmeter.usage.numbers import NumberParser
 from langmeter.usage.provider_formats import (
     MARKS,
@@ -30,7 +31,6 @@ from langmeter.usage.provider_formats import (
     tier_name,
     too_long,
 )
-from langmeter.usage.providers import provider_name
 from langmeter.usage.types import NOTHING, Reading, Usage
 
 # These responses name no model: what stands there is only what the client asked for.

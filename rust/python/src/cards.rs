@@ -10,9 +10,10 @@ use std::sync::{Mutex, PoisonError};
 /// Cards that are kept; past it all are let go, and asked for again.
 const MAX_CARDS: usize = 4096;
 
-type Names = (String, String);
+/// Provider, model, and the model that was requested where another one answered.
+type Names = (String, String, String);
 
-/// Standard rate cards by provider and model. A change of prices lets all of them go.
+/// Standard rate cards by provider, model and, where another one answered, the model requested. A change of prices lets all of them go.
 #[pyclass(frozen, module = "langmeter._core")]
 #[derive(Default)]
 pub struct Cards {
@@ -27,8 +28,8 @@ impl Cards {
     }
 
     /// The card of a model, if it was given.
-    pub fn card(&self, py: Python<'_>, provider: &str, model: &str) -> Option<Py<RateCard>> {
-        let names = (provider.to_owned(), model.to_owned());
+    pub fn card(&self, py: Python<'_>, provider: &str, model: &str, requested: &str) -> Option<Py<RateCard>> {
+        let names = (provider.to_owned(), model.to_owned(), requested.to_owned());
         self.with(py, |cards| cards.get(&names).map(|card| card.clone_ref(py)))
     }
 
@@ -51,15 +52,24 @@ impl Cards {
     }
 
     /// Keeps a card, unless prices have changed since `version`; None takes away what is there.
-    fn set(&self, py: Python<'_>, provider: String, model: String, card: Option<Py<RateCard>>, version: u64) {
+    fn set(
+        &self,
+        py: Python<'_>,
+        provider: String,
+        model: String,
+        requested: String,
+        card: Option<Py<RateCard>>,
+        version: u64,
+    ) {
+        let names = (provider, model, requested);
         let old = self.with(py, |cards| {
             if self.version() != version {
                 return (card, None);
             }
             let full = (cards.len() >= MAX_CARDS).then(|| std::mem::take(cards));
             let old = match card {
-                Some(card) => cards.insert((provider, model), card),
-                None => cards.remove(&(provider, model)),
+                Some(card) => cards.insert(names, card),
+                None => cards.remove(&names),
             };
             (old, full)
         });
@@ -67,8 +77,9 @@ impl Cards {
     }
 
     /// The card of a model, if it is kept.
-    fn get(&self, py: Python<'_>, provider: &str, model: &str) -> Option<Py<RateCard>> {
-        self.card(py, provider, model)
+    #[pyo3(signature = (provider, model, requested=""))]
+    fn get(&self, py: Python<'_>, provider: &str, model: &str, requested: &str) -> Option<Py<RateCard>> {
+        self.card(py, provider, model, requested)
     }
 
     /// Lets all cards go: prices have changed.

@@ -277,7 +277,13 @@ pub fn answered(
     }
     let names = core.names(asked).filter(|names| !names.a.is_empty() && names.a != OTHER)?;
     let card = match cards {
-        Some(cards) => Some(cards.get().card(py, &names.a, told.unwrap_or(&names.b))?),
+        Some(cards) => {
+            let (model, requested) = match told {
+                Some(told) if told != names.b => (told, names.b.as_str()),
+                _ => (names.b.as_str(), ""),
+            };
+            Some(cards.get().card(py, &names.a, model, requested)?)
+        }
         None => None,
     };
     let series = told.map(|told| core.series(Kind::Model, &names.a, told));

@@ -10,7 +10,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyStringMethods;
 
-/// Ends a call, priced by the card that the price book holds under (provider, model); false when the response
+/// Ends a call, priced by the card that the price book holds under the names of the call; false when the response
 /// is of another kind or somebody waits for the end, and nothing has been done.
 pub fn common(
     services: &Bound<'_, Services>,
