@@ -122,6 +122,9 @@ def text_of(value: object) -> str:
     Of a string, an enum's member too, its own characters, else what `str()` says, and raises.
     """
 
+def run_number(run_id: object) -> Any:
+    """Return what stands for a run in dicts: a UUID's int, any other id in a tuple."""
+
 def chat_overhead(model: str) -> tuple[int, int, int]:
     """Tokens a chat adds: (per message, per name, for the reply's beginning)."""
 
@@ -230,6 +233,9 @@ class Recorder:
     @staticmethod
     def key(run_id: object) -> int:
         """Return the key of a run, 62 bits of its id."""
+
+    def end_is_echo(self, run_id: object) -> bool:
+        """Return whether an end of this run has come before; then it is counted as dropped."""
 
     def reserving(self) -> list[tuple[int, int, int | None, bool, int]]:
         """Return the model calls in flight that hold a reservation.
@@ -589,11 +595,17 @@ class ServicesBase:
     @property
     def recorder(self) -> Recorder: ...
     @property
-    def prompts(self) -> dict[int, Any]:
-        """Prompts of runs in flight, by `run_id.int`; with others in a tuple.
+    def prompts(self) -> dict[Any, Any]:
+        """Prompts of runs in flight, by `run_number(run_id)`; with others in a tuple.
 
         The prompts; if others went with them, in a tuple; with tools (prompts, tools, whether they
         went alone).
+        """
+
+    def take_prompt(self, run_id: object) -> Any:
+        """Return what the call of a run that ends was asked, and keep it no longer.
+
+        An empty tuple where it is not kept.
         """
 
     def reset_after_fork(self) -> None:

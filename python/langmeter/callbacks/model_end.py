@@ -32,6 +32,8 @@ def model_end(
 ) -> None:
     """Hand usage, names and cost to the recorder, which applies them to model runs alone."""
     recorder, streams = services.recorder, services.streams
+    if recorder.end_is_echo(run_id):
+        return
     partial = None if streams is None else streams.take(run_id)
     reading = NOTHING if response is None else read(response)
     usage, cache_hit, billed = reading.usage, reading.cache_hit, reading.billed
@@ -43,7 +45,7 @@ def model_end(
     provider = told or asked_provider if asked_provider == "other" else asked_provider or told
     if reading.refused:
         recorder.dropped("usage_refused", reading.refused)
-    prompts = services.prompts.pop(run_id.int, ())
+    prompts = services.take_prompt(run_id)
     refused = error is not None and refused_by_server(error)
     answered = model or asked_model
     if response is not None and not (cache_hit or refused) and (usage is None or usage.is_cut):

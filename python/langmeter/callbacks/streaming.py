@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, Literal, TypeAlias
 from uuid import UUID
 
+from langmeter import _core
 from langmeter._base.check import whole_number
 from langmeter._base.delivery import Listener, Queue, is_async
 from langmeter._watch import Watch
@@ -192,7 +193,10 @@ def _stalls(
     return StallWatch(services.recorder, on_stall, stall_after, run_id=run_id)
 
 
-def _run_of(texts: Mapping[int, Any], key: int) -> UUID | None:
-    """The run in flight with this key; None where its prompt is not kept any more."""
-    number = next((number for number in list(texts) if hash(number) == key), None)
-    return None if number is None else UUID(int=number)
+def _run_of(prompts: Mapping[Any, Any], key: int) -> Any:
+    """Return the id of the run in flight with this key; None where its prompt is not kept."""
+    for number in list(prompts):
+        run_id = UUID(int=number) if isinstance(number, int) else number[0]
+        if _core.Recorder.key(run_id) == key:
+            return run_id
+    return None

@@ -108,7 +108,8 @@ class Streams(_core.Streams):
         #: Counts what listeners lose.
         self.count = self._losses[0].count
         self.failures: deque[StreamFailure] = deque(maxlen=_FAILURES)
-        self._feeds: dict[UUID | None, list[ref[Feed]]] = {}
+        #: By `run_number` of the run; None hears all.
+        self._feeds: dict[Any, list[ref[Feed]]] = {}
         self._lock = threading.RLock()
         self._told: set[str] = set()
         _all.add(self)
@@ -163,19 +164,20 @@ class Streams(_core.Streams):
         feed = Feed(run_id, queue_size, self.count, self.forget)
         with self._lock:
             found = ref(feed, lambda _: self.listen(collect=False))
-            self._feeds.setdefault(run_id, []).append(found)
+            self._feeds.setdefault(_number(run_id), []).append(found)
             self.listen(collect=False)
         return feed
 
     def forget(self, feed: Feed) -> None:
         """Tell a feed nothing any more."""
         with self._lock:
-            feeds = self._feeds.get(feed.run_id, [])
-            self._feeds[feed.run_id] = [found for found in feeds if found() is not feed]
+            number = _number(feed.run_id)
+            feeds = self._feeds.get(number, [])
+            self._feeds[number] = [found for found in feeds if found() is not feed]
             self.listen(collect=False)
 
-    def _read_by(self, *run_ids: UUID | None) -> list[Feed]:
-        found = (feed() for run_id in run_ids for feed in self._feeds.get(run_id, ()))
+    def _read_by(self, *numbers: Any) -> list[Feed]:
+        found = (feed() for number in numbers for feed in self._feeds.get(number, ()))
         return [feed for feed in found if feed is not None]
 
     # Called natively: `_core.StreamSink`.
@@ -196,7 +198,7 @@ class Streams(_core.Streams):
         name: str,
     ) -> None:
         event = StreamEvent(run_id, model, text, index, elapsed, KINDS[kind], call, name)
-        for feed in self._read_by(None, run_id) if self._feeds else ():
+        for feed in self._read_by(None, _core.run_number(run_id)) if self._feeds else ():
             feed.put(event)
         for listener in self.listeners.event:
             listener.tell(event)
@@ -329,7 +331,7 @@ class Streams(_core.Streams):
 
     def _end_feeds(self, run_id: UUID) -> None:
         if self._feeds:
-            for feed in self._read_by(run_id):
+            for feed in self._read_by(_core.run_number(run_id)):
                 feed.end()
 
     # The rest of a life.
@@ -357,6 +359,10 @@ class Streams(_core.Streams):
         for queue in self.queues:
             queue.reset()
         self.listen(collect=False)
+
+
+def _number(run_id: Any) -> Any:
+    return None if run_id is None else _core.run_number(run_id)
 
 
 def _size(failure: StreamFailure) -> int:

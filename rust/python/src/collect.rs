@@ -1,6 +1,6 @@
 //! `Streams`: what the streams in flight have said so far, and who is told of it.
 
-use crate::convert;
+use crate::identity;
 use crate::output::{Delta, Event, Kind};
 use crate::pieces::{Said, Stream, ToolCall, seconds};
 use crate::recorder::Recorder;
@@ -352,7 +352,7 @@ impl Streams {
         recorder: &Recorder,
         run_id: &Bound<'py, PyAny>,
     ) -> PyResult<Option<Bound<'py, PyTuple>>> {
-        let key = convert::run_key(run_id)?;
+        let key = identity::run_key(run_id)?;
         let now = recorder.core.unix_now();
         let removed = self.open().remove(key.get());
         if let Some(stream) = removed {
@@ -369,7 +369,7 @@ impl Streams {
         recorder: &Recorder,
         run_id: &Bound<'py, PyAny>,
     ) -> PyResult<Option<Bound<'py, PyTuple>>> {
-        let key = convert::run_key(run_id)?.get();
+        let key = identity::run_key(run_id)?.get();
         let copy = self.open().streams.get(&key).map(|stream| stream.copy(py));
         copy.map(|stream| stream.shown(py, recorder.core.unix_now())).transpose()
     }

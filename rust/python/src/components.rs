@@ -1,6 +1,6 @@
 //! Chains, tools, retrievers: their starts and their good ends.
 
-use crate::convert;
+use crate::identity;
 use crate::services::Services;
 use crate::start::{Tagged, name_of};
 use langmeter_core::{Begin, End, Kind, Outcome};
@@ -12,6 +12,8 @@ use pyo3::types::{PyDict, PyString, PyType};
 /// What a start hook is given.
 pub struct Start<'a, 'py> {
     pub serialized: &'a Bound<'py, PyAny>,
+    /// What the run is to work on.
+    pub given: &'a Bound<'py, PyAny>,
     pub run_id: &'a Bound<'py, PyAny>,
     pub parent_run_id: Option<&'a Bound<'py, PyAny>>,
     pub tags: Option<&'a Bound<'py, PyAny>>,
@@ -24,11 +26,19 @@ pub fn begin(services: &Bound<'_, Services>, kind: Kind, start: &Start<'_, '_>) 
     let py = services.py();
     let recorder = services.get().recorder(services.py())?;
     let name = name_of(start.name, start.serialized, &PyString::intern(py, kind.name()))?;
-    let tagged = Tagged::by(start.tags);
+    let mut tagged = Tagged::by(start.tags);
+    let key = identity::run_key(start.run_id)?;
+    let parent = identity::parent_key(start.parent_run_id, py, key)?;
     let kind = if kind == Kind::Chain { role(&name, start.metadata, tagged)? } else { kind };
+    if kind == Kind::Node
+        && let Some(parent) = parent
+        && let Some(Ok(metadata)) = start.metadata.map(|metadata| metadata.cast::<PyDict>())
+    {
+        tagged.retried |= services.get().steps.again(parent, metadata)?;
+    }
     let begin = Begin {
-        key: convert::run_key(start.run_id)?,
-        parent: convert::parent_key(start.parent_run_id)?,
+        key,
+        parent,
         kind,
         name: &name.to_string_lossy(),
         provider: "",
@@ -37,7 +47,7 @@ pub fn begin(services: &Bound<'_, Services>, kind: Kind, start: &Start<'_, '_>) 
         labels: &[],
         retried: tagged.retried,
         piped: tagged.piped,
-        witness: 0,
+        witness: identity::witness(start.given),
     };
     // Without a demand nothing is refused.
     let _ = recorder.get().core.run_started(&begin);
@@ -59,7 +69,7 @@ fn role(name: &Bound<'_, PyString>, metadata: Option<&Bound<'_, PyAny>>, tagged:
 /// A run ended well. What it is was said at its start; `kind` counts only where there was none.
 pub fn end(services: &Bound<'_, Services>, kind: Kind, run_id: &Bound<'_, PyAny>, outcome: Outcome) -> PyResult<()> {
     let recorder = services.get().recorder(services.py())?;
-    recorder.get().core.run_ended(&End { outcome, ..End::new(convert::run_key(run_id)?, kind) });
+    recorder.get().core.run_ended(&End { outcome, ..End::new(identity::run_key(run_id)?, kind) });
     Ok(())
 }
 

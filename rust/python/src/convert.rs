@@ -1,37 +1,11 @@
 //! Python values to the core's.
 
-use langmeter_core::{Kind, Outcome, RunKey, Usage};
+use langmeter_core::{Kind, Outcome, Usage};
 use pyo3::exceptions::PyValueError;
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
 use pyo3::types::{PyString, PyTuple};
 use std::time::Duration;
-
-/// The number of a run: its id's 128-bit int; of what is no UUID, itself.
-#[inline]
-pub fn run_number<'py>(id: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-    Ok(id.getattr_opt(intern!(id.py(), "int"))?.unwrap_or_else(|| id.clone()))
-}
-
-/// The key of a number: its hash, which Python folds modulo 2^61 - 1 in C. (`UUID.__hash__` is a Python
-/// frame.)
-#[inline]
-pub fn key_of(number: &Bound<'_, PyAny>) -> PyResult<RunKey> {
-    Ok(RunKey::new(number.hash()?.cast_unsigned() as u64))
-}
-
-/// The key of a run.
-#[inline]
-pub fn run_key(id: &Bound<'_, PyAny>) -> PyResult<RunKey> {
-    key_of(&run_number(id)?)
-}
-
-/// The same of an optional id.
-#[inline]
-pub fn parent_key(id: Option<&Bound<'_, PyAny>>) -> PyResult<Option<RunKey>> {
-    id.map(run_key).transpose()
-}
 
 /// A kind by its code.
 pub fn kind(code: u64) -> PyResult<Kind> {

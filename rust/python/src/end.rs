@@ -4,7 +4,7 @@
 //! a loop over it measures (31 µs over an empty handler with this hook in Python).
 
 use crate::services::Services;
-use crate::{clients, convert, response};
+use crate::{clients, identity, prompts, response};
 use langmeter_core::{End, Kind, Outcome};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -20,8 +20,8 @@ pub fn common(
     let (py, this) = (services.py(), services.get());
     let Some(recorder) = this.recorder_if_mapped() else { return Ok(false) };
     let core = &recorder.get().core;
-    let number = convert::run_number(run_id)?;
-    let key = convert::key_of(&number)?;
+    let number = identity::run_number(run_id)?;
+    let key = identity::key_of(&number)?;
     let streams = this.streams.as_ref().map(Py::get);
     if let Some(streams) = streams
         && !streams.settles(key, response)?
@@ -66,9 +66,9 @@ pub fn common(
     if let Some(streams) = streams {
         streams.forget(key);
     }
-    let prompts = this.prompts.bind(py);
-    if !prompts.is_empty() && prompts.contains(&number)? {
-        let _ = prompts.del_item(number);
+    let kept = this.prompts.bind(py);
+    if !kept.is_empty() {
+        prompts::take(kept, &number)?;
     }
     if let Some(known) = known {
         known.ended(true, asked.streamed);
@@ -100,7 +100,7 @@ pub fn uncommon(
     let this = services.get();
     // The next call of this model may need its prompt.
     if let Some(recorder) = this.recorder_if_mapped()
-        && let Some(asked) = recorder.get().core.asked(convert::run_key(run_id)?)
+        && let Some(asked) = recorder.get().core.asked(identity::run_key(run_id)?)
     {
         this.clients.ended(asked.model, false, asked.streamed, py);
     }

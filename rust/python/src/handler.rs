@@ -3,8 +3,8 @@
 use crate::collect::Streams;
 use crate::output::Event;
 use crate::services::Services;
-use crate::{components, convert, end, services, start};
-use langmeter_core::{Kind, Outcome, Via};
+use crate::{components, end, identity, services, start};
+use langmeter_core::{Kind, Outcome, Started, Via};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
@@ -90,13 +90,16 @@ impl Handler {
             // Not before: no call of another thread may pass budgets that are not open yet.
             services.get().wake();
         }
-        let mut refused = None;
+        let (mut refused, mut echo) = (None, false);
         Self::hook(slf, "on_llm_start", |services| {
-            refused = start::begin(services, call)?;
+            match start::begin(services, call)? {
+                Ok(started) => echo = started == Started::Echo,
+                Err(no) => refused = Some(no),
+            }
             Ok(())
         })?;
         // Calls that LangChain starts one by one and means as one are held to budgets as one.
-        if services.get().demand.is_some() && !start::alone(call) {
+        if services.get().demand.is_some() && !echo && !start::alone(call) {
             Self::hook(slf, "on_llm_start", |services| start::batched(services, call, refused.is_some()))?;
         }
         // Outside of the guard: a budget that refuses the call has to reach it.
@@ -112,7 +115,7 @@ impl Handler {
     ) -> PyResult<()> {
         let this = services.get();
         let (Some(recorder), Some(run_id)) = (this.recorder_if_mapped(), run_id) else { return Ok(()) };
-        let (recorder, key) = (recorder.get(), convert::run_key(run_id)?);
+        let (recorder, key) = (recorder.get(), identity::run_key(run_id)?);
         let Some(kind) = event.kind()? else {
             recorder.core.chunk(key);
             return Ok(());
@@ -283,7 +286,7 @@ impl Handler {
             };
             return Self::begun(slf, &given);
         }
-        let given = components::Start { serialized, run_id, parent_run_id, tags, metadata, name };
+        let given = components::Start { serialized, given: inputs, run_id, parent_run_id, tags, metadata, name };
         if !slf.get().components.load(Ordering::Relaxed) {
             return Ok(());
         }
@@ -306,7 +309,7 @@ impl Handler {
         name: Option<&Bound<'_, PyAny>>,
         kwargs: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<()> {
-        let given = components::Start { serialized, run_id, parent_run_id, tags, metadata, name };
+        let given = components::Start { serialized, given: input_str, run_id, parent_run_id, tags, metadata, name };
         Self::hook(slf, "on_tool_start", |services| components::begin(services, Kind::Tool, &given))
     }
 
@@ -325,7 +328,7 @@ impl Handler {
         name: Option<&Bound<'_, PyAny>>,
         kwargs: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<()> {
-        let given = components::Start { serialized, run_id, parent_run_id, tags, metadata, name };
+        let given = components::Start { serialized, given: query, run_id, parent_run_id, tags, metadata, name };
         Self::hook(slf, "on_retriever_start", |services| components::begin(services, Kind::Retriever, &given))
     }
 
@@ -345,7 +348,7 @@ impl Handler {
             let decides = if components {
                 outputs.get_type().name()?.to_cow()? == "ClassifierResponse"
             } else {
-                let key = convert::run_key(run_id)?;
+                let key = identity::run_key(run_id)?;
                 services.get().recorder(slf.py())?.get().core.requested(key).is_some()
             };
             if decides {

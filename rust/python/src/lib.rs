@@ -11,10 +11,12 @@ mod distribution;
 mod end;
 mod error;
 mod handler;
+mod identity;
 mod metadata;
 mod money;
 mod output;
 mod pieces;
+mod prompts;
 mod recorder;
 mod response;
 mod searches;
@@ -49,7 +51,7 @@ fn init(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("BUDGET_UNITS", PyTuple::new(py, Unit::ALL.map(Unit::name))?)?;
     m.add("BUDGET_PERIODS", PyTuple::new(py, Period::ALL.map(Period::name))?)?;
     m.add("HOOKS_TIMED", handler::TIMED)?;
-    m.add("MAX_PROMPTS", start::MAX_PROMPTS)?;
+    m.add("MAX_PROMPTS", prompts::MAX_PROMPTS)?;
     m.add("RETRY_TAG", start::RETRY_TAG)?;
     m.add("STREAM_KINDS", PyTuple::new(py, output::Kind::SHOWN)?)?;
     m.add("STREAM_WANTS", PyTuple::new(py, collect::WANTS)?)?;
@@ -70,6 +72,7 @@ fn init(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(tokenizer::encoding_for_model, m)?)?;
     m.add_function(wrap_pyfunction!(tokenizer::chat_overhead, m)?)?;
     m.add_function(wrap_pyfunction!(convert::plain_text, m)?)?;
+    m.add_function(wrap_pyfunction!(identity::number_for_python, m)?)?;
     Ok(())
 }
 

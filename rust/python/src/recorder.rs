@@ -1,9 +1,9 @@
 //! `Recorder`.
 
 use crate::clock::ManualClock;
-use crate::convert;
 use crate::error::raise;
 use crate::snapshot::{Change, Snapshot, anomaly};
+use crate::{convert, identity};
 use langmeter_core::budget::{Crossed, Period, Refused, Terms, Unit, Unpriced};
 use langmeter_core::{self as core, Begin, Clock, Demand, Dropped, End, Labels, Price, Repriced, Settings, Via};
 use pyo3::exceptions::{PyIndexError, PyValueError};
@@ -91,8 +91,8 @@ impl Recorder {
         retried: bool,
         piped: bool,
     ) -> PyResult<Option<No>> {
-        let (key, parent, kind) =
-            (convert::run_key(run_id)?, convert::parent_key(parent_run_id)?, convert::kind(kind)?);
+        let (key, kind) = (identity::run_key(run_id)?, convert::kind(kind)?);
+        let parent = identity::parent_key(parent_run_id, run_id.py(), key)?;
         let demand = demand.map(demand_of);
         let labels = labels.unwrap_or_default();
         let labels: Vec<(&str, &str)> = labels.iter().map(|(key, value)| (&**key, &**value)).collect();
@@ -144,7 +144,7 @@ impl Recorder {
 
     #[allow(clippy::cast_precision_loss)] // seconds to the microsecond
     fn requested(&self, run_id: &Bound<'_, PyAny>) -> PyResult<Option<Asked>> {
-        let asked = self.core.requested(convert::run_key(run_id)?);
+        let asked = self.core.requested(identity::run_key(run_id)?);
         Ok(asked.map(|a| (a.model.a, a.model.b, a.at as f64 / 1e9, a.budgets, a.labels.get())))
     }
 
@@ -174,7 +174,11 @@ impl Recorder {
 
     #[staticmethod]
     fn key(run_id: &Bound<'_, PyAny>) -> PyResult<u64> {
-        Ok(convert::run_key(run_id)?.get())
+        Ok(identity::run_key(run_id)?.get())
+    }
+
+    fn end_is_echo(&self, run_id: &Bound<'_, PyAny>) -> PyResult<bool> {
+        Ok(self.core.end_is_echo(identity::run_key(run_id)?))
     }
 
     fn reserving(&self) -> Vec<(u64, u64, Option<u64>, bool, u64)> {
@@ -202,7 +206,7 @@ impl Recorder {
 
     #[pyo3(signature = (run_id, *, visible=true))]
     fn token(&self, run_id: &Bound<'_, PyAny>, visible: bool) -> PyResult<()> {
-        self.core.token(convert::run_key(run_id)?, Via::Token, visible);
+        self.core.token(identity::run_key(run_id)?, Via::Token, visible);
         Ok(())
     }
 
@@ -226,7 +230,7 @@ impl Recorder {
         error: Option<&str>,
     ) -> PyResult<Option<Crossed>> {
         let crossed = self.core.run_ended(&End {
-            key: convert::run_key(run_id)?,
+            key: identity::run_key(run_id)?,
             kind: convert::kind(kind)?,
             outcome: convert::outcome(outcome)?,
             provider,

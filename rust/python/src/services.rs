@@ -4,6 +4,8 @@ use crate::cards::Cards;
 use crate::clients::Clients;
 use crate::collect::Streams;
 use crate::convert;
+use crate::identity::{self, Steps};
+use crate::prompts;
 use crate::recorder::Recorder;
 use langmeter_core::Dropped;
 use pyo3::exceptions::{PyBaseException, PyException};
@@ -12,7 +14,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
 use pyo3::sync::OnceLockExt;
-use pyo3::types::{PyDict, PyString};
+use pyo3::types::{PyDict, PyString, PyTuple};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -35,6 +37,8 @@ pub struct Services {
     /// Whether prompts are kept of every call, also where an answer says what it used.
     pub keep_prompts: bool,
     pub clients: Clients,
+    /// Steps of graphs that started lately.
+    pub steps: Steps,
     /// A model call has begun in this process.
     awake: AtomicBool,
 }
@@ -128,6 +132,7 @@ impl Services {
             prompts: PyDict::new(py).unbind(),
             keep_prompts,
             clients: Clients::default(),
+            steps: Steps::default(),
             awake: AtomicBool::new(false),
         }
     }
@@ -151,6 +156,12 @@ impl Services {
     #[getter]
     fn prompts(&self, py: Python<'_>) -> Py<PyDict> {
         self.prompts.clone_ref(py)
+    }
+
+    /// Returns what the call of a run that ends was asked, and keeps it no longer; () where it is not kept.
+    fn take_prompt<'py>(&self, py: Python<'py>, run_id: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let asked = prompts::take(self.prompts.bind(py), &identity::run_number(run_id)?)?;
+        Ok(asked.unwrap_or_else(|| PyTuple::empty(py).into_any()))
     }
 
     /// Forgets the parent's calls and clients in a process that has just been forked and has one thread.

@@ -3,16 +3,11 @@
 use crate::clients::Clients;
 use crate::recorder::{Asks, No, demand_of, no};
 use crate::services::Services;
-use crate::{convert, services};
-use langmeter_core::{Begin, End, Kind, Outcome};
+use crate::{identity, prompts, services};
+use langmeter_core::{Begin, End, Kind, Outcome, Started};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList, PyString, PyTuple};
-
-/// Prompts kept in case their calls end without usage. A call whose prompt was let go is estimated by its answer alone.
-pub const MAX_PROMPTS: usize = 2048;
-/// So many of the oldest are let go when there are more: those of runs that never ended.
-const LET_GO: usize = 512;
+use pyo3::types::{PyDict, PyList, PyString};
 
 /// Begins the tag of a second attempt of `with_retry` or a later one.
 pub const RETRY_TAG: &str = "retry:attempt:";
@@ -93,7 +88,7 @@ pub fn alone(start: &Start<'_, '_>) -> bool {
 }
 
 /// A model call begins, or does not fit a budget: which, and the thresholds crossed.
-pub fn begin(services: &Bound<'_, Services>, start: &Start<'_, '_>) -> PyResult<Option<No>> {
+pub fn begin(services: &Bound<'_, Services>, start: &Start<'_, '_>) -> PyResult<Result<Started, No>> {
     let (py, this) = (services.py(), services.get());
     let recorder = this.recorder(py)?;
     let core = &recorder.get().core;
@@ -101,7 +96,8 @@ pub fn begin(services: &Bound<'_, Services>, start: &Start<'_, '_>) -> PyResult<
     let tagged = Tagged::by(start.tags);
     let labels = services::labels_in(services, start.metadata)?;
     let labels: Vec<(&str, &str)> = labels.iter().map(|(key, value)| (&**key, &**value)).collect();
-    let number = convert::run_number(start.run_id)?;
+    let number = identity::run_number(start.run_id)?;
+    let key = identity::key_of(&number)?;
     let (provider, model) = (client.provider.bind(py), client.model_name.bind(py));
     let asks = match &this.demand {
         Some(demand) => {
@@ -123,8 +119,8 @@ pub fn begin(services: &Bound<'_, Services>, start: &Start<'_, '_>) -> PyResult<
         None => core.series(Kind::Model, &provider.to_string_lossy(), &model.to_string_lossy()).id,
     };
     let begin = Begin {
-        key: convert::key_of(&number)?,
-        parent: convert::parent_key(start.parent_run_id)?,
+        key,
+        parent: identity::parent_key(start.parent_run_id, py, key)?,
         kind: Kind::Llm,
         name: "",
         provider: "",
@@ -133,15 +129,17 @@ pub fn begin(services: &Bound<'_, Services>, start: &Start<'_, '_>) -> PyResult<
         labels: &labels,
         retried: tagged.retried,
         piped: tagged.piped,
-        witness: 0,
+        witness: identity::witness(start.prompts),
     };
-    if let Err(refused) = core.begin(&begin, component, requested, || false) {
-        return Ok(Some(no(refused)));
+    let started = match core.begin(&begin, component, requested, || false) {
+        Ok(started) => started,
+        Err(refused) => return Ok(Err(no(refused))),
+    };
+    let kept = this.keep_prompts || client.model.as_ref().is_none_or(|model| model.needs_prompts());
+    if kept && started != Started::Echo {
+        prompts::keep(this.prompts.bind(py), start, number, started == Started::SharesId)?;
     }
-    if this.keep_prompts || client.model.as_ref().is_none_or(|model| model.needs_prompts()) {
-        keep_prompt(this.prompts.bind(py), start, number)?;
-    }
-    Ok(None)
+    Ok(Ok(started))
 }
 
 /// One of the calls that begin together was started, or refused: then those before it are given up, because
@@ -151,31 +149,8 @@ pub fn batched(services: &Bound<'_, Services>, start: &Start<'_, '_>, refused: b
     let Some(recorder) = services.get().recorder_if_mapped() else { return Ok(()) };
     let call = (start.run_id, start.batch_size, start.invocation_params, refused);
     for run_id in services.call_method1(intern!(py, "in_batch"), call)?.try_iter()? {
-        let end = End::new(convert::run_key(&run_id?)?, Kind::Llm);
+        let end = End::new(identity::run_key(&run_id?)?, Kind::Llm);
         recorder.get().core.run_ended(&End { outcome: Outcome::Cancelled, ..end });
-    }
-    Ok(())
-}
-
-/// Keeps what was asked in case the call ends without usage: the prompts; in a tuple if others went with them;
-/// with tools (prompts, tools, whether they went alone).
-fn keep_prompt(prompts: &Bound<'_, PyDict>, start: &Start<'_, '_>, number: Bound<'_, PyAny>) -> PyResult<()> {
-    let py = prompts.py();
-    let alone = start.batch_size.is_some() && alone(start);
-    let tools = entry(start.invocation_params, intern!(py, "tools"))?;
-    if let Some(tools) = tools
-        && tools.is_truthy()?
-    {
-        prompts.set_item(number, (start.prompts, tools, alone))?;
-    } else if alone {
-        prompts.set_item(number, start.prompts)?;
-    } else {
-        prompts.set_item(number, PyTuple::new(py, [start.prompts])?)?;
-    }
-    if prompts.len() > MAX_PROMPTS {
-        for oldest in prompts.keys().iter().take(LET_GO) {
-            let _ = prompts.del_item(oldest); // another thread may have been faster
-        }
     }
     Ok(())
 }

@@ -75,8 +75,16 @@ impl Batch<'_> {
                     self.record(label, Measure::Latency, lasted);
                 }
             }
-        } else if run.branch != Branch::Lost && !run.shared {
-            self.record(run.component, Measure::SelfTime, run.own);
+        } else {
+            if run.branch != Branch::Lost && !run.shared {
+                self.record(run.component, Measure::SelfTime, run.own);
+            }
+            if end.outcome == Outcome::Error
+                && let Some(model) = run.failed
+            {
+                // The whole run failed with its call: whatever succeeds in its place makes that good.
+                self.runs.failed(&self.cells, run.parent, model, now);
+            }
         }
         self.failed(timed, end);
         self.path(run, timed, now);
@@ -210,6 +218,15 @@ impl Batch<'_> {
 }
 
 impl Recorder {
+    /// Whether an end of this run is one that has come before; then it is counted as dropped, and there is no more to do.
+    pub fn end_is_echo(&self, key: RunKey) -> bool {
+        let echo = self.runs.end_is_echo(&self.cells, key);
+        if echo {
+            self.drop_one(Dropped::DuplicateEnd);
+        }
+        echo
+    }
+
     /// The end of a run that is not in flight: a second end, an end after the run was reaped, or an end
     /// whose start went to somebody else. What was spent is counted once in every case.
     pub(super) fn ended_unknown(&self, end: &End<'_>, now: u64) -> Crossed {

@@ -69,6 +69,13 @@ impl<'a> ComponentRecord<'a> {
         }
     }
 
+    /// Returns the model of a call that failed under this run and that none made good; None without one.
+    #[allow(clippy::cast_possible_truncation)] // a series
+    pub fn failed_model(self) -> Option<SeriesId> {
+        let failed = self.line.get::<FAILED_AT>() & NOTHING == 0;
+        failed.then(|| ((self.line.get::<FAILED_MODEL>() & LOW_32) as usize).checked_sub(1))?
+    }
+
     /// Returns the model whose failed call the call that began at `start` made good, once.
     #[allow(clippy::cast_possible_truncation)] // a series
     pub fn recovered(self, start: u64) -> Option<SeriesId> {

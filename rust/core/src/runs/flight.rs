@@ -87,6 +87,7 @@ impl RunTable {
             retried: who & RETRIED != 0,
             piped: who & PIPED != 0,
             shared: who & SHARED != 0,
+            failed: None,
             own: now.saturating_sub(start),
             branch: Branch::Lost,
         };
@@ -102,6 +103,7 @@ impl RunTable {
         } else {
             let record = ComponentRecord::new(record, tag);
             run.own = run.own.saturating_sub(record.covered(open > 0, now));
+            run.failed = record.failed_model();
             record.echoes()
         };
         // Remembered only where an end with this id may come for another run.

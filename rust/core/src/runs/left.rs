@@ -1,6 +1,6 @@
 //! The keys of runs that have left, ended or reaped, as long as they are remembered.
 
-use super::record::{BUDGETED, WHO};
+use super::record::{BUDGETED, SHARED, WHO};
 use super::{EMPTY, ENDING, LOST, Left, REAPING, RunKey, RunTable};
 use crate::budget::Reservation;
 use crate::cells::Cells;
@@ -129,6 +129,14 @@ impl RunTable {
                 && echoes > 0
                 && cells.claim(cell, value, key.0 | echoes.wrapping_sub(1) << 62).is_ok()
         })
+    }
+
+    /// Whether an end of this id is one that has come before; then it counts as having come.
+    pub fn end_is_echo(self, cells: &Cells, key: RunKey) -> bool {
+        match self.find(cells, key).and_then(|slot| self.run(cells, slot)) {
+            Some(run) => run.get::<WHO>() & SHARED != 0 && self.take_echo(cells, key),
+            None => self.left(cells, key) == Some(Left::Ended),
+        }
     }
 
     /// Returns how a run that is not in flight left; None when it never was, or is forgotten after more than 4,000

@@ -1,8 +1,8 @@
 //! What a run tells its parent and its root: that a model call failed, its span.
 
-use super::record::{LOW_32, SERIES_BITS, WHO, is_model_call, root_bits, root_slot};
+use super::record::{CHILD, LOW_32, PARENT, SERIES_BITS, WHO, is_model_call, root_bits, root_slot};
 use super::start::View;
-use super::{Branch, Newest, Root, RunKey, RunTable, is_run};
+use super::{ANY_FAILED, Branch, Newest, Root, RunKey, RunTable, is_run};
 use crate::cells::Cells;
 use crate::series::SeriesId;
 
@@ -34,13 +34,35 @@ impl RunTable {
 
     /// Notes with its parent, if that is in flight, that a call of a model has failed.
     pub fn failed(self, cells: &Cells, parent: Option<RunKey>, model: SeriesId, now: u64) {
+        let any = self.any_failed();
+        if cells.get(any) == 0 {
+            cells.publish(any, 1);
+        }
         if let Some(parent) = parent.and_then(|key| self.view(cells, key)).and_then(View::component) {
             parent.failed(model, now);
         }
     }
 
-    /// Returns the model whose failed call the call that began at `start` made good: both under the same parent.
-    pub fn recovered(self, cells: &Cells, parent: Option<RunKey>, start: u64) -> Option<SeriesId> {
-        self.view(cells, parent?)?.component()?.recovered(start)
+    /// Returns the model whose failed call the call that began at `start` made good: both under the same parent, or
+    /// in runs of which one failed and another has taken its place.
+    pub fn recovered(self, cells: &Cells, mut parent: Option<RunKey>, mut start: u64) -> Option<SeriesId> {
+        if cells.observe(self.any_failed()) == 0 {
+            return None;
+        }
+        // In a deeper tree the failure is not looked for further up.
+        for _ in 0..32 {
+            let view = self.view(cells, parent?)?;
+            let failed = view.component()?.recovered(start);
+            if failed.is_some() || view.who & CHILD == 0 {
+                return failed;
+            }
+            (parent, start) = (Some(RunKey(view.line.get::<PARENT>())), view.start);
+        }
+        None
+    }
+
+    /// The cell that says whether a call of a model has failed so far.
+    const fn any_failed(self) -> usize {
+        self.base.wrapping_add(ANY_FAILED)
     }
 }

@@ -35,12 +35,13 @@ const HELD: usize = 8;
 const VICTIMS: usize = if cfg!(loom) { 2 } else { 256 };
 /// Levels of the table.
 const LEVELS: usize = 3;
-/// Header: live runs | next victim | who refills | runs in the second and third level, 32 bits each. Each has a
-/// line of its own.
+/// Header: live runs | next victim | who refills | runs in the second and third level, 32 bits each, and whether a call
+/// of a model has failed. Each has a line of its own, the last two have one together.
 const LIVE: usize = 0;
 const NEXT_VICTIM: usize = 8;
 const REFILL: usize = 16;
 const DEEP: usize = 24;
+const ANY_FAILED: usize = 25;
 const HEADER: usize = 32;
 /// In a key cell: the run is on its way out, ended or reaped. Keys have 62 bits.
 const ENDING: u64 = 1 << 62;
@@ -215,7 +216,7 @@ impl RunTable {
                 cells.set(cell, EMPTY);
             }
         }
-        for cell in [LIVE, NEXT_VICTIM, REFILL, DEEP] {
+        for cell in [LIVE, NEXT_VICTIM, REFILL, DEEP, ANY_FAILED] {
             cells.set(self.base.wrapping_add(cell), 0);
         }
     }

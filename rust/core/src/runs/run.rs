@@ -284,6 +284,8 @@ pub struct Run {
     pub piped: bool,
     /// Another run with its id was in flight at the same time: its times are not known.
     pub shared: bool,
+    /// Of a run that is not a model call: the model of a call under it that failed and that none made good.
+    pub failed: Option<SeriesId>,
     /// Nanoseconds during which none of its children ran.
     pub own: u64,
     /// Where it stands.

@@ -58,6 +58,7 @@ fn a_run_leaves_with_what_it_came_with() {
         retried: true,
         piped: true,
         shared: false,
+        failed: None,
         own: 49_000,
         branch: Branch::Root(0),
     };
@@ -166,6 +167,27 @@ fn a_later_attempt_under_the_same_parent_makes_good_for_a_failed_one() {
     assert_eq!(table.recovered(&cells, parent, 7), None, "once");
     table.failed(&cells, Some(RunKey::new(11)), 8, 5);
     assert_eq!(table.recovered(&cells, None, 7), None);
+}
+
+#[test]
+fn a_run_that_takes_the_place_of_one_that_failed_makes_good_for_the_calls_in_it() {
+    let (cells, table) = table(64);
+    let of = |key| Some(RunKey::new(key));
+    let chain = |key, parent, now| Start { kind: Kind::Chain, parent, ..start(key, now) };
+    table.start(&cells, &chain(10, None, 1), |_| ());
+    table.start(&cells, &chain(11, of(10), 2), |_| ());
+    table.start(&cells, &chain(12, of(10), 2), |_| ());
+    table.failed(&cells, of(11), 8, 5);
+    let failed = table.take(&cells, RunKey::new(11), 6).expect("in flight");
+    assert_eq!(failed.failed, Some(8));
+    table.failed(&cells, failed.parent, 8, 6);
+    table.start(&cells, &chain(13, of(10), 7), |_| ());
+    table.start(&cells, &chain(14, of(13), 8), |_| ());
+    assert_eq!(table.recovered(&cells, of(12), 9), None, "run 12 had begun before the other failed");
+    assert_eq!(table.recovered(&cells, of(14), 9), Some(8));
+    assert_eq!(table.recovered(&cells, of(14), 9), None, "once");
+    let root = table.take(&cells, RunKey::new(10), 20).expect("in flight");
+    assert_eq!(root.failed, None);
 }
 
 #[test]
