@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,9 @@ class Program:
         (self.folder / "program.py").write_text(code)
         command = [sys.executable, "-m", "langmeter", "run", "--json", "out.json", *options]
         more.setdefault("stdout", subprocess.PIPE)
+        if hasattr(signal, "SIGHUP"):  # the tests themselves may run under nohup
+            default = partial(signal.signal, signal.SIGHUP, signal.SIG_DFL)
+            more.setdefault("preexec_fn", default)
         return subprocess.Popen(
             [*command, "program.py"],
             cwd=self.folder,
