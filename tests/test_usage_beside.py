@@ -11,6 +11,7 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from uuid import uuid4
@@ -221,17 +222,20 @@ def test_searches_of_claude_are_its_results_without_an_error(
     assert (totals.web_searches, totals.cost) == (2, 2)
 
 
-def test_compaction_of_claude_is_in_no_sum_and_counts() -> None:
-    """Iterations but messages are added, their cached tokens too, to whatever the client read."""
+@pytest.mark.parametrize("how", ["invoke", "ainvoke"])
+def test_compaction_of_claude_is_in_no_sum_and_costs(how: str) -> None:
+    """It is charged, cached tokens too, beside the answer's tokens; an advisor is another model."""
     compaction = {"type": "compaction", "input_tokens": 1000, "output_tokens": 50}
     compaction |= {"cache_read_input_tokens": 200, "cache_creation_input_tokens": 30}
     message = {"type": "message", "input_tokens": 10, "output_tokens": 5}
-    meter = TokenCountingCallback()
-    with served(*claude(iterations=[compaction, message])) as url:
-        call(anthropic(url), "invoke", meter)
+    advice = {"type": "advisor_message", "model": "y", "input_tokens": 9, "output_tokens": 9}
+    meter = priced("anthropic", "claude-x", input=1, output=10, cache_read=0.1, cache_write=2)
+    with served(*claude(iterations=[compaction, advice, message])) as url:
+        call(anthropic(url), how, meter)
     tokens = meter.snapshot().totals.tokens
-    assert (tokens.input, tokens.output, tokens.total) == (1240, 55, 1295)
-    assert (tokens.cache_read, tokens.cache_write) == (200, 30)
+    # 10 x 1 + 5 x 10, and (1000 x 1 + 200 x 0.1 + 30 x 2 + 50 x 10) beside, USD a million
+    assert (tokens.input, tokens.output, tokens.total) == (10, 5, 15)
+    assert meter.snapshot().totals.cost == Decimal("0.00164")
 
 
 @pytest.mark.parametrize(

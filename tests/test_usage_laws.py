@@ -208,7 +208,8 @@ class Client:
             new_key=self.count,
         )
         if depth and self.random.random() < 0.1:
-            one = lambda: {"type": self.word(), **self.usage(0)}  # noqa: E731
+            named = lambda: self.made(0.3, model=self.word)  # noqa: E731
+            one = lambda: {"type": self.word(), **named(), **self.usage(0)}  # noqa: E731
             made["iterations"] = self.list(one)
         return made
 

@@ -56,7 +56,11 @@ def model_end(
     if cache_hit:
         outcome = CACHE_HIT
     elif usage is not None:
-        cost = services.cost((provider, model, asked_model, usage.tier), usage, started)
+        named = (provider, model, asked_model, usage.tier)
+        cost = services.cost(named, usage, started)
+        if cost is not None and reading.beside is not None:
+            beside = services.cost(named, reading.beside, started)
+            cost = None if beside is None else services.sane(cost + beside)
     crossed = recorder.run_ended(
         run_id,
         kind,

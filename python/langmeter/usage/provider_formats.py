@@ -97,11 +97,19 @@ def modifier(value: Any) -> str:
     return "" if name in USUAL else name
 
 
-def from_mapping(raw: Raw, parser: NumberParser) -> tuple[Usage, Usage, Modifiers] | None:
-    """Read one mapping of usage, whoever wrote it. None if it has no number in its sums.
+class Mapped(NamedTuple):
+    """What one mapping of usage says."""
 
-    Returns the usage, what is billed beside its sums and in none of them, and modifiers.
-    """
+    usage: Usage
+    #: Output that is in none of its sums.
+    extra: int
+    #: Billed beside the answer, and in none of its figures.
+    beside: Usage | None
+    modifiers: Modifiers
+
+
+def from_mapping(raw: Raw, parser: NumberParser) -> Mapped | None:
+    """Read one mapping of usage, whoever wrote it. None if it has no number in its sums."""
     found: dict[str, Any] = {}
     for key, value in raw.items():
         field = _FIELD_OF.get(key)
@@ -150,14 +158,12 @@ def from_mapping(raw: Raw, parser: NumberParser) -> tuple[Usage, Usage, Modifier
         citation=citation,
         web_searches=_searches(get("tools"), parser) or count(get("searches")),
     )
-    beside = _iterations(get("iterations"), parser)
     # Perplexity's deep research: neither its reasoning nor its citations are in its output.
     extra = citation + (apart if citation or apart > outputs else 0)
-    if extra:
-        beside = beside._replace(output=beside.output + extra, total=beside.total + extra)
     named = tier_name(get("tier")) or tier or tier_out
     region, context = modifier(get("region")), modifier(get("context"))
-    return usage, beside, Modifiers(named, modifier(get("speed")), region, context=context)
+    modifiers = Modifiers(named, modifier(get("speed")), region, context=context)
+    return Mapped(usage, extra, _iterations(get("iterations"), parser), modifiers)
 
 
 def _details(details: Any, parser: NumberParser) -> tuple[dict[str, Any], str]:
@@ -205,17 +211,20 @@ def _searches(tools: Any, parser: NumberParser) -> int:
     return parser.count(asked) or parser.count(entry(entry(tools, "search_web"), "invocation"))
 
 
-def _iterations(iterations: Any, parser: NumberParser) -> Usage:
-    """Return what Claude used beside its answer: compaction is in no sum, messages are in all."""
+def _iterations(iterations: Any, parser: NumberParser) -> Usage | None:
+    """Return what Claude used beside its answer: compaction is in no sum, messages are in all.
+
+    An iteration that names a model (an advisor's) is that of another model, and not counted here.
+    """
     if not isinstance(iterations, list):
-        return Usage()
+        return None
     beside = [
-        read[0]
+        mapped.usage
         for item in iterations
-        if isinstance(item, dict) and item.get("type") != "message"
-        if (read := from_mapping(item, parser)) is not None
+        if isinstance(item, dict) and item.get("type") != "message" and item.get("model") is None
+        if (mapped := from_mapping(item, parser)) is not None
     ]
-    return added((Usage(), *beside))
+    return added(beside) if beside else None
 
 
 def completed(usage: Usage, by: Usage) -> Usage:

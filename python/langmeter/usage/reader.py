@@ -80,6 +80,7 @@ def read_any(response: Any) -> Reading:
     metadata: list[dict[Any, Any]] = []
     raws: list[Raw] = []
     named = Modifiers()
+    beside: Usage | None = None
     dialect = model = ""
     cache_hit = False
     web = files = 0
@@ -103,7 +104,8 @@ def read_any(response: Any) -> Reading:
             here = here or own
             raws += here
             if usage is None:
-                usage, modifiers = _usage(figures, here, sources, parser)
+                usage, more, modifiers = _usage(figures, here, sources, parser)
+                beside = beside or more
                 named = named | modifiers
                 costs.extend(_cost((meta, *here), parser))
         if usage is not None:
@@ -116,7 +118,8 @@ def read_any(response: Any) -> Reading:
         if not usages and len(prompts) != 1:
             here = [*_raws(whole)]
             raws += here
-            usage, modifiers = _usage(None, here, (whole,), parser)
+            usage, more, modifiers = _usage(None, here, (whole,), parser)
+            beside = beside or more
             named = named | modifiers
             costs.extend(_cost(here, parser))
             usages.extend(() if usage is None else (usage,))
@@ -141,6 +144,7 @@ def read_any(response: Any) -> Reading:
         web_searches=web,
         file_searches=files,
         tier=str(named),
+        beside=beside,
     )
 
 
@@ -171,27 +175,29 @@ def _prompts(response: Any) -> Iterator[Sequence[Any]]:
 
 def _usage(
     figures: Any, raws: Sequence[Raw], metadata: Sequence[Any], parser: NumberParser
-) -> tuple[Usage | None, Modifiers]:
+) -> tuple[Usage | None, Usage | None, Modifiers]:
     """Return LangChain's figures, completed by the provider's own; one of the two if one is there.
 
-    The modifiers of the price are those of the figures, the provider's usage and the metadata.
+    With them what is billed beside them, and the modifiers of the price that figures, usage and
+    metadata name.
     """
     usage, named = None, Modifiers()
+    beside = None
     if isinstance(figures, dict) and (found := from_mapping(figures, parser)) is not None:
-        usage, _, named = found
+        usage, named = found.usage, found.modifiers
     for raw in raws:
         found = from_mapping(raw, parser)
         if found is not None:
-            own, beside, modifiers = found
-            usage = own if usage is None else completed(usage, own)
-            usage = added((usage, beside)) if any(beside[:-1]) else usage
-            named = named | modifiers
+            usage = found.usage if usage is None else completed(usage, found.usage)
+            output, total = usage.output + found.extra, usage.total + found.extra
+            usage, beside = usage._replace(output=output, total=total), found.beside
+            named = named | found.modifiers
             break
     for meta in metadata:
         tier = entry(meta, "service_tier") or entry(entry(meta, "serviceTier"), "type")
         latency = entry(entry(meta, "performanceConfig"), "latency")
         named = named | Modifiers(tier=tier_name(tier), latency=modifier(latency))
-    return usage, named
+    return usage, beside, named
 
 
 def _raws(source: Any) -> Iterator[Raw]:

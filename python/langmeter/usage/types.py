@@ -88,6 +88,9 @@ class Reading(NamedTuple):
     web_searches: int = 0
     file_searches: int = 0
     tier: str = ""
+    #: Tokens that were billed and are in no figure of the answer: Claude's compaction. They are in
+    #: the cost of the call, not in its tokens.
+    beside: Usage | None = None
 
     def complete(self, usage: Usage) -> Usage:
         """Return an estimated usage with the searches and the modifiers that the response names."""

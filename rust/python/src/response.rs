@@ -209,9 +209,8 @@ fn joined(figures: Option<Mapped>, raw: Option<Mapped>, marks: &mut Modifiers) -
     if let Some(raw) = raw {
         marks.complete(raw.modifiers);
         let mut joined = usage.map_or(raw.usage, |figures| completed(figures, &raw.usage));
-        if let Some(beside) = &raw.beside {
-            usage::add(&mut joined, beside);
-        }
+        joined[Counter::Output as usize] += raw.extra;
+        joined[Counter::Total as usize] += raw.extra;
         usage = Some(joined);
     }
     usage

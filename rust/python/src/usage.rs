@@ -73,8 +73,8 @@ impl Modifiers {
 /// What a mapping of usage says.
 pub struct Mapped {
     pub usage: Usage,
-    /// Billed beside the sums, and in none of them.
-    pub beside: Option<Usage>,
+    /// Output that is in none of its sums.
+    pub extra: u64,
     pub modifiers: Modifiers,
     pub queue: Option<u64>,
     /// Keys that mean nothing here.
@@ -291,17 +291,13 @@ pub fn mapping(raw: &Bound<'_, PyDict>) -> Read<Option<Mapped>> {
     ] {
         usage[counter as usize] = count;
     }
-    let mut beside = match other(Field::Iterations) {
-        Some(iterations) => repeated(iterations)?,
-        None => None,
-    };
+    if let Some(iterations) = other(Field::Iterations)
+        && compacted(iterations)?
+    {
+        return Err(Stop::Careful);
+    }
     // Perplexity's deep research: neither its reasoning nor its citations are in its output.
     let extra = citation + if citation > 0 || apart > n(Field::Output) + n(Field::Thoughts) { apart } else { 0 };
-    if extra > 0 {
-        let beside = beside.get_or_insert_default();
-        beside[Counter::Output as usize] += extra;
-        beside[Counter::Total as usize] += extra;
-    }
     let mut modifiers = Modifiers::default();
     if let Some(named) = other(Field::Tier) {
         modifiers.tier = tier(named)?;
@@ -321,7 +317,7 @@ pub fn mapping(raw: &Bound<'_, PyDict>) -> Read<Option<Mapped>> {
     }
     let queue = raw.get_item(intern!(py, "queue_time")).map(|queue| queue.as_ref().and_then(waited));
     let queue = if other(Field::Queue).is_some() { queue? } else { None };
-    Ok(Some(Mapped { usage, beside, modifiers, queue, unknown }))
+    Ok(Some(Mapped { usage, extra, modifiers, queue, unknown }))
 }
 
 /// Cache writes by lifetime: a mapping from Anthropic, a list from Bedrock.
@@ -371,28 +367,23 @@ fn searches(tools: Option<&Bound<'_, PyAny>>) -> Read<u64> {
     }
 }
 
-/// What Claude used beside its answer: compaction is in no sum, messages are in all.
-fn repeated(iterations: &Bound<'_, PyAny>) -> Read<Option<Usage>> {
-    let Ok(iterations) = iterations.cast::<PyList>() else { return Ok(None) };
-    let mut sum: Option<Usage> = None;
+/// Whether Claude used more than its answer: compaction is in no sum, messages are in all. An iteration that names a
+/// model (an advisor's) is that of another model.
+fn compacted(iterations: &Bound<'_, PyAny>) -> Read<bool> {
+    let Ok(iterations) = iterations.cast::<PyList>() else { return Ok(false) };
     for item in iterations.iter() {
         let Ok(item) = item.cast::<PyDict>() else { continue };
-        if let Some(kind) = item.get_item(intern!(item.py(), "type"))? {
-            let kind = kind.cast_exact::<PyString>().map_err(|_| Stop::Careful)?;
-            if kind.to_str()? == "message" {
-                continue;
-            }
-        }
-        if let Some(used) = mapping(item)? {
-            add(sum.get_or_insert_default(), &used.usage);
+        let py = item.py();
+        let message = match item.get_item(intern!(py, "type"))? {
+            Some(kind) => match kind.cast_exact::<PyString>() {
+                Ok(kind) => kind.to_str()? == "message",
+                Err(_) => false,
+            },
+            None => false,
+        };
+        if !message && entry(item, &[intern!(py, "model")])?.is_none() {
+            return Ok(true);
         }
     }
-    Ok(sum)
-}
-
-/// Adds a usage to another.
-pub fn add(to: &mut Usage, usage: &Usage) {
-    for (to, count) in to.iter_mut().zip(usage) {
-        *to += count;
-    }
+    Ok(false)
 }
