@@ -2,40 +2,112 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import inspect
 import uuid
 from typing import Any
+from weakref import ref
 
 import pytest
 from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.callbacks.manager import handle_event
 from langchain_core.messages import HumanMessage, ToolMessage
 
 from conftest import chat_model
-from langmeter import Budget, Meter, PerformanceCallback, TokenCountingCallback
+from langmeter import (
+    Budget,
+    CompositeCallback,
+    Meter,
+    PerformanceCallback,
+    TokenCountingCallback,
+    _core,
+)
 from langmeter._base.failures import cause_of, refused_by_server
 from langmeter.callbacks.composite import HOOKS
 
-OUR_OWN = {"on_stream_event", "on_agent_action", "on_agent_finish", "on_text", "on_retry"}
 
-
-@pytest.mark.parametrize("hook", sorted(set(HOOKS) - OUR_OWN))
+@pytest.mark.parametrize("hook", sorted(HOOKS))
 @pytest.mark.parametrize("cls", [TokenCountingCallback, PerformanceCallback, Meter])
-def test_signatures_are_langchains(cls: type, hook: str) -> None:
-    """Every parameter of LangChain's hook is there, by its name, and none of ours is required."""
+def test_hooks_take_what_langchain_passes(
+    cls: type[Any], hook: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Every parameter of LangChain's hook, by its own kind, and keywords that do not exist yet."""
+    handler = cls()
     theirs = inspect.signature(getattr(BaseCallbackHandler, hook)).parameters
-    ours = inspect.signature(getattr(cls, hook)).parameters
+    args, kwargs = [], {"unheard_of": 1}
     for name, parameter in theirs.items():
-        if name == "self" or parameter.kind is inspect.Parameter.VAR_KEYWORD:
+        if name == "self" or parameter.kind is parameter.VAR_KEYWORD:
             continue
-        if hook == "on_custom_event" and cls is Meter:  # hands on what comes by keyword
-            continue
-        assert name in ours
-        if parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD:
-            assert ours[name].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
-            assert list(theirs).index(name) == list(ours).index(name)
-    assert any(p.kind is inspect.Parameter.VAR_KEYWORD for p in ours.values())
-    required = {n for n, p in ours.items() if p.default is inspect.Parameter.empty}
-    assert required - {"self", "kwargs"} <= set(theirs)
+        if parameter.kind is parameter.POSITIONAL_OR_KEYWORD:
+            args.append(None)
+        else:
+            kwargs[name] = uuid.uuid4() if name == "run_id" else None
+    handle_event([handler], hook, None, *args, **kwargs)
+    assert not [record for record in caplog.records if "TypeError" in record.getMessage()]
+
+
+@pytest.mark.parametrize("cls", [TokenCountingCallback, PerformanceCallback, Meter])
+def test_inspect_takes_native_hooks_for_functions(cls: type[Any]) -> None:
+    """That are no coroutine functions: LangChain asks so at each async event."""
+    handler = cls()
+    for name, native in _core.HOOKS.items():
+        hook = getattr(handler, name)
+        assert type(hook) is native
+        assert inspect.isfunction(hook)
+        assert not inspect.iscoroutinefunction(hook)
+        assert not asyncio.iscoroutinefunction(hook)
+        assert hook.__name__ == getattr(cls, name).__name__ == name
+
+
+def test_a_handler_is_freed_by_its_reference_count() -> None:
+    """Its hooks hold what it records into, and not the handler."""
+    gc.disable()
+    try:
+        for handler in (Meter(), CompositeCallback([TokenCountingCallback(), Foreign()])):
+            chat_model().invoke("hi", config={"callbacks": [handler]})
+        freed = ref(handler)
+        del handler
+        assert freed() is None
+    finally:
+        gc.enable()
+
+
+class Foreign(BaseCallbackHandler):
+    """A handler of others."""
+
+
+class Overriding(Meter):
+    """A subclass that adds to three hooks, by every way to reach the one below."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def on_chat_model_start(self, *args: Any, **kwargs: Any) -> None:
+        self.seen.append("start")
+        super().on_chat_model_start(*args, **kwargs)
+
+    def on_llm_new_token(self, token: Any, **kwargs: Any) -> None:
+        self.seen.append("token")
+        Meter.on_llm_new_token(self, token, **kwargs)
+
+    def on_llm_end(self, *args: Any, **kwargs: Any) -> None:
+        self.seen.append("end")
+        super().on_llm_end(*args, **kwargs)
+
+
+async def test_a_subclass_may_override_hooks() -> None:
+    """What it defines is called, and reaches the recorder by `super()` or by the class."""
+    handler = Overriding()
+    for _ in chat_model().stream("hi", config={"callbacks": [handler]}):
+        pass
+    async for _ in chat_model().astream("hi", config={"callbacks": [handler]}):
+        pass
+    assert handler.seen.count("start") == handler.seen.count("end") == 2
+    totals = handler.snapshot().totals
+    assert totals.calls == totals.outcomes["ok"] == 2
+    assert totals.token_events == handler.seen.count("token") == 10
 
 
 ODD: dict[str, list[Any]] = {

@@ -17,6 +17,7 @@ __all__ = [
     "COUNTERS",
     "DROPPED",
     "FINISH_REASONS",
+    "HOOKS",
     "HOOKS_TIMED",
     "KINDS",
     "MAX_LABELS",
@@ -39,7 +40,6 @@ __all__ = [
     "WINDOWS",
     "Cards",
     "Distribution",
-    "Handler",
     "ManualClock",
     "RateCard",
     "Recorder",
@@ -570,6 +570,11 @@ class StreamSink(Protocol):
     def on_gone(self, run_id: Any, shown: tuple[Any, ...]) -> None:
         """The recorder gave up a stream that never ended; `shown` as of `Streams._take`."""
 
+#: The type of each native hook, by its name: made of services, the name of the handler's class,
+#: and whether that counts chains, tools and retrievers. A hook lets only through what
+#: `Services.refused` raises; every failure goes to `Services.hook_failed`.
+HOOKS: dict[str, Callable[[ServicesBase, str, bool], Callable[..., None]]]
+
 @disjoint_base
 class ServicesBase:
     """Base of what the handlers of a recorder share; the slots that a call needs."""
@@ -594,6 +599,10 @@ class ServicesBase:
 
     @property
     def recorder(self) -> Recorder: ...
+    @property
+    def is_mapped(self) -> bool:
+        """Whether an event or a question has mapped the recorder."""
+
     @property
     def prompts(self) -> dict[Any, Any]:
         """Prompts of runs in flight, by `run_number(run_id)`; with others in a tuple.
@@ -643,163 +652,6 @@ class Streams:
     @property
     def _open(self) -> tuple[int, int]:
         """Streams in flight, and the bytes kept of them."""
-
-@disjoint_base
-class Handler:
-    """Base of every callback: LangChain's hooks, without a Python frame.
-
-    Until `_set_up` events are ignored. A call that a budget refuses raises what `Services.refused`
-    raises; every other failure goes to `Services.hook_failed`.
-    """
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> Handler: ...
-    def _set_up(self, services: ServicesBase, components: bool) -> None:
-        """Give it services of its own; `components`: it counts chains, tools and retrievers."""
-
-    def _join(self, services: ServicesBase) -> None:
-        """Let it share these from now on; RuntimeError after its first event or question."""
-
-    def _bind(self) -> ServicesBase:
-        """Return what it shares, fixed from now on; RuntimeError before `_set_up`."""
-
-    @property
-    def _services(self) -> ServicesBase:
-        """What it shares as things stand; RuntimeError before `_set_up`."""
-
-    @property
-    def _is_bound(self) -> bool:
-        """Whether that is fixed."""
-
-    def on_llm_start(
-        self,
-        serialized: Any,
-        prompts: Any,
-        *,
-        run_id: UUID,
-        parent_run_id: UUID | None = None,
-        tags: Any = None,
-        metadata: Any = None,
-        invocation_params: Any = None,
-        options: Any = None,
-        name: Any = None,
-        batch_size: Any = None,
-        **kwargs: Any,
-    ) -> None:
-        """A text completion or, as `on_chat_model_start`, a chat completion begins."""
-
-    def on_chat_model_start(
-        self,
-        serialized: Any,
-        messages: Any,
-        *,
-        run_id: UUID,
-        parent_run_id: UUID | None = None,
-        tags: Any = None,
-        metadata: Any = None,
-        invocation_params: Any = None,
-        options: Any = None,
-        name: Any = None,
-        batch_size: Any = None,
-        **kwargs: Any,
-    ) -> None: ...
-    def on_chain_start(
-        self,
-        serialized: Any,
-        inputs: Any,
-        *,
-        run_id: UUID,
-        parent_run_id: UUID | None = None,
-        tags: Any = None,
-        metadata: Any = None,
-        run_type: Any = None,
-        name: Any = None,
-        **kwargs: Any,
-    ) -> None: ...
-    def on_chain_end(
-        self,
-        outputs: Any,
-        *,
-        run_id: UUID,
-        parent_run_id: UUID | None = None,
-        tags: Any = None,
-        **kwargs: Any,
-    ) -> None: ...
-    def on_tool_start(
-        self,
-        serialized: Any,
-        input_str: Any,
-        *,
-        run_id: UUID,
-        parent_run_id: UUID | None = None,
-        tags: Any = None,
-        metadata: Any = None,
-        inputs: Any = None,
-        name: Any = None,
-        **kwargs: Any,
-    ) -> None: ...
-    def on_tool_end(
-        self,
-        output: Any,
-        *,
-        run_id: UUID,
-        parent_run_id: UUID | None = None,
-        tags: Any = None,
-        **kwargs: Any,
-    ) -> None: ...
-    def on_retriever_start(
-        self,
-        serialized: Any,
-        query: Any,
-        *,
-        run_id: UUID,
-        parent_run_id: UUID | None = None,
-        tags: Any = None,
-        metadata: Any = None,
-        name: Any = None,
-        **kwargs: Any,
-    ) -> None: ...
-    def on_retriever_end(
-        self,
-        documents: Any,
-        *,
-        run_id: UUID,
-        parent_run_id: UUID | None = None,
-        tags: Any = None,
-        **kwargs: Any,
-    ) -> None: ...
-    def on_llm_end(
-        self,
-        response: Any,
-        *,
-        run_id: UUID,
-        parent_run_id: UUID | None = None,
-        tags: Any = None,
-        **kwargs: Any,
-    ) -> None:
-        """A model call gave its result.
-
-        The common response is read and priced here; every other goes to `Services.model_end`.
-        """
-
-    def on_llm_new_token(
-        self,
-        token: str | list[Any],
-        *,
-        chunk: Any = None,
-        run_id: UUID | None = None,
-        parent_run_id: UUID | None = None,
-        tags: Any = None,
-        **kwargs: Any,
-    ) -> None: ...
-    def on_stream_event(
-        self,
-        event: Any,
-        *,
-        run_id: UUID | None = None,
-        parent_run_id: UUID | None = None,
-        tags: Any = None,
-        **kwargs: Any,
-    ) -> None: ...
 
 _Read: TypeAlias = tuple[
     tuple[int, ...] | None, str, str, str, bool, str | None, bool, bool, int | None, int, int

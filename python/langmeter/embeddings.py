@@ -110,7 +110,7 @@ class _Call:
             meter._failed("token_counter", exc)
 
     def __enter__(self) -> None:
-        services, refused = self.books.meter._bind(), None
+        services, refused = self.books.meter._services, None
         try:
             run = uuid4()
             name = type(self.wrapped).__name__
@@ -138,7 +138,7 @@ class _Call:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if self.run is None:
             return
-        services, tokens = self.books.meter._bind(), self.tokens
+        services, tokens = self.books.meter._services, self.tokens
         try:
             outcome = OK if error is None else outcome_of(error)
             usage = cost = None

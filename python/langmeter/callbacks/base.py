@@ -1,13 +1,14 @@
 """What every handler is: thin hooks over the services that it shares.
 
-LangChain calls most hooks natively: the native type is first in the MRO. A hook here declares what
-LangChain sends by keyword, because an undeclared one costs a dict (200 ns), and keeps `**kwargs`
-for what a later version adds.
+Most hooks are native objects in the `__dict__` of the handler (`_core.HOOKS`). A hook here declares
+what LangChain sends by keyword, because an undeclared one costs a dict (200 ns), and keeps
+`**kwargs` for what a later version adds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import update_wrapper
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypedDict
 from uuid import UUID
@@ -56,7 +57,21 @@ def checked_labels(labels: Iterable[str]) -> tuple[str, ...]:
     return names
 
 
-class Callback(_core.Handler, BaseCallbackHandler):
+class _Hook:
+    """A native hook as a class has it, e.g. for `super()` in a method that overrides it."""
+
+    def __init__(self, name: str) -> None:
+        update_wrapper(self, getattr(BaseCallbackHandler, name, _Hook.__call__))
+        self.__name__ = name
+
+    def __call__(self, handler: Callback, *args: Any, **kwargs: Any) -> None:
+        handler._hook(self.__name__)(*args, **kwargs)
+
+    def __get__(self, handler: Callback | None, owner: type | None = None) -> Any:
+        return self if handler is None else handler._hook(self.__name__)
+
+
+class Callback(BaseCallbackHandler):
     """Base of the handlers: counts model calls, and gives snapshots of what was counted.
 
     Settings are those of `langmeter.Config`, by keyword. The recorder is made at the first event or
@@ -101,14 +116,24 @@ class Callback(_core.Handler, BaseCallbackHandler):
         config: Config | None = None,
         **settings: Any,
     ) -> None:
-        services = Services(
+        self._services = Services(
             Config.chosen(config, settings),
             labels=checked_labels(labels),
             estimator=Offline(token_counters),
             **(share or {}),
         )
-        self._set_up(services, self._components)
-        self._let_pass(services)
+        self._hook_up()
+
+    def _hook_up(self) -> None:
+        """Record into the services by native hooks, of which none holds this handler."""
+        if self._services.blocks:  # what a budget refuses has to pass LangChain's catch
+            self.raise_error = True
+        for name in _core.HOOKS:
+            if isinstance(getattr(type(self), name), _Hook):  # unless a subclass overrides it
+                vars(self)[name] = self._hook(name)
+
+    def _hook(self, name: str) -> Callable[..., None]:
+        return _core.HOOKS[name](self._services, type(self).__name__, self._components)
 
     @property
     def config(self) -> Config:
@@ -121,28 +146,23 @@ class Callback(_core.Handler, BaseCallbackHandler):
         While calls wait for their price it waits until the catalogue is loaded, once a process; not
         in a thread that runs an event loop.
         """
-        return self._bind().snapshot()
-
-    if TYPE_CHECKING:
-        _services: Services
-
-        def _bind(self) -> Services: ...
+        return self._services.snapshot()
 
     def _share(self, services: Services) -> None:
         """Share these services from now on; RuntimeError after the first event or question."""
-        self._join(services)
-        self._let_pass(services)
-
-    def _let_pass(self, services: Services) -> None:
-        if services.blocks:  # what a budget refuses has to pass LangChain's catch
-            self.raise_error = True
+        if self._services.is_mapped:
+            raise RuntimeError(
+                "this handler already records elsewhere; join handlers before their first event"
+            )
+        self._services = services
+        self._hook_up()
 
     @property
     def _recorder(self) -> _core.Recorder:
-        return self._bind().recorder
+        return self._services.recorder
 
     def _failed(self, hook: str, exc: BaseException) -> None:
-        self._bind().hook_failed(f"{type(self).__name__}.{hook}", exc)
+        self._services.hook_failed(f"{type(self).__name__}.{hook}", exc)
 
     def on_llm_error(
         self,
@@ -156,7 +176,7 @@ class Callback(_core.Handler, BaseCallbackHandler):
     ) -> None:
         """A model call failed or was given up; `response` holds what had come by then."""
         try:
-            self._bind().model_end(run_id, outcome_of(error), response, LLM, error)
+            self._services.model_end(run_id, outcome_of(error), response, LLM, error)
         except BaseException as exc:
             self._failed("on_llm_error", exc)
 
@@ -198,7 +218,7 @@ class Callback(_core.Handler, BaseCallbackHandler):
 
     def _component_failed(self, hook: str, run_id: UUID, kind: int, error: BaseException) -> None:
         try:
-            services, outcome = self._bind(), outcome_of(error)
+            services, outcome = self._services, outcome_of(error)
             if kind == CHAIN and services.recorder.requested(run_id):  # a decision model
                 services.model_end(run_id, outcome, None, LLM, error)
             elif self._components:
@@ -219,3 +239,7 @@ class Callback(_core.Handler, BaseCallbackHandler):
             f"a {type(self).__name__} counts in this process and cannot be pickled; make one in "
             "the other process, send its snapshot() back, which pickles, and add the snapshots"
         )
+
+
+for _name in _core.HOOKS:
+    setattr(Callback, _name, _Hook(_name))

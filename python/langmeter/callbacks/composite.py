@@ -106,20 +106,26 @@ class CompositeCallback(ComponentCallback):
     def _forward_to(self, foreign: list[BaseCallbackHandler]) -> None:
         """Lay over each hook one that records first and then calls the foreign handlers.
 
-        On the instance, so that a composite without foreign handlers keeps its native token hooks.
+        On the instance, so that a composite without foreign handlers keeps its native hooks.
         """
         for hook, switch in HOOKS.items():
             ignored = switch is not None and getattr(self, switch)
-            record = None if ignored else getattr(type(self), hook)
-            setattr(self, hook, _forwarding(ref(self), record, foreign, hook, switch))
+            # A native hook holds no handler; a method is held weakly, for it holds this composite.
+            native = vars(self).get(hook) or _weakly(self, hook)
+            record = None if ignored else native
+            setattr(self, hook, _forwarding(record, foreign, hook, switch))
         for switch in _SWITCHES:
             setattr(self, switch, False)
         # What a foreign handler wants raised must pass LangChain's own catch around this one.
         self.raise_error |= any(handler.raise_error for handler in foreign)
 
 
+def _weakly(handler: CompositeCallback, hook: str) -> Callable[..., Any]:
+    owner, method = ref(handler), getattr(type(handler), hook)
+    return lambda *args, **kwargs: method(owner(), *args, **kwargs)
+
+
 def _forwarding(
-    owner: ref[CompositeCallback],  # weak: it holds this function
     record: Callable[..., Any] | None,
     foreign: list[BaseCallbackHandler],
     hook: str,
@@ -127,7 +133,7 @@ def _forwarding(
 ) -> Callable[..., None]:
     def forward(*args: Any, **kwargs: Any) -> None:
         if record is not None:
-            record(owner(), *args, **kwargs)
+            record(*args, **kwargs)
         handle_event(foreign, hook, switch, *args, **kwargs)
 
     forward.__name__ = hook
@@ -138,7 +144,7 @@ def _check_part(part: Callback) -> None:
     name = type(part).__name__
     if isinstance(part, CompositeCallback):
         raise TypeError(f"a {name} cannot be part of a composite; hand in its handlers instead")
-    if part._is_bound:
+    if part._services.is_mapped:
         raise _bound_elsewhere(part)
     hook = _overridden(type(part))
     if hook is not None:

@@ -10,7 +10,7 @@ mod convert;
 mod distribution;
 mod end;
 mod error;
-mod handler;
+mod hooks;
 mod identity;
 mod metadata;
 mod money;
@@ -50,7 +50,7 @@ fn init(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("__version__", env!("CARGO_PKG_VERSION"))?;
     m.add("BUDGET_UNITS", PyTuple::new(py, Unit::ALL.map(Unit::name))?)?;
     m.add("BUDGET_PERIODS", PyTuple::new(py, Period::ALL.map(Period::name))?)?;
-    m.add("HOOKS_TIMED", handler::TIMED)?;
+    m.add("HOOKS_TIMED", hooks::TIMED)?;
     m.add("MAX_PROMPTS", prompts::MAX_PROMPTS)?;
     m.add("RETRY_TAG", start::RETRY_TAG)?;
     m.add("STREAM_KINDS", PyTuple::new(py, output::Kind::SHOWN)?)?;
@@ -58,9 +58,9 @@ fn init(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("MODEL_KEYS", PyTuple::new(py, clients::MODEL_KEYS)?)?;
     m.add("ADDRESS_KEYS", PyTuple::new(py, clients::ADDRESS_KEYS)?)?;
     m.add_class::<cards::Cards>()?;
+    m.add("HOOKS", hooks::types(py)?)?;
     m.add_class::<clock::ManualClock>()?;
     m.add_class::<distribution::Distribution>()?;
-    m.add_class::<handler::Handler>()?;
     m.add_class::<money::RateCard>()?;
     m.add_class::<recorder::Recorder>()?;
     m.add_class::<services::Services>()?;

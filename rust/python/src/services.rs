@@ -148,6 +148,12 @@ impl Services {
         visit.call(&self.prompts)
     }
 
+    /// Whether the recorder was mapped: by an event, or by a question.
+    #[getter]
+    fn is_mapped(&self) -> bool {
+        self.recorder.get().is_some()
+    }
+
     #[getter(recorder)]
     fn recorder_or_mapped(&self, py: Python<'_>) -> PyResult<Py<Recorder>> {
         Ok(self.recorder(py)?.clone_ref(py))
