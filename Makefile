@@ -2,12 +2,13 @@
 
 SHELL := /bin/bash
 PYTHON ?= python3
-VENV := .venv
+# Another Python beside this one: make PYTHON=python3.13 VENV=.venv-3.13 test-python
+VENV ?= .venv
 BIN := $(VENV)/bin
 UV := VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv
 RUST := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
 
-.PHONY: demo test test-python test-rust loom miri e2e bench bench-smoke lint format pictures coverage clean
+.PHONY: demo test test-python test-rust loom miri e2e bench bench-smoke gates valgrind lint format pictures coverage clean
 
 demo: $(VENV)/native
 	$(BIN)/langmeter demo
@@ -33,23 +34,22 @@ miri:
 e2e: $(VENV)/native $(VENV)/node
 	$(BIN)/python -m pytest -m e2e --no-cov tests/e2e
 
-bench: $(VENV)/bench
+bench: $(VENV)/bench valgrind
 	cargo bench --locked --package langmeter-core
-	$(BIN)/python -m benches.instructions
-	$(BIN)/python -m pytest --no-cov -p no:cacheprovider benches/test_hooks.py
 	$(BIN)/python -m benches
-	$(BIN)/python -m benches.streams
-	$(BIN)/python -m benches.regression
-	$(BIN)/python -m benches.anomalies
 
 # The whole suite in a short form, so that it cannot rot; it judges counts, never times.
 bench-smoke: $(VENV)/bench
 	cargo bench --locked --package langmeter-core -- --test
-	$(BIN)/python -m pytest --no-cov -p no:cacheprovider --benchmark-disable benches/test_hooks.py
 	$(BIN)/python -m benches --smoke
-	$(BIN)/python -m benches.streams --rounds 2
-	$(BIN)/python -m benches.regression --smoke
-	$(BIN)/python -m benches.anomalies --smoke
+
+# Instructions inside the native module, which no neighbour on the machine disturbs.
+gates: $(VENV)/native valgrind
+	$(BIN)/python -m benches.instructions --gate
+
+# Counts them; installed where CI lacks it.
+valgrind:
+	@command -v valgrind >/dev/null || [ -z "$$CI" ] || { apt-get update -qq && apt-get install -qq --yes valgrind; }
 
 lint: $(VENV)/native $(VENV)/lint
 	cargo fmt --all --check

@@ -1,4 +1,4 @@
-"""`python -m benches.anomalies [--smoke]`: how soon a change is told, and how often there is none.
+"""`python -m benches anomalies [--smoke]`: how soon a change is told, and how often there is none.
 
 Calls come at random (Poisson), their latencies and tokens are lognormal and independent; real
 traffic is worse behaved, so there are rows with a mean that wanders and one that swings by day.
@@ -322,7 +322,7 @@ def cost(ticks: int) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Print all tables; about five minutes."""
-    parser = argparse.ArgumentParser(prog="python -m benches.anomalies")
+    parser = argparse.ArgumentParser(prog="python -m benches anomalies")
     parser.add_argument("--smoke", action="store_true", help="seconds; the figures mean nothing")
     smoke = parser.parse_args(arguments).smoke
     print(f"Anomalies. {conditions()}.")

@@ -85,7 +85,7 @@ def _self_cost(profile: str, library: str) -> int:
                 names.setdefault(number, name)
         elif line.startswith("calls="):
             skip = True  # the next line is the cost of what is called
-        elif line[:1].isdigit() or line[:1] in "+-*":
+        elif line and line[0] in "+-*0123456789":
             if not skip:
                 costs[current] += int(line.split()[1])
             skip = False

@@ -1,4 +1,4 @@
-"""`python -m benches.regression [--smoke]`: how often comparisons cry wolf, and what they find.
+"""`python -m benches regression [--smoke]`: how often comparisons cry wolf, and what they find.
 
 Simulated calls through the real recorder: latencies are lognormal (sigma 0.5, so that the 95th
 percentile is 2.3 times the median), every call and every pair of snapshots independent.
@@ -186,7 +186,7 @@ def _judge(shares: Iterable[float], rounds: int) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Print the tables as Markdown."""
-    parser = argparse.ArgumentParser(prog="python -m benches.regression", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benches regression", description=__doc__)
     parser.add_argument("--smoke", action="store_true", help="5 rounds; the shares mean nothing")
     parser.add_argument("--rounds", type=int, default=400, help="pairs of snapshots a row (400)")
     parser.add_argument("--only", choices=_TABLES, help="one table")

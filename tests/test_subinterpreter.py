@@ -1,9 +1,11 @@
-"""The native module in an interpreter of its own."""
+"""The native module in another interpreter of the process."""
 
 from __future__ import annotations
 
 import importlib
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,26 +14,46 @@ from langmeter import _core
 PROGRAM = """
 import sys
 sys.path.insert(0, {path!r})
-from uuid import uuid4
-from langmeter import _core
-recorder, run = _core.Recorder(max_series=8, max_runs=8), uuid4()
-recorder.run_started(run, None, _core.KINDS.index("llm"), "Chat", "openai", "gpt-4o")
-recorder.run_ended(run, _core.KINDS.index("llm"), _core.OUTCOMES.index("ok"))
-assert [s.kind for s in recorder.snapshot().series()] == ["llm", "model"]
-open({done!r}, "w").close()
+try:
+    from uuid import uuid4
+    from langmeter import _core
+    recorder, run = _core.Recorder(max_series=8, max_runs=8), uuid4()
+    recorder.run_started(run, None, _core.KINDS.index("llm"), "Chat", "openai", "gpt-4o")
+    recorder.run_ended(run, _core.KINDS.index("llm"), _core.OUTCOMES.index("ok"))
+    outcome = [s.kind for s in recorder.snapshot().series()]
+except BaseException as exc:
+    outcome = exc
+with open({out!r}, "w") as file:
+    file.write(repr(outcome))
 """
 
 
-def test_a_subinterpreter_has_recorders_of_its_own(tmp_path: Path) -> None:
-    """A recorder made in a subinterpreter counts there, and the main one is none the worse."""
-    try:
+def outcome_in_another(out: Path, *, shares_the_gil: bool) -> str:
+    """What the program says in an interpreter that shares the GIL or has one of its own."""
+    interpreters: Any
+    if sys.version_info >= (3, 13):
+        interpreters = importlib.import_module("_interpreters")
+        interpreter = interpreters.create("legacy" if shares_the_gil else "isolated")
+    else:
         interpreters = importlib.import_module("_xxsubinterpreters")
-    except ImportError:
-        interpreters = pytest.importorskip("_interpreters")
+        interpreter = interpreters.create(isolated=not shares_the_gil)
     assert _core.__file__ is not None
-    path, done = Path(_core.__file__).parents[1], tmp_path / "done"
-    interpreter = interpreters.create()
-    interpreters.run_string(interpreter, PROGRAM.format(path=str(path), done=str(done)))
+    path = Path(_core.__file__).parents[1]
+    interpreters.run_string(interpreter, PROGRAM.format(path=str(path), out=str(out)))
     interpreters.destroy(interpreter)
-    assert done.exists()
+    return out.read_text()
+
+
+def test_an_interpreter_that_shares_the_gil_has_recorders_of_its_own(tmp_path: Path) -> None:
+    """A recorder made in a subinterpreter counts there, and not in the main one."""
+    assert outcome_in_another(tmp_path / "out", shares_the_gil=True) == "['llm', 'model']"
+    assert _core.Recorder().is_empty
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="every interpreter shares the GIL there")
+def test_an_interpreter_with_a_gil_of_its_own_is_refused_by_name(tmp_path: Path) -> None:
+    """The import raises ImportError, and the main interpreter goes on."""
+    outcome = outcome_in_another(tmp_path / "out", shares_the_gil=False)
+    assert outcome.startswith("ImportError(")
+    assert "does not support loading in subinterpreters" in outcome
     assert _core.Recorder().is_empty

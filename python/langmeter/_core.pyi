@@ -52,6 +52,7 @@ __all__ = [
     "count_tokens",
     "encoding_for_model",
     "read_response",
+    "run_number",
     "text_of",
 ]
 

@@ -155,7 +155,7 @@ def _check_part(part: Callback) -> None:
 
 
 @lru_cache(maxsize=64)
-def _overridden(cls: type[Callback]) -> str | None:
+def _overridden(cls: type[Any]) -> str | None:
     """Return the first hook that a class outside of langmeter overrides; None if there is none."""
     for hook in HOOKS:
         owner = next(base for base in cls.__mro__ if hook in vars(base))
