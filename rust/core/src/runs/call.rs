@@ -25,7 +25,7 @@ pub(super) struct CallRecord<'a> {
 #[derive(Clone, Copy)]
 pub(super) struct Output {
     /// Clock reading of the last token.
-    pub last: Option<u64>,
+    pub last: u64,
     /// Nanoseconds from the start to the first chunk, the first output, the first visible output.
     pub firsts: [Option<u64>; 3],
     /// Token events, each counted once however often it was delivered.
@@ -78,7 +78,8 @@ impl<'a> CallRecord<'a> {
             return Token::Counted;
         }
         let is_first = before & NOTHING != 0;
-        if is_first || visible {
+        // Once the first visible output has its time, the others have theirs.
+        if is_first || (visible && self.line.get::<FIRST>() >> (2 * BRIEF_BITS) & BRIEF == 0) {
             self.first_output(now.saturating_sub(start), visible);
         }
         if is_first {
@@ -92,12 +93,8 @@ impl<'a> CallRecord<'a> {
         Token::Next { series: series_in(ids, 2), gap }
     }
 
-    #[inline]
+    #[cold]
     fn first_output(self, since: u64, visible: bool) {
-        let seen = self.line.get::<FIRST>();
-        if brief_in(seen, 1).is_some() && (!visible || brief_in(seen, 2).is_some()) {
-            return;
-        }
         let since = in_brief(since);
         update::<FIRST>(self.line, |first| {
             let first = with_brief(with_brief(first, 0, since), 1, since);
@@ -148,15 +145,17 @@ impl<'a> CallRecord<'a> {
         echoes_in(self.line.get::<EVENTS>())
     }
 
+    /// Returns what has come; None before the first token.
     #[inline]
-    pub fn output(self) -> Output {
-        let (last, first, events) = (self.line.get::<LAST>(), self.line.get::<FIRST>(), self.line.get::<EVENTS>());
+    pub fn output(self) -> Option<Output> {
+        let last = self.line.get::<LAST>();
         if last & NOTHING != 0 {
-            return Output { last: None, firsts: [None; 3], events: 0 };
+            return None;
         }
+        let (first, events) = (self.line.get::<FIRST>(), self.line.get::<EVENTS>());
         let (deliveries, copies) = (events & LOW_32, echoes_in(events).wrapping_add(1));
         let events = if copies == 1 { deliveries } else { deliveries.div_ceil(copies) };
-        Output { last: Some(last), firsts: [brief_in(first, 0), brief_in(first, 1), brief_in(first, 2)], events }
+        Some(Output { last, firsts: [brief_in(first, 0), brief_in(first, 1), brief_in(first, 2)], events })
     }
 }
 

@@ -93,21 +93,22 @@ impl RunTable {
         };
         let echoes = if is_model_call(who) {
             let call = CallRecord::new(record, tag);
-            let output = call.output();
             run.model = series_in(ids, 1);
             run.gaps = series_in(ids, 2);
-            [run.first_chunk, run.first_token, run.first_visible] = output.firsts;
-            (run.last_token, run.events) = (output.last, output.events);
-            run.longest_gap = if run.last_token.is_some() { (who & LOW_32).saturating_mul(1000) } else { 0 };
-            call.echoes()
+            if let Some(output) = call.output() {
+                [run.first_chunk, run.first_token, run.first_visible] = output.firsts;
+                (run.last_token, run.events) = (Some(output.last), output.events);
+                run.longest_gap = (who & LOW_32).saturating_mul(1000);
+            }
+            if run.shared { call.echoes() } else { 0 }
         } else {
             let record = ComponentRecord::new(record, tag);
             run.own = run.own.saturating_sub(record.covered(open > 0, now));
             run.failed = record.failed_model();
-            record.echoes()
+            if run.shared { record.echoes() } else { 0 }
         };
         // Remembered only where an end with this id may come for another run.
-        self.remember_as(cells, run.key, mark, &run.held, if run.shared { echoes } else { 0 });
+        self.remember_as(cells, run.key, mark, &run.held, echoes);
         self.vacate(cells, slot);
         let known = run.parent.filter(|_| who & CHILD != 0);
         // Not a later run with its parent's id: that one never counted it.

@@ -160,10 +160,9 @@ impl RunTable {
     /// Calls `f` for each model call in flight whose last token came before `limit`.
     pub fn silent(self, cells: &Cells, limit: u64, mut f: impl FnMut(Streaming)) {
         self.each_view(cells, |view, key| {
-            let output = view.call().map(CallRecord::output);
-            if let Some(output) = output
-                && let Some(last) = output.last.filter(|last| *last < limit)
-            {
+            let output = view.call().and_then(CallRecord::output);
+            if let Some(output) = output.filter(|output| output.last < limit) {
+                let last = output.last;
                 let (model, gaps) = (series_in(view.ids, 1), series_in(view.ids, 2));
                 f(Streaming { key, model, gaps, start: view.start, last, events: output.events });
             }
