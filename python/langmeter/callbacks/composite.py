@@ -146,7 +146,7 @@ def _check_part(part: Callback) -> None:
         raise TypeError(f"a {name} cannot be part of a composite; hand in its handlers instead")
     if part._services.is_mapped:
         raise _bound_elsewhere(part)
-    hook = _overridden(type(part))
+    hook = _overridden(type(part))  # type: ignore[arg-type]  # a class is hashable
     if hook is not None:
         raise TypeError(
             f"{name}.{hook} would not be called: a composite records for its parts; "
