@@ -28,6 +28,8 @@ MEASURED: dict[str, float] = {
     "native call": 9_650,
     "native token": 1_030,
     "collected token": 1_420,
+    "invoke, instructions": 16_000,
+    "invoke, second-level misses": 1_400,
 }
 #: Operation of the core, what it is, repetitions of the shorter and the longer run.
 _CORE = (
