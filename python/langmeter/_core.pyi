@@ -161,6 +161,7 @@ class Recorder:
         labels: Sequence[tuple[str, str]] | None = None,
         retried: bool = False,
         piped: bool = False,
+        release_dead: Callable[[], int] | None = None,
     ) -> tuple[int, int, list[tuple[int, int]]] | None:
         """A run began. `provider` and `model` are the requested names, for kind llm only.
 
@@ -168,9 +169,10 @@ class Recorder:
         worst (None: the most the model gave so far, at least 2,048), how many answers, and
         pico-dollars: an input token and an output token at worst, the call, an input token that no
         cache has seen; None where the model has no price, empty while prices are not loaded.
-        `labels`: key and value, three at most. Returns None, or when a budget refuses the
-        call, which so did not begin: the budget's position, why (0: it does not fit, 1: it has no
-        price, 2: prices are not loaded) and the thresholds crossed, as of `run_ended`.
+        `labels`: key and value, three at most. `release_dead` is called before a refusal: when it
+        returns more than 0, the call is judged once more. Returns None, or when a budget refuses
+        the call, which so did not begin: the budget's position, why (0: it does not fit, 1: it has
+        no price, 2: prices are not loaded) and the thresholds crossed, as of `run_ended`.
         """
 
     def open_budget(
@@ -246,10 +248,11 @@ class Recorder:
         flight when it started no longer is, and its budgets, a bit each.
         """
 
-    def abandon(self, keys: list[int]) -> int:
+    def abandon(self, keys: list[int], *, unheard: bool = False) -> int:
         """Take out the runs of these keys as abandoned, and return how many were in flight.
 
-        What they hold of budgets is released at once.
+        What they hold of budgets is released at once. `unheard`: only those that hold some and have
+        had no event since their start.
         """
 
     def stalled(self, provider: str, model: str) -> None:
@@ -587,6 +590,8 @@ class ServicesBase:
         streams: Streams | None = None,
         cards: Cards | None = None,
         demand: Callable[..., Any] | None = None,
+        release_dead: Callable[[], int] | None = None,
+        origins: dict[int, Any] | None = None,
         labels: Sequence[str] = ...,
         keep_prompts: bool = False,
     ) -> Self:
@@ -594,8 +599,10 @@ class ServicesBase:
 
         `new_recorder` is called at the first use of `recorder`. `cards` price calls.
         `demand(provider, model, prompts, metadata, tags, invocation_params)` returns what
-        `Recorder.run_started` takes. `labels` are keys of a call's metadata. `keep_prompts`: those
-        of clients that report usage too.
+        `Recorder.run_started` takes. `release_dead` is called before a call is refused, and returns
+        how many dead ones it found; `origins` gets, by the key of each run that holds budgets and
+        began in an asyncio task, weak references to the task, its loop and the run's id. `labels`
+        are keys of a call's metadata. `keep_prompts`: those of clients that report usage too.
         """
 
     @property

@@ -119,7 +119,8 @@ class _Call:
             demand = None if ledger is None else ledger.embedding(*self.asked, self._most())
             labels = [(label, "") for label in services.labels]
             start = (run, None, LLM, name, *self.asked, demand, labels)
-            refused = services.recorder.run_started(*start)
+            release = None if ledger is None else ledger.release_dead
+            refused = services.recorder.run_started(*start, release_dead=release)
             if refused is None:
                 self.run = run
         except BaseException as exc:

@@ -13,6 +13,7 @@ from langmeter import _core
 from langmeter._base.check import refusal
 from langmeter._base.delivery import Listener, notice_listener
 from langmeter._base.log import log
+from langmeter.budgets import dead
 from langmeter.budgets.budget import Budget, Threshold, shown, unit_name
 from langmeter.budgets.demand import (
     UNUSUAL,
@@ -92,6 +93,8 @@ class Ledger:
         #: Where the books are, once they are open.
         self.recorder: _core.Recorder | None = None
         self._reported = False
+        #: Where calls that hold budgets began, by the run's key; filled natively.
+        self.origins: dict[int, dead.Origin] = {}
         self._opening = Lock()
         self._listeners: list[Listener] = []
 
@@ -155,17 +158,29 @@ class Ledger:
             rates = self._worst_rates(plan, provider, model, "", tokens)
         return mask, tokens, 0, 1, rates
 
+    def release_dead(self) -> int:
+        """Release what dead calls hold, before one is refused; returns how many they were."""
+        recorder = self.recorder
+        try:
+            return 0 if recorder is None else dead.release(recorder, self.origins)
+        except Exception as exc:
+            self._report(exc, "looking for calls that can end no more failed")
+            return 0
+
     def _unread(self, exc: Exception) -> None:
-        """Count a metadata value that cannot be read; say so once."""
+        self._report(
+            exc,
+            "a call's metadata has a value that cannot be read as text: no budget with a scope on "
+            "it covers the call",
+        )
+
+    def _report(self, exc: Exception, what: str) -> None:
+        """Count a failure; log the first one."""
         if self.recorder is not None:
             self.recorder.dropped("hook_errors")
         if not self._reported:
             self._reported = True
-            log.warning(
-                "a call's metadata has a value that cannot be read as text: no budget with a scope "
-                "on it covers the call; further ones are only counted",
-                exc_info=exc,
-            )
+            log.warning("%s; further failures are only counted", what, exc_info=exc)
 
     def _plan(self, provider: str, model: str) -> _Plan:
         bits = [(1 << i, budget) for i, budget in enumerate(self.budgets)]

@@ -98,6 +98,8 @@ class Services(_core.ServicesBase):
             streams=streams,
             cards=None if prices is None else prices.cards,
             demand=None if ledger is None else ledger.demand,
+            release_dead=ledger.release_dead if ledger is not None and ledger.blocks else None,
+            origins=ledger.origins if ledger is not None and ledger.blocks else None,
             labels=labels,
             keep_prompts=keep_prompts,
         )

@@ -23,6 +23,7 @@ mod searches;
 mod services;
 mod snapshot;
 mod start;
+mod tasks;
 mod tokenizer;
 mod usage;
 mod usage_keys;

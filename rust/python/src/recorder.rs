@@ -5,11 +5,14 @@ use crate::error::raise;
 use crate::snapshot::{Change, Snapshot, anomaly};
 use crate::{convert, identity};
 use langmeter_core::budget::{Crossed, Period, Refused, Terms, Unit, Unpriced};
-use langmeter_core::{self as core, Begin, Clock, Demand, Dropped, End, Labels, Price, Repriced, Settings, Via};
+use langmeter_core::{
+    self as core, Begin, Clock, Demand, Dropped, End, Labels, Price, Repriced, Settings, Started, Via,
+};
 use pyo3::exceptions::{PyIndexError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
 use pyo3::types::PyTuple;
+use std::collections::HashSet;
 use std::time::Duration;
 
 /// (budgets, input, output, answers, rates): the rates are pico-dollars for an input token at most, for an output
@@ -35,9 +38,19 @@ pub fn demand_of((budgets, input, output, answers, rates): Asks) -> Demand {
     Demand { budgets, input, output, answers, price }
 }
 
-/// A refusal as Python takes it.
-pub fn no(refused: Refused) -> No {
-    (refused.budget, refused.why as u8, refused.crossed)
+/// Starts a run by `start`; before a budget refuses it, `release_dead` is called and the call judged again.
+pub fn judged(
+    release_dead: Option<&Bound<'_, PyAny>>,
+    start: impl FnOnce(&mut dyn FnMut() -> bool) -> Result<Started, Refused>,
+) -> PyResult<Result<Started, No>> {
+    let mut failed = None;
+    let started = start(&mut || {
+        let gone = release_dead.map_or(Ok(0_u64), |release| release.call0().and_then(|gone| gone.extract()));
+        gone.map_err(|error| failed = Some(error)).is_ok_and(|gone| gone > 0)
+    });
+    // Ctrl-C and its like: the callable counts its own failures.
+    failed.map_or(Ok(()), Err)?;
+    Ok(started.map_err(|Refused { budget, why, crossed }| (budget, why as u8, crossed)))
 }
 
 /// The arena. Every method may be called from any thread; none blocks.
@@ -76,7 +89,10 @@ impl Recorder {
         Ok(Self { core: mapped.map_err(raise)? })
     }
 
-    #[pyo3(signature = (run_id, parent_run_id, kind, name, provider="", model="", demand=None, labels=None, retried=false, piped=false))]
+    #[pyo3(signature = (
+        run_id, parent_run_id, kind, name, provider="", model="", demand=None, labels=None, retried=false, piped=false,
+        release_dead=None
+    ))]
     #[allow(clippy::too_many_arguments)] // one native call a hook
     fn run_started(
         &self,
@@ -90,6 +106,7 @@ impl Recorder {
         labels: Option<Vec<(PyBackedStr, PyBackedStr)>>,
         retried: bool,
         piped: bool,
+        release_dead: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Option<No>> {
         let (key, kind) = (identity::run_key(run_id)?, convert::kind(kind)?);
         let parent = identity::parent_key(parent_run_id, run_id.py(), key)?;
@@ -98,8 +115,8 @@ impl Recorder {
         let labels: Vec<(&str, &str)> = labels.iter().map(|(key, value)| (&**key, &**value)).collect();
         let begin =
             Begin { key, parent, kind, name, provider, model, demand, labels: &labels, retried, piped, witness: 0 };
-        let started = self.core.run_started(&begin);
-        Ok(started.err().map(no))
+        let started = judged(release_dead, |give_up| self.core.run_started_or(&begin, give_up))?;
+        Ok(started.err())
     }
 
     fn open_budget(
@@ -186,8 +203,14 @@ impl Recorder {
         calls.map(|call| (call.key.get(), call.start, call.heard, call.orphaned, call.budgets)).collect()
     }
 
-    fn abandon(&self, keys: Vec<u64>) -> u64 {
-        let keys: Vec<core::RunKey> = keys.into_iter().map(core::RunKey::new).collect();
+    #[pyo3(signature = (keys, *, unheard=false))]
+    fn abandon(&self, keys: Vec<u64>, unheard: bool) -> u64 {
+        let mut keys: Vec<core::RunKey> = keys.into_iter().map(core::RunKey::new).collect();
+        if unheard {
+            let calls = self.core.reserving().into_iter().filter(|call| call.heard.is_none());
+            let still: HashSet<u64> = calls.map(|call| call.key.get()).collect();
+            keys.retain(|key| still.contains(&key.get()));
+        }
         self.core.abandon_runs(&keys)
     }
 

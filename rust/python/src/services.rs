@@ -7,6 +7,7 @@ use crate::convert;
 use crate::identity::{self, Steps};
 use crate::prompts;
 use crate::recorder::Recorder;
+use crate::tasks::Origins;
 use langmeter_core::Dropped;
 use pyo3::exceptions::{PyBaseException, PyException};
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -30,6 +31,10 @@ pub struct Services {
     pub cards: Option<Py<Cards>>,
     /// What a call asks of budgets, where it is held to some.
     pub demand: Option<Py<PyAny>>,
+    /// Releases what dead calls hold of budgets, and says how many there were.
+    pub release_dead: Option<Py<PyAny>>,
+    /// Where calls that hold budgets began; see `tasks`.
+    pub origins: Option<Origins>,
     /// Keys of a call's metadata that are labels.
     pub labels: Vec<Py<PyString>>,
     /// Prompts of runs in flight, by the number of the run.
@@ -112,13 +117,19 @@ pub fn labels_in(
 #[pymethods]
 impl Services {
     #[new]
-    #[pyo3(signature = (new_recorder, *, streams=None, cards=None, demand=None, labels=Vec::new(), keep_prompts=false))]
+    #[pyo3(signature = (
+        new_recorder, *, streams=None, cards=None, demand=None, release_dead=None, origins=None, labels=Vec::new(),
+        keep_prompts=false
+    ))]
+    #[allow(clippy::too_many_arguments)] // what never changes, in one call
     fn new(
         py: Python<'_>,
         new_recorder: Py<PyAny>,
         streams: Option<Py<Streams>>,
         cards: Option<Py<Cards>>,
         demand: Option<Py<PyAny>>,
+        release_dead: Option<Py<PyAny>>,
+        origins: Option<Py<PyDict>>,
         labels: Vec<Py<PyString>>,
         keep_prompts: bool,
     ) -> Self {
@@ -128,6 +139,8 @@ impl Services {
             streams,
             cards,
             demand,
+            release_dead,
+            origins: origins.map(Origins::new),
             labels,
             prompts: PyDict::new(py).unbind(),
             keep_prompts,
@@ -144,6 +157,8 @@ impl Services {
         self.recorder.get().map_or(Ok(()), |r| visit.call(r))?;
         self.cards.as_ref().map_or(Ok(()), |c| visit.call(c))?;
         self.demand.as_ref().map_or(Ok(()), |d| visit.call(d))?;
+        self.release_dead.as_ref().map_or(Ok(()), |r| visit.call(r))?;
+        self.origins.as_ref().map_or(Ok(()), |o| visit.call(&o.entries))?;
         self.streams.as_ref().map_or(Ok(()), |s| visit.call(s))?;
         visit.call(&self.prompts)
     }
@@ -177,6 +192,9 @@ impl Services {
         }
         self.clients.forget(py);
         self.prompts.bind(py).clear();
+        if let Some(origins) = &self.origins {
+            origins.entries.bind(py).clear();
+        }
         self.awake.store(false, Ordering::Relaxed);
     }
 }

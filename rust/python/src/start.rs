@@ -1,7 +1,7 @@
 //! The start of a model call: who is asked, what for, and on whose behalf.
 
 use crate::clients::Clients;
-use crate::recorder::{Asks, No, demand_of, no};
+use crate::recorder::{Asks, No, demand_of, judged};
 use crate::services::Services;
 use crate::{identity, prompts, services};
 use langmeter_core::{Begin, End, Kind, Outcome, Started};
@@ -131,10 +131,17 @@ pub fn begin(services: &Bound<'_, Services>, start: &Start<'_, '_>) -> PyResult<
         piped: tagged.piped,
         witness: identity::witness(start.prompts),
     };
-    let started = match core.begin(&begin, component, requested, || false) {
+    let release_dead = this.release_dead.as_ref().map(|release| release.bind(py));
+    let started = match judged(release_dead, |give_up| core.begin(&begin, component, requested, give_up))? {
         Ok(started) => started,
-        Err(refused) => return Ok(Err(no(refused))),
+        Err(no) => return Ok(Err(no)),
     };
+    if let Some(origins) = &this.origins
+        && begin.demand.is_some()
+        && started != Started::Echo
+    {
+        origins.note(core, begin.key, start.run_id)?;
+    }
     let kept = this.keep_prompts || client.model.as_ref().is_none_or(|model| model.needs_prompts());
     if kept && started != Started::Echo {
         prompts::keep(this.prompts.bind(py), start, number, started == Started::SharesId)?;

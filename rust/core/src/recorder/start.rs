@@ -18,12 +18,17 @@ impl Recorder {
     /// Records the start of a run, unless the run does not fit its budgets: then only the refusal is counted. An echo,
     /// a start that is delivered twice, changes nothing.
     pub fn run_started(&self, begin: &Begin<'_>) -> Result<Started, Refused> {
+        self.run_started_or(begin, || false)
+    }
+
+    /// The same; `give_up` as of `begin`.
+    pub fn run_started_or(&self, begin: &Begin<'_>, give_up: impl FnOnce() -> bool) -> Result<Started, Refused> {
         let component = self.resolve(begin.kind, begin.name, "");
         let requested = match begin.kind {
             Kind::Llm => self.resolve(Kind::Model, begin.provider, begin.model),
             _ => component,
         };
-        self.begin(begin, component, requested, || false)
+        self.begin(begin, component, requested, give_up)
     }
 
     /// The same with handles in the place of its names; for what is no llm run both are that of its component. Before a
