@@ -30,8 +30,8 @@ from langmeter import (
     Meter,
     TokenCountingCallback,
 )
+from langmeter._core import input_bound
 from langmeter.budgets import Ledger, Threshold, ledger
-from langmeter.budgets.demand import input_bound
 from langmeter.errors import ConfigError
 from langmeter.prices import PriceBook
 from langmeter.testing import ManualClock
@@ -586,27 +586,26 @@ def test_a_call_that_is_no_messages_is_bounded_too() -> None:
     budget, meter = blocking(tokens=3000)
     assert meter._services.ledger is not None
     demand = meter._services.ledger.demand("acme", "big", {"text": 5}, None, None, None)
-    assert demand == (1, len("{'text': 5}"), None, 1, (0, 0, 0, 0))
+    assert demand == (1, len("{'text': 5}"), None, 1, [0, 0, 0, 0])
     foreign = meter._services.ledger.demand("acme", "big", [[5]], None, None, {"max_tokens": 7})
-    assert foreign == (1, len("[[5]]"), 7, 1, (0, 0, 0, 0))
+    assert foreign == (1, len("[[5]]"), 7, 1, [0, 0, 0, 0])
     assert budget.reserved == 0
 
 
-def test_plans_and_rates_kept_for_models_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Past the most of them all are forgotten and made again; the books know nothing of it."""
-    monkeypatch.setattr(ledger, "_MAX_PLANS", 2)
+def test_answers_kept_for_models_and_batches_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Past 4,096 models all answers are forgotten and asked again, and are the same."""
     monkeypatch.setattr(ledger, "_MAX_BATCHES", 1)
-    budget, meter = blocking(usd=10)
-    for n in range(5):
-        Priced(name_of_model=f"big-{n}").invoke("x", {"callbacks": [meter]})
+    _, meter = blocking(usd=10)
     held = meter._services.ledger
     assert held is not None
-    assert len(held._plans) <= 2
-    assert len(held._rates) <= 2
+    worst = [1_000_000_000, 1_000_000_000, 0, 1_000_000_000]
+    for n in (*range(4100), 0):
+        asked = held.demand("acme", f"big-{n}", [], None, None, {"max_tokens": 5})
+        assert asked == (1, 0, 5, 1, worst)
+    assert held.demand("other", "big", [], None, None, None) == (1, 0, None, 1, None)
     for n in range(3):
         held.in_batch(n, 2, {"params": n}, None)
     assert len(held._batches) == 1
-    assert (budget.spent, budget.reserved) == (Decimal("0.55"), 0)
 
 
 def test_a_dollar_budget_needs_prices_and_its_books_open_once() -> None:

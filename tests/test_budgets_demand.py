@@ -17,12 +17,17 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import BaseModel
 
 from langmeter import Budget, BudgetExceeded, Meter
-from langmeter._core import chat_overhead, count_tokens
-from langmeter.budgets.demand import answers, beside_bound, input_bound, output_bound
+from langmeter._core import call_bounds, chat_overhead, count_tokens, input_bound
 from langmeter.prices import PriceBook
 from langmeter.usage.offline import Offline
 from test_budgets import Priced
 from test_tokenizer import ATOMS, RUNS, SAMPLES
+
+
+def _beside(params: Any) -> int:
+    """Tokens of what goes with the messages, at most."""
+    return call_bounds(params)[0]
+
 
 ENCODINGS = ("cl100k_base", "o200k_base", "o200k_harmony", "p50k_base")
 #: Texts at which some vocabulary has stumbled: each atom alone, repeated, and at random.
@@ -162,10 +167,10 @@ def test_what_is_sent_beside_the_messages_counts() -> None:
     """Definitions of tools and what a provider puts before them, schemas, instructions."""
     definition = convert_to_openai_tool(look)
     text = json.dumps(definition)
-    assert beside_bound({"tools": [definition]}) >= len(text.replace(" ", "")) + 804
+    assert _beside({"tools": [definition]}) >= len(text.replace(" ", "")) + 804
     # Anthropic: 346 before them, 735 for its computer, 700 for its editor.
     own = [{"type": "computer_20250124", "name": "computer"}, {"type": "text_editor_20250728"}]
-    assert beside_bound({"tools": own}) >= 346 + 735 + 700
+    assert _beside({"tools": own}) >= 346 + 735 + 700
     schema = Answer.model_json_schema()
     for params in (
         {"response_format": {"type": "json_schema", "json_schema": schema}},
@@ -174,15 +179,15 @@ def test_what_is_sent_beside_the_messages_counts() -> None:
         {"tools": [Answer]},
         {"instructions": "x" * len(str(schema))},
     ):
-        assert beside_bound(params) >= len(json.dumps(schema).replace(" ", ""))
-    assert beside_bound({"tools": None, "response_format": None, "temperature": 1}) == 0
+        assert _beside(params) >= len(json.dumps(schema).replace(" ", ""))
+    assert _beside({"tools": None, "response_format": None, "temperature": 1}) == 0
 
     class Broken:
         @staticmethod
         def model_json_schema() -> Any:
             raise TypeError("no schema")
 
-    assert beside_bound({"response_format": Broken}) > 0
+    assert _beside({"response_format": Broken}) > 0
 
 
 @pytest.mark.parametrize(
@@ -200,7 +205,7 @@ def test_what_is_sent_beside_the_messages_counts() -> None:
 )
 def test_the_limit_of_an_answer_is_found(params: Any, metadata: Any, most: int | None) -> None:
     """In the call's parameters, else where LangChain says it."""
-    assert output_bound(params, metadata) == most
+    assert call_bounds(params, metadata)[1] == most
 
 
 @pytest.mark.parametrize(
@@ -216,7 +221,7 @@ def test_the_limit_of_an_answer_is_found(params: Any, metadata: Any, most: int |
 )
 def test_all_answers_that_are_asked_for_count(params: Any, count: int) -> None:
     """Each of them is billed, chosen or not."""
-    assert answers(params) == count
+    assert call_bounds(params)[2] == count
 
 
 class Unlimited(Priced):

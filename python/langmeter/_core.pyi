@@ -39,6 +39,7 @@ __all__ = [
     "USUAL_MODIFIERS",
     "WINDOWS",
     "Cards",
+    "Demands",
     "Distribution",
     "ManualClock",
     "RateCard",
@@ -48,9 +49,11 @@ __all__ = [
     "Snapshot",
     "Streams",
     "__version__",
+    "call_bounds",
     "chat_overhead",
     "count_tokens",
     "encoding_for_model",
+    "input_bound",
     "read_response",
     "run_number",
     "text_of",
@@ -135,6 +138,65 @@ class ManualClock:
 
     def __new__(cls) -> ManualClock: ...
     def advance(self, seconds: float) -> None: ...
+
+def input_bound(prompts: object) -> int:
+    """Return at least the tokens of prompts or messages: a token a byte of UTF-8.
+
+    16 more for each message, and 2,048 for an image, a sound or a file. Raises what messages of a
+    foreign kind raise.
+    """
+
+def call_bounds(params: object, metadata: object = None) -> tuple[int, int | None, int, str]:
+    """Return what the parameters of a call say of its worst case.
+
+    At least the tokens of tools, schemas and instructions; the most tokens of an answer, None where
+    nothing says so; how many answers, at least 1; the service tier as prices know it.
+    """
+
+@final
+class Demands:
+    """What calls ask of the budgets of one meter: which of them they belong to, their worst case.
+
+    Args:
+        conditions: of each budget, the keys of its scope that look at the run, and their texts;
+            None is the run's tags.
+        bounded, priced: bits of the budgets that ask for the worst case in tokens, for its price.
+        prices: the price book, for its `version`; None without prices.
+        covers: of a provider and model, the bits of the budgets that cover all of its calls, and
+            of those that look at the run. Its answers are kept.
+        price: of a provider, model, tier and the bits that ask: version, Unix time of the end, and
+            rates by band; None without a price, [] while prices are not loaded.
+        unread: called with the exception of a value in the metadata that cannot be read.
+        counted: called at the 100th call.
+    """
+
+    def __new__(
+        cls,
+        conditions: list[list[tuple[str | None, list[str]]]],
+        *,
+        bounded: int,
+        priced: int,
+        prices: Any,
+        covers: Callable[[str, str], tuple[int, int]],
+        price: Callable[[str, str, str, int], tuple[int, float, list[Any] | None]],
+        unread: Callable[[Exception], None],
+        counted: Callable[[], None] | None = None,
+    ) -> Demands: ...
+    def __call__(
+        self,
+        provider: str,
+        model: str,
+        prompts: object,
+        metadata: object,
+        tags: object,
+        params: object,
+    ) -> tuple[int, int, int | None, int, list[int] | None] | None:
+        """Return what a call asks, as `Recorder.run_started` takes it; None if nothing."""
+
+    def embedding(
+        self, provider: str, model: str, tokens: int
+    ) -> tuple[int, int, int | None, int, list[int] | None] | None:
+        """Return the same of a call that embeds so many tokens: nothing is written."""
 
 @final
 class Recorder:
@@ -589,7 +651,7 @@ class ServicesBase:
         *,
         streams: Streams | None = None,
         cards: Cards | None = None,
-        demand: Callable[..., Any] | None = None,
+        demand: Demands | None = None,
         release_dead: Callable[[], int] | None = None,
         origins: dict[int, Any] | None = None,
         labels: Sequence[str] = ...,
@@ -597,12 +659,11 @@ class ServicesBase:
     ) -> Self:
         """Take what never changes.
 
-        `new_recorder` is called at the first use of `recorder`. `cards` price calls.
-        `demand(provider, model, prompts, metadata, tags, invocation_params)` returns what
-        `Recorder.run_started` takes. `release_dead` is called before a call is refused, and returns
-        how many dead ones it found; `origins` gets, by the key of each run that holds budgets and
-        began in an asyncio task, weak references to the task, its loop and the run's id. `labels`
-        are keys of a call's metadata. `keep_prompts`: those of clients that report usage too.
+        `new_recorder` is called at the first use of `recorder`. `cards` price calls. `release_dead`
+        is called before a call is refused, and returns how many dead ones it found; `origins` gets,
+        by the key of each run that holds budgets and began in an asyncio task, weak references to
+        the task, its loop and the run's id. `labels` are keys of a call's metadata. `keep_prompts`:
+        those of clients that report usage too.
         """
 
     @property

@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 from langchain_core.embeddings import Embeddings
 
 from langmeter._base.failures import CANCELLED, outcome_of
-from langmeter.budgets.demand import input_bound
+from langmeter._core import input_bound
 from langmeter.callbacks.base import LLM, Callback
 from langmeter.callbacks.model_end import OK
 from langmeter.meter import _installed
@@ -116,7 +116,7 @@ class _Call:
             name = type(self.wrapped).__name__
             self.started = time()
             ledger = services.open_books()
-            demand = None if ledger is None else ledger.embedding(*self.asked, self._most())
+            demand = None if ledger is None else ledger.demand.embedding(*self.asked, self._most())
             labels = [(label, "") for label in services.labels]
             start = (run, None, LLM, name, *self.asked, demand, labels)
             release = None if ledger is None else ledger.release_dead

@@ -1,12 +1,14 @@
 """Budgets: limits in US dollars, tokens or calls that warn, or refuse a call before it is made.
 
-Rooms: `budget` (what is limited) · `ledger` (all budgets of one meter: which of them a call belongs
-to) · `demand` (what a call can use at its worst). The books are in the recorder.
+Rooms: `budget` (what is limited) · `scope` (what is covered) · `ledger` (all budgets of one meter)
+· `plans` (what is asked once of a model: which budgets cover it, and its price) · `dead` (calls
+that can end no more). What a call asks is told natively, by `_core.Demands`; the books are in the
+recorder.
 """
 
 from __future__ import annotations
 
 from langmeter.budgets.budget import Amount, Budget, Threshold
-from langmeter.budgets.ledger import Demand, Ledger
+from langmeter.budgets.ledger import Ledger
 
-__all__ = ["Amount", "Budget", "Demand", "Ledger", "Threshold"]
+__all__ = ["Amount", "Budget", "Ledger", "Threshold"]

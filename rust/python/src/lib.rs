@@ -1,12 +1,14 @@
 //! `langmeter._core`: convert, call, wrap; nothing else.
 
 mod billed;
+mod bounds;
 mod cards;
 mod clients;
 mod clock;
 mod collect;
 mod components;
 mod convert;
+mod demand;
 mod distribution;
 mod end;
 mod error;
@@ -62,6 +64,7 @@ fn init(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("HOOKS", hooks::types(py)?)?;
     m.add_class::<clock::ManualClock>()?;
     m.add_class::<distribution::Distribution>()?;
+    m.add_class::<demand::Demands>()?;
     m.add_class::<money::RateCard>()?;
     m.add_class::<recorder::Recorder>()?;
     m.add_class::<services::Services>()?;
@@ -74,6 +77,8 @@ fn init(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(tokenizer::chat_overhead, m)?)?;
     m.add_function(wrap_pyfunction!(convert::plain_text, m)?)?;
     m.add_function(wrap_pyfunction!(identity::number_for_python, m)?)?;
+    m.add_function(wrap_pyfunction!(bounds::input_bound, m)?)?;
+    m.add_function(wrap_pyfunction!(bounds::call_bounds, m)?)?;
     Ok(())
 }
 

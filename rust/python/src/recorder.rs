@@ -29,7 +29,7 @@ type Silent = (u64, String, String, u64, u64, u64);
 type Figures = (String, String, u64, u64, u64, u64, u64);
 
 /// What a call asks of budgets.
-pub fn demand_of((budgets, input, output, answers, rates): Asks) -> Demand {
+fn demand_of((budgets, input, output, answers, rates): Asks) -> Demand {
     let price = match rates.as_deref() {
         None => Price::Unpriced,
         Some(&[input, output, call, text]) => Price::Rates { input, output, call, text },

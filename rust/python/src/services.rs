@@ -4,6 +4,7 @@ use crate::cards::Cards;
 use crate::clients::Clients;
 use crate::collect::Streams;
 use crate::convert;
+use crate::demand::Demands;
 use crate::identity::{self, Steps};
 use crate::prompts;
 use crate::recorder::Recorder;
@@ -30,7 +31,7 @@ pub struct Services {
     /// Rate cards of the price book.
     pub cards: Option<Py<Cards>>,
     /// What a call asks of budgets, where it is held to some.
-    pub demand: Option<Py<PyAny>>,
+    pub demand: Option<Py<Demands>>,
     /// Releases what dead calls hold of budgets, and says how many there were.
     pub release_dead: Option<Py<PyAny>>,
     /// Where calls that hold budgets began; see `tasks`.
@@ -127,7 +128,7 @@ impl Services {
         new_recorder: Py<PyAny>,
         streams: Option<Py<Streams>>,
         cards: Option<Py<Cards>>,
-        demand: Option<Py<PyAny>>,
+        demand: Option<Py<Demands>>,
         release_dead: Option<Py<PyAny>>,
         origins: Option<Py<PyDict>>,
         labels: Vec<Py<PyString>>,

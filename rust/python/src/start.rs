@@ -1,7 +1,8 @@
 //! The start of a model call: who is asked, what for, and on whose behalf.
 
 use crate::clients::Clients;
-use crate::recorder::{Asks, No, demand_of, judged};
+use crate::demand::Call;
+use crate::recorder::{No, judged};
 use crate::services::Services;
 use crate::{identity, prompts, services};
 use langmeter_core::{Begin, End, Kind, Outcome, Started};
@@ -99,10 +100,12 @@ pub fn begin(services: &Bound<'_, Services>, start: &Start<'_, '_>) -> PyResult<
     let number = identity::run_number(start.run_id)?;
     let key = identity::key_of(&number)?;
     let (provider, model) = (client.provider.bind(py), client.model_name.bind(py));
-    let asks = match &this.demand {
-        Some(demand) => {
-            let of = (provider, model, start.prompts, start.metadata, start.tags, start.invocation_params);
-            demand.bind(py).call1(of)?.extract::<Option<Asks>>()?
+    let demand = match &this.demand {
+        Some(demands) => {
+            let (provider, model) = (provider.to_string_lossy(), model.to_string_lossy());
+            let (prompts, metadata, tags) = (start.prompts, start.metadata, start.tags);
+            let params = start.invocation_params;
+            demands.get().of(py, &Call { provider: &provider, model: &model, prompts, metadata, tags, params })?
         }
         None => None,
     };
@@ -125,7 +128,7 @@ pub fn begin(services: &Bound<'_, Services>, start: &Start<'_, '_>) -> PyResult<
         name: "",
         provider: "",
         model: "",
-        demand: asks.map(demand_of),
+        demand,
         labels: &labels,
         retried: tagged.retried,
         piped: tagged.piped,
