@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 UV := VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv
 RUST := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
 
-.PHONY: demo test test-python test-rust loom miri e2e bench bench-smoke gates valgrind lint format pictures coverage clean
+.PHONY: demo test test-python test-rust loom miri e2e peers bench bench-smoke gates valgrind lint format pictures coverage clean
 
 demo: $(VENV)/native
 	$(BIN)/langmeter demo
@@ -33,6 +33,10 @@ miri:
 
 e2e: $(VENV)/native $(VENV)/node
 	$(BIN)/python -m pytest -m e2e --no-cov tests/e2e
+
+# The own tests of langchain-core, langchain and langgraph, with a meter and with an empty handler.
+peers: $(VENV)/native
+	$(BIN)/python -m tests.peers
 
 bench: $(VENV)/bench valgrind
 	cargo bench --locked --package langmeter-core

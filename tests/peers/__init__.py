@@ -1,0 +1,1 @@
+"""The unit tests of LangChain and LangGraph themselves, with a meter installed."""
