@@ -310,6 +310,7 @@ SEARCHED = {"type": "search", "index": 0, "arguments": '{"query": "a"}', "output
         (answer({"model_name": "gemini-2.5-flash", **grounding()}), 0),
         (answer({"model_name": "gemini-3-pro", "grounding_metadata": {}}), 0),
         (answer({"token_usage": {**RAW, "num_search_queries": 3}}), 3),
+        (answer({"num_search_queries": 3}), 3),
         (answer({"usage": {"tool_calls_details": {"search_web": {"invocation": 2}}, **RAW}}), 2),
         (answer({"token_usage": {**RAW, "server_tool_use": {"web_search_requests": 4}}}), 4),
         (
@@ -322,7 +323,16 @@ SEARCHED = {"type": "search", "index": 0, "arguments": '{"query": "a"}', "output
     ],
     ids=[
         *("gemini-3", "camel-case", "twice", "gemini-2", "gemini-2-none", "gemini-none"),
-        *("perplexity", "perplexity-agent", "openrouter", "xai", "groq", "items-v0", "no-action"),
+        *(
+            "perplexity",
+            "perplexity-in-metadata",
+            "perplexity-agent",
+            "openrouter",
+            "xai",
+            "groq",
+            "items-v0",
+            "no-action",
+        ),
     ],
 )
 def test_searches_are_found_wherever_a_provider_writes_them(response: Any, searches: int) -> None:

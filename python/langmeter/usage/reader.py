@@ -126,6 +126,8 @@ def read_any(response: Any) -> Reading:
     provider, model = names(dialect, model)
     total = balanced(added(usages), dialect) if usages else None
     for meta in metadata:
+        # langchain-perplexity takes it out of the usage.
+        web = max(web, parser.count(meta.get("num_search_queries")))
         for key in ("grounding_metadata", "groundingMetadata"):
             web = max(web, grounded(meta.get(key), model))
     if total is not None:

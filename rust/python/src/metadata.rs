@@ -40,6 +40,7 @@ impl<'py> Metadata<'py> {
                 "performanceConfig" => found.performance = Some(value.clone()),
                 "grounding_metadata" => found.grounding[0] = Some(value.clone()),
                 "groundingMetadata" => found.grounding[1] = Some(value.clone()),
+                "num_search_queries" => return Err(Stop::Careful), // Perplexity's, beside the usage
                 "incomplete_details" => found.incomplete = Some(value.clone()),
                 _ if REASONS.contains(&key) => found.truncated |= too_long(value)?,
                 _ => {
