@@ -22,6 +22,7 @@ pub struct Metadata<'py> {
     pub grounding: [Option<Bound<'py, PyAny>>; 2],
     incomplete: Option<Bound<'py, PyAny>>,
     pub truncated: bool,
+    pub searches: u64,
 }
 
 impl<'py> Metadata<'py> {
@@ -40,7 +41,8 @@ impl<'py> Metadata<'py> {
                 "performanceConfig" => found.performance = Some(value.clone()),
                 "grounding_metadata" => found.grounding[0] = Some(value.clone()),
                 "groundingMetadata" => found.grounding[1] = Some(value.clone()),
-                "num_search_queries" => return Err(Stop::Careful), // Perplexity's, beside the usage
+                // Perplexity's, which its client takes out of the usage.
+                "num_search_queries" => found.searches = usage::number(value)?,
                 "incomplete_details" => found.incomplete = Some(value.clone()),
                 _ if REASONS.contains(&key) => found.truncated |= too_long(value)?,
                 _ => {

@@ -119,6 +119,7 @@ fn look<'py>(response: &Bound<'py, PyAny>) -> Read<Reading<'py>> {
             reading.dialect = reading.dialect.or_else(|| found.dialect.take());
             reading.model = reading.model.or_else(|| found.model());
             reading.truncated |= found.truncated;
+            reading.web_searches = reading.web_searches.max(found.searches);
             grounding.extend(found.grounding.iter_mut().filter_map(Option::take));
             found.take_raws(source, &mut raws);
             if place == 0 && reading.usage.is_none() {
