@@ -37,6 +37,27 @@ pub struct Reading<'py> {
     pub file_searches: u64,
 }
 
+/// Attributes of a message. Those of a pydantic model stand in its `__dict__`, where looking one up takes a fifth of the
+/// instructions that `getattr` takes (70 and 360), because the class has a `__getattr__`.
+struct Fields<'a, 'py> {
+    object: &'a Bound<'py, PyAny>,
+    dict: Option<Bound<'py, PyDict>>,
+}
+
+impl<'a, 'py> Fields<'a, 'py> {
+    fn of(object: &'a Bound<'py, PyAny>) -> PyResult<Self> {
+        let dict = object.getattr_opt(intern!(object.py(), "__dict__"))?;
+        Ok(Self { object, dict: dict.and_then(|dict| dict.cast_into::<PyDict>().ok()) })
+    }
+
+    fn get(&self, name: &Bound<'py, PyString>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        match self.dict.as_ref().map_or(Ok(None), |dict| dict.get_item(name))? {
+            Some(value) => Ok(Some(value)),
+            None => self.object.getattr_opt(name),
+        }
+    }
+}
+
 /// None when the response is for the careful reader.
 pub fn read<'py>(response: &Bound<'py, PyAny>) -> PyResult<Option<Reading<'py>>> {
     match look(response) {
@@ -94,13 +115,14 @@ fn look<'py>(response: &Bound<'py, PyAny>) -> Read<Reading<'py>> {
             if message.cast::<PyDict>().is_ok() {
                 return Err(Stop::Careful);
             }
-            meta = message.getattr_opt(intern!(py, "response_metadata"))?;
-            figures = message.getattr_opt(intern!(py, "usage_metadata"))?;
+            let fields = Fields::of(message)?;
+            meta = fields.get(intern!(py, "response_metadata"))?;
+            figures = fields.get(intern!(py, "usage_metadata"))?;
             let mut seen = Searches::default();
-            if let Some(content) = message.getattr_opt(intern!(py, "content"))? {
+            if let Some(content) = fields.get(intern!(py, "content"))? {
                 seen.in_blocks(&content)?;
             }
-            if let Some(extra) = message.getattr_opt(intern!(py, "additional_kwargs"))? {
+            if let Some(extra) = fields.get(intern!(py, "additional_kwargs"))? {
                 seen.in_extra(&extra)?;
             }
             reading.web_searches = reading.web_searches.max(seen.web);
