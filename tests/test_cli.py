@@ -174,9 +174,11 @@ def exits(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Callable[[], Any]]]:
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
+    # It would mark this process as ending, and no child forked later would flush its queues.
+    monkeypatch.setattr("multiprocessing.util._exit_function", lambda: None)
     handlers.clear()
     yield handlers
-    for session in list(_session._sessions):
+    for session in reversed(_session._sessions[:]):
         session.end()
 
 

@@ -137,9 +137,9 @@ def test_a_new_price_holds_from_the_next_call_on() -> None:
     for price in (1, 1, 5, 5):
         prices.set("acme", "m", input=price, output=0)
         for _ in range(2):
-            before = meter.cost.total_cost
+            before = meter.cost.total_cost or 0
             call(meter, "m", metadata={"ls_provider": "acme", "ls_model_name": "m"})
-            spent.append(meter.cost.total_cost - before)
+            spent.append((meter.cost.total_cost or 0) - before)
     assert spent == [spent[0]] * 4 + [5 * spent[0]] * 4
 
 

@@ -268,3 +268,14 @@ def test_snapshots_beside_eight_threads_are_of_one_moment() -> None:
         for thread in threads:
             thread.join()
     assert Snapshot(recorder.snapshot()).totals.calls == next(ended)
+
+
+def test_a_difference_to_the_empty_snapshot_is_the_snapshot() -> None:
+    """Its windows cover the time since the recorder began, and its text is read back."""
+    recorder, run = _core.Recorder(), uuid.uuid4()
+    recorder.run_started(run, None, LLM, "Chat", "p", "m")
+    recorder.run_ended(run, LLM, 0, "p", "m", (100, 20, 120, *[0] * 16), 5)
+    whole = Snapshot(recorder.snapshot())
+    rest = whole - Snapshot()
+    assert (rest.totals.calls, rest.totals.tokens) == (1, whole.totals.tokens)
+    assert Snapshot.from_json(rest.to_json()) == rest

@@ -264,10 +264,12 @@ impl Snapshot {
                 return if deep > depth { Ok(self.clone()) } else { Err(Error::Stranger) };
             }
         }
-        let interval = self.taken_at.saturating_sub(earlier.taken_at);
+        // The empty snapshot was taken at no time: what happened since is all that was ever counted.
+        let started_at = if earlier.taken_at == 0 { self.started_at } else { earlier.taken_at };
+        let interval = self.taken_at.saturating_sub(started_at);
         let mut rest = Self {
             origin: self.origin,
-            started_at: if earlier.taken_at == 0 { self.started_at } else { earlier.taken_at },
+            started_at,
             taken_at: self.taken_at,
             in_flight: self.in_flight.saturating_sub(earlier.in_flight),
             peak: self.peak,
