@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Callable
 
@@ -9,12 +10,12 @@ from benches import anomalies, instructions, regression, streams, tables
 
 
 def _hooks(arguments: list[str]) -> None:
-    import pytest
-
+    # In a process of its own: pytest wants to rewrite langmeter, which is imported here.
     short = ["--benchmark-disable"] if "--smoke" in arguments else []
-    code = pytest.main(["--no-cov", "-p", "no:cacheprovider", *short, "benches/test_hooks.py"])
-    if code:
-        raise SystemExit(code)
+    command = [sys.executable, "-m", "pytest", "--no-cov", "-p", "no:cacheprovider"]
+    done = subprocess.run([*command, *short, "benches/test_hooks.py"], check=False)
+    if done.returncode:
+        raise SystemExit(done.returncode)
 
 
 def _instructions(arguments: list[str]) -> None:
