@@ -198,7 +198,7 @@ class Session:
 
     def _at_exit(self) -> None:
         if self._is_reporter:
-            # Does nothing when it has run, as it has unless somebody loaded it before the session.
+            # Does nothing when it has run, as it has unless it was loaded before the session.
             waits = getattr(sys.modules.get("multiprocessing.util"), "_exit_function", None)
             if waits is not None:
                 waits()
@@ -245,7 +245,7 @@ class Session:
         from langmeter._table import counted
         from langmeter.report.terminal import report
 
-        # The file first: standard error may be a pipe that nobody reads.
+        # The file first: standard error may be a pipe without a reader.
         failure = None
         if self._json is not None:
             failure = _output.write_file(self._json, snapshot.to_json(indent=1) + "\n")
@@ -281,7 +281,7 @@ class Session:
         if self._busy and not self._signalled:
             self._pending = number
             return False
-        if self._signalled:  # a second signal: somebody is impatient
+        if self._signalled:  # a second signal asks for the end at once
             return True
         self._signalled = True
         done = _thread.allocate_lock()

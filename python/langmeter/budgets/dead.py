@@ -17,7 +17,7 @@ from weakref import ref
 
 from langmeter import _core
 
-#: Where a call began: its task, the loop of that, and its id, all weak; no id where it is no UUID.
+#: Where a call began: its task, the loop of that, and its id, all weak; no id if it is not a UUID.
 Origin: TypeAlias = tuple[ref[Task[Any]], ref[AbstractEventLoop], ref[UUID] | None]
 
 
