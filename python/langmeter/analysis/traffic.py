@@ -36,6 +36,7 @@ class Traffic(NamedTuple):
 
     @property
     def name(self) -> str:
+        """Provider and model, as `provider/model`; "unknown" where neither is known."""
         return "/".join(filter(None, (self.provider, self.model))) or "unknown"
 
     @property

@@ -183,6 +183,7 @@ class Streams(_core.Streams):
     # Called natively: `_core.StreamSink`.
 
     def on_text(self, text: str) -> None:
+        """Hand a visible text to the listeners for text."""
         for listener in self.listeners.text:
             listener.tell(text)
 
@@ -197,6 +198,7 @@ class Streams(_core.Streams):
         call: int | None,
         name: str,
     ) -> None:
+        """Hand an event of a stream to its listeners and iterators."""
         event = StreamEvent(run_id, model, text, index, elapsed, KINDS[kind], call, name)
         for feed in self._read_by(None, _core.run_number(run_id)) if self._feeds else ():
             feed.put(event)
