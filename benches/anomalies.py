@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from benches.report import conditions
-from langmeter._change import PageHinkley, Sensitivity
-from langmeter.anomalies import Anomaly, AnomalyDetector, Row
+from langmeter.monitors.anomalies import Anomaly, AnomalyDetector, Row
+from langmeter.monitors.change_point import PageHinkley, Sensitivity
 
 _TICK = 5.0
 _DAY = 86_400.0

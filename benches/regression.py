@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable, Iterator
 from uuid import UUID
 
 from langmeter import Snapshot, _core
-from langmeter.analysis import statistics as tests
-from langmeter.analysis.comparison import Comparison
 from langmeter.analysis.regression import LEVEL, compare
+from langmeter.analysis.regression import significance as tests
+from langmeter.analysis.regression.comparison import Comparison
 from langmeter.testing import ManualClock
 
 _LLM, _TOOL = _core.KINDS.index("llm"), _core.KINDS.index("tool")

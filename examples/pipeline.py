@@ -9,7 +9,7 @@ from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_openai import ChatOpenAI
 
-from langmeter.simulator import Simulator
+from langmeter.testing.simulator import Simulator
 
 
 def main(questions: int) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from langmeter import Snapshot, _core
 from langmeter.analysis import Finding, advise, text
-from langmeter.analysis.family import line, may_replace
+from langmeter.analysis.advice.model_family import line, may_replace
 from langmeter.prices import PriceBook
 from langmeter.snapshot import ModelStats
 

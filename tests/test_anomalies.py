@@ -18,9 +18,17 @@ from hypothesis import strategies as st
 from river import drift
 
 from langmeter import _core
-from langmeter._change import Change, Level, Mean, PageHinkley, Sensitivity, Share, Stretch
-from langmeter._ticker import Ticker
-from langmeter.anomalies import Anomaly, AnomalyDetector, AnomalyWatch, Row
+from langmeter._base.periodic import Ticker
+from langmeter.monitors.anomalies import Anomaly, AnomalyDetector, AnomalyWatch, Row
+from langmeter.monitors.change_point import (
+    Change,
+    Level,
+    Mean,
+    PageHinkley,
+    Sensitivity,
+    Share,
+    Stretch,
+)
 from langmeter.snapshot import Snapshot
 
 TICK = 5_000_000_000

@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from langmeter import Budget, BudgetExceeded, Meter
 from langmeter._core import call_bounds, chat_overhead, count_tokens, input_bound
 from langmeter.prices import PriceBook
-from langmeter.usage.offline import Offline
+from langmeter.usage.estimate import Offline
 from test_budgets import Priced
 from test_tokenizer import ATOMS, RUNS, SAMPLES
 

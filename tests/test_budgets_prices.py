@@ -13,7 +13,7 @@ import pytest
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
 
 from langmeter import Budget, BudgetExceeded, CompositeCallback, CostTrackingCallback, Meter
-from langmeter.budgets import plans
+from langmeter.budgets import worst_case
 from langmeter.budgets.budget import Threshold
 from langmeter.errors import ConfigError
 from langmeter.prices import PriceBook, catalogue
@@ -141,7 +141,7 @@ def test_a_catalogue_that_does_not_come_is_waited_for_once(
     never_loaded: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Then a blocking budget refuses, and says so; budgets that do not need it go on as ever."""
-    monkeypatch.setattr(plans, "LONGEST_WAIT", 0.0)
+    monkeypatch.setattr(worst_case, "LONGEST_WAIT", 0.0)
     usd, calls = Budget(usd=1, action="block", name="day"), Budget(calls=2, action="block")
     meter = Meter(budgets=[usd])
     with pytest.raises(
@@ -166,7 +166,7 @@ def test_the_wait_is_shared_by_the_first_calls(never_loaded: list[float]) -> Non
         refused = list(pool.map(lambda _: made(meter, Priced(), 1), range(4)))
     assert refused == [(0, "prices")] * 4
     assert len(never_loaded) == 4
-    assert max(never_loaded) <= plans.LONGEST_WAIT == 10
+    assert max(never_loaded) <= worst_case.LONGEST_WAIT == 10
 
 
 @pytest.mark.parametrize(

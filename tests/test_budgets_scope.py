@@ -12,7 +12,7 @@ from langchain_core.language_models.fake_chat_models import FakeListChatModel
 from langmeter import Budget, BudgetExceeded, CompositeCallback, CostTrackingCallback, Meter
 from langmeter._core import text_of
 from langmeter.budgets.scope import covers_model
-from langmeter.usage.providers import provider_name
+from langmeter.usage.requested import provider_name
 
 
 class Tenant(str, enum.Enum):  # noqa: UP042 (the kind that is asked about)

@@ -16,7 +16,10 @@ from typing import Any
 import pytest
 
 import langmeter
-from langmeter import Snapshot, _program, _session, cli
+from langmeter import Snapshot
+from langmeter.cli import main as cli
+from langmeter.cli import run_program
+from langmeter.cli.session import _sessions
 
 CHAT = """
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
@@ -126,7 +129,7 @@ def test_every_call_is_metered_and_written(tmp_path: Path) -> None:
     assert result.returncode == 1
     assert result.stdout == "hello\n"
     assert "ZeroDivisionError" in result.stderr
-    assert "_program.py" not in result.stderr
+    assert "run_program.py" not in result.stderr
     assert result.stderr.index("ZeroDivisionError") < result.stderr.index("\nlangmeter: ")
     snapshot = Snapshot.from_json((tmp_path / "out.json").read_text())
     assert snapshot.totals.calls == 3
@@ -148,7 +151,7 @@ def test_ctrl_c_ends_as_under_python(tmp_path: Path) -> None:
     _, errors = process.communicate(timeout=30)
     assert process.returncode == -signal.SIGINT
     assert "KeyboardInterrupt" in errors
-    assert "_program.py" not in errors
+    assert "run_program.py" not in errors
     assert "fakelistchatmodel" in errors.rpartition("\nlangmeter: ")[2]
 
 
@@ -178,7 +181,7 @@ def exits(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Callable[[], Any]]]:
     monkeypatch.setattr("multiprocessing.util._exit_function", lambda: None)
     handlers.clear()
     yield handlers
-    for session in reversed(_session._sessions[:]):
+    for session in reversed(_sessions[:]):
         session.end()
 
 
@@ -275,7 +278,7 @@ def test_without_a_search_path_of_its_own(
     class Flags:
         safe_path = True
 
-    monkeypatch.setattr(_program.sys, "flags", Flags)
+    monkeypatch.setattr(run_program.sys, "flags", Flags)
     cli.main(["run", str(program)])
     assert sys.path == before
 

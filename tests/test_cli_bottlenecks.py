@@ -8,8 +8,9 @@ from uuid import UUID
 
 import pytest
 
-from langmeter import Snapshot, _core, cli
+from langmeter import Snapshot, _core
 from langmeter.analysis.bottlenecks import text, to_dict
+from langmeter.cli import main as cli
 from langmeter.testing import ManualClock
 
 CHAIN, TOOL, LLM = map(_core.KINDS.index, ("chain", "tool", "llm"))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from langmeter import cli
+from langmeter.cli import main as cli
 from simulated import calls, latencies
 
 
@@ -109,7 +109,7 @@ def test_help_shows_how_a_rule_is_written(capsys: pytest.CaptureFixture[str]) ->
 def test_the_command_needs_neither_langchain_nor_the_price_catalogue(files: dict[str, str]) -> None:
     """Comparing figures takes figures."""
     script = (
-        "import sys; from langmeter import cli; cli.main(sys.argv[1:])\n"
+        "import sys; from langmeter.cli.main import main; main(sys.argv[1:])\n"
         "print(sorted({'langchain_core', 'genai_prices', 'scipy'} & sys.modules.keys()))"
     )
     command = [sys.executable, "-c", script, "compare", files["base"], files["same"]]

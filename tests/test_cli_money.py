@@ -12,7 +12,8 @@ from uuid import uuid4
 import genai_prices
 import pytest
 
-from langmeter import Snapshot, _core, cli
+from langmeter import Snapshot, _core
+from langmeter.cli import main as cli
 
 LLM = _core.KINDS.index("llm")
 
@@ -211,7 +212,7 @@ def test_the_command_loads_neither_langchain_nor_rich(snapshot: Snapshot, tmp_pa
     path = tmp_path / "snapshot"
     path.write_text(snapshot.to_json(), encoding="utf-8")
     script = (
-        "import sys; from langmeter import cli; cli.main(sys.argv[1:])\n"
+        "import sys; from langmeter.cli.main import main; main(sys.argv[1:])\n"
         "print({'langchain_core', 'rich'} & sys.modules.keys())"
     )
     command = [sys.executable, "-c", script, "advice", str(path)]

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from langmeter import _output, cli
+from langmeter._base import output
+from langmeter.cli import main as cli
 from simulated import calls, latencies
 
 EVIL = "evil\x1b[31m\nname"
@@ -69,16 +70,16 @@ def test_a_stream_that_is_closed_or_missing_is_no_error(monkeypatch: pytest.Monk
     for out in (None, closed):
         monkeypatch.setattr(sys, "stdout", out)
         monkeypatch.setattr(sys, "stderr", out)
-        _output.show("text")
-        _output.flush()
-        _output.complain("text")
+        output.show("text")
+        output.flush()
+        output.complain("text")
 
 
 def test_what_the_encoding_lacks_is_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a terminal without UTF-8: no figure is lost with its µ."""
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
-    _output.show("812 µs")
+    output.show("812 µs")
     assert raw.getvalue() == b"812 \\xb5s\n"
 
 
@@ -193,12 +194,12 @@ def test_names_of_models_cannot_draw_on_the_terminal(
 
 def test_a_file_that_cannot_be_written_is_described(tmp_path: Path) -> None:
     """By its name, escaped, and the system's reason."""
-    failure = _output.write_file(tmp_path / EVIL / "x", "text")
+    failure = output.write_file(tmp_path / EVIL / "x", "text")
     assert failure is not None
     assert failure.startswith("cannot write ")
     assert failure.endswith("\\x1b[31m\\nname/x: No such file or directory")
     assert (
-        _output.write_file(tmp_path / "x\0", "text")
+        output.write_file(tmp_path / "x\0", "text")
         == f"cannot write {tmp_path}/x\\x00: embedded null byte"
     )
-    assert _output.write_file(tmp_path / "x", "text") is None
+    assert output.write_file(tmp_path / "x", "text") is None

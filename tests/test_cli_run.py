@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
-from langmeter import Budget, Snapshot, _run, _session, cli
+from langmeter import Budget, Snapshot
+from langmeter.cli import main as cli
+from langmeter.cli import run, session
 from langmeter.errors import ConfigError
 
 CHAT = """
@@ -276,8 +278,8 @@ def test_workers_of_multiprocessing_are_in_the_report(program: Program, method: 
 def test_forked_children_are_in_the_report_however_they_end(program: Program) -> None:
     """By the last line, `os._exit`, an exception, SIGTERM, and SIGKILL once they have written."""
     done = program.run(
-        f"import os, signal, sys\nfrom langmeter import _session\n{CHAT}"
-        "def kill(how):\n    _session._sessions[0]._flush()\n    os.kill(os.getpid(), how)\n"
+        f"import os, signal, sys\nfrom langmeter.cli import session\n{CHAT}"
+        "def kill(how):\n    session._sessions[0]._flush()\n    os.kill(os.getpid(), how)\n"
         "ends = [lambda: None, lambda: os._exit(0), lambda: 1 / 0,\n"
         "        lambda: kill(signal.SIGTERM), lambda: kill(signal.SIGKILL)]\n"
         "for end in ends:\n"
@@ -433,7 +435,7 @@ def test_a_bad_setting_of_the_environment_is_exit_code_2(
 )
 def test_a_budget_is_read_as_its_arguments(text: str, expected: dict[str, Any]) -> None:
     """Each key is an argument of `Budget`, or of its scope."""
-    made, wanted = _run.parse_budget(text), Budget(**expected)
+    made, wanted = run.parse_budget(text), Budget(**expected)
     for name in ("unit", "limit", "per", "action", "at", "name", "scope"):
         assert getattr(made, name) == getattr(wanted, name)
 
@@ -442,7 +444,7 @@ def test_a_budget_that_cannot_be_is_a_value_error() -> None:
     """It names the text of the command."""
     for text in ("usd=0", "calls=-1", "at=0.5", "usd=5,at=nought", "usd=5,at=2"):
         with pytest.raises(ValueError, match=f"--budget '{text}': ") as caught:
-            _run.parse_budget(text)
+            run.parse_budget(text)
         assert not isinstance(caught.value.__context__, TypeError)
         assert isinstance(caught.value, ValueError | ConfigError)
 
@@ -458,9 +460,9 @@ def test_the_first_process_of_a_container_ends_by_exit_code(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The kernel ignores a signal's default action there, and the process would go on for ever."""
-    monkeypatch.setattr(_session, "_set_handler", lambda *_: None)
+    monkeypatch.setattr(session, "_set_handler", lambda *_: None)
     monkeypatch.setattr(os, "kill", lambda *_: None)
     monkeypatch.setattr(os, "getpid", lambda: 1)
     monkeypatch.setattr(os, "_exit", sys.exit)
     with pytest.raises(SystemExit, match="143"):
-        _session._die(signal.SIGTERM)
+        session._die(signal.SIGTERM)

@@ -15,7 +15,7 @@ import pytest
 
 from langmeter import Meter, Snapshot, demo
 from langmeter.demo import WAYS, plan, run_demo
-from langmeter.simulator import Truth
+from langmeter.testing.simulator import Truth
 
 
 class Terminal(io.StringIO):

@@ -24,7 +24,7 @@ from langchain_core.outputs import ChatGeneration, LLMResult
 from conftest import chat_model
 from langmeter import Budget, CostTrackingCallback, Meter, _core, track_embeddings
 from langmeter.prices import PriceBook, catalogue
-from langmeter.prices.later import Later
+from langmeter.prices.unpriced import Later
 from langmeter.testing import ManualClock
 
 OK, ERROR, CANCELLED = map(_core.OUTCOMES.index, ("ok", "error", "cancelled"))

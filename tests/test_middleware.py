@@ -12,8 +12,9 @@ from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage
 from langchain_core.tools import tool
 
-from langmeter import Budget, BudgetExceeded, Meter, middleware
-from langmeter.middleware import BudgetMiddleware
+from langmeter import Budget, BudgetExceeded, Meter
+from langmeter.runnables import middleware
+from langmeter.runnables.middleware import BudgetMiddleware
 
 
 @tool

@@ -34,10 +34,10 @@ from conftest import chat_model
 from langmeter import CompositeCallback, ConfigError, Meter, TokenCountingCallback, track_embeddings
 from langmeter._core import count_tokens
 from langmeter.prices import PriceBook
-from langmeter.simulator import Simulator
 from langmeter.snapshot import Tokens
-from langmeter.usage.counters import counters_of, own_counter, ratio_of, rough_counter
-from langmeter.usage.offline import Offline
+from langmeter.testing.simulator import Simulator
+from langmeter.usage.estimate import Offline
+from langmeter.usage.token_counters import counters_of, own_counter, ratio_of, rough_counter
 
 QUIET: dict[str, Any] = {"rate_limited": 0.0, "server_error": 0.0, "broken": 0.0}
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from langmeter import Meter, Snapshot
-from langmeter._baseline import Baselines
 from langmeter.testing import ManualClock
+from langmeter.testing.baselines import Baselines
 from simulated import calls, latencies
 
 pytest_plugins = ["pytester"]
@@ -57,7 +57,7 @@ def run(project: pytest.Pytester, *arguments: str) -> pytest.RunResult:
     """Run its tests with our plugin, without those that this environment happens to have."""
     others = ("asyncio", "pytest_cov", "benchmark", "hypothesispytest", "anyio", "langsmith_plugin")
     quiet = [word for name in others for word in ("-p", f"no:{name}")]
-    return project.runpytest("-p", "langmeter.pytest_plugin", *quiet, *arguments)
+    return project.runpytest("-p", "langmeter.testing.pytest_plugin", *quiet, *arguments)
 
 
 def test_a_baseline_is_written_kept_and_compared_with(project: pytest.Pytester) -> None:
@@ -86,7 +86,7 @@ def test_a_baseline_is_written_kept_and_compared_with(project: pytest.Pytester) 
         ]
     )
     # The traceback ends in the user's test, not in our rooms.
-    assert "_baseline.py" not in slower.stdout.str()
+    assert "baselines.py" not in slower.stdout.str()
     assert path.read_bytes() == written
 
     run(project, "-o", "scale=1.5", "--langmeter-update").assert_outcomes(passed=1)
@@ -110,7 +110,7 @@ def test_the_folder_is_a_setting_and_an_option(project: pytest.Pytester) -> None
 def test_the_plugin_loads_nothing_before_a_test_asks() -> None:
     """Every pytest of every project where langmeter is installed pays for it."""
     script = (
-        "import sys, langmeter.pytest_plugin\n"
+        "import sys, langmeter.testing.pytest_plugin\n"
         "heavy = {'langchain_core', 'genai_prices', 'langmeter.snapshot', 'langmeter.analysis'}\n"
         "print(sorted(heavy & sys.modules.keys()))"
     )
@@ -121,12 +121,15 @@ def test_the_plugin_loads_nothing_before_a_test_asks() -> None:
 
 
 def test_the_entry_point_has_the_name_of_its_module() -> None:
-    """So that `-p langmeter.pytest_plugin` and the entry point are one plugin, registered once."""
+    """So that `-p` with its name and the entry point are one plugin, registered once."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf8"))
     (entry,) = project["project"]["entry-points"]["pytest11"].items()
-    assert entry == ("langmeter.pytest_plugin", "langmeter.pytest_plugin")
+    assert entry == ("langmeter.testing.pytest_plugin", "langmeter.testing.pytest_plugin")
     # Loaded before coverage begins, it would hide what importing langmeter executes.
-    assert "-p no:langmeter.pytest_plugin" in project["tool"]["pytest"]["ini_options"]["addopts"]
+    assert (
+        "-p no:langmeter.testing.pytest_plugin"
+        in project["tool"]["pytest"]["ini_options"]["addopts"]
+    )
 
 
 # --- the fixture's value -------------------------------------------------------------------------

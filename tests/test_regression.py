@@ -9,11 +9,11 @@ import re
 import pytest
 
 from langmeter import Snapshot
-from langmeter.analysis import statistics as tests
-from langmeter.analysis.comparison import Comparison, Row
-from langmeter.analysis.measures import NAMES, measure
 from langmeter.analysis.regression import compare
-from langmeter.analysis.rules import Rule
+from langmeter.analysis.regression import significance as tests
+from langmeter.analysis.regression.comparison import Comparison, Row
+from langmeter.analysis.regression.metrics import NAMES, measure
+from langmeter.analysis.regression.rules import Rule
 from simulated import calls, latencies
 
 

@@ -38,7 +38,7 @@ from langmeter import (
     restart_of,
     resume,
 )
-from langmeter.simulator import Simulator
+from langmeter.testing.simulator import Simulator
 
 Script = list[Any]
 BROKEN = ConnectionError("the line is dead")

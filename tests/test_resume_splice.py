@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, AIMessageChunk
 
-from langmeter._resume.splice import Restart, Splice, restart_of
 from langmeter.errors import StreamDiverged, StreamTruncated
+from langmeter.runnables.resume.replay import Restart, Splice, restart_of
 
 FINISH = {"finish_reason": "stop", "model_name": "m-1"}
 

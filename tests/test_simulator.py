@@ -27,10 +27,10 @@ from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_openai import ChatOpenAI
 
-from langmeter.simulator import MODELS, OUTCOMES, Sent, Simulator, Traffic, Truth
-from langmeter.simulator.__main__ import main
-from langmeter.simulator.server import Server
-from langmeter.simulator.traffic import Dice, prompt_tokens
+from langmeter.testing.simulator import MODELS, OUTCOMES, Sent, Simulator, Traffic, Truth
+from langmeter.testing.simulator.__main__ import main
+from langmeter.testing.simulator.server import Server
+from langmeter.testing.simulator.traffic import Dice, prompt_tokens
 
 Service: TypeAlias = "Inside | Simulator"
 NO_FAULTS = {"rate_limited": 0.0, "server_error": 0.0, "broken": 0.0}
@@ -559,8 +559,8 @@ class TestService:
             Simulator(velocity=3)
 
     def test_alone(self) -> None:
-        """`python -m langmeter.simulator` serves until Ctrl-C."""
-        command = [sys.executable, "-m", "langmeter.simulator", "--traffic", '{"seed": 3}']
+        """`python -m langmeter.testing.simulator` serves until Ctrl-C."""
+        command = [sys.executable, "-m", "langmeter.testing.simulator", "--traffic", '{"seed": 3}']
         with subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ}) as child:
             assert child.stdout is not None
             assert json.loads(child.stdout.readline())["url"].startswith("http://127.0.0.1:")

@@ -19,10 +19,11 @@ from hdrh.histogram import HdrHistogram
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from langmeter import Snapshot, _core, _table
+from langmeter import Snapshot, _core
 from langmeter.errors import SnapshotError
 from langmeter.report import terminal
 from langmeter.snapshot import Tokens
+from langmeter.snapshot import table as _table
 from langmeter.testing import ManualClock
 
 LLM, CHAIN = _core.KINDS.index("llm"), _core.KINDS.index("chain")

@@ -13,11 +13,12 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from langmeter import _core, stalls
+from langmeter import _core
 from langmeter._base import delivery
-from langmeter._ticker import Ticker
+from langmeter._base.periodic import Ticker
+from langmeter.monitors import stalls
+from langmeter.monitors.stalls import Stall, StallWatch
 from langmeter.snapshot import Snapshot
-from langmeter.stalls import Stall, StallWatch
 
 BEGIN = 1_800_000_000 * 10**9
 LLM = _core.KINDS.index("llm")

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
-from langmeter.analysis import statistics as ours
-from langmeter.analysis.statistics import Bucket
+from langmeter.analysis.regression import significance as ours
+from langmeter.analysis.regression.significance import Bucket
 
 QUICK = settings(max_examples=25)
 values = st.lists(st.integers(1, 60), min_size=1, max_size=40)

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from langmeter import _ticker
-from langmeter._ticker import Ticker
+from langmeter._base import periodic
+from langmeter._base.periodic import Ticker
 
 
 class Clock:
@@ -264,13 +264,13 @@ def test_where_no_thread_can_start_nothing_breaks(
 def test_a_forked_child_resumes_its_parents_tasks() -> None:
     """It has no thread until it asks for one, though its parent forked with the lock taken."""
     task = Task()
-    handle = _ticker.every(0.001, task.tick)
+    handle = periodic.every(0.001, task.tick)
     assert task.called.wait(10)
     read, write = os.pipe()
     taken, release = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with _ticker.shared._lock:
+        with periodic.shared._lock:
             taken.set()
             release.wait()
 
@@ -279,11 +279,11 @@ def test_a_forked_child_resumes_its_parents_tasks() -> None:
     assert taken.wait(10)
     pid = os.fork()
     if pid == 0:  # pragma: no cover - another process
-        before = _ticker.shared.running
+        before = periodic.shared.running
         task.called.clear()
         # Not forever, should the lock be taken here as well.
         signal.alarm(20)
-        _ticker.resume()
+        periodic.resume()
         os.write(write, f"{before} {task.called.wait(10)}".encode())
         os._exit(0)
     release.set()
@@ -300,7 +300,7 @@ def test_it_keeps_no_interpreter_from_its_exit() -> None:
     """A task that is due in a day, and one that runs for ever, die with the process."""
     script = (
         "import threading\n"
-        "from langmeter import _ticker\n"
+        "from langmeter._base import periodic\n"
         "class Task:\n"
         "    begun = threading.Event()\n"
         "    def later(self): pass\n"
@@ -308,8 +308,8 @@ def test_it_keeps_no_interpreter_from_its_exit() -> None:
         "        self.begun.set()\n"
         "        threading.Event().wait()\n"
         "task = Task()\n"
-        "_ticker.every(86_400, task.later)\n"
-        "_ticker.every(0.001, task.ever)\n"
+        "periodic.every(86_400, task.later)\n"
+        "periodic.every(0.001, task.ever)\n"
         "assert task.begun.wait(10)\n"
     )
     done = subprocess.run(

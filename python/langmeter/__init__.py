@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from langmeter._core import BUILD_PROFILE, __version__
 
 if TYPE_CHECKING:
-    from langmeter._resume import Restart, restart_of, resume
     from langmeter.analysis import advise
     from langmeter.budgets import Budget
     from langmeter.callbacks.composite import CompositeCallback
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from langmeter.callbacks.streaming import StreamingCallback
     from langmeter.callbacks.tokens import TokenCountingCallback
     from langmeter.config import Config
-    from langmeter.embeddings import track_embeddings
     from langmeter.errors import (
         BudgetExceeded,
         ConfigError,
@@ -32,6 +30,8 @@ if TYPE_CHECKING:
     )
     from langmeter.meter import Meter, install, track, uninstall
     from langmeter.prices import PriceBook
+    from langmeter.runnables.embeddings import track_embeddings
+    from langmeter.runnables.resume import Restart, restart_of, resume
     from langmeter.snapshot import Snapshot
 
 __all__ = [
@@ -74,7 +74,7 @@ _ROOMS = {
     "Meter": "meter",
     "PerformanceCallback": "callbacks.performance",
     "PriceBook": "prices",
-    "Restart": "_resume",
+    "Restart": "runnables.resume",
     "Snapshot": "snapshot",
     "StreamDiverged": "errors",
     "StreamTruncated": "errors",
@@ -82,11 +82,10 @@ _ROOMS = {
     "TokenCountingCallback": "callbacks.tokens",
     "advise": "analysis",
     "install": "meter",
-    # Its room is not named `resume`: once imported, a module of that name would hide the function.
-    "restart_of": "_resume",
-    "resume": "_resume",
+    "restart_of": "runnables.resume",
+    "resume": "runnables.resume",
     "track": "meter",
-    "track_embeddings": "embeddings",
+    "track_embeddings": "runnables.embeddings",
     "uninstall": "meter",
 }
 

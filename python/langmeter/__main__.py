@@ -4,6 +4,6 @@ from __future__ import annotations
 
 import sys
 
-from langmeter.cli import main
+from langmeter.cli.main import main
 
 sys.exit(main())

@@ -2,8 +2,8 @@
 
 `langmeter demo` runs it. The pipeline is what a small service would have, `tool | prompt |
 ChatOpenAI | parser` with retries, called in all four ways (`invoke`, `stream`, `ainvoke`,
-`astream`) by clients some of whom give up. The model is `langmeter.simulator` on loopback, which
-knows exactly what it sent; the closing check holds the meter's figures against it.
+`astream`) by clients some of whom give up. The model is `langmeter.testing.simulator` on loopback,
+which knows exactly what it sent; the closing check holds the meter's figures against it.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
-from langmeter import _output
-from langmeter.simulator import Simulator, Truth
+from langmeter._base import output
+from langmeter.testing.simulator import Simulator, Truth
 
 if TYPE_CHECKING:
     from langchain_core.runnables import Runnable
@@ -154,7 +154,7 @@ class _Job:
         # Left in reverse: the service first, so that threads in a call see their connection end.
         with self._pool, service:
             many = f"{len(self.todo)} calls, {self._concurrency} at a time"
-            _output.show(f"{many}, to {service.url}", self.out)
+            output.show(f"{many}, to {service.url}", self.out)
             try:
                 asyncio.run(self._run(service.url))
             except KeyboardInterrupt:
@@ -236,7 +236,7 @@ class _Job:
         if not console.is_terminal:
             while True:
                 await asyncio.sleep(1.0)
-                _output.show(f"  {self._line(self._meter.snapshot())}", self.out)
+                output.show(f"  {self._line(self._meter.snapshot())}", self.out)
         with Live(console=console, auto_refresh=False, transient=True) as live:
             while True:
                 await asyncio.sleep(0.25)
@@ -322,16 +322,16 @@ def _impatient(model: Runnable[Any, Any]) -> Runnable[Any, Any]:
 def _close(job: _Job, truth: Truth | None, json: str | None) -> int:
     """Print the report and, given the truth, the check; write the file; return the exit code."""
     code = 0
-    _output.show(f"{job.done} calls in {job.seconds:.1f} s\n\n{job.snapshot}\n", job.out)
+    output.show(f"{job.done} calls in {job.seconds:.1f} s\n\n{job.snapshot}\n", job.out)
     if truth is None:
-        _output.show("Interrupted: this is the report so far, without the closing check.", job.out)
+        output.show("Interrupted: this is the report so far, without the closing check.", job.out)
         code = 130
     elif not _check(job.snapshot, truth, sum(call.gives_up for call in job.todo), job.out):
         code = 1
     if json is not None:
-        failure = _output.write_file(Path(json), job.snapshot.to_json() + "\n")
+        failure = output.write_file(Path(json), job.snapshot.to_json() + "\n")
         if failure is not None:
-            _output.complain(f"langmeter demo: {failure}")
+            output.complain(f"langmeter demo: {failure}")
             code = code or 1
     return code
 
@@ -343,18 +343,18 @@ def _check(snapshot: Snapshot, truth: Truth, gave_up: int, out: TextIO) -> bool:
     refused, failed, broken = (
         truth.sent(outcome).calls for outcome in ("rate_limited", "server_error", "broken")
     )
-    _output.show(
+    output.show(
         f"Check: the service sent {sent.input + sent.output:,} tokens in {sent.calls} completed "
         f"calls; it failed {refused + failed + broken} (429: {refused}, 500: {failed}, broken off: "
         f"{broken}); {gave_up} clients gave up.",
         out,
     )
     if not wrong:
-        _output.show(
+        output.show(
             "       langmeter counted exactly that, by model, cached and reasoning tokens too.", out
         )
     for line in wrong:
-        _output.show(f"       WRONG: {line}", out)
+        output.show(f"       WRONG: {line}", out)
     return not wrong
 
 

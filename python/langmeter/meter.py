@@ -22,8 +22,8 @@ from langmeter.callbacks.performance import PerformanceCallback
 from langmeter.callbacks.streaming import Delivery, StreamingCallback
 from langmeter.callbacks.tokens import TokenCountingCallback
 from langmeter.config import Config
+from langmeter.monitors.stalls import Stall
 from langmeter.prices import PriceBook
-from langmeter.stalls import Stall
 from langmeter.streaming import Collect, StreamEvent, StreamFailure, StreamResult
 from langmeter.usage import Source
 

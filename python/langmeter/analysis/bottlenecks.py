@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from langmeter import _table
 from langmeter.snapshot import ComponentStats, Distribution, ModelStats, Snapshot
+from langmeter.snapshot import table as _table
 
 #: Kinds of components that have no row: models stand for `llm`, and a fix is no run.
 _ABSENT: Final = ("llm", "fix")

@@ -11,9 +11,9 @@ from langmeter import _core
 from langmeter._base.check import refusal
 from langmeter._base.delivery import Listener, notice_listener
 from langmeter._base.log import log
-from langmeter.budgets import dead
+from langmeter.budgets import abandoned
 from langmeter.budgets.budget import Budget, Threshold, shown, unit_name
-from langmeter.budgets.plans import Plans
+from langmeter.budgets.worst_case import Plans
 from langmeter.errors import REASONS, BudgetExceeded, ConfigError
 from langmeter.prices import PriceBook
 
@@ -59,7 +59,7 @@ class Ledger:
         #: Where the books are, once they are open.
         self.recorder: _core.Recorder | None = None
         #: Where calls that hold budgets began, by the run's key; filled natively.
-        self.origins: dict[int, dead.Origin] = {}
+        self.origins: dict[int, abandoned.Origin] = {}
         self._opening = Lock()
         self._listeners: list[Listener] = []
 
@@ -85,7 +85,7 @@ class Ledger:
         """Release what dead calls hold, before one is refused; returns how many they were."""
         recorder = self.recorder
         try:
-            return 0 if recorder is None else dead.release(recorder, self.origins)
+            return 0 if recorder is None else abandoned.release(recorder, self.origins)
         except Exception as exc:
             self._plans.report(exc, "looking for calls that can end no more failed")
             return 0

@@ -21,7 +21,7 @@ from langmeter.callbacks.services import Observer, Services
 from langmeter.config import Config
 from langmeter.snapshot import Snapshot
 from langmeter.usage import Source
-from langmeter.usage.offline import Offline
+from langmeter.usage.estimate import Offline
 
 if TYPE_CHECKING:
     from langmeter.budgets import Ledger

@@ -9,9 +9,9 @@ from langmeter import _core
 from langmeter._base.failures import INTERRUPTED, cause_of, refused_by_server
 from langmeter._base.text import as_text
 from langmeter.prices.card import PICO
-from langmeter.streaming.aggregate import answered as as_far_as_it_came
+from langmeter.streaming.final_message import answered as as_far_as_it_came
 from langmeter.usage import NOTHING, Reading, Usage, read
-from langmeter.usage.offline import asked_of
+from langmeter.usage.estimate import asked_of
 
 if TYPE_CHECKING:
     from langmeter.callbacks.services import Services

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from langmeter._watch import Watch
-from langmeter.anomalies import AnomalyWatch
+from langmeter._base.observer import Watch
 from langmeter.callbacks.components import ComponentCallback
 from langmeter.callbacks.services import Services
 from langmeter.config import Config
+from langmeter.monitors.anomalies import AnomalyWatch
 from langmeter.snapshot import Distribution, Rate
 
 

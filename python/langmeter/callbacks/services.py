@@ -10,20 +10,21 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 from uuid import UUID
 from weakref import WeakSet
 
-from langmeter import _core, _ticker
+from langmeter import _core
+from langmeter._base import periodic
 from langmeter._base.log import log
+from langmeter._base.observer import Watch
 from langmeter._base.text import as_text
-from langmeter._watch import Watch
 from langmeter.budgets import Ledger
 from langmeter.callbacks.model_end import model_end
 from langmeter.config import Config
 from langmeter.prices import PriceBook
-from langmeter.prices.later import MOST, Later
+from langmeter.prices.unpriced import MOST, Later
 from langmeter.snapshot import Snapshot
 from langmeter.streaming import Streams
-from langmeter.streaming.hub import joined
-from langmeter.usage.offline import Offline
-from langmeter.usage.providers import asked
+from langmeter.streaming.streams import joined
+from langmeter.usage.estimate import Offline
+from langmeter.usage.requested import asked
 
 #: Makes an observer of a recorder.
 Observer: TypeAlias = Callable[["Services"], Watch[Any]]
@@ -235,7 +236,7 @@ class Services(_core.ServicesBase):
             if vars(self).setdefault("_observers", observers) is observers:
                 for observer in observers:
                     observer.start()
-        _ticker.resume()  # in a forked child
+        periodic.resume()  # in a forked child
 
     def requested(
         self, metadata: Any, invocation_params: Any, serialized: Any

@@ -10,13 +10,13 @@ from uuid import UUID
 from langmeter import _core
 from langmeter._base.check import whole_number
 from langmeter._base.delivery import Listener, Queue, is_async
-from langmeter._watch import Watch
+from langmeter._base.observer import Watch
 from langmeter.callbacks.base import Callback, Share
 from langmeter.callbacks.services import Services
 from langmeter.config import Config
 from langmeter.errors import ConfigError
+from langmeter.monitors.stalls import Stall, StallWatch, checked
 from langmeter.snapshot import Distribution
-from langmeter.stalls import Stall, StallWatch, checked
 from langmeter.streaming import (
     Collect,
     Feed,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from langmeter import _table
 from langmeter.snapshot import Snapshot
+from langmeter.snapshot import table as _table
 
 if TYPE_CHECKING:
     from rich.table import Table

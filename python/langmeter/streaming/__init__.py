@@ -2,8 +2,8 @@
 
 from langmeter._base.delivery import Queued
 from langmeter.streaming.events import StreamEvent, StreamFailure, StreamResult, ToolCall
-from langmeter.streaming.feed import Feed
-from langmeter.streaming.hub import Collect, Streams
+from langmeter.streaming.iterator import Feed
+from langmeter.streaming.streams import Collect, Streams
 
 __all__ = [
     "Collect",

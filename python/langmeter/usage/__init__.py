@@ -6,9 +6,9 @@ Pure functions over whatever LangChain hands to a callback; nothing of langchain
 
 from __future__ import annotations
 
-from langmeter.usage.counters import Source, TokenCounter
-from langmeter.usage.providers import requested
 from langmeter.usage.reader import read
+from langmeter.usage.requested import requested
+from langmeter.usage.token_counters import Source, TokenCounter
 from langmeter.usage.types import LIMIT, NOTHING, Reading, Usage
 
 __all__ = ["LIMIT", "NOTHING", "Reading", "Source", "TokenCounter", "Usage", "read", "requested"]

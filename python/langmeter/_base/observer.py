@@ -1,0 +1,74 @@
+"""What looks at a recorder every few seconds, for as long as both are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Generic, Protocol, TypeVar
+from weakref import ref
+
+from langmeter._base import periodic
+
+
+class Source(Protocol):
+    """The least that is asked of a recorder."""
+
+    def dropped(self, name: str, n: int = 1) -> object:
+        """Count what was lost."""
+
+
+SourceT = TypeVar("SourceT", bound=Source)
+
+
+class Watch(Generic[SourceT]):
+    """Looks at a recorder every `seconds`, from `start()` to `stop()`.
+
+    It holds the recorder weakly, and nothing holds the watch but who made it: with either of them
+    it ends. What goes wrong is counted in the recorder as `hook_errors`, and logged once.
+    """
+
+    def __init__(self, recorder: SourceT, seconds: float, ticker: periodic.Ticker) -> None:
+        self._recorder = ref(recorder)
+        self._seconds = seconds
+        self._ticker = ticker
+        self._handle: periodic.Handle | None = None
+
+    @property
+    def changes(self) -> Sequence[Any]:
+        """What it found for snapshots, as `Recorder.snapshot` takes it."""
+        return ()
+
+    @property
+    def seconds(self) -> float:
+        """How often it looks."""
+        return self._seconds
+
+    def start(self) -> None:
+        """Begin, unless begun; in a forked child, go on.
+
+        ValueError when `seconds` is outside 0.001 to 86,400.
+        """
+        if self._handle is None:
+            self._handle = self._ticker.every(self._seconds, self.tick)
+        else:
+            self._ticker.resume()
+
+    def stop(self) -> None:
+        """End; what is known is kept for another `start`."""
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+
+    def tick(self) -> None:
+        """Look once; the ticker calls this."""
+        recorder = self._recorder()
+        if recorder is None:
+            self.stop()
+            return
+        try:
+            self._look(recorder)
+        except Exception:
+            recorder.dropped("hook_errors")
+            raise  # the ticker logs it
+
+    def _look(self, recorder: SourceT) -> None:
+        raise NotImplementedError

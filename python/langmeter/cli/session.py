@@ -1,0 +1,410 @@
+"""What `langmeter run` does beside the program: its meter, its workers, and the report at the end.
+
+The report is written however the process ends: by its last line or an exception, by `os._exit`, by
+SIGTERM or SIGHUP. A worker (a process that the program forks, or starts by `multiprocessing`) is
+metered too: it writes its figures to a file of its own in a folder of the session, a few times a
+second and once when it ends, and the first process adds them to its own. A worker that is killed
+loses what it metered in the last fraction of a second.
+"""
+
+from __future__ import annotations
+
+import _thread
+import atexit
+import os
+import pickle
+import secrets
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from langmeter._base import output, periodic
+from langmeter._base.on_import import when_loaded
+
+if TYPE_CHECKING:
+    from langmeter.meter import Meter
+    from langmeter.snapshot import Snapshot
+
+#: Signals that end a process without a word, and are sent to ask it to.
+_SIGNALS: Final = tuple(
+    getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
+#: Seconds between two writings of a worker's figures: what a killed worker loses at most.
+_INTERVAL: Final = 0.2
+#: Seconds that a signal waits for the report. Its thread may need a lock that the interrupted code
+#: holds.
+_PATIENCE: Final = 10.0
+#: Module that LangChain loads at its first call, and keeps its hooks in: a worker that makes no
+#: call is spared loading LangChain, which takes a second.
+_HOOKS: Final = "langchain_core.tracers.context"
+#: What a worker runs before it unpickles anything of the program. As text, so that a worker that
+#: cannot import langmeter goes on without it.
+_JOIN: Final = """
+try:
+    import pickle
+    from langmeter.cli.session import join
+    join(folder, pickle.loads(settings))
+except Exception:
+    pass
+"""
+
+
+class MeterSettings(Protocol):
+    """Settings that a meter is made of, in every process of a session; picklable."""
+
+    def meter(self) -> Meter:
+        """Return a new meter."""
+
+
+class Session:
+    """A run of a program, in one of its processes.
+
+    `json` is where the first process writes the snapshot; `folder`, of a worker's session, is where
+    the workers write theirs.
+    """
+
+    def __init__(self, *, json: Path | None = None, folder: str | None = None) -> None:
+        self._json = json
+        self._folder = folder
+        #: The process that reports; None in a worker.
+        self._reporter = os.getpid() if folder is None else None
+        self._meter: Meter | None = None
+        self._errors = sys.stderr
+        self._errors_at = _identity(2)
+        self._undo: list[Callable[[], object]] = []
+        self._busy = False
+        self._finished = False
+        self._signalled = False
+        self._pending: int | None = None
+        self._file = _file_name()
+        self._written: object = None
+        self._flushing = threading.Lock()
+        self._flushed: periodic.Handle | None = None
+
+    def begin(self, settings: MeterSettings) -> None:
+        """Begin in the first process. Raises what making the meter raises."""
+        # Registered before multiprocessing's, and therefore run after it has waited for workers.
+        atexit.register(self._at_exit)
+        self._undo.append(lambda: atexit.unregister(self._at_exit))
+        self._start_metering(settings.meter())
+        with suppress(OSError):  # without a folder, without the figures of workers
+            self._folder = tempfile.mkdtemp(prefix="langmeter-run-")
+        self._take_hold(settings)
+
+    def join(self, settings: MeterSettings) -> None:
+        """Begin in a worker that was started afresh; its metering begins with its first call."""
+        atexit.register(self._at_exit)
+        self._flush_at_times()
+        self._take_hold(settings)
+
+        def start() -> None:
+            try:
+                self._start_metering(settings.meter())
+            except Exception as error:
+                output.complain(f"langmeter run: a worker is not metered: {error!r}")
+
+        when_loaded(_HOOKS, start)
+
+    def end(self) -> None:
+        """Give back what was replaced; the session reports no more."""
+        self._finished = True
+        if self._meter is not None:
+            from langmeter.meter import run_beside
+
+            run_beside(None)
+        while self._undo:
+            self._undo.pop()()
+        if self._folder is not None and self._is_reporter:
+            shutil.rmtree(self._folder, ignore_errors=True)
+        _sessions.clear()
+
+    @property
+    def _is_reporter(self) -> bool:
+        return os.getpid() == self._reporter
+
+    def _start_metering(self, meter: Meter) -> None:
+        from langmeter.meter import run_beside
+
+        run_beside(meter)
+        self._meter = meter
+
+    def _take_hold(self, settings: MeterSettings) -> None:
+        """Replace what ends a process, and what starts workers."""
+        _sessions[:] = [self]
+        self._replace(os, "_exit", _exiting)
+        self._replace(signal, "signal", _setting)
+        self._replace(signal, "getsignal", _getting)
+        for number in _SIGNALS:
+            with suppress(ValueError, OSError):  # not in the main thread
+                # By the replaced function: the default action is where the report goes.
+                if signal.getsignal(number) == signal.SIG_DFL:
+                    signal.signal(number, signal.SIG_DFL)
+                    self._undo.insert(0, _restoring(number))
+        if self._folder is None:
+            return
+        with suppress(ImportError):
+            import multiprocessing.spawn as spawn
+
+            handed = (self._folder, settings)
+            self._replace(spawn, "get_preparation_data", lambda of: _handing(of, *handed))
+
+    def _replace(self, owner: Any, name: str, wrap: Callable[[Any], Any]) -> None:
+        original = getattr(owner, name)
+        setattr(owner, name, wrap(original))
+        self._undo.append(lambda: setattr(owner, name, original))
+
+    def forked(self) -> None:
+        """Go on in a child: it counts from zero, into a file of its own, and never reports."""
+        self._busy, self._pending = False, None
+        self._file, self._written, self._flushing = _file_name(), None, threading.Lock()
+        self._flush_at_times()
+
+    def _flush_at_times(self) -> None:
+        # Not now: the meter starts the thread with the first call, so that a child that only
+        # executes another program or forks workers has none.
+        if self._flushed is None:
+            self._flushed = periodic.shared.every(_INTERVAL, self._flush, start=False)
+
+    def _flush(self) -> None:
+        """Write a worker's figures, whole or not at all, if there are new ones."""
+        if self._meter is None or self._folder is None or self._is_reporter:
+            return
+        # In time, also where the thread that holds it does not go on.
+        locked = self._flushing.acquire(timeout=_PATIENCE / 2)
+        try:
+            self._write(self._meter, self._folder)
+        finally:
+            if locked:
+                self._flushing.release()
+
+    def _write(self, meter: Meter, folder: str) -> None:
+        snapshot = meter.snapshot()
+        native = snapshot._native
+        figures = native.in_flight, native.dropped, [s.counters for s in native.series()]
+        if figures == self._written or not (figures[1] or figures[2]):
+            return
+        path = Path(folder, self._file)
+        part = path.with_suffix(".part")
+        with suppress(OSError):  # the first process has ended, or the disk is full
+            part.write_bytes(snapshot.to_bytes())
+            part.replace(path)
+            self._written = figures
+
+    def _at_exit(self) -> None:
+        if self._is_reporter:
+            # Does nothing when it has run, as it has unless it was loaded before the session.
+            waits = getattr(sys.modules.get("multiprocessing.util"), "_exit_function", None)
+            if waits is not None:
+                waits()
+        self.last_words()
+        if self._pending is not None:
+            _die(self._pending)
+
+    def last_words(self) -> None:
+        """Write the report once, or in a worker the figures; no failure reaches the program."""
+        if self._busy or self._finished:
+            return
+        self._busy = True
+        try:
+            if not self._is_reporter:
+                self._flush()
+                return
+            snapshot, workers = self._everything()
+            if snapshot is not None:
+                self._report(snapshot, workers)
+            self._finished = True
+            if self._folder is not None:
+                shutil.rmtree(self._folder, ignore_errors=True)
+        except Exception as error:
+            output.complain(f"langmeter run: the report failed: {error!r}")
+        finally:
+            self._busy = False
+
+    def _everything(self) -> tuple[Snapshot | None, int]:
+        """Return the figures of this process and its workers, and how many of these had any."""
+        from langmeter.snapshot import Snapshot
+
+        if self._meter is None:
+            return None, 0
+        snapshot, workers = self._meter.snapshot(), 0
+        for file in sorted(Path(self._folder).glob("*.snapshot")) if self._folder else ():
+            try:
+                snapshot += Snapshot.from_bytes(file.read_bytes())
+                workers += 1
+            except (OSError, ValueError) as error:
+                output.complain(f"langmeter run: figures of a worker are lost: {error}")
+        return snapshot, workers
+
+    def _report(self, snapshot: Snapshot, workers: int) -> None:
+        from langmeter.report.terminal import report
+        from langmeter.snapshot.table import counted
+
+        # The file first: standard error may be a pipe without a reader.
+        failure = None
+        if self._json is not None:
+            failure = output.write_file(self._json, snapshot.to_json(indent=1) + "\n")
+        text = f"\n{report(snapshot)}"
+        if workers:
+            text += f"\n\nthis process and {counted(workers, 'worker')}"
+        if failure is not None:
+            text += f"\nlangmeter run: {failure}"
+        self._print(text + "\n")
+
+    def _print(self, text: str) -> None:
+        """Print to standard error as it was at the start, though the program closed its stream."""
+        if not self._signalled:
+            with suppress(Exception):  # whatever the program has put there
+                sys.stdout.flush()
+        try:
+            self._errors.write(text)
+            self._errors.flush()
+            return
+        except Exception:
+            pass
+        # A closed stream leaves the descriptor open, unless that was closed and is another file's.
+        if self._errors_at is not None and _identity(2) == self._errors_at:
+            with suppress(OSError):
+                os.write(2, text.encode("utf-8", "backslashreplace"))
+
+    def signalled(self, number: int) -> bool:
+        """Speak the last words in a thread of their own: this one may be anywhere.
+
+        Returns whether the process may end now; False while it is at its last words already, after
+        which it ends by the signal.
+        """
+        if self._busy and not self._signalled:
+            self._pending = number
+            return False
+        if self._signalled:  # a second signal asks for the end at once
+            return True
+        self._signalled = True
+        done = _thread.allocate_lock()
+        done.acquire()
+
+        def speak() -> None:
+            try:
+                self.last_words()
+            finally:
+                done.release()
+
+        with suppress(RuntimeError):  # no thread left
+            _thread.start_new_thread(speak, ())
+            done.acquire(timeout=_PATIENCE)
+        return True
+
+
+#: The session of this process, if there is one.
+_sessions: list[Session] = []
+#: `signal.signal` as it is without a session.
+_set_handler: Final = signal.signal
+
+
+def join(folder: str, settings: MeterSettings) -> None:
+    """Make this process, which `multiprocessing` has started, a worker of a session."""
+    if not _sessions:
+        Session(folder=folder).join(settings)
+
+
+def _forked() -> None:
+    for session in _sessions:
+        session.forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
+
+
+def _exiting(original: Callable[[int], Any]) -> Callable[[int], Any]:
+    """`os._exit`, by which workers of `multiprocessing` and forked children end."""
+
+    def _exit(status: int) -> Any:
+        for session in _sessions:
+            session.last_words()
+        return original(status)
+
+    return _exit
+
+
+def _setting(original: Callable[..., Any]) -> Callable[..., Any]:
+    """`signal.signal`: where the program wants the default action, the report comes before it."""
+
+    def set_handler(signalnum: int, handler: Any) -> Any:
+        ours = signalnum in _SIGNALS and handler == signal.SIG_DFL
+        before = original(signalnum, _on_signal if ours else handler)
+        return signal.SIG_DFL if before is _on_signal else before
+
+    return set_handler
+
+
+def _getting(original: Callable[[int], Any]) -> Callable[[int], Any]:
+    """`signal.getsignal`: our handler is the default action to the program."""
+
+    def get_handler(signalnum: int) -> Any:
+        handler = original(signalnum)
+        return signal.SIG_DFL if handler is _on_signal else handler
+
+    return get_handler
+
+
+def _restoring(number: int) -> Callable[[], None]:
+    def restore() -> None:
+        with suppress(ValueError):
+            if signal.getsignal(number) is _on_signal:
+                signal.signal(number, signal.SIG_DFL)
+
+    return restore
+
+
+def _on_signal(number: int, frame: object) -> None:
+    for session in _sessions:
+        if not session.signalled(number):
+            return
+    _die(number)
+
+
+def _die(number: int) -> None:
+    """End by the signal, as without a handler."""
+    _set_handler(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+    if os.getpid() == 1:  # the first process of a container: the kernel ignores the default action
+        os._exit(128 + number)
+
+
+def _handing(
+    original: Callable[[str], dict[str, Any]], folder: str, settings: MeterSettings
+) -> Callable[[str], dict[str, Any]]:
+    """What `multiprocessing` hands to a worker that it starts afresh, and ours with it."""
+
+    def get_preparation_data(name: str) -> dict[str, Any]:
+        return {**original(name), "langmeter": _Join(folder, settings)}
+
+    return get_preparation_data
+
+
+class _Join:
+    """Unpickled in a worker, it makes the worker join the session."""
+
+    def __init__(self, folder: str, settings: MeterSettings) -> None:
+        self._handed = {"folder": folder, "settings": pickle.dumps(settings)}
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return exec, (_JOIN, self._handed)
+
+
+def _identity(descriptor: int) -> tuple[int, int] | None:
+    """Return which file a descriptor is of; None where it is closed."""
+    try:
+        stat = os.fstat(descriptor)
+    except OSError:
+        return None
+    return stat.st_dev, stat.st_ino
+
+
+def _file_name() -> str:
+    return f"{os.getpid()}-{secrets.token_hex(4)}.snapshot"

@@ -1,0 +1,1 @@
+"""Observers that poll a recorder: changes of level (`anomalies`) and stalled streams (`stalls`)."""

@@ -1,0 +1,1 @@
+"""Wrappers of LangChain objects: streams that resume, embeddings that are metered, middleware."""

@@ -1,0 +1,132 @@
+"""The series of a snapshot as plain data, for `to_dict`; `parse` reads them back."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from langmeter import _core
+from langmeter._base.money import usd
+
+#: Counter → its place in `SeriesStats.counters`.
+PLACE: Final = {name: place for place, name in enumerate(_core.COUNTERS)}
+#: Parts of a sliding window.
+WINDOW: Final = ("window_s", "covered_ns", "requests", "input_tokens", "output_tokens", "errors")
+
+
+#: Part of a series → the whole that it is counted in. `calls` are all ended runs, `made` those that
+#: the response cache did not answer; a distribution stands for how many durations it holds.
+WHOLES: Final[dict[str, str]] = {
+    **dict.fromkeys(
+        ("billed_calls", "retried_calls", "streamed", "truncated", "queue_time", "answered"), "made"
+    ),
+    **dict.fromkeys(
+        (
+            "time_to_first_token",
+            "time_to_first_chunk",
+            "time_to_first_visible_token",
+            "longest_gap",
+            "stream_duration",
+            "time_per_output_token",
+        ),
+        "streamed",
+    ),
+    "repriced_calls": "unpriced_calls",
+    **dict.fromkeys(("cached", "audio_input", "image_input", "video_input"), "input"),
+    **dict.fromkeys(("reasoning", "audio_output", "image_output", "video_output"), "output"),
+    **dict.fromkeys(("cached_audio", "cached_image"), "cache_read"),
+    **dict.fromkeys(("unpriced_total", "estimated"), "total"),
+    **dict.fromkeys(("cost_unanswered", "retried_cost"), "cost"),
+    "recovered": "error",
+    "self_time": "calls",
+    "inter_token_latency": "token_events",
+    "repriced_total": "unpriced_total",
+    "cache_write_1h": "cache_write",
+}
+#: Sums that are parts or wholes in `WHOLES`: what they add, and what they take away.
+_SUMS: Final[dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
+    "calls": (_core.OUTCOMES, ()),
+    "made": (_core.OUTCOMES, ("cache_hit",)),
+    "answered": (("priced_calls", "unpriced_calls"), ("repriced_calls",)),
+    "cached": (("cache_read", "cache_write"), ()),
+    "cost_unanswered": (("cost_error", "cost_cancelled"), ()),
+}
+
+
+def amounts(s: _core.SeriesStats) -> dict[str, int]:
+    """Return every part and whole of `WHOLES` by name, and `timed`, how many have a latency."""
+    known = dict(zip(_core.COUNTERS, s.counters, strict=True))
+    timed = {name: s.measure(name).count for name in _core.MEASURES}
+    sums = {
+        name: sum(known[part] for part in plus) - sum(known[part] for part in minus)
+        for name, (plus, minus) in _SUMS.items()
+    }
+    # The counter of the same name is a time.
+    return {**known, **timed, **sums, "timed": timed["latency"]}
+
+
+def discrepancies(s: _core.SeriesStats) -> dict[str, int]:
+    """Return by how much a series contradicts itself, by part; empty for nearly all.
+
+    A part is ahead of its whole where the provider's figures are, and where a snapshot could not
+    wait for a call that was ending. `latency` is how many more calls were timed than ended; it is
+    negative where calls ended that had not begun here.
+    """
+    if s.kind in ("error", "hook"):
+        return {}
+    known = amounts(s)
+    ended = known["made" if s.kind in ("model", "label") else "calls"]
+    apart = {"latency": known["timed"] - ended} if known["timed"] != ended else {}
+    for part, whole in WHOLES.items():
+        if known[part] > known[whole]:
+            apart[part] = known[part] - known[whole]
+    counted = (known["calls"], known["input"], known["output"], known["error"])
+    for seconds, _, *counts in s.rates:
+        for name, n, most in zip(WINDOW[2:], counts, counted, strict=True):
+            if n > most:
+                apart[f"{name}_{seconds}s"] = n - most
+    return apart
+
+
+#: The two names of a series, by its kind.
+NAMES: Final = {"model": ("provider", "model"), "label": ("key", "value"), "error": ("who", "how")}
+
+
+def series_to_dict(s: _core.SeriesStats, *, hdr: bool = True) -> dict[str, Any]:
+    """Return a series: its names, what people look for, then everything that rebuilds it.
+
+    Without `hdr` the histograms are left out, which are most of the work.
+    """
+    counters = {name: n for name, n in zip(_core.COUNTERS, s.counters, strict=True) if n}
+    first, second = NAMES.get(s.kind, ("name", ""))
+    shown: dict[str, Any] = {} if s.kind == "model" else {"kind": s.kind}
+    shown[first] = s.a
+    if second:
+        shown[second] = s.b
+    shown["calls"] = sum(counters.get(name, 0) for name in _core.OUTCOMES)
+    shown["errors"] = counters.get("error", 0)
+    if s.kind in ("model", "label"):
+        priced = counters.get("priced_calls", 0)
+        shown["cost_usd"] = f"{usd(counters.get('cost', 0)):f}" if priced else None
+    shown["counters"] = counters
+    for name in _core.MEASURES:
+        if found := _distribution(s.measure(name)):
+            shown[name] = {**found, "hdr": s.measure(name).to_hdr()} if hdr else found
+    if s.kind == "model":
+        shown["in_flight"], shown["peak_in_flight"] = s.in_flight, s.peak
+    if apart := discrepancies(s):
+        shown["discrepancies"] = apart
+    shown["rates"] = [dict(zip(WINDOW, window, strict=True)) for window in s.rates]
+    return shown
+
+
+def _distribution(d: _core.Distribution) -> dict[str, Any] | None:
+    if not d.count:
+        return None
+    return {
+        "count": d.count,
+        "mean": d.mean,
+        "p50": d.quantile(0.5),
+        "p95": d.quantile(0.95),
+        "p99": d.quantile(0.99),
+        "max": d.max,
+    }
