@@ -6,56 +6,65 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 UV := VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv
+MSRV := $(shell sed -n 's/^rust-version = "\(.*\)"/\1.0/p' Cargo.toml)
 RUST := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
 
-.PHONY: demo test test-python test-rust loom miri e2e peers bench bench-smoke gates valgrind lint format pictures coverage clean
+.PHONY: help demo test test-python test-rust loom miri e2e peers bench bench-smoke gates valgrind lint msrv format docs pictures coverage clean
 
-demo: $(VENV)/native
+help: ## list what there is to make
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/native ## meter a real pipeline under load on this machine
 	$(BIN)/langmeter demo
 
-test: test-rust loom test-python
+test: test-rust loom test-python ## run every test
 
-test-python: $(VENV)/native
+test-python: $(VENV)/native ## run the tests of the Python package, with coverage
 	$(BIN)/python -m pytest --cov --cov-report=term
 
-test-rust:
+test-rust: ## run the tests of the Rust core
 	cargo test --locked --quiet --package langmeter-core --lib --tests
 
 # Every lock-free type under every interleaving of at most three preemptions.
-loom:
+loom: ## check the lock-free types with loom
 	RUSTFLAGS="--cfg loom" LOOM_MAX_PREEMPTIONS=3 \
 		cargo test --locked --quiet --profile loom --target-dir target/loom --package langmeter-core --lib loom
 
+# The Rust of Cargo.toml's `rust-version`: a newer compiler does not check it, and once an `if let` guard needed 1.95.
+msrv: ## check that the oldest supported Rust builds it
+	@rustup toolchain list | grep -q "^$(MSRV)" || rustup toolchain install $(MSRV) --profile minimal --no-self-update
+	cargo +$(MSRV) check --locked --quiet --workspace --target-dir target/msrv
+
 # Undefined behaviour; needs a nightly toolchain with miri, so it is not part of `test`.
-miri:
+miri: ## look for undefined behaviour with miri (needs a nightly toolchain)
 	PROPTEST_CASES=3 MIRIFLAGS=-Zmiri-disable-isolation \
 		cargo +nightly miri test --target-dir target/miri --package langmeter-core --lib -- --skip tokenizer
 
-e2e: $(VENV)/native $(VENV)/node
+e2e: $(VENV)/native $(VENV)/node ## run the tests that need npm
 	$(BIN)/python -m pytest -m e2e --no-cov tests/e2e
 
 # The own tests of langchain-core, langchain and langgraph, with a meter and with an empty handler.
-peers: $(VENV)/native
+peers: $(VENV)/native ## run LangChain's own tests with a meter installed
 	$(BIN)/python -m tests.peers
 
-bench: $(VENV)/bench valgrind
+bench: $(VENV)/bench valgrind ## print every speed that the pages claim
 	cargo bench --locked --package langmeter-core
 	$(BIN)/python -m benches
 
 # The whole suite in a short form, so that it cannot rot; it judges counts, never times.
-bench-smoke: $(VENV)/bench
+bench-smoke: $(VENV)/bench ## run each benchmark once, without judging times
 	cargo bench --locked --package langmeter-core -- --test
 	$(BIN)/python -m benches --smoke
 
 # Instructions inside the native module, which no neighbour on the machine disturbs.
-gates: $(VENV)/native valgrind
+gates: $(VENV)/native valgrind ## hold instruction counts to the measured ones
 	$(BIN)/python -m benches.instructions --gate
 
 # Counts them; installed where CI lacks it.
 valgrind:
 	@command -v valgrind >/dev/null || [ -z "$$CI" ] || { apt-get update -qq && apt-get install -qq --yes valgrind; }
 
-lint: $(VENV)/native $(VENV)/lint
+lint: $(VENV)/native $(VENV)/lint ## check style and types
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	$(BIN)/ruff check .
@@ -63,17 +72,20 @@ lint: $(VENV)/native $(VENV)/lint
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest langmeter._core
 
-# The pictures of the pages, from what the commands print.
-pictures: $(VENV)/native
+# The site, with search and the API reference; a warning is an error. Every page that runs code is a test of `test-python`.
+docs: $(VENV)/docs ## build the site in target/docs
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --builder dirhtml docs target/docs
+
+pictures: $(VENV)/native ## draw the pictures of the pages from what the commands print
 	$(BIN)/python docs/pictures.py
 
-format: $(VENV)/lint
+format: $(VENV)/lint ## format the sources
 	cargo fmt --all
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 # Line coverage of the core; installs cargo-llvm-cov under target/ at its first use.
-coverage: target/tools/bin/cargo-llvm-cov
+coverage: target/tools/bin/cargo-llvm-cov ## measure the line coverage of the core
 	PATH="$(CURDIR)/target/tools/bin:$$PATH" \
 		cargo llvm-cov --package langmeter-core --all-targets --ignore-filename-regex 'benches|examples' --fail-under-lines 95
 
@@ -81,7 +93,7 @@ target/tools/bin/cargo-llvm-cov:
 	rustup component add llvm-tools
 	cargo install --quiet --locked --root target/tools cargo-llvm-cov
 
-clean:
+clean: ## delete what make made
 	rm -rf $(VENV) target python/langmeter/*.so
 
 # --- set-up, each step once -------------------------------------------------------------------------------
@@ -110,6 +122,10 @@ $(VENV)/lint: $(VENV)/packages
 
 $(VENV)/bench: $(VENV)/native
 	$(UV) pip install --quiet --group bench
+	@touch $@
+
+$(VENV)/docs: $(VENV)/native
+	$(UV) pip install --quiet --group docs
 	@touch $@
 
 $(VENV)/node: tests/e2e/package.json

@@ -18,8 +18,8 @@ from pages import Page, run, run_program  # noqa: E402
 
 #: Picture → the page whose program makes the files, and the beginning of the command.
 PICTURES = {
-    "bottlenecks": ("docs/performance.md", "langmeter bottlenecks"),
-    "compare": ("docs/performance.md", "langmeter compare"),
+    "bottlenecks": ("docs/guides/performance.md", "langmeter bottlenecks"),
+    "compare": ("docs/guides/performance.md", "langmeter compare"),
     "demo": (None, "langmeter demo --calls 200 --concurrency 32"),
 }
 

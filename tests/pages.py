@@ -1,8 +1,9 @@
 """Pages of documentation as tests read them: their blocks, commands, files and promised output.
 
 A block is fenced by three backticks and its language. After the language may stand the name of
-the file that the block is: `toml prices.toml`. In Python a `print(…)  # text` promises that text;
-a `text` block that follows a `bash` block promises its output, where `…` stands for anything.
+the file that the block is: `toml prices.toml`. In Python a `print(…)  # text` promises that text.
+A `text` block that follows a `python` or `bash` block promises its output, where `…` stands for
+anything. What stands in an HTML comment is run too, but no reader of the page sees it.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ import re
 import shlex
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 
 _BLOCK = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 _PROMISE = re.compile(r"^\s*print\(.*\)  # (.+)$", re.MULTILINE)
 
 
@@ -34,15 +37,23 @@ class Page:
 
     def __init__(self, name: str) -> None:
         text = (ROOT / name).read_text(encoding="utf8")
-        self.blocks = [Block(*found) for found in _BLOCK.findall(text)]
+        self.blocks = [Block(*parts) for parts in _BLOCK.findall(text)]
+        #: The blocks that a reader sees.
+        self.visible = [Block(*parts) for parts in _BLOCK.findall(_COMMENT.sub("", text))]
 
     def program(self) -> str:
         """Its Python blocks, one after the other."""
         return "\n".join(block.text for block in self.blocks if block.language == "python")
 
     def promised(self) -> list[str]:
-        """What its `print` lines say they print."""
-        return _PROMISE.findall(self.program())
+        """Lines that its Python prints: after the `#` of a `print`, and in `text` blocks."""
+        lines: list[str] = []
+        for block, following in pairwise([*self.blocks, Block("", "", "")]):
+            if block.language == "python":
+                lines += _PROMISE.findall(block.text)
+                if following.language == "text":
+                    lines += following.text.splitlines()
+        return lines
 
     def commands(self) -> list[str]:
         """The lines of its bash blocks, without comments."""
@@ -88,7 +99,15 @@ def run_program(text: str, where: Path) -> subprocess.CompletedProcess[str]:
     return run(f"{shlex.quote(sys.executable)} -W error page.py", where)
 
 
-def matches(shown: str, output: str) -> bool:
-    """Whether lines shown on a page are in an output; `…` stands for anything."""
-    pattern = ".*".join(map(re.escape, shown.strip().split("…")))
-    return re.search(rf"^{pattern}$", output, re.MULTILINE | re.DOTALL) is not None
+def _pattern(promised: str) -> str:
+    return ".*".join(map(re.escape, promised.strip().split("…")))
+
+
+def matches(promised: str, output: str) -> bool:
+    """Whether lines of a page are in an output; `…` stands for anything."""
+    return re.search(rf"^{_pattern(promised)}$", output, re.MULTILINE | re.DOTALL) is not None
+
+
+def matches_whole(promised: str, output: str) -> bool:
+    """Whether lines of a page are the whole of an output; `…` stands for anything."""
+    return re.fullmatch(_pattern(promised), output.strip(), re.DOTALL) is not None

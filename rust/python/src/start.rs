@@ -109,9 +109,9 @@ pub fn begin(services: &Bound<'_, Services>, start: &Start<'_, '_>) -> PyResult<
         }
         None => None,
     };
-    let component = match start.name.filter(|n| !n.is_none()) {
-        None if let Some(component) = client.component => component,
-        name => {
+    let component = match (start.name.filter(|n| !n.is_none()), client.component) {
+        (None, Some(component)) => component,
+        (name, _) => {
             let known = client.component_name.bind(py);
             let name = if name.is_none() { known.clone() } else { name_of(name, start.serialized, known)? };
             core.series(Kind::Llm, &name.to_string_lossy(), "").id

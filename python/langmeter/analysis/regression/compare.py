@@ -52,8 +52,8 @@ def compare(
         base: the snapshot to compare with.
         now: the snapshot to judge.
         rules: what must not happen, e.g. `latency.p95>+10%`, `error_rate[openai/gpt-4o]>+1pp`;
-            see docs/performance.md. A rule is broken where the change exceeds its threshold and is
-            significant; where there is no test, by the threshold alone.
+            see docs/guides/performance.md. A rule is broken where the change exceeds its
+            threshold and is significant; where there is no test, by the threshold alone.
         level: the probability of a false alarm, 0 to 1 exclusive. It holds for all rows that rules
             cover together, and for all other rows together (Holm).
         strict: rules that too little is known for are broken, too.
