@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.text import Text
 
 DOCS = Path(__file__).parent
-sys.path.insert(0, str(DOCS.parent / "tests"))
+sys.path.insert(0, str(DOCS.parent))
 
-from pages import Page, run, run_program  # noqa: E402
+from tests.support.pages import Page, run, run_program  # noqa: E402
 
 #: Picture → the page whose program makes the files, and the beginning of the command.
 PICTURES = {

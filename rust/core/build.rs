@@ -1,7 +1,7 @@
 //! Writes what the tokenizer embeds: the vocabularies and the Unicode classes.
 //!
 //! Both come from packages, at build time only: the ranks from `tiktoken` (crates.io; equal to
-//! `OpenAI`'s files, as `tests/test_tokenizer.py` shows), the classes from `regex-syntax`, the tables
+//! `OpenAI`'s files, as `tests/core/test_tokenizer.py` shows), the classes from `regex-syntax`, the tables
 //! that the tiktoken of `PyPI` is built on. The core itself then needs neither at run time.
 //!
 //! A vocabulary is stored plain: a wheel is a zip and compresses it as well as we could, and plain

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from e2e.peer import Peer, why_not
+from tests.e2e.peer import Peer, why_not
 
 HERE = Path(__file__).parent
 

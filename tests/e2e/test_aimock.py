@@ -14,9 +14,9 @@ from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
 
-from e2e.peer import FIRST_MS, LONG, MODELS, PER_SECOND, PIECE, QUESTIONS, Peer
 from langmeter import Meter, Snapshot
 from langmeter.testing import ManualClock
+from tests.e2e.peer import FIRST_MS, LONG, MODELS, PER_SECOND, PIECE, QUESTIONS, Peer
 
 pytestmark = pytest.mark.e2e
 
