@@ -3,9 +3,8 @@
 //! The only file that names an ordering. Cells are addressed by index, hold no pointer and no
 //! process-local handle, so that the same layout can live in a mapped file.
 //!
-//! An index outside the arena reads 0 and writes nothing: every caller computes its indices from the
-//! layout, so that this is never reached, and a branch is cheaper than a panic
-//! in somebody's LLM call.
+//! An index outside the arena reads 0 and writes nothing. Callers compute indices from the layout, so this does not
+//! happen; a branch is cheaper than a panic in the user's LLM call.
 
 use crate::error::Error;
 
@@ -32,9 +31,9 @@ impl Cell {
 
 /// A fixed number of atomic cells, all zero at first.
 ///
-/// Consistency: `get`, `set`, `add` and `or` are relaxed; each cell by itself never runs backwards for a
-/// reader that read it before. What one thread `publish`es is seen by who `observe`s it, with all that it
-/// wrote before. `claim` is the only way to take ownership of something.
+/// Consistency: `get`, `set`, `add` and `or` are relaxed; a reader that read a cell before never sees an older value of
+/// that cell. A thread that `observe`s a value sees everything that the thread which `publish`ed it wrote before.
+/// `claim` is the only way to take ownership.
 #[derive(Debug)]
 pub struct Cells(memory::Memory);
 
@@ -44,24 +43,24 @@ impl Cells {
         memory::Memory::zeroed(len).map(Self)
     }
 
-    /// How many there are.
+    /// Number of cells.
     pub fn len(&self) -> usize {
         self.0.cells().len()
     }
 
-    /// Whether there are none.
+    /// Whether the arena has no cells.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// All to zero but those of `keep`, by giving the memory back to the system; false where that cannot be done. Only
-    /// while nobody records.
+    /// Zeroes all cells except those of `keep` by giving the memory back to the system; returns false where the system
+    /// cannot do that. Call it only while no thread records.
     pub fn forget(&self, keep: std::ops::Range<usize>) -> bool {
-        let kept: Vec<u64> = keep.clone().map(|i| self.get(i)).collect();
+        let saved: Vec<u64> = keep.clone().map(|i| self.get(i)).collect();
         if !self.0.forget() {
             return false;
         }
-        keep.zip(kept).filter(|(_, value)| *value != 0).for_each(|(i, value)| self.set(i, value));
+        keep.zip(saved).filter(|(_, value)| *value != 0).for_each(|(i, value)| self.set(i, value));
         true
     }
 
@@ -149,7 +148,7 @@ impl Cells {
         self.at(i).map_or(0, |c| c.fetch_add(n, Ordering::Release))
     }
 
-    /// Relaxed add that stops at the most that a cell holds; false where it had to.
+    /// Relaxed add that saturates at the largest value of a cell; returns false where it saturated.
     #[inline]
     pub fn add_saturating(&self, i: usize, n: u64) -> bool {
         self.at(i).is_none_or(|c| {
@@ -158,7 +157,7 @@ impl Cells {
         })
     }
 
-    /// Raises to `value` what is less; acquire and release.
+    /// Raises the cell to `value` if it holds less (maximum); acquire and release.
     #[inline]
     pub fn maximum(&self, i: usize, value: u64) {
         if let Some(c) = self.at(i) {
@@ -166,13 +165,13 @@ impl Cells {
         }
     }
 
-    /// Compare-and-swap, acquire and release; the error is the value found instead.
+    /// Compare-and-swap, acquire and release; the error is the value that the cell held instead.
     #[inline]
     pub fn claim(&self, i: usize, from: u64, to: u64) -> Result<(), u64> {
         self.at(i).map_or(Err(0), |c| c.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).map(drop))
     }
 
-    /// Relaxed compare-and-swap, for a cell that guards nothing but itself.
+    /// Relaxed compare-and-swap, for a cell that guards no other cell.
     #[inline]
     pub fn exchange(&self, i: usize, from: u64, to: u64) -> Result<(), u64> {
         self.at(i).map_or(Err(0), |c| c.compare_exchange(from, to, Ordering::Relaxed, Ordering::Relaxed).map(drop))
@@ -184,7 +183,7 @@ impl Cells {
 pub struct Line<'a>(&'a [AtomicU64; 8]);
 
 impl Cells {
-    /// The line that begins at `i`; None where the arena ends sooner.
+    /// The line that begins at `i`; None where the arena ends before the line does.
     #[inline]
     pub fn line(&self, i: usize) -> Option<Line<'_>> {
         self.0.cells().get(i..)?.first_chunk().map(Line)
@@ -239,19 +238,19 @@ impl<'a> Line<'a> {
         self.at::<I>().compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).map(drop)
     }
 
-    /// Relaxed compare-and-swap, for a cell that guards nothing but itself.
+    /// Relaxed compare-and-swap, for a cell that guards no other cell.
     #[inline]
     pub fn exchange<const I: usize>(self, from: u64, to: u64) -> Result<(), u64> {
         self.at::<I>().compare_exchange(from, to, Ordering::Relaxed, Ordering::Relaxed).map(drop)
     }
 
-    /// Returns the position of the first cell as wanted among the first `ways`; acquire.
+    /// Returns the position of the first matching cell among the first `ways`; acquire.
     #[inline]
     pub fn find(self, ways: usize, wanted: impl Fn(u64) -> bool) -> Option<usize> {
         self.0.iter().take(ways).position(|c| wanted(c.load(Ordering::Acquire)))
     }
 
-    /// Returns the position of the first cell as wanted among the first `ways`, one position excepted; acquire.
+    /// Returns the position of the first matching cell among the first `ways`, leaving out one position; acquire.
     #[inline]
     pub fn find_beside(self, except: usize, ways: usize, wanted: impl Fn(u64) -> bool) -> Option<usize> {
         self.0.iter().take(ways).enumerate().position(|(i, c)| i != except && wanted(c.load(Ordering::Acquire)))
@@ -270,8 +269,8 @@ mod memory {
     use super::{AtomicU64, Error};
     use memmap2::{MmapOptions, MmapRaw};
 
-    /// Anonymous memory. Not the heap: with transparent huge pages a touched cell would cost 2 MiB
-    /// resident, and an idle meter has to stay under that in all.
+    /// Anonymous memory, not the heap: with transparent huge pages a touched heap cell would cost 2 MiB resident, and an
+    /// idle meter must stay under that in total.
     #[derive(Debug)]
     pub struct Memory {
         map: MmapRaw,
@@ -287,23 +286,23 @@ mod memory {
                 .map_anon()
                 .map_err(|e| Error::Memory { bytes, cause: e.to_string() })?;
             #[cfg(target_os = "linux")]
-            // Refused where the kernel knows no huge pages: then there is nothing to avoid.
+            // Refused where the kernel has no huge pages: then there are none to avoid.
             let _ = map.advise(memmap2::Advice::NoHugePage);
             // Raw: cells are written through shared references, so no `&[u8]` to them may ever exist.
             Ok(Self { map: MmapRaw::from(map), len })
         }
 
-        /// Gives the pages back: they read as zero again.
+        /// Gives the pages back to the system: they read as zero again.
         #[cfg(target_os = "linux")]
         #[allow(unsafe_code)] // the mapping changes under references to it
         pub fn forget(&self) -> bool {
-            // SAFETY: the mapping is private and anonymous, so each cell becomes a zero, which is a value of it; they are
-            // atomics, which may change under a shared reference. A store that another thread makes meanwhile may be
-            // lost, which `Cells::forget` excludes, and would be no worse than a cell of another value.
+            // SAFETY: the mapping is private and anonymous, so each cell becomes a zero, which is a valid value; cells are atomics,
+            // which may change under a shared reference. A store that another thread makes meanwhile may be lost; `Cells::forget`
+            // excludes that, and its effect would be a different count, never undefined behaviour.
             unsafe { self.map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed).is_ok() }
         }
 
-        /// No other system promises that the pages are zero.
+        /// Other systems do not promise that the pages read as zero.
         #[cfg(not(target_os = "linux"))]
         pub fn forget(&self) -> bool {
             false

@@ -1,18 +1,18 @@
-//! Time: the machine's, or by hand.
+//! Clocks: the machine's, and one that tests advance by hand.
 
 use crate::cells::Cell;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Nanoseconds of the first reading of every clock: 0 stays free for "never".
+/// First reading of every clock, nanoseconds: 0 stays free for "never".
 const ORIGIN: u64 = 1_000_000_000;
 
 /// A source of nanoseconds that never runs backwards.
 ///
-/// On Linux it goes on while the machine is suspended (`CLOCK_BOOTTIME`), so that midnight comes when it does and a run
-/// that slept through the night is as old as it is; elsewhere it stands still meanwhile.
+/// On Linux it counts suspension (`CLOCK_BOOTTIME`), so that midnight is on time and the age of a run includes a night
+/// of sleep; on other systems it stops while the machine is suspended.
 ///
-/// The wall clock is read once, at construction: when somebody sets it, nothing here moves.
+/// The wall clock is read once, at construction: setting the system time later moves nothing here.
 #[derive(Debug, Clone)]
 pub enum Clock {
     /// The machine's clock.
@@ -22,7 +22,7 @@ pub enum Clock {
         /// The wall clock at that moment, Unix nanoseconds.
         unix: u64,
     },
-    /// Moved by hand, for tests.
+    /// A clock for tests, moved by hand.
     Manual(ManualClock),
 }
 
@@ -137,7 +137,7 @@ mod tests {
     #[test]
     #[cfg(all(target_os = "linux", not(miri)))]
     fn on_linux_the_clock_counts_the_time_since_boot_suspended_or_not() {
-        // The kernel's own word for it: uptime counts suspension, `CLOCK_MONOTONIC` does not.
+        // The kernel's documentation: uptime counts suspension, `CLOCK_MONOTONIC` does not.
         let uptime = std::fs::read_to_string("/proc/uptime").expect("uptime");
         let seconds: f64 = uptime.split(' ').next().and_then(|s| s.parse().ok()).expect("seconds");
         let here = Duration::from_nanos(Anchor::now().0).as_secs_f64();

@@ -1,4 +1,4 @@
-//! The one error of the core.
+//! The error type of the core.
 
 /// What the core refuses, with the value, the allowed range and the remedy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -19,12 +19,12 @@ pub enum Error {
          lower max_series, max_runs or significant_digits, or allow overcommit"
     )]
     Memory {
-        /// How much was asked for.
+        /// Bytes of address space requested.
         bytes: usize,
-        /// What the system said.
+        /// Message of the system.
         cause: String,
     },
-    /// Bytes or text that are no snapshot, or are damaged.
+    /// Bytes or text that are not a snapshot, or are damaged.
     #[error("not a langmeter snapshot: {0}")]
     Malformed(String),
     /// A snapshot of a newer langmeter.
@@ -35,12 +35,12 @@ pub enum Error {
         /// Newest known version.
         known: u16,
     },
-    /// `b - a` of two processes.
+    /// `b - a` of snapshots from two processes.
     #[error(
         "cannot subtract the snapshot of another process of the same forks; add them, or subtract one's own earlier one"
     )]
     Stranger,
-    /// `b - a` of two recorders.
+    /// `b - a` of snapshots from two recorders.
     #[error(
         "cannot subtract the snapshot of another recorder: the process was restarted, or another meter was made; \
          what came after is the later snapshot itself, and both together are their sum"
@@ -52,7 +52,7 @@ pub enum Error {
          b - a needs an `a` that was taken earlier from the same recorder, or is a part of the sum `b`"
     )]
     NotEarlier {
-        /// The first count that would go below zero.
+        /// Name of the first count that would go below zero.
         what: String,
         /// Its value on the left.
         left: u64,

@@ -1,4 +1,4 @@
-//! What is counted and measured, by name: outcomes, counters, distributions, and what was dropped.
+//! Definitions of metrics: outcomes, counters, distributions, and kinds of dropped events.
 
 macro_rules! named {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal),* $(,)? }) => {
@@ -8,7 +8,7 @@ macro_rules! named {
         pub enum $name { $($(#[$vdoc])* $variant),* }
 
         impl $name {
-            /// Every one, in the order of its code.
+            /// Every value, in the order of its code.
             pub const ALL: &'static [Self] = &[$(Self::$variant),*];
 
             /// The name users see.
@@ -22,13 +22,13 @@ macro_rules! named {
 named! {
     /// How a run ended; also the first counters of a series.
     Outcome {
-        /// It gave its result.
+        /// The run returned a result.
         Ok = "ok",
-        /// It failed.
+        /// The run failed.
         Error = "error",
-        /// The caller gave up.
+        /// The caller cancelled it.
         Cancelled = "cancelled",
-        /// Nobody said how it ended: reaped by age, by capacity or with its ancestor.
+        /// No end event came: the run was reaped by age, by capacity or with its ancestor.
         Abandoned = "abandoned",
         /// Control flow of a graph, not a failure.
         Interrupted = "interrupted",
@@ -44,13 +44,13 @@ named! {
         Input = "input",
         /// Output tokens, reasoning included.
         Output = "output",
-        /// The provider's total, else input and output.
+        /// Total as the provider reports it, else input + output.
         Total = "total",
         /// Input read from the provider's prompt cache.
         CacheRead = "cache_read",
-        /// Input written to it, every lifetime.
+        /// Input written to the prompt cache, every lifetime.
         CacheWrite = "cache_write",
-        /// Input written to it for an hour.
+        /// Input written to the prompt cache for an hour.
         CacheWrite1h = "cache_write_1h",
         /// Output spent on reasoning.
         Reasoning = "reasoning",
@@ -76,7 +76,7 @@ named! {
         WebSearches = "web_searches",
         /// Searches in stored files that the provider ran.
         FileSearches = "file_searches",
-        /// Tokens of `total` that are counted here, not told by the provider.
+        /// Tokens of `total` that are estimated here, because the provider did not report them.
         Estimated = "estimated",
         /// Cost in pico-dollars.
         Cost = "cost",
@@ -86,51 +86,51 @@ named! {
         UnpricedCalls = "unpriced_calls",
         /// Calls that streamed.
         Streamed = "streamed",
-        /// Token events of those.
+        /// Token events of streamed calls.
         TokenEvents = "token_events",
-        /// Tokens that a response-cache hit spared.
+        /// Tokens that a response-cache hit saved.
         SavedTotal = "saved_total",
         /// Tokens of calls without a price.
         UnpricedTotal = "unpriced_total",
         /// Calls among the unpriced that were priced later.
         RepricedCalls = "repriced_calls",
-        /// Tokens of those.
+        /// Tokens of the calls priced later.
         RepricedTotal = "repriced_total",
-        /// What providers said that they bill, in pico-dollars.
+        /// Cost that providers reported, in pico-dollars.
         Billed = "billed",
         /// Calls that `billed` covers.
         BilledCalls = "billed_calls",
-        /// The part of the cost that went to calls that failed.
+        /// Cost of calls that failed.
         CostError = "cost_error",
-        /// The part of the cost that went to calls that the caller gave up.
+        /// Cost of calls that the caller cancelled.
         CostCancelled = "cost_cancelled",
-        /// Calls that were a second attempt or a later one.
+        /// Calls that were a second or later attempt.
         RetriedCalls = "retried_calls",
-        /// The part of the cost that went to those.
+        /// Cost of second and later attempts.
         RetriedCost = "retried_cost",
-        /// Failed calls that a later one under the same parent made good.
+        /// Failed calls that a later call under the same parent recovered.
         Recovered = "recovered",
-        /// Answers that ended at the limit of their length.
+        /// Answers truncated at the output limit.
         Truncated = "truncated",
-        /// Times that a stream stopped for long.
+        /// Stalls of streams.
         Stalls = "stalls",
-        /// Runs that ended with an outcome of their own, and their durations in nanoseconds.
+        /// Durations, in nanoseconds, of runs that ended with an outcome of their own.
         Duration = "duration",
-        /// Nanoseconds during which none of a run's children ran.
+        /// Self time: nanoseconds during which none of a run's children ran.
         SelfTime = "self_time",
-        /// Nanoseconds that the end of a whole pipeline waited for.
+        /// Time on the critical path of pipelines, nanoseconds.
         CriticalTime = "critical_time",
-        /// Nanoseconds by which pipelines would end sooner, were this twice as fast.
+        /// Nanoseconds by which pipelines would end sooner if this series were twice as fast.
         SavedIfTwiceAsFast = "saved_if_twice_as_fast",
-        /// Pipelines: runs at the top, in all that they called.
+        /// Pipelines (runs without a parent) that the series took part in.
         Pipelines = "pipelines",
-        /// Nanoseconds from the begin to the end of those.
+        /// Total duration of those pipelines, nanoseconds.
         PipelineTime = "pipeline_time",
     }
 }
 
 named! {
-    /// The distributions of a series. In seconds all of them.
+    /// Distributions of a series, all in seconds.
     Measure {
         /// Start to end.
         Latency = "latency",
@@ -138,19 +138,19 @@ named! {
         FirstToken = "time_to_first_token",
         /// Between one output of a stream and the next.
         Gap = "inter_token_latency",
-        /// Start to first output that is no reasoning.
+        /// Start to first output that is not reasoning.
         FirstVisibleToken = "time_to_first_visible_token",
-        /// Start to first chunk of a stream, whatever is in it.
+        /// Start to first chunk of a stream, whatever the chunk holds.
         FirstChunk = "time_to_first_chunk",
         /// The longest of the gaps of a stream.
         LongestGap = "longest_gap",
         /// First output of a stream to its last.
         StreamDuration = "stream_duration",
-        /// The same by output token, by the final usage.
+        /// First output to last, divided by the output tokens of the final usage.
         TimePerToken = "time_per_output_token",
-        /// What the provider says that the call waited before it was worked on.
+        /// Time that the provider reports the call waited in its queue.
         Queue = "queue_time",
-        /// The time during which none of a run's children ran.
+        /// Time during which none of a run's children ran.
         SelfTime = "self_time",
     }
 }
@@ -175,45 +175,45 @@ named! {
         RunsOrphaned = "runs_orphaned",
         /// Starts of a run already in flight.
         DuplicateStart = "duplicate_start",
-        /// Runs whose times are not known, because another run with their id was in flight.
+        /// Runs whose times are unknown, because another run with the same id was in flight.
         SharedId = "shared_run_id",
-        /// Ends of a run that had ended.
+        /// Ends of a run that had already ended.
         DuplicateEnd = "duplicate_end",
-        /// Ends of a run that had been reaped; its tokens are counted all the same.
+        /// Ends of a run that had been reaped; its tokens are still counted.
         LateEnd = "late_end",
         /// Ends of a run that never started here.
         EndWithoutStart = "end_without_start",
         /// Tokens of a run not in flight.
         StrayTokens = "stray_tokens",
-        /// Durations beyond 38 h, and times inside a hook beyond 2 minutes: counted as such.
+        /// Durations beyond 38 h, and times inside a hook beyond 2 minutes: recorded at that limit.
         Clamped = "clamped",
-        /// Gaps between tokens that went to the model that answered the call before.
+        /// Gaps between tokens that were attributed to the model that answered the call before.
         GapsMislaid = "gaps_mislaid",
-        /// Usage figures that were no number.
+        /// Usage figures that were not numbers.
         UsageRefused = "usage_refused",
         /// Exceptions inside a hook.
         HookErrors = "hook_errors",
         /// Exceptions of a user's callback.
         CallbackErrors = "callback_errors",
-        /// Calls that did not fit a budget, and never began.
+        /// Calls refused because they did not fit a budget.
         BudgetRefused = "budget_refused",
         /// Labels of a call beyond the third.
         LabelsOver = "labels_over",
-        /// Calls without a price that will not be priced later: too many wait already.
+        /// Calls without a price that will not be priced later: the queue of waiting calls is full.
         UnpricedForgotten = "unpriced_forgotten",
-        /// Trees of runs too large, or too many at once, for their critical path.
+        /// Trees of runs without a critical path: too large, or too many at once.
         PathsLost = "paths_lost",
-        /// Bytes of streamed text beyond what is collected.
+        /// Bytes of streamed text beyond the limit of collected text.
         StreamTextCut = "stream_text_cut",
-        /// Events of streams that a slow consumer did not get.
+        /// Stream events that a slow consumer did not receive.
         StreamEventsDropped = "stream_events_dropped",
-        /// Streams whose pieces do not make the message they ended with.
+        /// Streams whose collected pieces differ from the final message.
         StreamMismatch = "stream_mismatch",
-        /// Changes of a model beyond those that are kept.
+        /// Change points of a model beyond the number that is kept.
         AnomaliesForgotten = "anomalies_forgotten",
-        /// Costs and bills that a counter of pico-dollars did not hold any more: it stays at 18.4 million USD.
+        /// Costs and bills that no longer fit a counter of pico-dollars, which saturates at 18.4 million USD.
         MoneySaturated = "money_saturated",
-        /// Durations that no room was left for.
+        /// Durations for which the histogram pool had no room.
         DurationsLost = "durations_lost",
         /// Anything else.
         Other = "other",
@@ -224,5 +224,5 @@ named! {
 pub const OUTCOMES: usize = Outcome::ALL.len();
 /// Counters of a series: outcomes, then `Counter`.
 pub const COUNTERS: usize = OUTCOMES + Counter::ALL.len();
-/// What a call used: the first counters, `Input` to `Estimated`.
+/// Usage of a call: the first counters, `Input` to `Estimated`.
 pub type Usage = [u64; Counter::Estimated as usize + 1];

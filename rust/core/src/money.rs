@@ -2,9 +2,9 @@
 
 use crate::figures::Usage;
 
-/// What a rate applies to, in the order of `Band::rates`: input, output, cache read, cache write, cache write
-/// for an hour, reasoning, audio in, audio out, image in, image out, video in, video out, cached audio, cached
-/// image, citation, web search, file search, request.
+/// Units that rates apply to, in the order of `Band::rates`: input, output, cache read, cache write, cache write for an
+/// hour, reasoning, audio in, audio out, image in, image out, video in, video out, cached audio, cached image, citation,
+/// web search, file search, request.
 pub const RATES: usize = 18;
 
 /// Rates of all tokens of a call with more than `above` input tokens.
@@ -12,16 +12,16 @@ pub const RATES: usize = 18;
 pub struct Band {
     /// Input tokens; -1 for the first band.
     pub above: i64,
-    /// Each in parts of a pico-dollar; a kind without a price of its own has that of the kind it is part of.
+    /// Rates in `1 / scale` pico-dollars; a kind without a price of its own has the rate of the kind it is part of.
     pub rates: [u128; RATES],
 }
 
-/// What one model costs.
+/// Rates of one model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RateCard {
-    /// Ascending. The last whose `above` is exceeded applies to the whole call.
+    /// Bands in ascending order. The last one whose `above` is exceeded applies to the whole call.
     pub bands: Vec<Band>,
-    /// Parts of a pico-dollar that rates are counted in: 1 for nearly all models. Rounding happens once, at the end.
+    /// Parts of a pico-dollar in which rates are counted: 1 for nearly all models. The cost is rounded once, at the end.
     pub scale: u128,
 }
 
@@ -29,8 +29,8 @@ pub struct RateCard {
 type Charged = [u64; RATES];
 
 impl RateCard {
-    /// Pico-dollars of a call, half a one rounded to even; `u128::MAX` where that is exceeded. Counts that contradict
-    /// each other are charged all the same: see `contested`.
+    /// Cost of a call in pico-dollars, rounded half to even; `u128::MAX` on overflow. Usage whose parts exceed their whole is
+    /// charged too: see `contested`.
     pub fn cost(&self, usage: &Usage) -> u128 {
         let input = i64::try_from(usage[0]).unwrap_or(i64::MAX);
         let Some(band) = self.bands.iter().rev().find(|b| input > b.above) else { return 0 };
@@ -56,7 +56,7 @@ pub fn is_contested(usage: &Usage) -> bool {
     disjoint(usage).is_none()
 }
 
-/// The usage as parts that have nothing in common; None where parts exceed their whole.
+/// The usage as disjoint parts; None where parts exceed their whole.
 fn disjoint(usage: &Usage) -> Option<Charged> {
     let [
         input,
@@ -80,7 +80,7 @@ fn disjoint(usage: &Usage) -> Option<Charged> {
         _,
     ] = *usage;
     let less = |whole: u64, parts: &[u64]| parts.iter().try_fold(whole, |rest, part| rest.checked_sub(*part));
-    // Cached audio and images are among the reads as well as among their kind.
+    // Cached audio and images are counted both among the reads and among their kind.
     let (audio_in, image_in) = (audio_in.checked_sub(cached_audio)?, image_in.checked_sub(cached_image)?);
     Some([
         less(input, &[read, write, audio_in, image_in, video_in])?,
@@ -104,11 +104,11 @@ fn disjoint(usage: &Usage) -> Option<Charged> {
     ])
 }
 
-/// What is charged where parts exceed their whole: the parts, and a whole that is at least the sum of them.
+/// Parts to charge where they exceed their whole; the whole is then at least their sum.
 ///
-/// That is legitimate where cached tokens are audio or image tokens too and no provider says how many: the overlap
-/// is then taken as small as the counts allow, which is the highest price they allow wherever audio costs more than
-/// text.
+/// This happens legitimately where cached tokens are also audio or image tokens and the provider does not report how
+/// many: the overlap is then taken as small as the counts allow, which gives the highest possible cost wherever audio
+/// costs more than text.
 fn contested(rates: &[u128; RATES], usage: &Usage) -> Charged {
     let [
         mut input,
@@ -135,7 +135,7 @@ fn contested(rates: &[u128; RATES], usage: &Usage) -> Charged {
     let mut hour = hour.min(write);
     input = input.max(sum(&[read, write])).max(sum(&[audio_in, image_in, video_in]));
     output = output.max(reasoning).max(sum(&[audio_out, image_out, video_out])).max(citation);
-    // A kind charged as its whole takes no room from the others.
+    // A kind that costs the same as its whole need not be subtracted.
     let [of_input, of_output, of_read, of_write, of_hour, of_reasoning, of_audio_in, of_audio_out, ..] = *rates;
     let [
         ..,

@@ -1,4 +1,4 @@
-//! Plain data out of the recorder: merge, subtract, encode.
+//! The snapshot as plain data: merge, subtract, encode, decode.
 
 use crate::error::Error;
 use crate::figures::{COUNTERS, MEASURES, Measure};
@@ -11,28 +11,28 @@ use std::collections::{BTreeMap, BTreeSet};
 const MAGIC: &[u8; 4] = b"LMTR";
 const VERSION: u16 = 2;
 
-/// Which recorder a snapshot is of.
+/// The recorder that a snapshot comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub enum Origin {
     /// None: the empty snapshot.
     #[default]
-    Nobody,
-    /// One, in one process of a chain of forks.
+    None,
+    /// One recorder, in one process of a chain of forks.
     One {
-        /// The recorder.
+        /// Identity of the recorder.
         recorder: u64,
-        /// How many forks lie between it and its first process (high half), and which of the children so
-        /// deep it is (low half, random).
+        /// Number of forks between this process and the recorder's first one (high half), and a random number for the child at
+        /// that depth (low half).
         generation: u64,
     },
-    /// Several.
+    /// Several recorders.
     Many,
 }
 
 impl Origin {
     const fn joined(self, other: Self) -> Self {
         match (self, other) {
-            (Self::Nobody, x) | (x, Self::Nobody) => x,
+            (Self::None, x) | (x, Self::None) => x,
             (Self::One { recorder: a, generation: g }, Self::One { recorder: b, generation: h })
                 if a == b && g == h =>
             {
@@ -43,27 +43,26 @@ impl Origin {
     }
 }
 
-/// A figure of a model that changed for good, or so it seemed. Figures are in 1e-12 of their unit: seconds,
-/// shares of 1, tokens, dollars.
+/// A change point of a model's metric. Values are in 1e-12 of their unit: seconds, fractions of 1, tokens, dollars.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Anomaly {
-    /// When it changed, Unix nanoseconds.
+    /// Time of the change, Unix nanoseconds.
     pub at: u64,
-    /// When that was noticed.
+    /// Time at which it was detected.
     pub detected_at: u64,
-    /// Whose model.
+    /// Provider of the model.
     pub provider: String,
-    /// Which model.
+    /// Name of the model.
     pub model: String,
-    /// Which figure.
+    /// Name of the metric.
     pub metric: String,
-    /// The figure before.
+    /// Value before.
     pub before: u64,
-    /// The figure after.
+    /// Value after.
     pub after: u64,
-    /// Calls it rests on, before.
+    /// Number of calls behind `before`.
     pub calls_before: u64,
-    /// Calls it rests on, after.
+    /// Number of calls behind `after`.
     pub calls_after: u64,
 }
 
@@ -72,13 +71,13 @@ pub struct Anomaly {
 pub struct WindowCounts {
     /// Its length in seconds.
     pub seconds: u64,
-    /// How much of it the recorder has lived, nanoseconds.
+    /// Nanoseconds of it during which the recorder existed.
     pub covered: u64,
     /// Requests, input tokens, output tokens, errors.
     pub counts: Counts,
 }
 
-/// What one label set counted.
+/// Counts of one label set.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SeriesData {
     /// Outcomes, then `Counter`.
@@ -87,11 +86,11 @@ pub struct SeriesData {
     /// By `Measure`.
     #[serde(with = "growing")]
     pub measures: [Histogram; MEASURES],
-    /// Of series that count calls of models: the last 1, 5 and 15 minutes.
+    /// For series that count model calls: the last 1, 5 and 15 minutes.
     pub windows: Vec<WindowCounts>,
-    /// Of models: calls in flight; of a difference, the change.
+    /// For models: calls in flight; in a difference, the change.
     pub in_flight: i64,
-    /// Of models: the most calls that were in flight at once, in one recorder, since its beginning.
+    /// For models: the most calls in flight at once, in one recorder, since its beginning.
     pub peak: u64,
 }
 
@@ -107,7 +106,7 @@ impl Default for SeriesData {
     }
 }
 
-/// Arrays as lists, so that a later version with more in them reads what this one wrote.
+/// Arrays as lists, so that a later version with longer ones reads what this one wrote.
 mod growing {
     use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
@@ -130,7 +129,7 @@ mod growing {
 }
 
 impl SeriesData {
-    /// Nothing was counted and nothing is in flight.
+    /// Whether nothing was counted and nothing is in flight.
     pub fn is_zero(&self) -> bool {
         self.counters.iter().all(|n| *n == 0) && self.measures.iter().all(|m| m.count() == 0) && self.in_flight == 0
     }
@@ -185,7 +184,7 @@ impl SeriesData {
     }
 }
 
-/// Counts add; what is covered is the longest of the two.
+/// Adds the counts; the time covered is the longer of the two.
 fn merged_windows(a: &[WindowCounts], b: &[WindowCounts]) -> Vec<WindowCounts> {
     let mut by: BTreeMap<u64, WindowCounts> = BTreeMap::new();
     for w in a.iter().chain(b) {
@@ -198,34 +197,34 @@ fn merged_windows(a: &[WindowCounts], b: &[WindowCounts]) -> Vec<WindowCounts> {
     by.into_values().collect()
 }
 
-/// Everything a recorder had counted at a moment, or a sum or difference of such.
+/// Everything that a recorder had counted at one moment, or a sum or difference of such.
 ///
-/// With `+` a commutative monoid: the empty snapshot is zero; counters, histograms, in-flight, dropped and
-/// window counts add; the time covered is the span of both, the peak the higher, the anomalies those of both.
-/// `b - a` undoes it for all that adds. Windows describe a moment: those of a difference are what happened
-/// between, over the time between; its peak is the later one's.
+/// A commutative monoid under `+`: the empty snapshot is zero; counters, histograms, in-flight calls, dropped events and
+/// window counts add; the time covered is the span of both, the peak is the higher one, and anomalies are united.
+/// `b - a` undoes it for everything that adds. Windows describe a moment: those of a difference hold what happened
+/// between the two snapshots, over the time between; its peak is the later one's.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct Snapshot {
-    /// Whose it is.
+    /// The recorder that it comes from.
     pub origin: Origin,
-    /// Begin of what is covered, Unix nanoseconds; 0 when empty.
+    /// Begin of the time covered, Unix nanoseconds; 0 when empty.
     pub started_at: u64,
-    /// End of it.
+    /// End of the time covered.
     pub taken_at: u64,
-    /// Model runs in flight; of a difference, the change.
+    /// Model runs in flight; in a difference, the change.
     pub in_flight: i64,
     /// The most model runs that were in flight at once, in one recorder, since its beginning.
     pub peak: u64,
-    /// Changes noticed while it ran.
+    /// Change points detected while it ran.
     pub anomalies: BTreeSet<Anomaly>,
-    /// What was lost, by name; no zeros.
+    /// Dropped events by name; no zeros.
     pub dropped: BTreeMap<String, u64>,
-    /// What was counted; no zeros.
+    /// Counts by label set; no zeros.
     pub series: BTreeMap<LabelSet, SeriesData>,
 }
 
 impl Snapshot {
-    /// Both together.
+    /// Returns the sum of both.
     #[must_use]
     pub fn plus(&self, other: &Self) -> Self {
         let mut sum = self.clone();
@@ -248,10 +247,10 @@ impl Snapshot {
         sum
     }
 
-    /// What happened after `earlier`. After a fork everything the child counted is new to it: its
-    /// difference to a snapshot of its parent is the child's snapshot itself. That of a parent and its
-    /// child, or of two children, is refused, and so is that of two recorders: between them the process was
-    /// restarted, and nothing of the one is in the other.
+    /// Returns what happened after `earlier`. After a fork, everything that the child counted is new: its difference to a
+    /// snapshot of its parent is the child's snapshot itself. The difference of a parent to its child, of two children, or of
+    /// two recorders is refused: for two recorders, the process was restarted in between and their counts have nothing in
+    /// common.
     pub fn minus(&self, earlier: &Self) -> Result<Self, Error> {
         if let (Origin::One { recorder: a, generation: g }, Origin::One { recorder: b, generation: h }) =
             (self.origin, earlier.origin)
@@ -264,7 +263,7 @@ impl Snapshot {
                 return if deep > depth { Ok(self.clone()) } else { Err(Error::Stranger) };
             }
         }
-        // The empty snapshot was taken at no time: what happened since is all that was ever counted.
+        // The empty snapshot has no time: the difference to it is everything ever counted.
         let started_at = if earlier.taken_at == 0 { self.started_at } else { earlier.taken_at };
         let interval = self.taken_at.saturating_sub(started_at);
         let mut rest = Self {
@@ -324,7 +323,7 @@ impl Snapshot {
         Ok(bytes)
     }
 
-    /// Reads what `to_bytes` wrote; refuses foreign and damaged bytes, and those of another version.
+    /// Reads the output of `to_bytes`; refuses foreign and damaged bytes, and those of another version.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
         let malformed = |why: &str| Error::Malformed(why.to_owned());
         let rest = bytes.strip_prefix(MAGIC).ok_or_else(|| malformed("the first four bytes are not LMTR"))?;
@@ -349,7 +348,7 @@ impl Snapshot {
         snapshot.validated()
     }
 
-    /// Holds what comes from outside to the form a recorder gives: no zeros, windows in order.
+    /// Checks that data from outside has the form a recorder gives: no zeros, windows in order.
     pub fn validated(mut self) -> Result<Self, Error> {
         for (labels, data) in &self.series {
             data.measures.iter().try_for_each(Histogram::validate)?;

@@ -1,13 +1,13 @@
-//! Runs that have ended, until their root ends: a ring in the arena, linked per root.
+//! Spans of runs that have ended, kept until their root ends: a ring in the arena, linked by root.
 
 use crate::cells::Cells;
 use crate::series::SeriesId;
 
 /// Spans kept; a power of two.
 const CAPACITY: u64 = if cfg!(loom) { 2 } else { 65_536 };
-/// Spans of one root, beyond which its tree is not told.
+/// Most spans of one root; the tree of a larger one is not reported.
 pub const MAX_SPANS: usize = 512;
-/// The header: spans ever pushed, on a line of its own.
+/// The header: number of spans ever pushed, on a line of its own.
 const HEADER: usize = 8;
 /// Cells of a span: one cache line.
 const SPAN: usize = 8;
@@ -22,18 +22,18 @@ const START: usize = 5;
 const END: usize = 6;
 const PREV: usize = 7;
 
-/// In `SEQUENCE`: its writer is still at it.
+/// Bit of `SEQUENCE`: a writer is still writing the span.
 const BUSY: u64 = 1 << 63;
-/// In `WHO`: above component and model.
+/// Bit of `WHO`, above component and model.
 const PIPED: u64 = 1 << 63;
 const LOW: u64 = 0xFFFF_FFFF;
 
 /// A run from start to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span {
-    /// Its key.
+    /// Key of the run.
     pub key: u64,
-    /// Its parent's.
+    /// Key of its parent.
     pub parent: u64,
     /// Key of the run at the top.
     pub root: u64,
@@ -41,18 +41,18 @@ pub struct Span {
     pub component: SeriesId,
     /// Series of the model that answered.
     pub model: Option<SeriesId>,
-    /// A step of a sequence but its first (LangChain tags it `seq:step:N`): streamed, it begins with the first chunk
-    /// of the step before it, and lives on it.
+    /// Whether it is a step of a sequence other than the first (LangChain tags it `seq:step:N`): when streamed, it begins
+    /// with the first chunk of its upstream step and lasts at least as long.
     pub piped: bool,
-    /// Clock reading, nanoseconds.
+    /// Clock reading at its start, nanoseconds.
     pub start: u64,
-    /// The same at its end; `u64::MAX` for a run that nobody ended.
+    /// Clock reading at its end; `u64::MAX` for a run without an end event.
     pub end: u64,
 }
 
 /// The ring in the arena.
 ///
-/// Each root holds the handle of its newest span, each span that of the one before it: 32 bits, 0 is none.
+/// Each root holds the handle of its newest span, and each span the handle of the one before it: 32 bits, 0 is none.
 /// A run that ends under a root does
 ///
 /// ```text
@@ -61,13 +61,13 @@ pub struct Span {
 ///     head = what was found; relink(handle, head)
 /// ```
 ///
-/// so a head never names a span that is not there whole. Nothing is freed: the oldest span makes room, and a root whose
-/// spans are gone has no tree.
+/// so that a head only ever names a span that is complete. Spans are never freed: the oldest one is overwritten, and a
+/// root whose spans were overwritten has no tree.
 ///
-/// A place is a seqlock with many writers: the sequence number is claimed, the cells are published, the
-/// number is published, and who reads the same number before and after has read that span. A writer that
-/// finds another at its place, because one of the two slept for a whole lap, loses its span: its handle
-/// then names nothing, and the tree it belongs to is not told. A thread that dies in between costs a span a lap.
+/// A slot is a seqlock with many writers: a writer claims the sequence number, publishes the cells, then publishes the
+/// number; a reader that reads the same number before and after has read that span. A writer whose slot is held by
+/// another (one of the two slept for a whole lap) loses its span: the handle then names nothing and its tree is not
+/// reported. A thread that dies while writing costs one span a lap.
 #[derive(Debug, Clone, Copy)]
 pub struct Spans {
     base: usize,
@@ -78,7 +78,7 @@ impl Spans {
     #[allow(clippy::cast_possible_truncation)] // 65,536
     pub const CELLS: usize = HEADER + CAPACITY as usize * SPAN;
 
-    /// The ring whose cells begin at `base`, best at a multiple of 8.
+    /// The ring whose cells begin at `base`, preferably a multiple of 8.
     pub const fn at(base: usize) -> Self {
         Self { base }
     }
@@ -89,7 +89,7 @@ impl Spans {
         self.base.wrapping_add(HEADER).wrapping_add(position.wrapping_mul(SPAN))
     }
 
-    /// Keeps a span before `prev`, the handle of its root's newest so far; its own handle. Lock-free.
+    /// Stores a span in front of `prev`, the handle of its root's newest span; returns its handle. Lock-free.
     #[allow(clippy::cast_possible_truncation)] // a handle is the low half of the ticket
     #[inline]
     pub fn push(self, cells: &Cells, span: &Span, prev: u32) -> u32 {
@@ -99,7 +99,7 @@ impl Spans {
         }
         let place = self.place(ticket);
         let seen = cells.observe(place.wrapping_add(SEQUENCE));
-        // A busy place counts as later.
+        // A slot being written counts as later.
         if seen < ticket && cells.claim(place.wrapping_add(SEQUENCE), seen, ticket | BUSY).is_ok() {
             let model = span.model.map_or(0, |m| (m as u64).wrapping_add(1) << 32);
             let piped = if span.piped { PIPED } else { 0 };
@@ -112,7 +112,7 @@ impl Spans {
                 (END, span.end),
                 (PREV, u64::from(prev)),
             ] {
-                // Published: who reads one of these finds the place busy, or later, when it looks again.
+                // Published: a reader of one of these finds the slot busy, or later, when it looks again.
                 cells.publish(place.wrapping_add(cell), value);
             }
             cells.publish(place.wrapping_add(SEQUENCE), ticket);
@@ -120,7 +120,7 @@ impl Spans {
         ticket as u32
     }
 
-    /// Puts a span that no root holds yet before another one.
+    /// Links a span that no root holds yet to another previous span.
     pub fn relink(self, cells: &Cells, handle: u32, prev: u32) {
         let place = self.place(u64::from(handle));
         let seen = cells.observe(place.wrapping_add(SEQUENCE));
@@ -131,7 +131,7 @@ impl Spans {
         }
     }
 
-    /// The spans of a root, newest first; None when one of them has made room, or they are more than
+    /// Returns the spans of a root, newest first; None when one of them was overwritten, or there are more than
     /// [`MAX_SPANS`].
     pub fn of_root(self, cells: &Cells, head: u32, root: u64) -> Option<Vec<Span>> {
         let (mut spans, mut handle) = (Vec::new(), head);
@@ -168,7 +168,7 @@ impl Spans {
         (line.get::<SEQUENCE>() == seen).then_some((span, prev as u32))
     }
 
-    /// Forgets every span, and who was writing one; only while nobody records.
+    /// Forgets every span and every writer; call it only while no thread records.
     pub fn clear(self, cells: &Cells) {
         for ticket in 0..cells.get(self.base).saturating_add(1).min(CAPACITY) {
             cells.set(self.place(ticket).wrapping_add(SEQUENCE), 0);
@@ -218,7 +218,7 @@ mod tests {
         assert_eq!(ring.of_root(&cells, old, 9), None);
         assert_eq!(ring.of_root(&cells, new, 8), Some(vec![span(2, 8)]));
         assert_eq!(late, 65_537);
-        // Too late: the place is another's, and stays it.
+        // Too late: the slot now holds another span, and keeps it.
         ring.relink(&cells, old, new);
         assert_eq!(ring.of_root(&cells, late, 65_537), Some(vec![span(65_537, 65_537)]));
     }
@@ -254,7 +254,7 @@ mod tests {
             assert_eq!((lost, cells.get(place), cells.get(place + KEY)), (1, taken, 0));
             assert_eq!(ring.of_root(&cells, lost, 9), None);
         }
-        // A writer that died there is forgotten with the rest.
+        // A writer that died there is forgotten too.
         cells.set(place, 1 | BUSY);
         ring.clear(&cells);
         let head = (2..).take(65_536).fold(0, |_, key| ring.push(&cells, &span(key, 9), 0));
@@ -368,14 +368,14 @@ mod loom_tests {
             };
             let here = [push(&cells, 2), push(&cells, 3)];
             let there = there.join().expect("joins");
-            let mut told = 0;
+            let mut whole = 0;
             for (handle, key) in [here[0], here[1], there] {
                 if let Some(spans) = ring.of_root(&cells, handle, 9) {
                     assert_eq!(spans, [span(key, 9)]);
-                    told += 1;
+                    whole += 1;
                 }
             }
-            assert!((1..=2).contains(&told), "{told} spans in two places");
+            assert!((1..=2).contains(&whole), "{whole} spans in two places");
         });
     }
 }

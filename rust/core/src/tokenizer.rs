@@ -1,9 +1,9 @@
 //! Offline token counts, equal to `len(encode_ordinary(text))` of Python's `tiktoken`.
 //!
-//! Text is cut into pieces as the encoding's pattern says, and each piece is merged by rank. Both are
-//! written out here, without a regex engine, because no crate gave all of: `p50k_base`, three times
-//! tiktoken's speed on text not seen before, and no copy of the text left behind. Five were exact on
-//! 1.15 million strings. How many times tiktoken's speed, on unseen 20 kB of English, then of code:
+//! Text is cut into pieces by the encoding's pattern, and each piece is merged by rank. Both are written out here, without
+//! a regex engine, because no crate offered all of: `p50k_base`, three times tiktoken's speed on unseen text, and no copy
+//! of the text kept in a cache. Five crates were exact on 1.15 million strings. Multiples of tiktoken's speed, on unseen
+//! 20 kB of English, then of code:
 //!
 //! |                | `o200k_base` | `p50k_base` | first use | memory | keeps text |
 //! |----------------|--------------|-------------|-----------|--------|------------|
@@ -14,10 +14,9 @@
 //! | `bpe-openai`   |     1.3, 1.6 |           - |     95 ms |  34 MB | no         |
 //! | `tiktoken-rs`  |     1.1, 1.2 |    1.2, 1.1 |    272 ms |  41 MB | no         |
 //!
-//! A count takes `O(n log n)` in the bytes of the longest piece, whatever the text: 100 kB without
-//! a break 20 to 30 ms. Special tokens (`<|endoftext|>`) are ordinary text. A `str` holds no lone
-//! surrogates;
-//! tiktoken joins pairs of them and counts a lone one as U+FFFD, and so must whoever makes the `str`.
+//! A count takes `O(n log n)` in the bytes of the longest piece, for any text: 20 to 30 ms for 100 kB without a break.
+//! Special tokens (`<|endoftext|>`) are ordinary text. A `str` holds no lone surrogates; tiktoken joins pairs of them and
+//! counts a lone one as U+FFFD, and the caller that makes the `str` must do the same.
 
 mod pieces;
 mod vocabulary;
@@ -42,19 +41,19 @@ pub enum Encoding {
 /// Tokens that `OpenAI`'s chat format adds to the text of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChatOverhead {
-    /// For every message.
+    /// Tokens for every message.
     pub per_message: i32,
-    /// For every message that has a name, beside the tokens of the name itself.
+    /// Tokens for every message that has a name, in addition to those of the name.
     pub per_name: i32,
-    /// Once a request: the opening of the reply.
+    /// Tokens for the opening of the reply, once a request.
     pub reply_priming: i32,
 }
 
-/// Families of models, matched whole or up to a delimiter.
+/// Model families, matched as a whole or up to a delimiter.
 ///
-/// After `model.py` of tiktoken 0.14, with two differences: a fine-tuned model has the encoding
-/// of its base (there, `ft:gpt-4.1` falls to `ft:gpt-4`), and what differs from `p50k_base` in special
-/// tokens alone (`p50k_edit`) is counted with it.
+/// From `model.py` of tiktoken 0.14, with two differences: a fine-tuned model has the encoding of its base (there,
+/// `ft:gpt-4.1` falls to `ft:gpt-4`), and an encoding that differs from `p50k_base` only in special tokens (`p50k_edit`)
+/// is counted with it.
 const FAMILIES: [(&str, Encoding); 27] = [
     ("o1", Encoding::O200kBase),
     ("o3", Encoding::O200kBase),
@@ -86,7 +85,7 @@ const FAMILIES: [(&str, Encoding); 27] = [
 ];
 
 impl Encoding {
-    /// The encoding that tiktoken knows under `name`.
+    /// Returns the encoding that tiktoken calls `name`.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         match name {
@@ -98,7 +97,7 @@ impl Encoding {
         }
     }
 
-    /// tiktoken's name.
+    /// The name in tiktoken.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -109,7 +108,7 @@ impl Encoding {
         }
     }
 
-    /// The encoding of a model, None where its vocabulary is not one of these.
+    /// Returns the encoding of a model; None where its vocabulary is not one of these.
     ///
     /// Takes the names that providers give (`openai/gpt-4o`, `openai.gpt-oss-120b-1:0`,
     /// `accounts/fireworks/models/gpt-oss-20b`, `gpt-oss:20b`, `ft:gpt-4o-mini-2024-07-18:org::id`).
@@ -119,7 +118,7 @@ impl Encoding {
         FAMILIES.iter().find(|(family, _)| is_family(base, family)).map(|&(_, encoding)| encoding)
     }
 
-    /// How many tokens `text` has. The first call for a vocabulary builds its table.
+    /// Returns the number of tokens of `text`. The first call for a vocabulary builds its table.
     #[must_use]
     pub fn count(self, text: &str) -> usize {
         let vocabulary = self.vocabulary();
@@ -144,14 +143,14 @@ impl Encoding {
         if let Some(vocabulary) = cell.get() {
             return vocabulary;
         }
-        // Built outside the cell: a fork during the 5 ms of building would leave the child a cell
-        // that waits for a thread it does not have. Threads that race build twice, once a process.
+        // Built outside the cell: a fork during the 5 ms of building would leave the child a cell that waits for a thread which
+        // does not exist there. Threads that race build the table twice, once a process.
         let built = Vocabulary::new(file);
         cell.get_or_init(|| built)
     }
 }
 
-/// What the chat format adds, from `OpenAI`'s cookbook ("How to count tokens with tiktoken").
+/// Tokens that the chat format adds, from `OpenAI`'s cookbook ("How to count tokens with tiktoken").
 #[must_use]
 pub fn chat_overhead(model: &str) -> ChatOverhead {
     match base_name(model) {
@@ -160,7 +159,7 @@ pub fn chat_overhead(model: &str) -> ChatOverhead {
     }
 }
 
-/// The model's own name: without a path before it, a vendor's `openai.`, and `ft:`.
+/// The model's own name: without a leading path, a vendor's `openai.`, and `ft:`.
 fn base_name(model: &str) -> &str {
     let name = model.rsplit('/').next().unwrap_or(model);
     let name = name.strip_prefix("openai.").unwrap_or(name);

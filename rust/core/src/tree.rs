@@ -1,12 +1,11 @@
-//! Where the time of a tree of runs went: its critical path, and what a faster component would give.
+//! Where the time of a tree of runs went: its critical path, and what a faster component would save.
 //!
-//! A run's interval is clipped to its parent's: one that outlives its parent, or that nobody ended, counts
-//! as ended then. A run whose parent is not among the spans hangs on the root. Runs of no length count for
-//! nothing.
+//! A run's interval is clipped to its parent's: a run that outlives its parent, or has no end event, counts as ended
+//! then. A run whose parent is not among the spans becomes a child of the root. Runs of length zero are ignored.
 //!
-//! In a streamed sequence each step begins with the first chunk of the one before it and ends after it, so that
-//! a parser seems to run as long as its model. A `piped` run counts from the end of what it lives on: the
-//! siblings that began no later than it and ended no later.
+//! In a streamed sequence each step begins with the first chunk of the step before it and ends after it, so that a
+//! parser seems to run as long as its model. A `piped` run therefore counts from the end of its upstream steps: the
+//! siblings that began and ended no later than it did.
 
 use crate::series::SeriesId;
 use crate::spans::Span;
@@ -20,7 +19,7 @@ pub mod oracle;
 struct Node {
     /// Position among the runs; 0 is the root.
     run: usize,
-    /// Place among its siblings before any waited.
+    /// Position among its siblings if no step waited for an upstream step.
     rank: usize,
     component: SeriesId,
     model: Option<SeriesId>,
@@ -42,27 +41,27 @@ impl Node {
 
 /// The runs under one root.
 ///
-/// Of n runs: n log n to build, n for the critical path, and n for each series on it that is asked what it
-/// would save, but nothing where no two siblings overlap. The benchmark `core` prints the times.
+/// For n runs: O(n log n) to build, O(n) for the critical path, and O(n) for each series whose saving is computed;
+/// savings cost nothing where no siblings overlap. The benchmark `core` prints the times.
 #[derive(Debug)]
 pub struct Tree {
     /// Parents before their children, the root first.
     nodes: Vec<Node>,
     /// Positions of `nodes`, each run's children in the order of their ends instead.
     by_end: Vec<usize>,
-    /// Somewhere siblings overlap.
+    /// Whether any siblings overlap.
     parallel: bool,
 }
 
 impl Tree {
-    /// The tree of a root and of the spans under it, these in any order.
+    /// Builds the tree of a root and the spans under it, which may be in any order.
     pub fn new(root: &Span, spans: &[Span]) -> Self {
         let runs = || std::iter::once(root).chain(spans).enumerate();
         let mut known: Vec<(u64, usize)> = runs().map(|(i, run)| (run.key, i)).collect();
         known.sort_unstable();
         let position =
             |key| known.get(known.partition_point(|k| *k < (key, 0))).filter(|k| k.0 == key).map_or(0, |k| k.1);
-        // Each span has one parent, so the walk below ends whatever the keys say.
+        // Each span has one parent, so the walk below ends whatever the keys are.
         let mut under: Vec<(usize, usize)> = runs().skip(1).map(|(i, run)| (position(run.parent), i)).collect();
         under.sort_unstable();
 
@@ -106,7 +105,7 @@ impl Tree {
                     busy_until = busy_until.max(child.end);
                 }
             }
-            // Backwards: of those that ended together the longest first.
+            // Backwards: among those that ended together, the longest first.
             let order = |i: &usize| nodes.get(*i).map(|n| (n.end, Reverse(n.start), Reverse(n.rank)));
             if let Some(children) = by_end.get_mut(first..) {
                 children.sort_unstable_by_key(order);
@@ -130,9 +129,9 @@ impl Tree {
 
     /// Each run's time on the critical path: component, model, nanoseconds.
     ///
-    /// From the root's end backwards: the child that ended last at or before the moment takes the path down
-    /// into it (of several that ended together, the longest); what lies between is the run's own. The shares
-    /// sum to the root's duration.
+    /// Starts at the root's end and walks backwards: the child that ended last at or before the current moment takes the path
+    /// into it (the longest of several that ended together); time between children belongs to the run itself. The shares sum
+    /// to the root's duration.
     pub fn critical_path(&self, mut share: impl FnMut(SeriesId, Option<SeriesId>, u64)) {
         let mut on_path = vec![false; self.nodes.len()];
         if let Some(root) = on_path.first_mut() {
@@ -159,13 +158,13 @@ impl Tree {
         }
     }
 
-    /// What the root's duration would lose if a component or a model were twice as fast: if its runs' own time
-    /// on the way were halved, all else taking as long as it took. Each series on the critical path, nanoseconds,
-    /// rounded down; any other would save nothing.
+    /// Nanoseconds that the root's duration would lose if a component or model were twice as fast, i.e. if its runs' self time
+    /// on the path were halved and everything else took as long as it did. Calls `saved` for each series on the critical
+    /// path, rounded down; other series would save nothing.
     ///
-    /// A child starts when every sibling that had ended before it began has ended, and the run's own time in between
-    /// has passed; a run ends when all its children have, and its own time after them has passed. Branches overlap, so
-    /// a series saves half its time on the critical path, or less where another branch takes over.
+    /// A child starts when every sibling that had ended before it began has ended and the run's own time in between has
+    /// passed; a run ends when all its children have ended and its own time after them has passed. Branches overlap, so a
+    /// series saves at most half its time on the critical path, and less where another branch takes over.
     pub fn saved_if_twice_as_fast(&self, mut saved: impl FnMut(SeriesId, u64)) {
         let mut critical: Vec<(SeriesId, u64)> = Vec::new();
         let mut add = |series, ns: u64| match critical.iter_mut().find(|(known, _)| *known == series) {
@@ -184,15 +183,15 @@ impl Tree {
         }
     }
 
-    /// Nanoseconds that the root loses with the own time of `series` halved. `ends` is scratch.
+    /// Nanoseconds that the root loses when the self time of `series` is halved. `ends` is scratch space.
     fn replayed(&self, series: SeriesId, ends: &mut Vec<u64>) -> u64 {
-        // In half nanoseconds. Each run's duration, and once its parent is reached, its end after its parent's start.
+        // In half nanoseconds: each run's duration, and once its parent is reached, its end relative to its parent's start.
         ends.clear();
         ends.resize(self.nodes.len(), 0);
         for (at, node) in self.nodes.iter().enumerate().rev() {
             let weight = if node.counts_for(series) { 1 } else { 2 };
             let own = |ns: u64| ns.wrapping_mul(weight);
-            // The last end so far: as it was, and now.
+            // The last end so far: before and after the change.
             let (mut was, mut now) = (node.start, 0_u64);
             let mut ended = self.children_by_end(node).peekable();
             for (i, child) in self.children(node) {
@@ -229,17 +228,17 @@ mod tests {
         Span { key, parent, root: ROOT, component, model: None, piped: false, start, end }
     }
 
-    /// The path's share of each series, and what each would save.
-    fn told(root: &Span, spans: &[Span]) -> (BTreeMap<SeriesId, u64>, BTreeMap<SeriesId, u64>) {
+    /// The share of the path of each series, and what each would save.
+    fn shares_and_savings(root: &Span, spans: &[Span]) -> (BTreeMap<SeriesId, u64>, BTreeMap<SeriesId, u64>) {
         let (mut shares, mut saved) = (BTreeMap::new(), BTreeMap::new());
         let tree = Tree::new(root, spans);
         tree.critical_path(|component, _, ns| *shares.entry(component).or_default() += ns);
-        tree.saved_if_twice_as_fast(|series, ns| assert_eq!(saved.insert(series, ns), None, "told twice"));
+        tree.saved_if_twice_as_fast(|series, ns| assert_eq!(saved.insert(series, ns), None, "reported twice"));
         (shares, saved)
     }
 
-    /// A root and up to 11 runs under it: any parent before it, or one that is not there; any times, few of
-    /// them, so that many are equal; some nobody ended.
+    /// A root and up to 11 runs under it: any earlier run as parent, or a missing one; times from a small range, so that many
+    /// are equal; some runs without an end.
     fn trees() -> impl Strategy<Value = (Span, Vec<Span>)> {
         let model = prop_oneof![Just(None), (10..12_usize).prop_map(Some)];
         let time = 0..16_u64;
@@ -248,7 +247,7 @@ mod tests {
         (0..8_u64, 8..20_u64, prop::collection::vec(run, 0..12)).prop_map(|(start, end, runs)| {
             let mut spans: Vec<Span> = Vec::new();
             for (i, (parent, component, model, piped, start, end)) in runs.into_iter().enumerate() {
-                // Position 0 the root, the last one nobody.
+                // Position 0 is the root, the last one is missing.
                 let parent = parent.index(i + 2);
                 let parent = if parent == 0 { ROOT } else { spans.get(parent - 1).map_or(77, |p| p.key) };
                 // Keys against the order of the runs.
@@ -275,7 +274,7 @@ mod tests {
 
         #[test]
         fn what_twice_as_fast_saves_is_what_the_constraints_give((root, spans) in trees()) {
-            let (_, saved) = told(&root, &spans);
+            let (_, saved) = shares_and_savings(&root, &spans);
             for series in 0..12 {
                 let expected = oracle::saved(&root, &spans, series);
                 prop_assert_eq!(saved.get(&series).copied().unwrap_or(0), expected, "series {}", series);
@@ -299,7 +298,7 @@ mod tests {
         fn the_order_of_the_spans_does_not_matter((root, spans) in trees(), shuffle in any::<u64>()) {
             let mut other = spans.clone();
             other.sort_by_key(|s| (s.key ^ shuffle).wrapping_mul(0x9E37_79B9_7F4A_7C15));
-            prop_assert_eq!(told(&root, &spans), told(&root, &other));
+            prop_assert_eq!(shares_and_savings(&root, &spans), shares_and_savings(&root, &other));
         }
 
         #[test]
@@ -317,9 +316,9 @@ mod tests {
         fn keys_in_any_disorder_end_and_the_path_still_sums_to_the_duration(
             runs in prop::collection::vec((0..6_u64, 0..6_u64, 0..9_u64, 0..9_u64), 0..12)
         ) {
-            // Doubles, their own parents, each other's, and the root's key again.
+            // Duplicates, runs that are their own parent, parents of each other, and the root's key again.
             let spans: Vec<Span> = runs.into_iter().map(|(key, parent, a, b)| span(key, parent, 1, a, b)).collect();
-            let (shares, _) = told(&Span { key: 0, ..span(0, 9, 0, 1, 8) }, &spans);
+            let (shares, _) = shares_and_savings(&Span { key: 0, ..span(0, 9, 0, 1, 8) }, &spans);
             prop_assert_eq!(shares.values().sum::<u64>(), 7);
         }
     }
@@ -327,16 +326,16 @@ mod tests {
     #[test]
     fn a_sequence_gives_each_step_its_length_and_half_of_it() {
         let spans = [span(1, ROOT, 1, 2, 6), span(2, ROOT, 2, 6, 16)];
-        let told = told(&span(ROOT, 0, 0, 0, 20), &spans);
-        assert_eq!(told, ([(0, 6), (1, 4), (2, 10)].into(), [(0, 3), (1, 2), (2, 5)].into()));
+        let results = shares_and_savings(&span(ROOT, 0, 0, 0, 20), &spans);
+        assert_eq!(results, ([(0, 6), (1, 4), (2, 10)].into(), [(0, 3), (1, 2), (2, 5)].into()));
     }
 
     #[test]
     fn of_two_branches_the_longer_is_critical_until_the_other_takes_over() {
         let spans = [span(1, ROOT, 1, 0, 100), span(2, ROOT, 2, 0, 90), span(3, ROOT, 3, 100, 110)];
-        let told = told(&span(ROOT, 0, 0, 0, 110), &spans);
+        let results = shares_and_savings(&span(ROOT, 0, 0, 0, 110), &spans);
         // Twice as fast, the first would be done at 50; the third still waits for the second.
-        assert_eq!(told, ([(1, 100), (3, 10)].into(), [(1, 10), (3, 5)].into()));
+        assert_eq!(results, ([(1, 100), (3, 10)].into(), [(1, 10), (3, 5)].into()));
     }
 
     #[test]
@@ -344,12 +343,12 @@ mod tests {
         // Streamed: the parser begins with the model's first chunk, and the one after it with the parser's.
         let piped = |key, component, start, end| Span { piped: true, ..span(key, ROOT, component, start, end) };
         let spans = [piped(1, 1, 2, 90), piped(2, 2, 30, 95), piped(3, 3, 31, 96)];
-        let all = told(&span(ROOT, 0, 0, 0, 100), &spans);
+        let all = shares_and_savings(&span(ROOT, 0, 0, 0, 100), &spans);
         let (shares, saved) = ([(0, 6), (1, 88), (2, 5), (3, 1)], [(0, 3), (1, 44), (2, 2), (3, 0)]);
         assert_eq!(all, (shares.into(), saved.into()));
-        // Closed before its model, because the caller stopped reading.
+        // Closed before its model because the caller stopped reading.
         let spans = [piped(1, 1, 2, 90), piped(2, 2, 30, 50)];
-        assert_eq!(told(&span(ROOT, 0, 0, 0, 100), &spans).0, [(0, 12), (1, 88)].into());
+        assert_eq!(shares_and_savings(&span(ROOT, 0, 0, 0, 100), &spans).0, [(0, 12), (1, 88)].into());
     }
 
     #[test]
@@ -359,23 +358,23 @@ mod tests {
             Span { model: Some(9), ..span(2, ROOT, 2, 10, 16) },
             Span { model: Some(3), ..span(3, ROOT, 3, 16, 20) },
         ];
-        let (_, saved) = told(&span(ROOT, 0, 0, 0, 20), &spans);
+        let (_, saved) = shares_and_savings(&span(ROOT, 0, 0, 0, 20), &spans);
         assert_eq!(saved, [(1, 5), (2, 3), (3, 2), (9, 8)].into());
     }
 
     #[test]
     fn a_child_that_nobody_ended_counts_as_ended_with_its_parent() {
         let spans = [span(1, ROOT, 1, 2, 8), span(2, 1, 2, 4, u64::MAX)];
-        assert_eq!(told(&span(ROOT, 0, 0, 0, 10), &spans).0, [(0, 4), (1, 2), (2, 4)].into());
+        assert_eq!(shares_and_savings(&span(ROOT, 0, 0, 0, 10), &spans).0, [(0, 4), (1, 2), (2, 4)].into());
     }
 
     #[test]
     fn a_run_alone_saves_half_of_it_and_one_without_length_nothing() {
-        assert_eq!(told(&span(ROOT, 0, 0, 5, 12), &[]), ([(0, 7)].into(), [(0, 3)].into()));
-        let none = told(&span(ROOT, 0, 0, 5, 5), &[span(1, ROOT, 1, 5, 9)]);
+        assert_eq!(shares_and_savings(&span(ROOT, 0, 0, 5, 12), &[]), ([(0, 7)].into(), [(0, 3)].into()));
+        let none = shares_and_savings(&span(ROOT, 0, 0, 5, 5), &[span(1, ROOT, 1, 5, 9)]);
         assert_eq!(none, (BTreeMap::new(), BTreeMap::new()));
-        // A clock that ran backwards is no length either.
-        assert_eq!(told(&span(ROOT, 0, 0, 5, 4), &[]), none);
+        // A clock that ran backwards gives length zero.
+        assert_eq!(shares_and_savings(&span(ROOT, 0, 0, 5, 4), &[]), none);
     }
 
     #[test]

@@ -4,12 +4,12 @@ use crate::cells::Cells;
 
 /// Slots in the ring: the longest window, 15 minutes, and room to spare.
 const SLOTS: u64 = 1024;
-/// Low bits of a cell that count; the bits above say which lap of the ring they count for.
+/// Low bits of a cell, which count; the bits above hold the lap of the ring they count for.
 const COUNT_BITS: u32 = 40;
 const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
 const SECOND: u64 = 1_000_000_000;
 
-/// What a window counts.
+/// Counters of a window.
 pub const METRICS: usize = 4;
 /// The windows shown, in seconds.
 pub const WINDOWS: [u64; 3] = [60, 300, 900];
@@ -19,12 +19,12 @@ pub type Counts = [u64; METRICS];
 
 /// The windows of one series in the arena.
 ///
-/// Tag and count share a cell, so a slot changes its second and takes its first count in one
-/// compare-and-swap: there is no moment at which an old count could be read as new, and nothing is lost
-/// when two threads open the same slot. The tag (24 bits of laps of 1,024 s) repeats after 545 years.
+/// Tag and count share a cell, so one compare-and-swap both moves a slot to its second and takes the first count: an old
+/// count is never read as new, and two threads that open the same slot lose nothing. The tag (24 bits of laps of
+/// 1,024 s) repeats after 545 years.
 ///
-/// Consistency: a sum over a window is off by at most the slot that is just filling. Time is the
-/// recorder's monotonic clock.
+/// Consistency: a sum over a window may miss at most what the current slot is still receiving. Time is the recorder's
+/// monotonic clock.
 #[derive(Debug, Clone, Copy)]
 pub struct Window {
     base: usize,
@@ -60,7 +60,7 @@ impl Window {
             loop {
                 let seen = old >> COUNT_BITS;
                 if seen > tag {
-                    break; // this thread slept for a whole lap; its slot is gone
+                    break; // this thread slept for a whole lap; its slot has been reused
                 }
                 let so_far = if seen == tag { old & COUNT_MASK } else { 0 };
                 let sum = so_far.saturating_add(n).min(COUNT_MASK);
@@ -97,7 +97,7 @@ impl Window {
         sums
     }
 
-    /// Back to zero; only while nobody records.
+    /// Back to zero; call it only while no thread records.
     pub fn clear(self, cells: &Cells) {
         for cell in self.base..self.base.wrapping_add(Self::CELLS) {
             if cells.get(cell) != 0 {

@@ -215,5 +215,5 @@ fn a_sum_of_two_recorders_is_nobodys_alone() {
     assert!(matches!(a.origin, Origin::One { .. }));
     assert_eq!(a.plus(&b).origin, Origin::Many);
     assert_eq!(a.plus(&a).origin, a.origin);
-    assert_eq!(Snapshot::default().origin, Origin::Nobody);
+    assert_eq!(Snapshot::default().origin, Origin::None);
 }

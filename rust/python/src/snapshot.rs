@@ -60,7 +60,7 @@ impl Snapshot {
         let series = series.into_iter().map(parsed).collect::<PyResult<BTreeMap<_, _>>>()?;
         let origin = match origin {
             Some((recorder, generation)) => Origin::One { recorder, generation },
-            None if taken_at == 0 => Origin::Nobody,
+            None if taken_at == 0 => Origin::None,
             None => Origin::Many,
         };
         let anomalies = anomalies.into_iter().map(anomaly).collect();
@@ -116,7 +116,7 @@ impl Snapshot {
     fn origin(&self) -> Option<(u64, u64)> {
         match self.0.origin {
             Origin::One { recorder, generation } => Some((recorder, generation)),
-            Origin::Nobody | Origin::Many => None,
+            Origin::None | Origin::Many => None,
         }
     }
 

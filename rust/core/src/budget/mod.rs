@@ -1,4 +1,4 @@
-//! Budgets: what is spent and what is reserved, against a limit, by the calendar.
+//! Budgets: amounts spent and reserved, against a limit for a calendar period.
 
 #[cfg(all(test, loom))]
 mod loom_tests;
@@ -21,7 +21,7 @@ pub const MAX_BUDGETS: usize = 64;
 /// Thresholds of a budget.
 pub const MAX_THRESHOLDS: usize = 8;
 
-// A budget is three lines: what moves and what it is judged by, the thresholds, and what is seldom read.
+// A budget takes three lines: what changes and what it is judged by, the thresholds, and what is seldom read.
 const COMMITTED: usize = 0;
 const SPENT: usize = 1;
 const BASE: usize = 2;
@@ -32,36 +32,36 @@ const TERMS: usize = 6;
 /// How often the budget was reset or given another limit: part of the tag of `FIRED`.
 const EPOCH: usize = 7;
 const THRESHOLDS: usize = 8;
-/// What a call without a price counts as.
+/// What a call to a model without a price is charged.
 const WITHOUT_PRICE: usize = 16;
 const BUDGET: usize = 24;
-/// How many there are, on a line of its own.
+/// Number of budgets, on a line of its own.
 const HEADER: usize = 8;
 
-/// In `FIRED`: below, one bit a threshold; then 24 bits of the epoch; above, the minute the period ends.
+/// Layout of `FIRED`: one bit a threshold in the low bits; then 24 bits of the epoch; above them the minute in which the period ends.
 const FIRED_BITS: u32 = 8;
 const EPOCH_BITS: u32 = 24;
 const _: () = assert!(MAX_THRESHOLDS <= FIRED_BITS as usize && THRESHOLDS + MAX_THRESHOLDS <= WITHOUT_PRICE);
 
 /// The budgets of a recorder in the arena.
 ///
-/// `COMMITTED` and `SPENT` only ever speak of all time: spent and reserved together, and spent alone. A period
-/// is no reset but a `BASE`: what had been spent when it began. So nothing has to change together at midnight,
-/// and each race errs to the strict side:
+/// `COMMITTED` (spent and reserved together) and `SPENT` cover all time and only count up and down; a new period changes
+/// `BASE`, the amount that had been spent when the period began. So nothing has to change together at midnight, and each
+/// race errs on the strict side:
 ///
-/// - Reserving is one compare-and-swap of `COMMITTED`, judged against a `BASE` read before: an outdated one
-///   is lower, and the call is judged again before it is refused.
-/// - A settlement changes `COMMITTED` first and `SPENT` after it: whoever sees the one sees the other, so
+/// - Reserving is one compare-and-swap of `COMMITTED`, judged against a `BASE` read before. An outdated `BASE` is lower,
+///   and the call is judged again before it is refused.
+/// - A settlement changes `COMMITTED` before `SPENT`: a reader that sees the second change sees the first, so
 ///   `BASE <= SPENT <= COMMITTED` at every moment.
-/// - `BASE` is raised to a `SPENT` that was read while the old period was on the books, by a maximum: however
-///   many threads roll over, and however late, it never passes over what was spent in the new period.
+/// - `BASE` is raised, by a maximum, to a `SPENT` that was read while the old period was current: however many threads
+///   begin the new period, and however late, `BASE` never exceeds what was spent before it.
 ///
-/// A reset is a period that begins early: `BASE` is raised in the same way. A new limit is one store; a reservation
-/// beside it is judged by the old or the new one, and by the new one before it is refused.
+/// A reset begins a period early: `BASE` is raised in the same way. A new limit is one store; a reservation beside it is
+/// judged by the old or the new limit, and by the new one before it is refused.
 ///
-/// A call counts in the period in which it ends; what it holds goes along with it. At every reservation
-/// `spent + reserved <= limit`; only an end that used more than it held can exceed it. Consistency of a
-/// reading: each figure is exact up to some moment during it; `reserved` may still hold what `spent` has.
+/// A call counts in the period in which it ends, and its reservation moves with it. At every reservation
+/// `spent + reserved <= limit`; only a call that used more than it reserved can exceed the limit. Consistency of a
+/// reading: each figure was exact at some moment during it; `reserved` may still include what `spent` already has.
 #[derive(Debug, Clone, Copy)]
 pub struct Budgets {
     base: usize,
@@ -85,7 +85,7 @@ impl Budgets {
         self.base.wrapping_add(HEADER).wrapping_add(budget.wrapping_mul(BUDGET)).wrapping_add(which)
     }
 
-    /// Opens a budget at `now` (Unix nanoseconds) and returns its bit's position.
+    /// Opens a budget at `now` (Unix nanoseconds) and returns its position.
     pub fn open(self, cells: &Cells, terms: &Terms, now: u64) -> Result<usize, Error> {
         let wrong =
             |name: &'static str, value: String, allowed: &'static str| Err(Error::OutOfRange { name, value, allowed });
@@ -117,7 +117,7 @@ impl Budgets {
         cells.publish(self.cell(budget, LIMIT), limit);
     }
 
-    /// Unit, period, and whether it blocks; None when there is no such budget.
+    /// Returns unit, period and whether it blocks; None when there is no such budget.
     #[inline]
     #[allow(clippy::cast_possible_truncation)] // a byte
     fn terms(self, cells: &Cells, budget: usize) -> Option<(Unit, Period, bool)> {
@@ -127,7 +127,7 @@ impl Budgets {
         (packed >> 24 == 1).then_some((unit, period, packed >> 16 & 1 == 1))
     }
 
-    /// Begins a new period where the old one is over.
+    /// Begins a new period where the old one has ended.
     #[inline]
     fn roll(self, cells: &Cells, budget: usize, period: Period, now: u64) {
         let ends = self.cell(budget, ENDS);
@@ -144,12 +144,12 @@ impl Budgets {
         }
     }
 
-    /// Holds the worst a call can cost on each of its budgets, or on none of them.
+    /// Reserves the worst case of a call on each of its budgets, or on none of them.
     pub fn reserve(self, cells: &Cells, asked: &Reservation, now: u64) -> Result<(), Refused> {
         self.try_reserve(cells, asked, now).map_err(|(budget, why)| self.refused(cells, budget, why))
     }
 
-    /// The same, and where the call does not fit nobody is told yet: which budget it does not fit, and why.
+    /// Reserves likewise, without reporting a refusal yet: returns which budget the call does not fit, and why.
     #[inline]
     pub fn try_reserve(self, cells: &Cells, asked: &Reservation, now: u64) -> Result<(), (usize, Why)> {
         for budget in bits(asked.budgets) {
@@ -159,7 +159,7 @@ impl Budgets {
                 continue;
             }
             let held = match (unit, asked.cost) {
-                // A call that costs nothing takes nothing from anybody.
+                // A call that costs nothing fits every budget in USD.
                 (Unit::Cost, 0) => Ok(()),
                 (Unit::Cost, PRICES_MISSING) => Err(Why::PricesMissing),
                 (Unit::Cost, UNPRICED) if cells.get(self.cell(budget, WITHOUT_PRICE)) == Unpriced::Block.cell() => {
@@ -177,7 +177,7 @@ impl Budgets {
         Ok(())
     }
 
-    /// What a call holds of a budget.
+    /// What a call reserves of a budget.
     #[inline]
     fn amount(self, cells: &Cells, budget: usize, unit: Unit, held: &Reservation) -> u64 {
         match unit {
@@ -194,8 +194,7 @@ impl Budgets {
         if cost == UNPRICED && charge != Unpriced::Block.cell() { charge } else { 0 }
     }
 
-    /// The threshold at the limit counts as crossed by the first refusal: what is left may be too little for
-    /// any call.
+    /// The threshold at the limit counts as crossed by the first refusal: what is left may be too little for every call.
     #[cold]
     pub fn refused(self, cells: &Cells, budget: usize, why: Why) -> Refused {
         let mut crossed = Crossed::new();
@@ -219,10 +218,10 @@ impl Budgets {
         let mut held = cells.get(committed);
         loop {
             let left = most.saturating_sub(held.saturating_sub(judged_by));
-            // An exhausted budget also refuses what holds nothing: without a price it would never block.
+            // An exhausted budget also refuses calls that reserve nothing: otherwise calls without a price would never be blocked.
             let sum = if left == 0 || amount > left { None } else { held.checked_add(amount) };
             let Some(sum) = sum else {
-                // By the latest figures, then: the sum as it is now, and what it is judged by after it.
+                // Judge again by the latest figures: the sum as it is now, and the base and limit read after it.
                 let latest = (cells.add(committed, 0), cells.observe(base), cells.observe(limit));
                 if latest == (held, judged_by, most) {
                     return false;
@@ -237,7 +236,7 @@ impl Budgets {
         }
     }
 
-    /// Gives back what a call held.
+    /// Releases the reservation of a call.
     pub fn release(self, cells: &Cells, held: &Reservation) {
         for budget in bits(held.budgets) {
             if let Some((unit, _, true)) = self.terms(cells, budget) {
@@ -249,7 +248,7 @@ impl Budgets {
         }
     }
 
-    /// Puts what a call used in the place of what it held.
+    /// Replaces the reservation of a call by what it used.
     #[inline]
     pub fn settle(self, cells: &Cells, held: &Reservation, used: &Used, now: u64) -> Crossed {
         let mut crossed = Crossed::new();
@@ -260,8 +259,8 @@ impl Budgets {
         crossed
     }
 
-    /// Puts the estimated input of an abandoned call in the place of what it held; it is no call. Thresholds that
-    /// it reaches are crossed by the next call that ends: nobody could be told here.
+    /// Replaces the reservation of an abandoned call by its estimated input; it does not count as a call. Thresholds that this
+    /// reaches are reported by the next call that ends, because there is no caller to report them to.
     pub fn abandon(self, cells: &Cells, held: &Reservation, now: u64) {
         let [cost, tokens] = held.input;
         for budget in bits(held.budgets) {
@@ -269,14 +268,14 @@ impl Budgets {
         }
     }
 
-    /// What was spent in this period, and the epoch it was read in; None where the call used nothing.
+    /// Returns what was spent in this period and the epoch in which it was read; None where the call used nothing.
     #[inline]
     fn spend(self, cells: &Cells, budget: usize, held: &Reservation, used: &Used, now: u64) -> Option<(u64, u64)> {
         let (unit, period, blocking) = self.terms(cells, budget)?;
         self.roll(cells, budget, period, now);
         let before = if blocking { self.amount(cells, budget, unit, held) } else { 0 };
         let used = match used.get(unit as usize).copied().unwrap_or(0) {
-            // What a call without a price is charged, where it had none when it began.
+            // What a call without a price is charged, if its model had no price when it began.
             UNPRICED => self.without_price(cells, budget, held.cost),
             used => used,
         };
@@ -302,7 +301,7 @@ impl Budgets {
         }
     }
 
-    /// Once a period and epoch.
+    /// Crosses a threshold once a period and epoch.
     fn fire(self, cells: &Cells, budget: usize, threshold: usize, epoch: u64, crossed: &mut Crossed) {
         let (tag, cell, bit) = (self.tag(cells, budget, epoch), self.cell(budget, FIRED), 1_u64 << threshold);
         let mut old = cells.get(cell);
@@ -319,14 +318,14 @@ impl Budgets {
         }
     }
 
-    /// Minute in which the period ends, and the epoch.
+    /// Returns the minute in which the period ends, and the epoch.
     fn tag(self, cells: &Cells, budget: usize, epoch: u64) -> u64 {
         let minute = cells.get(self.cell(budget, ENDS)) / (60 * SECOND);
         minute << EPOCH_BITS | epoch & ((1 << EPOCH_BITS) - 1)
     }
 
-    /// Another limit and thresholds from now on. A threshold that is no longer reached is crossed anew when it is;
-    /// one that was crossed and is still reached stays crossed; returns those that are reached now and were not.
+    /// Sets another limit and thresholds. A threshold that is no longer reached can be crossed again; one that was crossed
+    /// and is still reached stays crossed. Returns those that are reached now and were not before.
     pub fn set_limit(
         self,
         cells: &Cells,
@@ -344,15 +343,15 @@ impl Budgets {
         let before = cells.observe(self.cell(budget, EPOCH));
         let (old, epoch) = (self.tag(cells, budget, before), before.wrapping_add(1));
         let reached = thresholds.iter().take_while(|at| **at <= self.spent(cells, budget)).count();
-        let mut found = cells.get(fired);
-        while found >> FIRED_BITS == old {
-            let stay = found & (1_u64 << reached).wrapping_sub(1);
-            match cells.exchange(fired, found, self.tag(cells, budget, epoch) << FIRED_BITS | stay) {
+        let mut bits = cells.get(fired);
+        while bits >> FIRED_BITS == old {
+            let stay = bits & (1_u64 << reached).wrapping_sub(1);
+            match cells.exchange(fired, bits, self.tag(cells, budget, epoch) << FIRED_BITS | stay) {
                 Ok(()) => break,
-                Err(other) => found = other,
+                Err(other) => bits = other,
             }
         }
-        // After that: before it nobody fires a threshold that has been.
+        // After that: earlier, no thread fires a threshold that has been crossed.
         cells.add_release(self.cell(budget, EPOCH), 1);
         let spent = self.spent(cells, budget);
         self.fire_up_to(cells, budget, spent, epoch, &mut crossed);
@@ -363,16 +362,16 @@ impl Budgets {
         cells.observe(self.cell(budget, SPENT)).saturating_sub(cells.get(self.cell(budget, BASE)))
     }
 
-    /// Begins the period anew: nothing spent, every threshold ahead. Calls in flight hold what they held.
+    /// Begins the period anew: nothing spent, no threshold crossed. Calls in flight keep their reservations.
     pub fn reset(self, cells: &Cells, budget: usize, now: u64) {
         let Some((_, period, _)) = self.terms(cells, budget) else { return };
         self.roll(cells, budget, period, now);
         cells.maximum(self.cell(budget, BASE), cells.observe(self.cell(budget, SPENT)));
-        // After the base: whoever sees the new epoch sees what it begins with.
+        // After the base: a thread that sees the new epoch sees its base.
         cells.add_release(self.cell(budget, EPOCH), 1);
     }
 
-    /// What a budget stands at; None when there is no such budget.
+    /// Returns the status of a budget; None when there is no such budget.
     pub fn standing(self, cells: &Cells, budget: usize, now: u64) -> Option<Standing> {
         let (_, period, _) = self.terms(cells, budget)?;
         self.roll(cells, budget, period, now);
@@ -388,7 +387,7 @@ impl Budgets {
         })
     }
 
-    /// In a process that has just been forked: keeps what was spent, holds nothing; its parent's runs end there.
+    /// In a process that was just forked: keeps what was spent and releases every reservation, because the parent's runs end in the parent.
     pub fn release_all(self, cells: &Cells) {
         for budget in 0..MAX_BUDGETS {
             if self.terms(cells, budget).is_some() {

@@ -3,7 +3,7 @@
 pub(super) const SECOND: u64 = 1_000_000_000;
 pub(super) const DAY: u64 = 86_400 * SECOND;
 
-/// When a budget begins anew: by the calendar, UTC.
+/// When a budget begins anew: calendar periods, UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Period {
@@ -50,8 +50,8 @@ impl Period {
     }
 }
 
-/// The month around a day since 1970: the civil calendar in whole numbers, counted from March, so that the
-/// leap day is a year's last.
+/// Returns the month around a day since 1970, in integer arithmetic; the year is counted from March, so that the leap day
+/// is its last.
 #[allow(clippy::arithmetic_side_effects)] // days of a u64 of nanoseconds: below 213,504
 const fn month(day: u64) -> (u64, u64) {
     const TO_YEAR_0: u64 = 719_468;

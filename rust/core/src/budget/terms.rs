@@ -1,10 +1,10 @@
-//! What a budget is, what a call asks of it, and what it answers.
+//! Terms of a budget, the demand of a call, and the answer to it.
 
 use super::Period;
 
-/// As the cost of a reservation or of what was used: the model has no price.
+/// Cost of a call whose model has no price.
 pub const UNPRICED: u64 = u64::MAX;
-/// As the cost of a reservation: prices are not loaded, nobody knows what the call costs.
+/// Cost of a reservation while prices are not loaded.
 pub const PRICES_MISSING: u64 = u64::MAX - 1;
 /// The greatest cost of a reservation.
 pub const MAX_COST: u64 = u64::MAX - 2;
@@ -35,14 +35,14 @@ impl Unit {
     }
 }
 
-/// What a budget in pico-dollars does about calls of a model that has no price.
+/// What a budget in USD does about calls to models without a price.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unpriced {
-    /// They hold and spend nothing; an exhausted budget refuses them too.
+    /// Allow them: they reserve and spend nothing; an exhausted budget refuses them too.
     Allow,
-    /// It refuses them.
+    /// Refuse them.
     Block,
-    /// Each holds and spends so many pico-dollars.
+    /// Charge each of them this many pico-dollars.
     Charge(u64),
 }
 
@@ -56,52 +56,52 @@ impl Unpriced {
     }
 }
 
-/// What a budget is.
+/// Terms of a budget.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Terms {
-    /// What it counts.
+    /// The unit that it counts.
     pub unit: Unit,
-    /// Most of it in a period, at least 1.
+    /// Limit for a period, at least 1.
     pub limit: u64,
-    /// When it begins anew.
+    /// The period.
     pub period: Period,
     /// Whether it refuses calls that do not fit.
     pub blocking: bool,
-    /// Amounts to be told of, ascending.
+    /// Amounts to report when reached, ascending.
     pub thresholds: Vec<u64>,
-    /// What it does about calls of a model that has no price.
+    /// What it does about calls to models without a price.
     pub unpriced: Unpriced,
 }
 
-/// What a budget stands at.
+/// Status of a budget.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Standing {
     /// Spent in this period.
     pub spent: u64,
-    /// Held for calls in flight.
+    /// Reserved for calls in flight.
     pub reserved: u64,
-    /// Most of it in a period.
+    /// Limit for a period.
     pub limit: u64,
     /// Begin of the period, Unix nanoseconds.
     pub begins: u64,
-    /// Its end; `u64::MAX` when it has none.
+    /// End of the period; `u64::MAX` without a period.
     pub ends: u64,
 }
 
-/// What a call holds of the budgets it belongs to, at its worst.
+/// Worst case of a call, reserved on the budgets it belongs to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Reservation {
-    /// The budgets, a bit each.
+    /// The budgets, one bit each.
     pub budgets: u64,
-    /// Pico-dollars; [`UNPRICED`] or [`PRICES_MISSING`] where that is not known.
+    /// Pico-dollars; [`UNPRICED`] or [`PRICES_MISSING`] where the cost is unknown.
     pub cost: u64,
     /// Tokens.
     pub tokens: u64,
-    /// What the call counts as when it is abandoned: the pico-dollars and the tokens of its input, estimated.
+    /// Pico-dollars and tokens of the estimated input: what the call is charged if it is abandoned.
     pub input: [u64; 2],
 }
 
-/// What a call has used: pico-dollars ([`UNPRICED`] where it has no price), tokens, calls; in the order of [`Unit`].
+/// What a call used: pico-dollars ([`UNPRICED`] where it has no price), tokens, calls; in the order of [`Unit`].
 pub type Used = [u64; 3];
 
 /// Thresholds that an event crossed: budget, position of the threshold.
@@ -122,10 +122,10 @@ pub enum Why {
 /// A call that a budget refuses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
-    /// The budget that refuses it.
+    /// The budget that refused it.
     pub budget: usize,
-    /// Why it does.
+    /// The reason.
     pub why: Why,
-    /// What its refusal crossed.
+    /// Thresholds that the refusal crossed.
     pub crossed: Crossed,
 }

@@ -174,7 +174,7 @@ fn an_abandoned_call_counts_as_its_input_in_tokens_and_money_and_as_nothing_in_c
     budgets.abandon(&cells, &call, NOON);
     let standing = |i| budgets.standing(&cells, i, NOON).map(|s| (s.spent, s.reserved));
     assert_eq!([standing(0), standing(1), standing(2)], [Some((8, 0)), Some((9, 0)), Some((0, 0))]);
-    // Nobody was told of the thresholds: the next call does that.
+    // These thresholds were not reported: the next call that ends does.
     assert_eq!(budgets.settle(&cells, &Reservation { cost: 0, tokens: 0, ..call }, &[1, 1, 0], NOON), [(0, 0), (1, 0)]);
 }
 
@@ -184,12 +184,12 @@ fn a_new_limit_holds_from_the_next_call_on_and_thresholds_follow_it() {
     budgets.open(&cells, &Terms { thresholds: vec![50, 100], ..terms(100) }, NOON).expect("opens");
     let spend = |n| budgets.settle(&cells, &tokens(0), &[0, n, 1], NOON);
     assert_eq!(spend(60), [(0, 0)]);
-    // Raised: the half is ahead again, and is crossed anew.
+    // Raised: half of it is not reached any more, and can be crossed anew.
     assert_eq!(budgets.set_limit(&cells, 0, 200, &[100, 200], NOON), Ok(vec![]));
     budgets.reserve(&cells, &tokens(140), NOON).expect("fits now");
     budgets.release(&cells, &tokens(140));
     assert_eq!((spend(30), spend(10)), (vec![], vec![(0, 0)]));
-    // Lowered a little: crossed it is and stays; below what is spent: the last one is reached by that.
+    // Lowered a little: the threshold stays crossed; lowered below the amount spent: the last one is crossed.
     assert_eq!(budgets.set_limit(&cells, 0, 150, &[75, 150], NOON), Ok(vec![]));
     assert_eq!(budgets.set_limit(&cells, 0, 80, &[40, 80], NOON), Ok(vec![(0, 1)]));
     assert_eq!(budgets.reserve(&cells, &tokens(1), NOON).map_err(|r| r.crossed), Err(vec![]));
@@ -248,10 +248,10 @@ fn threads_never_hold_and_spend_more_than_the_limit_together() {
             let cells = Arc::clone(&cells);
             s.spawn(move || {
                 for i in 0..2000 {
-                    let asked = tokens(1 + (thread * 7 + i) % 13);
-                    if budgets.reserve(&cells, &asked, NOON).is_ok() {
-                        let used = if i % 3 == 0 { 0 } else { asked.tokens / 4 };
-                        budgets.settle(&cells, &asked, &[0, used, 1], NOON);
+                    let demand = tokens(1 + (thread * 7 + i) % 13);
+                    if budgets.reserve(&cells, &demand, NOON).is_ok() {
+                        let used = if i % 3 == 0 { 0 } else { demand.tokens / 4 };
+                        budgets.settle(&cells, &demand, &[0, used, 1], NOON);
                     }
                     let (spent, _) = figures(&cells, budgets, NOON);
                     assert!(spent <= 1000);
@@ -263,7 +263,7 @@ fn threads_never_hold_and_spend_more_than_the_limit_together() {
     assert!(reserved == 0 && spent > 980 && spent <= 1000, "{spent}, {reserved}");
 }
 
-/// Days of a month by the rule as everyone learns it.
+/// Days of a month by the textbook rule.
 fn days(year: u64, month: u64) -> u64 {
     match month {
         2 if year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400)) => 29,
@@ -298,7 +298,7 @@ proptest! {
         prop_assert_eq!(period.around(begin), (begin, end));
     }
 
-    /// Against plain numbers with the same rules.
+    /// Compared with plain integers that follow the same rules.
     #[test]
     fn the_books_balance(
         limit in 1..500_u64,

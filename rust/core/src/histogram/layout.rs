@@ -1,10 +1,10 @@
-//! Where a value falls: the bucket arithmetic of HdrHistogram, unit 1 µs.
+//! Bucket arithmetic of HdrHistogram; the unit is 1 µs.
 
 use crate::error::Error;
 
-/// Highest trackable value: 38 h, the end of the octave that a day falls into.
+/// Highest trackable value: 38 h, the end of the octave that contains one day.
 pub const MAX_MICROS: u64 = (1 << 37) - 1;
-/// The same of snapshots that an older langmeter wrote: 1 h.
+/// Highest trackable value in snapshots of older versions: 1 h.
 pub const OLD_MAX_MICROS: u64 = 3_600_000_000;
 
 /// The buckets of 1 µs to 38 h at 2 or 3 significant digits, as every HdrHistogram port lays them out.
@@ -37,8 +37,8 @@ impl Layout {
         self.digits
     }
 
-    /// How many buckets there are, up to that of [`MAX_MICROS`]. Written out, because where a
-    /// histogram lies is asked at every value.
+    /// Number of buckets, up to that of [`MAX_MICROS`]. Written out, because the position of a histogram is computed at every
+    /// value.
     pub const fn buckets(self) -> usize {
         if self.digits == 2 { 3_968 } else { 28_672 }
     }
@@ -48,7 +48,7 @@ impl Layout {
         self.buckets() / Self::BLOCK
     }
 
-    /// Buckets that a histogram takes room for at once. The bucket count of both precisions is a multiple of it.
+    /// Buckets that a histogram allocates at once. The bucket count of both precisions is a multiple of it.
     pub const BLOCK: usize = 64;
 
     /// The bucket of a value in microseconds.
@@ -74,7 +74,7 @@ impl Layout {
         (sub.wrapping_add(1) << bucket).wrapping_sub(1)
     }
 
-    /// The middle of a bucket, microseconds: what stands for its values in sums and means.
+    /// The middle of a bucket, microseconds: stands for its values in sums and means.
     pub fn middle(self, index: usize) -> u64 {
         let (bucket, sub) = self.split(index);
         (sub << bucket).wrapping_add((1_u64 << bucket) >> 1)

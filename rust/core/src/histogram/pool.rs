@@ -1,16 +1,16 @@
-//! Room for buckets, handed out in blocks.
+//! Pool of bucket blocks.
 
 use super::Layout;
 use crate::cells::Cells;
 
-/// Blocks ever handed out, and one that came back.
+/// Number of blocks handed out, and one block that was returned.
 const TAKEN: usize = 0;
 const SPARE: usize = 1;
 const HEADER: usize = 8;
 
 /// Blocks of 64 buckets in the arena, which histograms take as values fall into them, and keep.
 ///
-/// A block is told by its number, from 1: 0 is none, as in a fresh arena.
+/// Blocks are numbered from 1: 0 is none, as in a fresh arena.
 #[derive(Debug, Clone, Copy)]
 pub struct Pool {
     base: usize,
@@ -23,7 +23,7 @@ impl Pool {
         HEADER.saturating_add(blocks.saturating_mul(Layout::BLOCK))
     }
 
-    /// The pool whose cells begin at `base`, best at a multiple of 8.
+    /// The pool whose cells begin at `base`, preferably a multiple of 8.
     pub const fn at(base: usize, blocks: usize) -> Self {
         Self { base, blocks }
     }
@@ -35,12 +35,12 @@ impl Pool {
             return Some(spare);
         }
         let taken = self.base.wrapping_add(TAKEN);
-        // Not beyond the end: an empty pool is asked again and again.
+        // The counter stays at the end: an empty pool is asked repeatedly.
         let n = if cells.get(taken) < self.blocks as u64 { cells.add(taken, 1) } else { u64::MAX };
         (n < self.blocks as u64).then(|| n.wrapping_add(1))
     }
 
-    /// Takes back a block that has not been written. Of two that come back at once one is lost.
+    /// Returns a block that was not written. Of two blocks returned at the same moment one is lost.
     pub(super) fn give_back(self, cells: &Cells, block: u64) {
         cells.swap(self.base.wrapping_add(SPARE), block);
     }
@@ -53,7 +53,7 @@ impl Pool {
         self.base.wrapping_add(HEADER).wrapping_add(before)
     }
 
-    /// Back to zero; only while nobody records.
+    /// Back to zero; call it only while no thread records.
     pub fn clear(self, cells: &Cells) {
         let taken =
             usize::try_from(cells.get(self.base.wrapping_add(TAKEN))).map_or(self.blocks, |n| n.min(self.blocks));

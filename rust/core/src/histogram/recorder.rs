@@ -3,21 +3,21 @@
 use super::{Histogram, Layout, MAX_MICROS, Pool};
 use crate::cells::Cells;
 
-/// Cells of occupancy bits, a bit a block: a cache line does for either precision.
+/// Cells of occupancy bits, one bit a block: one cache line for either precision.
 const OCCUPANCY: usize = 8;
 const _: () = assert!(Layout::THREE.buckets() <= OCCUPANCY * 64 * Layout::BLOCK);
 /// Bits of a block's number: two in a cell.
 const HALF: usize = 32;
 const LOW: u64 = (1 << HALF) - 1;
 
-/// What became of a value.
+/// Result of recording a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kept {
-    /// It is in its bucket.
+    /// The value is in its bucket.
     Whole,
-    /// It was longer than [`MAX_MICROS`], and is in the last bucket.
+    /// The value exceeded [`MAX_MICROS`] and is in the last bucket.
     Clamped,
-    /// There was no room left for its bucket.
+    /// The pool had no block left for the value.
     Lost,
 }
 
@@ -27,15 +27,14 @@ pub const fn in_micros(nanos: u64) -> u64 {
     nanos.saturating_add(500) / 1000
 }
 
-/// Where one histogram lives in the arena.
+/// Position of one histogram in the arena.
 ///
-/// Its buckets lie in blocks of 64, which it takes from a pool at the first value of each; what it has of its own is a
-/// bit and a number for each block.
+/// Its buckets lie in blocks of 64, each taken from a pool at its first value; the histogram itself has one bit and one
+/// block number for each block.
 ///
-/// Consistency: a snapshot that runs beside recorders sees each value whole or not yet. Two snapshots by
-/// one thread never show a bucket falling. There is no separate count or sum that could disagree with
-/// the buckets: both are derived from them. (An exact sum would be a second locked add for each
-/// value, for a mean that is 0.05 % better.)
+/// Consistency: a snapshot taken beside recording threads contains each value whole or not at all. Two snapshots by one
+/// thread never show a bucket falling. Count and sum are derived from the buckets, so they cannot disagree with them. (An
+/// exact sum would cost a second atomic add for each value, for a mean that is 0.05 % more precise.)
 #[derive(Debug, Clone, Copy)]
 pub struct Recorder {
     layout: Layout,
@@ -54,16 +53,15 @@ impl Recorder {
         Self { layout, base, pool }
     }
 
-    /// Records a duration in nanoseconds, rounded to the microsecond. What is shorter than a microsecond is recorded
-    /// as one.
+    /// Records a duration in nanoseconds, rounded to the microsecond. Durations below one microsecond are recorded as one.
     #[inline]
     pub fn record(self, cells: &Cells, nanos: u64) -> Kept {
         let micros = in_micros(nanos);
-        let kept = micros.clamp(1, MAX_MICROS);
-        let index = self.layout.index(kept);
+        let clamped = micros.clamp(1, MAX_MICROS);
+        let index = self.layout.index(clamped);
         let block = index / Layout::BLOCK;
         let (cell, shift) = self.number(block);
-        // After the first value of a block this is a load of a warm line, never a write.
+        // After the first value of a block this is a load from a warm line, never a write.
         let mut number = cells.observe(cell) >> shift & LOW;
         if number == 0 {
             number = self.take(cells, block);
@@ -72,21 +70,21 @@ impl Recorder {
             return Kept::Lost;
         }
         cells.add(self.pool.first(number).wrapping_add(index % Layout::BLOCK), 1);
-        if kept < micros { Kept::Clamped } else { Kept::Whole }
+        if clamped < micros { Kept::Clamped } else { Kept::Whole }
     }
 
-    /// Where the number of a block is: cell, and how far up in it.
+    /// Where the number of a block is stored: cell and shift.
     #[inline]
     const fn number(self, block: usize) -> (usize, usize) {
         (self.base.wrapping_add(OCCUPANCY).wrapping_add(block / 2), (block % 2).wrapping_mul(HALF))
     }
 
-    /// Takes a block from the pool, unless another thread has; its number, 0 when the pool is empty.
+    /// Takes a block from the pool unless another thread already has; returns its number, 0 when the pool is empty.
     #[cold]
     fn take(self, cells: &Cells, block: usize) -> u64 {
         let (cell, shift) = self.number(block);
         let Some(taken) = self.pool.take(cells) else { return 0 };
-        // Before the number: who finds the number finds the bit.
+        // Before the number: a reader that sees the number sees the bit.
         cells.or(self.base.wrapping_add(block / 64), 1 << (block % 64));
         let mut old = cells.observe(cell);
         loop {
@@ -102,7 +100,7 @@ impl Recorder {
         }
     }
 
-    /// What has been recorded so far.
+    /// Returns what has been recorded.
     #[allow(clippy::cast_possible_truncation)] // at most 28,671
     pub fn snapshot(self, cells: &Cells) -> Histogram {
         let mut buckets = Vec::new();
@@ -114,7 +112,7 @@ impl Recorder {
                 let (cell, shift) = self.number(block);
                 let number = cells.observe(cell) >> shift & LOW;
                 if number == 0 {
-                    continue; // only just being taken
+                    continue; // the block is just being taken
                 }
                 let (index, first) = (block.wrapping_mul(Layout::BLOCK), self.pool.first(number));
                 cells.occupied(first, Layout::BLOCK, |cell, count| {
@@ -125,7 +123,7 @@ impl Recorder {
         Histogram::from_buckets(self.layout, buckets)
     }
 
-    /// Back to zero; only while nobody records, and together with the pool.
+    /// Back to zero; call it only while no thread records, and together with the pool.
     pub fn clear(self, cells: &Cells) {
         for cell in self.base..self.base.wrapping_add(Self::cells(self.layout)) {
             if cells.get(cell) != 0 {
@@ -140,7 +138,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// A histogram, and a pool of some blocks.
+    /// A histogram and a pool of a few blocks.
     fn arena(digits: u8, blocks: usize) -> (Cells, Recorder) {
         let layout = Layout::new(digits).expect("digits");
         let own = Recorder::cells(layout).next_multiple_of(8);

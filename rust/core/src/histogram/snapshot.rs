@@ -9,7 +9,7 @@ use hdrhistogram::serialization::{Deserializer, Serializer, V2DeflateSerializer}
 use serde::{Deserialize, Serialize};
 use std::io::Read;
 
-/// What a compressed V2 encoding begins with.
+/// First bytes of a compressed V2 encoding.
 const DEFLATE_COOKIE: [u8; 4] = 0x1c84_9314_u32.to_be_bytes();
 
 /// One occupied bucket; values in microseconds.
@@ -23,10 +23,10 @@ pub struct Bucket {
     pub count: u64,
 }
 
-/// The occupied buckets, ascending. Equal histograms are equal data.
+/// The occupied buckets, ascending. Equal histograms have equal data.
 ///
-/// Sparse, not the dense array of the `hdrhistogram` crate: 300 dense histograms of a snapshot would be 56 MB,
-/// nearly all of it zeros to walk; the crate encodes and decodes V2, and tests hold this type against it.
+/// Sparse, unlike the dense array of the `hdrhistogram` crate: 300 dense histograms of a snapshot would take 56 MB, most
+/// of it zeros that each operation walks over. The crate encodes and decodes V2, and tests compare this type with it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct Histogram {
     /// Significant digits; 0 in the empty histogram, which fits any other.
@@ -45,7 +45,7 @@ impl Histogram {
         if self.digits == 2 { Layout::TWO } else { Layout::THREE }
     }
 
-    /// Refuses what `from_bytes` of a stranger may hold: another precision, buckets out of order or range.
+    /// Refuses foreign data that `from_bytes` may contain: another precision, buckets out of order or out of range.
     pub(crate) fn validate(&self) -> Result<(), Error> {
         if self.buckets.is_empty() {
             return if self.digits == 0 {
@@ -70,7 +70,7 @@ impl Histogram {
         })
     }
 
-    /// How many values were recorded.
+    /// Number of values recorded.
     pub fn count(&self) -> u64 {
         self.buckets.iter().fold(0, |sum, &(_, n)| sum.saturating_add(n))
     }
@@ -95,7 +95,7 @@ impl Histogram {
     #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     pub fn quantile_micros(&self, q: f64) -> Option<u64> {
         let count = self.count();
-        // The next float below, as the ports do: 0.95 * 20 must not round up to the 20th of 19.
+        // The next lower float, as the ports do: 0.95 * 20 must not round up to the 20th of 19.
         let q = q.clamp(0.0, 1.0);
         let rank = ((q * count as f64).next_down().ceil() as u64).clamp(1, count.max(1));
         let mut seen = 0_u64;
@@ -118,7 +118,7 @@ impl Histogram {
         self.buckets().last().map(|b| b.highest)
     }
 
-    /// At 2 digits: each 2-digit bucket is a union of 3-digit ones, so nothing moves across a border.
+    /// Reduces to 2 digits: each 2-digit bucket is a union of 3-digit ones, so no value crosses a border.
     #[allow(clippy::cast_possible_truncation)] // at most 3,967
     fn coarse(&self) -> Self {
         if self.digits != 3 {
@@ -137,7 +137,7 @@ impl Histogram {
         Self { digits: 2, buckets }
     }
 
-    /// The two at one precision: the coarser, when they differ.
+    /// Returns both at one precision: the coarser one, if they differ.
     fn aligned(&self, other: &Self) -> (Self, Self) {
         if self.digits == other.digits || self.buckets.is_empty() || other.buckets.is_empty() {
             return (self.clone(), other.clone());
@@ -145,7 +145,7 @@ impl Histogram {
         (self.coarse(), other.coarse())
     }
 
-    /// Both together. Commutative and associative; different precisions meet at the coarser.
+    /// Returns the sum. Commutative and associative; different precisions meet at the coarser.
     #[must_use]
     pub fn merged(&self, other: &Self) -> Self {
         let (a, b) = self.aligned(other);
@@ -177,7 +177,7 @@ impl Histogram {
         Self { digits: a.digits.max(b.digits), buckets }
     }
 
-    /// What is here and not in `other`; an error when `other` holds more of a bucket.
+    /// Returns the values that are here and not in `other`; an error when a bucket of `other` holds more.
     pub fn without(&self, other: &Self, what: impl Fn() -> String) -> Result<Self, Error> {
         if other.buckets.is_empty() {
             return Ok(self.clone());
@@ -226,13 +226,13 @@ impl Histogram {
         Ok(STANDARD.encode(bytes))
     }
 
-    /// Reads what `to_hdr` wrote.
+    /// Reads the output of `to_hdr`.
     #[allow(clippy::cast_possible_truncation)] // an index is at most 28,671
     pub fn from_hdr(text: &str) -> Result<Self, Error> {
         let bad = |e: &dyn std::fmt::Display| Error::Malformed(format!("histogram: {e}"));
         let bytes = STANDARD.decode(text).map_err(|e| bad(&e))?;
-        // Inflated here and held to its size: the crate believes the length that the text claims, and 52
-        // bytes could ask for 4 GB.
+        // Inflated here, up to its maximum size: the crate trusts the length that the text claims, so that 52 bytes could
+        // request 4 GB.
         let body = bytes.strip_prefix(&DEFLATE_COOKIE).and_then(|rest| rest.get(4..));
         let body = body.ok_or_else(|| bad(&"not a compressed V2 encoding"))?;
         let longest = 40_u64.saturating_add(9_u64.saturating_mul(Layout::THREE.buckets() as u64));
@@ -246,7 +246,7 @@ impl Histogram {
         let dense: hdrhistogram::Histogram<u64> =
             Deserializer::new().deserialize(&mut plain.as_slice()).map_err(|e| bad(&e))?;
         let layout = Layout::new(dense.sigfig())?;
-        // An older langmeter's range was shorter; its buckets are the first of these.
+        // Older versions had a shorter range; its buckets are the first of these.
         if dense.low() != 1 || ![MAX_MICROS, OLD_MAX_MICROS].contains(&dense.high()) {
             return Err(Error::Malformed(format!(
                 "histogram of {} to {} where 1 to {MAX_MICROS} µs is expected",

@@ -1,4 +1,4 @@
-//! Cutting text into pieces, as the pattern of each encoding says (tiktoken 0.14).
+//! Cuts text into pieces by the pattern of each encoding (tiktoken 0.14).
 
 #![cfg_attr(
     not(test),
@@ -21,7 +21,7 @@ const TAIL: u8 = LOWER | CASELESS | MARK; // [\p{Ll}\p{Lm}\p{Lo}\p{M}]
 
 static CLASS_INDEX: &[u8; 0x1100] = include_bytes!(concat!(env!("OUT_DIR"), "/class_index"));
 static CLASS_BLOCKS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/class_blocks"));
-/// Block 0 of the table on its own: no second look-up and no bounds check for a byte of ASCII.
+/// Block 0 of the table on its own: ASCII needs no second look-up and no bounds check.
 static LATIN: [u8; 256] = match CLASS_BLOCKS.first_chunk() {
     Some(block) => *block,
     None => [OTHER; 256],
@@ -38,7 +38,7 @@ impl<'a> Text<'a> {
 }
 
 impl Text<'_> {
-    /// Class and length of the code point at `i`; of no class past the end.
+    /// Class and length of the code point at `i`; class 0 past the end.
     #[inline]
     fn at(self, i: usize) -> (u8, usize) {
         match self.0.get(i) {
@@ -48,7 +48,7 @@ impl Text<'_> {
         }
     }
 
-    /// As `at`, for a code point whose first byte says that there are more.
+    /// Like `at`, for a code point whose first byte announces more.
     fn wide(self, i: usize, first: u8) -> (u8, usize) {
         let bits = |k: usize| self.0.get(i + k).map_or(0, |byte| usize::from(byte & 0x3f));
         let (point, len) = match first {
@@ -126,7 +126,7 @@ impl Text<'_> {
         if newlines && line > i {
             line
         } else if end < self.0.len() && last > i {
-            // The last space goes to what follows, unless it is all there is.
+            // The last space belongs to the next piece, unless the run is nothing else.
             last
         } else {
             end
@@ -136,7 +136,7 @@ impl Text<'_> {
 
 /// `'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|\s+(?!\S)|\s`
 ///
-/// `\s++$` before the rule on newlines changes no count: no token goes on past a last newline.
+/// `\s++$` before the rule on newlines changes no count: no token continues past a last newline.
 #[inline]
 pub(super) fn cl100k(text: Text<'_>, i: usize) -> usize {
     let (class, len) = text.at(i);
@@ -175,8 +175,8 @@ pub(super) fn o200k(text: Text<'_>, i: usize) -> usize {
     } else if class & NUMBER != 0 || matches!(byte, b'\r' | b'\n') {
         None
     } else {
-        // The optional first character; a mark may also be the word's own first letter, and is
-        // where capitals alone follow it: the first alternative then wins without the prefix.
+        // The optional first character; a mark may also be the word's own first letter, and is one where only capitals follow:
+        // the first alternative then wins without the prefix.
         let word_after = word(text, i + len);
         if class & MARK != 0 && !word_after.1 {
             Some(word(text, i))
@@ -198,10 +198,10 @@ pub(super) fn o200k(text: Text<'_>, i: usize) -> usize {
     text.space(i, true)
 }
 
-/// End of `HEAD*TAIL+` at `i` and true, or where that does not match of `HEAD*` and false.
+/// Returns the end of `HEAD*TAIL+` at `i` and true; where that does not match, the end of `HEAD*` and false.
 #[inline]
 fn word(text: Text<'_>, i: usize) -> (usize, bool) {
-    // HEAD* takes all it can, then gives back up to the last character that TAIL+ can take.
+    // HEAD* takes everything it can, then gives back up to the last character that TAIL+ can take.
     let (mut end, mut tail) = (i, i);
     loop {
         let (class, len) = text.at(end);

@@ -19,29 +19,28 @@ const NONE: u32 = u32::MAX;
 /// Bits of a slot that hold a token's place in the file, as in `build.rs`; the others hold bits of
 /// its hash.
 const PLACE_BITS: u32 = 21;
-/// Pieces up to this many bytes are merged by scanning for the lowest rank, on the stack. Any value
-/// from 32 to 160 measured the same.
+/// Pieces up to this many bytes are merged by a scan for the lowest rank, on the stack. All values from 32 to 160
+/// measured the same.
 const SHORT: usize = 64;
 /// Longest stretch merged at once, so that positions fit in 32 bits.
 const LONGEST: usize = 1 << 31;
 
-/// Ranks by token; a rank is the token's place in the file, which has them in order of rank.
+/// Ranks by token; a rank is the token's position in the file, which lists tokens in order of rank.
 ///
-/// Tokens stay in the read-only file. A slot is four bytes, a rank and 11 bits of the token's hash,
-/// so that a look-up of what is no token (most of them) ends in the slot: 2 MB for `o200k_base` where
-/// slots with the token's bytes take 8 MB.
+/// Tokens stay in the read-only file. A slot is four bytes, a rank and 11 bits of the token's hash, so that most look-ups of
+/// byte strings that are not tokens end in the slot: 2 MB for `o200k_base`, where slots with the token's bytes take 8 MB.
 pub(super) struct Vocabulary {
     /// The length of each token (a byte), then its bytes.
     file: &'static [u8],
     /// Open addressing with linear probing, at most half full: tokens of three bytes and more.
     slots: Box<[u32]>,
-    /// Tokens of two bytes, which more than half of the look-ups are for.
+    /// Tokens of two bytes, which more than half of the look-ups ask for.
     pairs: Box<[u32]>,
     longest: usize,
 }
 
 impl Vocabulary {
-    /// Reads what `build.rs` wrote.
+    /// Reads the output of `build.rs`.
     pub(super) fn new(file: &'static [u8]) -> Self {
         let tokens = || {
             let mut place = 0;
@@ -73,14 +72,14 @@ impl Vocabulary {
         Self { file, slots, pairs, longest }
     }
 
-    /// Number of tokens of `text`, cut by `piece_end`: the end of the piece that starts at a place.
+    /// Number of tokens of `text`; `piece_end` gives the end of the piece that starts at a position.
     #[inline]
     pub(super) fn count(&self, text: &str, piece_end: impl Fn(Text<'_>, usize) -> usize) -> usize {
         let (mut start, mut count) = (0, 0);
         while start < text.len() {
             let end = piece_end(Text::new(text), start);
             debug_assert!(end > start && text.is_char_boundary(end));
-            // Every pattern takes every character; this makes sure that the loop ends all the same.
+            // Every pattern takes every character; this line ends the loop even if one did not.
             let end = end.max(start + 1);
             count += text.as_bytes().get(start..end).map_or(0, |piece| self.count_piece(piece));
             start = end;
@@ -99,7 +98,7 @@ impl Vocabulary {
         }
     }
 
-    /// Rank of `token`, which has two bytes or more; `NONE` if it is none.
+    /// Rank of `token`, which has two bytes or more; `NONE` if it is not a token.
     #[inline]
     fn rank(&self, token: &[u8]) -> u32 {
         if let [a, b] = *token {
@@ -133,20 +132,20 @@ impl Vocabulary {
             return false;
         }
         match bytes.first_chunk() {
-            // One comparison of a register where memcmp took a sixth of all time.
+            // One comparison of a register; memcmp took a sixth of the total time.
             Some(bytes) if len <= 8 => (u64::from_le_bytes(*bytes) ^ first) << (64 - 8 * u32::from(len)) == 0,
             _ => bytes.starts_with(token),
         }
     }
 
-    /// Ranks of the neighbours in `piece`, byte by byte.
+    /// Ranks of neighbouring bytes in `piece`.
     fn neighbours(&self, piece: &[u8]) -> impl Iterator<Item = u32> {
         piece.iter().zip(piece.iter().skip(1)).map(|(&a, &b)| get(&self.pairs, pair(a, b)))
     }
 
     /// Number of tokens of a piece of 2 to `SHORT` bytes.
     fn merge_short(&self, piece: &[u8]) -> usize {
-        // Part k starts at starts[k] and, joined to the next, has ranks[k].
+        // Part k starts at starts[k] and has rank ranks[k] when joined to the next part.
         let mut starts = [0; SHORT + 1];
         let mut ranks = [NONE; SHORT];
         let mut parts = piece.len();
@@ -183,10 +182,10 @@ impl Vocabulary {
         parts
     }
 
-    /// As `merge_short`, for any length, in `O(n log n)`.
+    /// Like `merge_short`, for any length, in `O(n log n)`.
     fn merge_long(&self, piece: &[u8]) -> usize {
-        // Parts as a list by position of their first byte; the end of the piece ends it. What is merged
-        // away has rank NONE, and an entry of the heap that differs from its position's rank is stale.
+        // Parts as a linked list by position of their first byte; the end of the piece ends it. A merged part has rank NONE, and
+        // an entry of the heap that differs from its position's rank is stale.
         let end = piece.len() as u32;
         let mut next: Vec<u32> = (1..=end).collect();
         let mut previous: Vec<u32> = (0..end).map(|i| i.saturating_sub(1)).collect();
@@ -211,7 +210,7 @@ impl Vocabulary {
                     heap.push(Reverse((rank, at)));
                 }
             };
-            // Past the last part there is none to join: its end is NONE, no range of the piece.
+            // The last part has no neighbour to join: its end is NONE, which is outside the piece.
             join(at, get(&next, after as usize));
             if at > 0 {
                 join(get(&previous, at as usize), after);
@@ -267,7 +266,7 @@ fn hash(token: &[u8], first: u64) -> u64 {
     hash
 }
 
-/// The bits of a hash that a slot keeps, where it keeps them.
+/// Bits of a hash that a slot keeps, at their position in the slot.
 fn tag(hash: u64) -> u32 {
     (hash >> 32) as u32 & !((1 << PLACE_BITS) - 1)
 }

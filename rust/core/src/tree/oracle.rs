@@ -1,5 +1,5 @@
-//! The definitions of [`super`] again, slowly: a sweep over every elementary interval, and a relaxation of every
-//! constraint until nothing moves. Index 0 is the root, `i + 1` is span `i`.
+//! The definitions of [`super`] written again, slowly: a sweep over every elementary interval, and relaxation of every
+//! constraint up to a fixed point. Index 0 is the root, `i + 1` is span `i`.
 
 use crate::series::SeriesId;
 use crate::spans::Span;
@@ -11,7 +11,7 @@ struct Run {
     order: (u64, u64, u64),
 }
 
-/// Every run clipped to its parent, and `waiting`: piped ones from the end of what they live on.
+/// Every run clipped to its parent, and `waiting`: piped ones from the end of their upstream steps.
 fn runs(root: &Span, spans: &[Span], waiting: bool) -> Vec<Run> {
     let all: Vec<&Span> = std::iter::once(root).chain(spans).collect();
     let parent = |i: usize| (i > 0).then(|| all.iter().position(|p| p.key == all[i].parent).unwrap_or(0));
@@ -19,13 +19,13 @@ fn runs(root: &Span, spans: &[Span], waiting: bool) -> Vec<Run> {
         let start = all[i].start.max(lo).min(hi);
         (start, all[i].end.min(hi).max(start))
     };
-    let mut found: Vec<Option<Run>> = all.iter().map(|_| None).collect();
+    let mut runs: Vec<Option<Run>> = all.iter().map(|_| None).collect();
     let (start, end) = (root.start, root.end.max(root.start));
-    found[0] = Some(Run { parent: None, start, end, order: (0, 0, 0) });
-    while found.iter().any(Option::is_none) {
+    runs[0] = Some(Run { parent: None, start, end, order: (0, 0, 0) });
+    while runs.iter().any(Option::is_none) {
         for i in 1..all.len() {
             let up = parent(i).expect("below the root");
-            let Some(around) = found[up].as_ref().map(|r| (r.start, r.end)) else { continue };
+            let Some(around) = runs[up].as_ref().map(|r| (r.start, r.end)) else { continue };
             let order = |j: usize| (inside(j, around).0, inside(j, around).1, all[j].key);
             let (mut start, end) = inside(i, around);
             for j in (1..all.len()).filter(|j| parent(*j) == Some(up) && order(*j) < order(i)) {
@@ -34,10 +34,10 @@ fn runs(root: &Span, spans: &[Span], waiting: bool) -> Vec<Run> {
                     start = start.max(other);
                 }
             }
-            found[i] = Some(Run { parent: Some(up), start, end, order: order(i) });
+            runs[i] = Some(Run { parent: Some(up), start, end, order: order(i) });
         }
     }
-    found.into_iter().flatten().collect()
+    runs.into_iter().flatten().collect()
 }
 
 /// From the first moment to the last.
@@ -47,7 +47,7 @@ fn elementary(runs: &[Run]) -> Vec<(u64, u64)> {
     moments.windows(2).map(|w| (w[0], w[1])).filter(|(from, to)| from < to).collect()
 }
 
-/// Exclusive time of each run: where it runs and no child of its does.
+/// Self time of each run: time in which it runs and none of its children does.
 pub fn self_times(root: &Span, spans: &[Span]) -> Vec<u64> {
     let runs = runs(root, spans, false);
     let active = |r: &Run, (from, to): (u64, u64)| r.start <= from && to <= r.end;
@@ -77,7 +77,7 @@ pub fn critical_path(root: &Span, spans: &[Span]) -> Vec<u64> {
     shares
 }
 
-/// What the root loses with the own time of a series halved.
+/// What the root loses when the self time of a series is halved.
 pub fn saved(root: &Span, spans: &[Span], series: SeriesId) -> u64 {
     let runs = runs(root, spans, true);
     let all: Vec<&Span> = std::iter::once(root).chain(spans).collect();
