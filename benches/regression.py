@@ -163,8 +163,8 @@ def streams(rounds: int, world: World) -> Iterator[tuple[str, ...]]:
     yield ("streams", "gaps of each", "inter_token_latency.ks", "each gap taken for independent")
 
     def naive(base: Snapshot, now: Snapshot) -> bool:
-        buckets = (s.totals.inter_token_latency.buckets() for s in (base, now))
-        return tests.ks_test(*buckets).tails.p <= LEVEL
+        samples = (tests.Sample(s.totals.inter_token_latency.buckets()) for s in (base, now))
+        return tests.ks_test(*samples).tails.p <= LEVEL
 
     for calls in (100, 300):
         ours = theirs = 0

@@ -15,16 +15,16 @@ from hypothesis import strategies as st
 from scipy import optimize, stats
 
 from langmeter.analysis.regression import significance as ours
-from langmeter.analysis.regression.significance import Bucket
+from langmeter.analysis.regression.significance import Sample
 
 QUICK = settings(max_examples=25)
 values = st.lists(st.integers(1, 60), min_size=1, max_size=40)
 probabilities = st.floats(0.001, 0.999)
 
 
-def histogram(sample: Sequence[int]) -> list[Bucket]:
+def histogram(sample: Sequence[int]) -> Sample:
     """Buckets as narrow as they can be."""
-    return [(value, value, count) for value, count in sorted(Counter(sample).items())]
+    return Sample([(value, value, count) for value, count in sorted(Counter(sample).items())])
 
 
 # --- tails ---------------------------------------------------------------------------------------
@@ -113,8 +113,8 @@ def test_the_interval_holds_the_ratios_that_the_test_would_not_refuse(
 
     def p(ratio: float) -> float:
         # Times the ratio, not divided by it, and in floats: buckets need not be whole.
-        scaled = [(value * ratio, value * ratio, n) for value, _, n in histogram(base)]
-        return ours.quantile_test(scaled, histogram(now), q).p  # type: ignore[arg-type]
+        scaled = Sample([(c * ratio, c * ratio, 1) for c in sorted(base)])  # type: ignore[misc]
+        return ours.quantile_test(scaled, histogram(now), q).p
 
     for end, inside, outside in ((low, 1 + 1e-9, 1 - 1e-9), (high, 1 - 1e-9, 1 + 1e-9)):
         if 0 < end < math.inf:
@@ -124,7 +124,7 @@ def test_the_interval_holds_the_ratios_that_the_test_would_not_refuse(
             assert p(1e9 if end else 1e-9) > level
 
 
-def orders(n: int, m: int) -> list[tuple[list[Bucket], list[Bucket]]]:
+def orders(n: int, m: int) -> list[tuple[Sample, Sample]]:
     """Every order in which two samples can fall; all are as probable when nothing changed."""
     found = []
     for chosen in combinations(range(n + m), n):
@@ -203,12 +203,12 @@ def test_thinned_keeps_the_shape(sample: list[int], data: st.DataObject) -> None
     """So many values as asked for, each rank within half of where it was."""
     n = data.draw(st.integers(1, len(sample)))
     whole = histogram(sample)
-    fewer = ours.thinned(whole, n)
-    assert ours.size(fewer) == n
+    fewer = whole.thinned(n)
+    assert fewer.n == n
     for c in range(61):
-        ranks = [sum(count for low, _, count in h if low <= c) for h in (whole, fewer)]
-        assert abs(ranks[0] * n / len(sample) - ranks[1]) <= 0.5
-    assert ours.thinned(whole, len(sample)) == whole
+        assert abs(whole.up_to(c) * n / len(sample) - fewer.up_to(c)) <= 0.5
+    same = whole.thinned(len(sample))
+    assert (same.lows, same.highs, same.before) == (whole.lows, whole.highs, whole.before)
 
 
 # --- Kolmogorov-Smirnov --------------------------------------------------------------------------
@@ -269,8 +269,8 @@ def test_the_limit_of_ks_errs_to_the_careful_side(n: int, m: int, shift: float) 
 
 def test_buckets_of_two_precisions_are_compared_by_the_coarser() -> None:
     """A wide bucket ties with all the narrow ones that lie in it."""
-    narrow: list[Bucket] = [(10, 10, 3), (12, 12, 3), (30, 30, 1)]
-    wide: list[Bucket] = [(10, 14, 6), (30, 34, 1)]
+    narrow = Sample([(10, 10, 3), (12, 12, 3), (30, 30, 1)])
+    wide = Sample([(10, 14, 6), (30, 34, 1)])
     found = ours.ks_test(narrow, wide)
     assert found.tails == (1.0, 1.0)
     assert found.before == found.after

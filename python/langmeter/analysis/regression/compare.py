@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 from langmeter.analysis.regression import significance as tests
 from langmeter.analysis.regression.comparison import Comparison, Row, Ruling, Verdict
-from langmeter.analysis.regression.metrics import Evidence, Measure, Stats, usual
+from langmeter.analysis.regression.metrics import Evidence, Measure, Pair, Stats, usual
 from langmeter.analysis.regression.rules import Rule
 from langmeter.snapshot import Snapshot
 from langmeter.snapshot import table as _table
@@ -70,12 +70,14 @@ def compare(
     if strict and not parsed:
         raise ValueError("strict is about rules; give one, or leave strict out")
     _check_places(base, now, parsed)
-    compared = [
-        _Compared(subject, measure, evidence, covering)
-        for subject in _subjects(base, now, parsed)
-        for measure, covering in _measures(subject, parsed)
-        if (evidence := measure.read(subject.base, subject.now, level)) is not None
-    ]
+    compared = []
+    for subject in _subjects(base, now, parsed):
+        pair = Pair(subject.base, subject.now)
+        compared += [
+            _Compared(subject, measure, evidence, covering)
+            for measure, covering in _measures(subject, parsed)
+            if (evidence := measure.read(pair, level)) is not None
+        ]
     judged: dict[int, Row] = {}
     smallest: dict[int, float] = {}
     for ruled in (True, False):

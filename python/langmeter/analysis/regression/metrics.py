@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, Literal, TypeAlias
 
 from langmeter.analysis.regression import significance as tests
-from langmeter.analysis.regression.significance import Tails
+from langmeter.analysis.regression.significance import Sample, Tails
 from langmeter.snapshot import ComponentStats, ModelStats
 from langmeter.snapshot import table as _table
 
@@ -55,12 +55,35 @@ class Evidence:
 
 
 @dataclass(frozen=True, slots=True)
+class Pair:
+    """The figures of one subject in two snapshots; its histograms are read once for all tests."""
+
+    base: Stats
+    now: Stats
+    _samples: dict[str, tuple[Sample, Sample] | None] = field(default_factory=dict)
+
+    @property
+    def models(self) -> tuple[ModelStats, ModelStats] | None:
+        """Both, where they are of a model."""
+        if isinstance(self.base, ModelStats) and isinstance(self.now, ModelStats):
+            return self.base, self.now
+        return None
+
+    def samples(self, what: str) -> tuple[Sample, Sample] | None:
+        """Return the durations called `what`; None where one of the two has none."""
+        if what not in self._samples:
+            base, now = _sample(what, self.base), _sample(what, self.now)
+            self._samples[what] = (base, now) if base.n and now.n else None
+        return self._samples[what]
+
+
+@dataclass(frozen=True, slots=True)
 class Measure:
-    """One metric. `read(base, now, level)` is None where one of the two has no data."""
+    """One metric. `read(pair, level)` is None where one of the two has no data."""
 
     name: str
     unit: Unit
-    read: Callable[[Stats, Stats, float], Evidence | None]
+    read: Callable[[Pair, float], Evidence | None]
     more_is_worse: bool = True
     relative: bool = True
 
@@ -97,34 +120,27 @@ def usual(stats: Stats) -> list[Measure]:
 # --- durations -----------------------------------------------------------------------------------
 
 
-def _samples(
-    what: str, base: Stats, now: Stats
-) -> tuple[list[tests.Bucket], list[tests.Bucket]] | None:
-    before, after = _sample(what, base), _sample(what, now)
-    return (before, after) if before and after else None
-
-
-def _sample(what: str, stats: Stats) -> list[tests.Bucket]:
+def _sample(what: str, stats: Stats) -> Sample:
     distribution = getattr(stats, what, None)
     if distribution is None:
-        return []
-    buckets: list[tests.Bucket] = distribution.buckets()
+        return Sample(())
+    sample = Sample(distribution.buckets())
     if what == "inter_token_latency" and isinstance(stats, ModelStats):
         # The gaps of one call resemble one another, so a call is worth at the least one gap, and
         # is taken for no more: counted one by one, 50 gaps a call made most comparisons of equals
         # significant (benches.regression prints it).
-        buckets = tests.thinned(buckets, min(distribution.count, stats.streamed))
-    return buckets
+        return sample.thinned(min(sample.n, stats.streamed))
+    return sample
 
 
-def _quantile(what: str, q: float, base: Stats, now: Stats, level: float) -> Evidence | None:
-    if (samples := _samples(what, base, now)) is None:
+def _quantile(what: str, q: float, pair: Pair, level: float) -> Evidence | None:
+    if (samples := pair.samples(what)) is None:
         return None
-    n, m = map(tests.size, samples)
+    n, m = (sample.n for sample in samples)
     low, high = tests.quantile_interval(*samples, q, level)
     return Evidence(
-        getattr(base, what).quantile(q),
-        getattr(now, what).quantile(q),
+        getattr(pair.base, what).quantile(q),
+        getattr(pair.now, what).quantile(q),
         (n, m),
         (low - 1, high - 1),
         tails=tests.quantile_test(*samples, q),
@@ -133,10 +149,10 @@ def _quantile(what: str, q: float, base: Stats, now: Stats, level: float) -> Evi
     )
 
 
-def _distribution(what: str, base: Stats, now: Stats, level: float) -> Evidence | None:
-    if (samples := _samples(what, base, now)) is None:
+def _distribution(what: str, pair: Pair, level: float) -> Evidence | None:
+    if (samples := pair.samples(what)) is None:
         return None
-    n, m = map(tests.size, samples)
+    n, m = (sample.n for sample in samples)
     gap = tests.ks_test(*samples)
     return Evidence(
         gap.before,
@@ -156,11 +172,10 @@ def _distribution(what: str, base: Stats, now: Stats, level: float) -> Evidence 
 def _share(
     part: Callable[[Stats], int],
     whole: Callable[[Stats], int],
-    base: Stats,
-    now: Stats,
+    pair: Pair,
     level: float,
 ) -> Evidence | None:
-    x, n, y, m = part(base), whole(base), part(now), whole(now)
+    x, n, y, m = part(pair.base), whole(pair.base), part(pair.now), whole(pair.now)
     if not n or not m:
         return None
     return Evidence(
@@ -175,11 +190,10 @@ def _share(
     )
 
 
-def _rate(
-    part: Callable[[ModelStats], int], base: Stats, now: Stats, level: float
-) -> Evidence | None:
-    if not isinstance(base, ModelStats) or not isinstance(now, ModelStats):
+def _rate(part: Callable[[ModelStats], int], pair: Pair, level: float) -> Evidence | None:
+    if pair.models is None:
         return None
+    base, now = pair.models
     x, n, y, m = part(base), _answered(base), part(now), _answered(now)
     if not n or not m or not x + y:
         return None
@@ -197,14 +211,14 @@ def _rate(
 def _per(
     part: Callable[[ModelStats], float],
     whole: Callable[[ModelStats], int],
-    base: Stats,
-    now: Stats,
+    pair: Pair,
     level: float,
     *,
     relative: bool = True,
 ) -> Evidence | None:
-    if not isinstance(base, ModelStats) or not isinstance(now, ModelStats):
+    if pair.models is None:
         return None
+    base, now = pair.models
     n, m = whole(base), whole(now)
     if not n or not m:
         return None
