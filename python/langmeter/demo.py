@@ -322,7 +322,8 @@ def _impatient(model: Runnable[Any, Any]) -> Runnable[Any, Any]:
 def _close(job: _Job, truth: Truth | None, json: str | None) -> int:
     """Print the report and, given the truth, the check; write the file; return the exit code."""
     code = 0
-    output.show(f"{job.done} calls in {job.seconds:.1f} s\n\n{job.snapshot}\n", job.out)
+    table = job.snapshot.table(output.terminal_width(job.out))
+    output.show(f"{job.done} calls in {job.seconds:.1f} s\n\n{table}\n", job.out)
     if truth is None:
         output.show("Interrupted: this is the report so far, without the closing check.", job.out)
         code = 130

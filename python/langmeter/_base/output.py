@@ -35,6 +35,19 @@ def show(text: str, file: TextIO | None = None) -> None:
         _discard(out)
 
 
+def terminal_width(file: TextIO | None) -> int | None:
+    """Return the columns of the terminal that a file is; None where it is not a terminal."""
+    try:
+        if file is None or not file.isatty():
+            return None
+        columns = os.environ.get("COLUMNS", "")
+        if columns.isdecimal() and int(columns):
+            return int(columns)
+        return os.get_terminal_size(file.fileno()).columns or None
+    except (OSError, ValueError, AttributeError):  # closed, or an object that only writes
+        return None
+
+
 def flush() -> None:
     """Write out what standard output holds back, e.g. a help text of argparse; raises nothing."""
     out = sys.stdout

@@ -114,8 +114,11 @@ def unattributed(snapshot: Snapshot) -> float:
     return max(0.0, round(snapshot.pipeline_seconds - told, 9))
 
 
-def text(snapshot: Snapshot) -> str:
-    """The table as plain text of about 110 columns; one line when no pipeline has ended."""
+def text(snapshot: Snapshot, width: int | None = None) -> str:
+    """Format the table as plain text; one line when no pipeline has ended.
+
+    A table wider than `width` columns is divided; without a limit it takes about 110.
+    """
     seconds, runs = snapshot.pipeline_seconds, snapshot.pipeline_runs
     if not runs:
         return "no pipeline has ended: there is no time to account for"
@@ -124,7 +127,7 @@ def text(snapshot: Snapshot) -> str:
         title += f" in all, {_table.duration(seconds / runs)} each"
     found = bottlenecks(snapshot)
     rows = [_row(one) for one in found[: _table.MOST]]
-    blocks = [title, "\n".join(_table.lines(_HEADER, rows)), _KEY]
+    blocks = [title, "\n".join(_table.lines(_HEADER, rows, width)), _KEY]
     blocks += ["\n".join(notes)] if (notes := list(_notes(snapshot, found))) else []
     return "\n\n".join(blocks)
 

@@ -17,9 +17,11 @@ from langchain_core.callbacks import BaseCallbackHandler
 
 from langmeter import _core
 from langmeter._base.failures import INTERRUPTED, cause_of, outcome_of
+from langmeter._base.money import usd
 from langmeter.callbacks.services import Observer, Services
 from langmeter.config import Config
 from langmeter.snapshot import Snapshot
+from langmeter.snapshot.table import counted, money
 from langmeter.usage import Source
 from langmeter.usage.estimate import Offline
 
@@ -226,6 +228,17 @@ class Callback(BaseCallbackHandler):
                 services.recorder.run_ended(run_id, kind, outcome, error=cause)
         except BaseException as exc:
             self._failed(hook, exc)
+
+    def __repr__(self) -> str:
+        """Return what was counted so far; neither makes a recorder nor waits for prices."""
+        name = type(self).__name__
+        if not self._services.is_mapped:
+            return f"<{name}: nothing metered yet>"
+        calls, errors, tokens, cost = map(
+            sum, zip((0,) * 4, *(row[2:6] for row in self._recorder.pulse()), strict=True)
+        )
+        parts = [counted(calls, "call"), counted(errors, "error"), counted(tokens, "token")]
+        return f"<{name}: {', '.join([*parts, money(usd(cost))] if cost else parts)}>"
 
     def __copy__(self) -> Callback:
         return self

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -62,5 +63,6 @@ def run(options: argparse.Namespace, read: Callable[[str], Snapshot]) -> int:
     if options.json:
         output.show(json.dumps(found.to_dict(), indent=1, ensure_ascii=False, allow_nan=False))
     else:
-        output.show(found.text(everything=options.all))
+        width = output.terminal_width(sys.stdout)
+        output.show(found.text(everything=options.all, width=width))
     return 1 if found.failed else 0

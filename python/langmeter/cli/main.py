@@ -173,7 +173,8 @@ def _bottlenecks(options: argparse.Namespace) -> int:
     from langmeter.analysis.bottlenecks import text, to_json
 
     snapshot = _snapshot(options.file, options.parser)
-    output.show(to_json(snapshot, indent=1) if options.json else text(snapshot))
+    width = output.terminal_width(sys.stdout)
+    output.show(to_json(snapshot, indent=1) if options.json else text(snapshot, width))
     return 0
 
 

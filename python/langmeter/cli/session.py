@@ -249,7 +249,7 @@ class Session:
         failure = None
         if self._json is not None:
             failure = output.write_file(self._json, snapshot.to_json(indent=1) + "\n")
-        text = f"\n{report(snapshot)}"
+        text = f"\n{report(snapshot, output.terminal_width(self._errors))}"
         if workers:
             text += f"\n\nthis process and {counted(workers, 'worker')}"
         if failure is not None:

@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-def report(snapshot: Snapshot) -> str:
+def report(snapshot: Snapshot, width: int | None = None) -> str:
     """The closing report of a process: what was covered, then the tables. Plain text.
 
-    One line when nothing was metered.
+    One line when nothing was metered. `width` is as in `Snapshot.table`.
     """
     begin, end = snapshot.started_at, snapshot.taken_at
     metered = snapshot.models or snapshot.components or snapshot.in_flight or snapshot.dropped
@@ -22,7 +22,7 @@ def report(snapshot: Snapshot) -> str:
         return "langmeter: nothing metered"
     lasted = _table.duration((end - begin).total_seconds())
     title = f"langmeter: {begin:%Y-%m-%d %H:%M:%S} UTC, {lasted}"
-    return f"{title}\n\n{snapshot}"
+    return f"{title}\n\n{snapshot.table(width)}"
 
 
 def table(snapshot: Snapshot) -> Table:

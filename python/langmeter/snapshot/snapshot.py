@@ -8,6 +8,7 @@ calls it covers have ended, everything in it is exact.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
@@ -18,6 +19,7 @@ from typing import Any
 
 from langmeter import _core
 from langmeter._base.money import usd
+from langmeter._base.output import terminal_width
 from langmeter._core import Distribution
 from langmeter.errors import SnapshotError
 from langmeter.snapshot import parse, serialize
@@ -718,9 +720,22 @@ class Snapshot(_Immutable):
         tokens = _table.counted(totals.tokens.total, "token")
         return f"<Snapshot of {models}: {_ended(totals)}, {tokens}, {self.in_flight:,} in flight>"
 
+    def table(self, width: int | None = None) -> str:
+        """Return the figures as plain text tables.
+
+        Args:
+            width: columns that there are; a wider table is divided into several, one below the
+                other. None for no limit: the widest table takes about 110 columns.
+        """
+        return _table.text(self, width)
+
     def __str__(self) -> str:
-        """The figures as a plain text table of about 110 columns."""
-        return _table.text(self)
+        """Return the tables, divided where standard output is a terminal that is narrower."""
+        return self.table(terminal_width(sys.stdout))
+
+    def _repr_html_(self) -> str:
+        """Return the tables as HTML; notebooks display it."""
+        return _table.html(self)
 
 
 _COMPONENTS = ("llm", "chain", "node", "agent", "tool", "retriever", "fix")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from decimal import Decimal
+from html import escape
 from typing import TYPE_CHECKING, TypeVar
 
-from langmeter._base.text import printable
+from langmeter._base.text import printable, shorten, text_width
 
 if TYPE_CHECKING:
     from langmeter.snapshot import Anomaly, CallStats, ComponentStats, Snapshot
@@ -17,7 +18,7 @@ _Stats = TypeVar("_Stats", bound="ComponentStats | CallStats")
 
 #: What stands where there is no figure.
 NOTHING = "-"
-#: Characters of the longest name; rows of models and of components, of labels, failures and
+#: Columns that the longest name takes; rows of models and of components, of labels, failures and
 #: anomalies that are shown.
 WIDEST = 48
 MOST = 40
@@ -74,29 +75,42 @@ def counted(n: int, noun: str) -> str:
 
 
 def label(name: str) -> str:
-    """Escape a name as `printable` does, and cut it to `WIDEST` characters.
+    """Escape a name as `printable` does, and cut its middle out beyond `WIDEST` columns."""
+    return shorten(printable(name), WIDEST)
 
-    The middle is cut, where names of models differ least.
+
+def lines(
+    header: Sequence[str], rows: Iterable[Sequence[str]], width: int | None = None
+) -> Iterator[str]:
+    """Lay out a table: first column to the left, the others to the right, two spaces between.
+
+    A table wider than `width` columns becomes several, one below the other, each with the first
+    column and as many of the others as fit; None for one table whatever its width.
     """
-    name = printable(name)
-    if len(name) <= WIDEST:
-        return name
-    head = (WIDEST - 1) // 2
-    return f"{name[:head]}…{name[len(name) - (WIDEST - 1 - head) :]}"
-
-
-def lines(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterable[str]:
-    """Lay out a table: first column to the left, the others to the right, two spaces between."""
     cells = [header, *rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    for number, row in enumerate(cells):
-        first, *others = (
-            cell.rjust(width) if place else cell.ljust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        yield "  ".join([first, *others]).rstrip()
-        if number == 0:
-            yield "  ".join("-" * width for width in widths)
+    widths = [max(map(text_width, column)) for column in zip(*cells, strict=True)]
+    for part, places in enumerate(_parts(widths, width)):
+        if part:
+            yield ""
+        for number, row in enumerate(cells):
+            padding = [" " * (widths[place] - text_width(row[place])) for place in places]
+            first, *others = zip(places, padding, strict=True)
+            texts = [row[first[0]] + first[1], *(space + row[place] for place, space in others)]
+            yield "  ".join(texts).rstrip()
+            if number == 0:
+                yield "  ".join("-" * widths[place] for place in places)
+
+
+def _parts(widths: Sequence[int], width: int | None) -> Iterator[list[int]]:
+    """Divide the columns of a table into groups that fit; the first column is in each."""
+    group, used = [0], widths[0]
+    for place in range(1, len(widths)):
+        if width is not None and used + 2 + widths[place] > width and len(group) > 1:
+            yield group
+            group, used = [0], widths[0]
+        group.append(place)
+        used += 2 + widths[place]
+    yield group
 
 
 #: Columns of `rows`.
@@ -148,22 +162,56 @@ def _cost(stats: CallStats) -> str:
     return at_least + money(stats.cost)
 
 
-def text(snapshot: Snapshot) -> str:
-    """Models, components, and what neither of them shows, as plain text of about 110 columns.
+_Table = tuple[Sequence[str], Sequence[Sequence[str]]]
 
-    A part that has nothing to say is left out.
+
+def text(snapshot: Snapshot, width: int | None = None) -> str:
+    """Format models, components, and what neither of them shows, as plain text.
+
+    A table wider than `width` columns is divided, see `lines`; without a limit the widest takes
+    about 110. A part that has nothing to say is left out.
     """
-    shown = rows(snapshot)
-    blocks = ["\n".join(lines(HEADER, shown)) if shown else "no model calls metered"]
-    if snapshot.labels:
-        blocks.append("\n".join(_labels(snapshot)))
-    if snapshot.components:
-        blocks.append("\n".join(_components(snapshot)))
-    if snapshot.failures:
-        blocks.append("\n".join(_failures(snapshot)))
-    if notes := [*_changes(snapshot), *_money_notes(snapshot), *_notes(snapshot)]:
+    blocks = ["\n".join(lines(*table, width)) for table in _tables(snapshot)]
+    if not snapshot.models:
+        blocks.insert(0, _NO_CALLS)
+    if notes := _all_notes(snapshot):
         blocks.append("\n".join(notes))
     return "\n\n".join(blocks)
+
+
+_NO_CALLS = "no model calls metered"
+
+
+def html(snapshot: Snapshot) -> str:
+    """Format the same as HTML tables and paragraphs, for notebooks; names are escaped."""
+    blocks = [_html_table(*table) for table in _tables(snapshot)]
+    if not snapshot.models:
+        blocks.insert(0, f"<p>{_NO_CALLS}</p>")
+    return "\n".join([*blocks, *(f"<p>{escape(note)}</p>" for note in _all_notes(snapshot))])
+
+
+def _html_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    def row(tag: str, cells: Sequence[str]) -> str:
+        return f"<tr>{''.join(f'<{tag}>{escape(cell)}</{tag}>' for cell in cells)}</tr>"
+
+    body = "".join(row("td", cells) for cells in rows)
+    return f"<table><thead>{row('th', header)}</thead><tbody>{body}</tbody></table>"
+
+
+def _tables(snapshot: Snapshot) -> Iterator[_Table]:
+    """Return the header and the rows of each table that has any."""
+    if models := rows(snapshot):
+        yield HEADER, models
+    if snapshot.labels:
+        yield _labels(snapshot)
+    if snapshot.components:
+        yield _components(snapshot)
+    if snapshot.failures:
+        yield _failures(snapshot)
+
+
+def _all_notes(snapshot: Snapshot) -> list[str]:
+    return [*_changes(snapshot), *_money_notes(snapshot), *_notes(snapshot)]
 
 
 def _money_notes(snapshot: Snapshot) -> Iterable[str]:
@@ -216,7 +264,7 @@ def _calls(n: int) -> str:
     return counted(n, "call")
 
 
-def _labels(snapshot: Snapshot) -> Iterable[str]:
+def _labels(snapshot: Snapshot) -> _Table:
     """As the models, without what is not measured by label."""
     width = HEADER.index("p99") + 1
     shown = [
@@ -224,7 +272,7 @@ def _labels(snapshot: Snapshot) -> Iterable[str]:
         for (key, value), stats in _busiest(snapshot.labels, FEW)
     ]
     header = ("label", *HEADER[1:width])
-    return lines(header, [*shown, *_more(snapshot.labels, width, FEW)])
+    return header, [*shown, *_more(snapshot.labels, width, FEW)]
 
 
 def label_name(key: str, value: str) -> str:
@@ -232,10 +280,10 @@ def label_name(key: str, value: str) -> str:
     return label(f"{key}={value or '(none)'}")
 
 
-def _failures(snapshot: Snapshot) -> Iterable[str]:
+def _failures(snapshot: Snapshot) -> _Table:
     most = sorted(snapshot.failures.items(), key=lambda item: (-item[1], item[0]))[:FEW]
     shown = [(f"{label(who)}: {label(how)}", count(n)) for (who, how), n in most]
-    return lines(("failure", "times"), [*shown, *_more(snapshot.failures, 2, FEW)])
+    return ("failure", "times"), [*shown, *_more(snapshot.failures, 2, FEW)]
 
 
 def _changes(snapshot: Snapshot) -> Iterable[str]:
@@ -256,7 +304,7 @@ def _figure(change: Anomaly, value: float) -> str:
     return f"{value:.1%}" if change.metric == "error_rate" else f"{value:,.1f}"
 
 
-def _components(snapshot: Snapshot) -> Iterable[str]:
+def _components(snapshot: Snapshot) -> _Table:
     shown: list[tuple[str, ...]] = [
         (
             label(f"{kind} {name}"),
@@ -267,7 +315,7 @@ def _components(snapshot: Snapshot) -> Iterable[str]:
         for (kind, name), stats in _busiest(snapshot.components)
     ]
     header = ("component", "calls", "errors", "p50", "p95", "p99")
-    return lines(header, [*shown, *_more(snapshot.components, len(header))])
+    return header, [*shown, *_more(snapshot.components, len(header))]
 
 
 def _named(counts: Mapping[str, int]) -> str:

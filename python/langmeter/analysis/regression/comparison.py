@@ -115,10 +115,11 @@ class Comparison:
         """Whether a rule fails; without rules, whether anything got significantly worse."""
         return bool(self.broken if self.rulings else self.worse)
 
-    def text(self, *, everything: bool = False) -> str:
-        """The verdict, a table, and what could not be judged.
+    def text(self, *, everything: bool = False, width: int | None = None) -> str:
+        """Format the verdict, a table, and what could not be judged.
 
         The table has what changed and what rules stopped at; `everything` shows the other rows too.
+        A table wider than `width` columns is divided.
         """
         stopped = {ruling.row for ruling in self.rulings if ruling.state != "held"}
         shown = [
@@ -128,7 +129,7 @@ class Comparison:
         ]
         blocks = ["\n".join([self._headline(), *self._rulings()])]
         if shown:
-            blocks.append("\n".join(_table.lines(self._header(), map(_cells, shown))))
+            blocks.append("\n".join(_table.lines(self._header(), map(_cells, shown), width)))
         if notes := list(self._notes()):
             blocks.append("\n".join(notes))
         return "\n\n".join(blocks)
