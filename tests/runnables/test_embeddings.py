@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import json
 import pickle
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import openai
@@ -32,6 +30,8 @@ from langmeter import (
 )
 from langmeter.callbacks.services import Services
 from langmeter.prices import PriceBook
+from langmeter.testing.simulator import Reply
+from langmeter.testing.simulator.server import Server
 
 TEXTS = ["one two three", "four five"]
 WORDS = 5
@@ -351,47 +351,12 @@ def test_provider_and_model_are_told_by_class_and_attributes(
 # --- the real client ----------------------------------------------------------------------------
 
 
-class _Stub(BaseHTTPRequestHandler):
-    """The embeddings endpoint of OpenAI; `boom` as a text is an internal error."""
-
-    def do_POST(self) -> None:
-        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        texts = asked["input"] if isinstance(asked["input"], list) else [asked["input"]]
-        data = [
-            {"object": "embedding", "index": n, "embedding": [float(len(text)), 1.0]}
-            for n, text in enumerate(texts)
-        ]
-        answer: dict[str, Any] = {"object": "list", "model": asked.get("model", ""), "data": data}
-        answer["usage"] = {"prompt_tokens": 1, "total_tokens": 1}
-        body = json.dumps(answer).encode()
-        self.send_response(500 if "boom" in texts else 200)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    """A loopback server."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Stub)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
 @pytest.fixture
-def client(address: str) -> Iterator[OpenAIEmbeddings]:
+def client(service: Server) -> Iterator[OpenAIEmbeddings]:
     """The real client, without the vocabulary that it would fetch from the net."""
     made = OpenAIEmbeddings(
         model="text-embedding-3-small",
-        base_url=f"{address}/v1",
+        base_url=service.url,
         api_key="none",
         check_embedding_ctx_length=False,
         max_retries=0,
@@ -429,12 +394,12 @@ def test_keyword_arguments_reach_the_client(client: OpenAIEmbeddings) -> None:
     assert meter.snapshot().totals.calls == 1
 
 
-async def test_the_async_client_is_counted(address: str) -> None:
+async def test_the_async_client_is_counted(service: Server) -> None:
     """Both async methods of the real client."""
     meter = _openai_meter()
     made = OpenAIEmbeddings(
         model="text-embedding-3-small",
-        base_url=f"{address}/v1",
+        base_url=service.url,
         api_key="none",
         check_embedding_ctx_length=False,
     )
@@ -446,11 +411,12 @@ async def test_the_async_client_is_counted(address: str) -> None:
     made.client._client.close()
 
 
-def test_an_error_of_the_service_is_an_error(client: OpenAIEmbeddings) -> None:
+def test_an_error_of_the_service_is_an_error(client: OpenAIEmbeddings, service: Server) -> None:
     """The client's own exception reaches the caller; a failed call has no tokens."""
+    service.script(Reply(status=500))
     meter = _openai_meter()
     with pytest.raises(openai.InternalServerError):
-        track_embeddings(client, meter).embed_query("boom")
+        track_embeddings(client, meter).embed_query("hello world")
     totals = meter.snapshot().totals
     assert (totals.calls, totals.errors, totals.tokens.total) == (1, 1, 0)
 
@@ -464,11 +430,11 @@ def test_an_error_of_the_service_is_an_error(client: OpenAIEmbeddings) -> None:
     ],
 )
 def test_an_azure_deployment_is_not_taken_for_the_default_model(
-    address: str, settings: dict[str, str], model: str
+    service: Server, settings: dict[str, str], model: str
 ) -> None:
     """AzureOpenAIEmbeddings shows a default model that it never calls."""
     made = AzureOpenAIEmbeddings(
-        azure_endpoint=address,
+        azure_endpoint=service.root,
         api_key="none",
         api_version="2024-02-01",
         check_embedding_ctx_length=False,

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import json
-import threading
 import weakref
 from collections.abc import AsyncIterator, Iterator
 from functools import reduce
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from operator import add
 from typing import Any, ClassVar
 
@@ -38,7 +35,17 @@ from langmeter import (
     restart_of,
     resume,
 )
-from langmeter.testing.simulator import Simulator
+from langmeter.testing.simulator import (
+    MODELS,
+    Choice,
+    Reply,
+    Simulator,
+    Text,
+    Thought,
+    ToolUse,
+)
+from langmeter.testing.simulator.reply import Part
+from langmeter.testing.simulator.server import Server
 
 Script = list[Any]
 BROKEN = ConnectionError("the line is dead")
@@ -634,111 +641,38 @@ async def test_nothing_outlives_the_stream(how: str) -> None:
 
 # Real clients
 
-
-class Service:
-    """A loopback server that answers each request with the next of its scripts: pieces of a
-    stream, where None is a connection that breaks, and one missing a stream that just ends.
-    """
-
-    def __init__(self, *scripts: list[bytes | None]) -> None:
-        left = [*scripts]
-        requests = self.requests = []  # type: ignore[var-annotated]
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def log_message(self, *args: Any) -> None: ...
-
-            def do_POST(self) -> None:
-                size = int(self.headers["content-length"])
-                requests.append(json.loads(self.rfile.read(size)))
-                self.send_response(200)
-                self.send_header("content-type", "text/event-stream")
-                self.send_header("transfer-encoding", "chunked")
-                self.end_headers()
-                for piece in left.pop(0):
-                    if piece is None:
-                        self.close_connection = True
-                        return
-                    self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))
-                    self.wfile.flush()
-                self.wfile.write(b"0\r\n\r\n")
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-
-    def __enter__(self) -> Service:
-        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
-        return self
-
-    def __exit__(self, *args: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+HELLO = Text(("Hel", "lo"))
 
 
-def sse(data: Any, kind: str = "") -> bytes:
-    head = f"event: {kind}\n" if kind else ""
-    return f"{head}data: {json.dumps(data)}\n\n".encode()
+def reply(*parts: Part, id: str = "r-2", cut: int | None = None, **more: Any) -> Reply:
+    """A reply of 14 tokens; with `cut` it breaks after as many pieces."""
+    faults: dict[str, Any] = {} if cut is None else {"fault": "broken", "cut": cut}
+    return Reply((Choice(parts),), **{"input": 5, "output": 9, "id": id, **faults, **more})
 
 
-def openai(id: str, *deltas: dict[str, Any], finish: str | None = None) -> list[bytes | None]:
-    """Chat completion chunks; with `finish`, up to the usage and the end."""
-    head = {"id": id, "object": "chat.completion.chunk", "created": 1, "model": "gpt-4o-mini"}
-
-    def chunk(delta: dict[str, Any], reason: str | None = None) -> bytes:
-        choice = {"index": 0, "delta": delta, "finish_reason": reason}
-        return sse({**head, "choices": [choice]})
-
-    out: list[bytes | None] = [chunk({"role": "assistant", "content": ""}), *map(chunk, deltas)]
-    if finish:
-        bill = {"prompt_tokens": 5, "completion_tokens": 9, "total_tokens": 14}
-        out += [chunk({}, finish), sse({**head, "choices": [], "usage": bill}), b"data: [DONE]\n\n"]
-    return out
-
-
-def call(index: int, args: str, **first: str) -> dict[str, Any]:
-    """A delta of a tool call; `id` and `name` in the first."""
-    function = {"arguments": args, **({"name": first["name"]} if first else {})}
-    head = {"id": first["id"], "type": "function"} if first else {}
-    return {"tool_calls": [{"index": index, **head, "function": function}]}
-
-
-def chat_openai(service: Any, **settings: Any) -> ChatOpenAI:
-    url = service.url if service.url.endswith("/v1") else f"{service.url}/v1"
+def chat_openai(service: Server | Simulator, **settings: Any) -> ChatOpenAI:
     keys: Any = {"api_key": "x", "stream_usage": True, "max_retries": 0, **settings}
-    return ChatOpenAI(model="gpt-4o-mini", base_url=url, **keys)
-
-
-def words(*texts: str) -> list[dict[str, Any]]:
-    return [{"content": text} for text in texts]
+    return ChatOpenAI(model="gpt-4o-mini", base_url=service.url, **keys)
 
 
 @BOTH
-async def test_chat_openai_goes_on(how: str) -> None:
+async def test_chat_openai_goes_on(how: str, service: Server) -> None:
     """Text in other chunks, a tool call under another id: the message is whole, its usage too."""
-    first = openai("c-1", *words("Let me", " look."), call(0, '{"ci', name="w", id="call-1"))
-    second = openai(
-        "c-2",
-        *words("Let me look."),
-        call(0, "", name="w", id="call-2"),
-        call(0, '{"city": '),
-        call(0, '"Oslo"}'),
-        finish="tool_calls",
+    service.script(
+        reply(Text(("Let me", " look.")), ToolUse("call-1", "w", ('{"ci',)), id="r-1", cut=3),
+        reply(Text(("Let me look.",)), ToolUse("call-2", "w", ("", '{"city": ', '"Oslo"}'))),
     )
     meter = Meter()
-    with Service([*first, None], [*second]) as service:
-        model = chat_openai(service)
-        out = await collect(resume(model), how, "hi", config={"callbacks": [meter]})
+    out = await collect(resume(chat_openai(service)), how, "hi", config={"callbacks": [meter]})
     total = reduce(add, out)
     assert total.text == "Let me look."
     assert [(each["name"], each["args"], each["id"]) for each in total.tool_calls] == [
         ("w", {"city": "Oslo"}, "call-1")
     ]
-    assert total.id == "c-1" or total.id.startswith("lc_run")
+    assert total.id == "r-1" or total.id.startswith("lc_run")
     assert total.usage_metadata["total_tokens"] == 14
     assert total.response_metadata["finish_reason"] == "tool_calls"
-    assert total.response_metadata["model_name"] == "gpt-4o-mini"
+    assert total.response_metadata["model_name"] == MODELS["gpt-4o-mini"]
     assert meter.snapshot().totals.outcomes["ok"] == 1
     assert meter.snapshot().totals.outcomes["error"] == 1
     tokens = meter.snapshot().totals.tokens
@@ -746,77 +680,34 @@ async def test_chat_openai_goes_on(how: str) -> None:
 
 
 @BOTH
-async def test_an_error_in_the_middle_of_a_stream_starts_again(how: str) -> None:
-    """OpenAI and its compatibles send one as an event; the client makes an APIError of it."""
-    told = sse({"error": {"message": "overloaded", "type": "server_error", "code": None}})
-    scripts = [[*openai("c-1", *words("Hel")), told], openai("c-2", *words("Hello"), finish="stop")]
-    with Service(*scripts) as service:
-        out = await collect(resume(chat_openai(service)), how, "hi")
-    assert texts(out) == ["Hel", "lo"]
+@pytest.mark.parametrize("api", ["openai", "anthropic"])
+async def test_an_error_in_the_middle_of_a_stream_starts_again(
+    api: str, how: str, service: Server
+) -> None:
+    """Providers send one as an event, with the status 200 of the response."""
+    service.script(reply(HELLO, cut=1, fault="error_event"), reply(HELLO))
+    model = chat_openai(service) if api == "openai" else chat_anthropic(service)
+    assert texts(await collect(resume(model), how, "hi")) == ["Hel", "lo"]
 
 
 @BOTH
-async def test_a_stream_that_just_ends_starts_again_where_asked(how: str) -> None:
+async def test_a_stream_that_just_ends_starts_again_where_asked(how: str, service: Server) -> None:
     """A proxy that closes politely: without `require_finish` nobody can tell."""
-    cut, full = openai("c-1", *words("Hel")), openai("c-2", *words("Hello"), finish="stop")
-    with Service(cut, cut, full, cut) as service:
-        model = chat_openai(service)
-        assert texts(await collect(resume(model), how, "hi")) == ["Hel"]
-        out = await collect(resume(model, require_finish=True), how, "hi")
-        assert texts(out) == ["Hel", "lo"]
-        assert [chunk.chunk_position for chunk in out if chunk.chunk_position] == ["last"]
-        with pytest.raises(StreamTruncated):
-            await collect(resume(model, require_finish=True, max_restarts=0), how, "hi")
+    cut, full = reply(HELLO, cut=1, fault="truncated"), reply(HELLO)
+    service.script(cut, cut, full, cut)
+    model = chat_openai(service)
+    assert texts(await collect(resume(model), how, "hi")) == ["Hel"]
+    out = await collect(resume(model, require_finish=True), how, "hi")
+    assert texts(out) == ["Hel", "lo"]
+    assert [chunk.chunk_position for chunk in out if chunk.chunk_position] == ["last"]
+    with pytest.raises(StreamTruncated):
+        await collect(resume(model, require_finish=True, max_restarts=0), how, "hi")
 
 
-def anthropic(id: str, *blocks: list[Any], finish: str | None = None, cached: int = 0) -> Any:
-    """Events of the messages API; a block is its start and then its deltas."""
-    bill = {"input_tokens": 5, "output_tokens": 1, "cache_read_input_tokens": cached}
-    message = {
-        "id": id,
-        "type": "message",
-        "role": "assistant",
-        "model": "claude-in-a-test",
-        "content": [],
-        "stop_reason": None,
-        "stop_sequence": None,
-        "usage": bill,
-    }
-    events: list[tuple[str, Any]] = [("message_start", {"message": message})]
-    for index, (start, *deltas) in enumerate(blocks):
-        events.append(("content_block_start", {"index": index, "content_block": start}))
-        events += (("content_block_delta", {"index": index, "delta": delta}) for delta in deltas)
-        events.append(("content_block_stop", {"index": index}))
-    if finish is None:
-        events.pop()
-    else:
-        delta = {"stop_reason": finish, "stop_sequence": None}
-        events.append(("message_delta", {"delta": delta, "usage": {**bill, "output_tokens": 9}}))
-        events.append(("message_stop", {}))
-    return [sse({"type": kind, **data}, kind) for kind, data in events]
-
-
-def thinking(*texts: str, signature: str = "") -> list[Any]:
-    start = {"type": "thinking", "thinking": "", "signature": ""}
-    deltas = [{"type": "thinking_delta", "thinking": text} for text in texts]
-    signed = [{"type": "signature_delta", "signature": signature}] if signature else []
-    return [start, *deltas, *signed]
-
-
-def said(*texts: str) -> list[Any]:
-    deltas = [{"type": "text_delta", "text": text} for text in texts]
-    return [{"type": "text", "text": ""}, *deltas]
-
-
-def used(id: str, *args: str) -> list[Any]:
-    deltas = [{"type": "input_json_delta", "partial_json": text} for text in args]
-    return [{"type": "tool_use", "id": id, "name": "w", "input": {}}, *deltas]
-
-
-def chat_anthropic(service: Service, **settings: Any) -> ChatAnthropic:
+def chat_anthropic(service: Server, **settings: Any) -> ChatAnthropic:
     return ChatAnthropic(
         model="claude-in-a-test",
-        base_url=service.url,
+        base_url=service.root,
         api_key="x",
         max_retries=0,
         max_tokens=1024,
@@ -825,24 +716,25 @@ def chat_anthropic(service: Service, **settings: Any) -> ChatAnthropic:
 
 
 @BOTH
-async def test_chat_anthropic_goes_on(how: str) -> None:
+async def test_chat_anthropic_goes_on(how: str, service: Server) -> None:
     """Thinking, its signature, text and tool input, each cut up otherwise the second time."""
-    think = {"type": "enabled", "budget_tokens": 1024}
-    first = anthropic(
-        "m-1", thinking("Let", " me", signature="s1"), said("I loo", "k"), used("t-1", '{"ci')
+    first = reply(
+        Thought(("Let", " me"), "s1"),
+        Text(("I loo", "k")),
+        ToolUse("t-1", "w", ('{"ci', "")),
+        cut=5,
     )
-    second = anthropic(
-        "m-2",
-        thinking("Let me", signature="s2"),
-        said("I", " look"),
-        used("t-2", '{"city": "Os', 'lo"}'),
-        finish="tool_use",
-        cached=3,
+    second = reply(
+        Thought(("Let me",), "s2"),
+        Text(("I", " look")),
+        ToolUse("t-2", "w", ('{"city": "Os', 'lo"}')),
+        input=8,
+        cache_read=3,
     )
-    with Service([*first, None], second, second) as service:
-        model = chat_anthropic(service, thinking=think)
-        out = await collect(resume(model), how, "hi")
-        straight = reduce(add, model.stream("hi"))
+    service.script(first, second)
+    model = chat_anthropic(service, thinking={"type": "enabled", "budget_tokens": 1024})
+    out = await collect(resume(model), how, "hi")
+    straight = reduce(add, model.stream("hi"))
     total = reduce(add, out)
 
     def plain(message: Any) -> Any:
@@ -855,16 +747,6 @@ async def test_chat_anthropic_goes_on(how: str) -> None:
     assert total.usage_metadata == straight.usage_metadata
     assert total.response_metadata == straight.response_metadata
     assert [chunk for chunk in out if restart_of(chunk)] == []
-
-
-@BOTH
-async def test_an_overloaded_anthropic_starts_again(how: str) -> None:
-    """Its error event in the middle of a stream carries the status 200 of the response."""
-    told = sse({"type": "error", "error": {"type": "overloaded_error", "message": "x"}}, "error")
-    full = anthropic("m-2", said("Hello"), finish="end_turn")
-    with Service([*anthropic("m-1", said("Hel")), told], full) as service:
-        out = await collect(resume(chat_anthropic(service)), how, "hi")
-    assert texts(out) == ["Hel", "lo"]
 
 
 @BOTH

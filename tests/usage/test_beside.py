@@ -7,12 +7,7 @@ document, as their clients hand them over.
 from __future__ import annotations
 
 import asyncio
-import json
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from decimal import Decimal
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from uuid import uuid4
 
@@ -24,45 +19,12 @@ from langchain_openai import ChatOpenAI
 
 from langmeter import Meter, TokenCountingCallback, _core
 from langmeter.prices import PriceBook
+from langmeter.testing.simulator import Raw
+from langmeter.testing.simulator.server import Server
 from langmeter.usage import Usage, read
 from langmeter.usage.reader import read_any
 
 Events = list[dict[str, Any]]
-
-
-@contextmanager
-def served(whole: dict[str, Any], events: Events) -> Iterator[str]:
-    """The address of a server that answers with a body, or with events where a stream is asked."""
-
-    class Answer(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def log_message(self, *args: Any) -> None:
-            """Nothing is logged."""
-
-        def do_POST(self) -> None:
-            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            kind, body = "application/json", json.dumps(whole)
-            if asked.get("stream"):
-                kind = "text/event-stream"
-                pieces = [f"event: {e['type']}\ndata: {json.dumps(e)}\n\n" for e in events]
-                body = "".join(pieces)
-            sent = body.encode()
-            self.send_response(200)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(sent)))
-            self.end_headers()
-            self.wfile.write(sent)
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def call(model: Any, how: str, handler: Any) -> None:
@@ -118,7 +80,7 @@ OUTPUT: Events = [
 ]
 
 
-def responses(output: Events) -> tuple[dict[str, Any], Events]:
+def responses(output: Events) -> Raw:
     """One answer of the Responses API, whole and as events."""
     whole = {
         **{"id": "resp_1", "object": "response", "created_at": 1, "status": "completed"},
@@ -142,23 +104,25 @@ def responses(output: Events) -> tuple[dict[str, Any], Events]:
             events.append(delta)
         events.append({"type": "response.output_item.done", **at})
     events.append({"type": "response.completed", "response": whole})
-    return whole, [{**event, "sequence_number": n} for n, event in enumerate(events)]
+    return Raw(whole, [{**event, "sequence_number": n} for n, event in enumerate(events)])
 
 
 @pytest.mark.parametrize("version", ["v0", "responses/v1", "v1"])
 @pytest.mark.parametrize("how", WAYS)
-def test_searches_of_the_responses_api_are_in_its_output(how: str, version: str) -> None:
+def test_searches_of_the_responses_api_are_in_its_output(
+    how: str, version: str, service: Server
+) -> None:
     """Actions of type search count, once each; opening a page and failing do not."""
     meter = priced("openai", "gpt-5-mini")
-    with served(*responses(OUTPUT)) as url:
-        model: Any = ChatOpenAI(
-            model="gpt-5-mini",
-            base_url=url,
-            api_key="x",  # type: ignore[arg-type]
-            use_responses_api=True,
-            output_version=version,
-        )
-        call(model, how, meter)
+    service.script(responses(OUTPUT))
+    model: Any = ChatOpenAI(
+        model="gpt-5-mini",
+        base_url=service.url,
+        api_key="x",  # type: ignore[arg-type]
+        use_responses_api=True,
+        output_version=version,
+    )
+    call(model, how, meter)
     totals = meter.snapshot().totals
     assert (totals.web_searches, totals.file_searches) == (2, 1)
     assert totals.tokens.total == 15
@@ -173,7 +137,7 @@ FOUND |= {"encrypted_content": "x", "page_age": None}
 ERROR = {"type": "web_search_tool_result_error", "error_code": "unavailable"}
 
 
-def claude(*results: Any, **usage: Any) -> tuple[dict[str, Any], Events]:
+def claude(*results: Any, **usage: Any) -> Raw:
     """One answer of Claude after searches with these results, whole and as events."""
     blocks: Events = []
     for number, result in enumerate(results):
@@ -197,7 +161,7 @@ def claude(*results: Any, **usage: Any) -> tuple[dict[str, Any], Events]:
         events.append({"type": "content_block_stop", "index": index})
     end = {"stop_reason": "end_turn", "stop_sequence": None}
     events.append({"type": "message_delta", "delta": end, "usage": counts})
-    return whole, [*events, {"type": "message_stop"}]
+    return Raw(whole, [*events, {"type": "message_stop"}])
 
 
 def anthropic(url: str, **more: Any) -> Any:
@@ -211,27 +175,27 @@ def anthropic(url: str, **more: Any) -> Any:
 @pytest.mark.parametrize("how", WAYS)
 @pytest.mark.parametrize("told", [True, False])
 def test_searches_of_claude_are_its_results_without_an_error(
-    how: str, version: str, told: bool
+    how: str, version: str, told: bool, service: Server
 ) -> None:
     """Streamed, langchain-anthropic drops their count; the blocks still show them."""
     usage = {"server_tool_use": {"web_search_requests": 2}} if told else {}
     meter = priced("anthropic", "claude-x")
-    with served(*claude([FOUND], ERROR, [], **usage)) as url:
-        call(anthropic(url, output_version=version), how, meter)
+    service.script(claude([FOUND], ERROR, [], **usage))
+    call(anthropic(service.root, output_version=version), how, meter)
     totals = meter.snapshot().totals
     assert (totals.web_searches, totals.cost) == (2, 2)
 
 
 @pytest.mark.parametrize("how", ["invoke", "ainvoke"])
-def test_compaction_of_claude_is_in_no_sum_and_costs(how: str) -> None:
+def test_compaction_of_claude_is_in_no_sum_and_costs(how: str, service: Server) -> None:
     """It is charged, cached tokens too, beside the answer's tokens; an advisor is another model."""
     compaction = {"type": "compaction", "input_tokens": 1000, "output_tokens": 50}
     compaction |= {"cache_read_input_tokens": 200, "cache_creation_input_tokens": 30}
     message = {"type": "message", "input_tokens": 10, "output_tokens": 5}
     advice = {"type": "advisor_message", "model": "y", "input_tokens": 9, "output_tokens": 9}
     meter = priced("anthropic", "claude-x", input=1, output=10, cache_read=0.1, cache_write=2)
-    with served(*claude(iterations=[compaction, advice, message])) as url:
-        call(anthropic(url), how, meter)
+    service.script(claude(iterations=[compaction, advice, message]))
+    call(anthropic(service.root), how, meter)
     tokens = meter.snapshot().totals.tokens
     # 10 x 1 + 5 x 10, and (1000 x 1 + 200 x 0.1 + 30 x 2 + 50 x 10) beside, USD a million
     assert (tokens.input, tokens.output, tokens.total) == (10, 5, 15)
@@ -254,7 +218,9 @@ def test_compaction_of_claude_is_in_no_sum_and_costs(how: str) -> None:
         ({"service_tier": "batch", "inference_geo": "us"}, "processing=batch;inference_geo=us"),
     ],
 )
-def test_what_changes_a_price_of_claude_is_read(usage: dict[str, Any], tier: str) -> None:
+def test_what_changes_a_price_of_claude_is_read(
+    usage: dict[str, Any], tier: str, service: Server
+) -> None:
     """Tier, speed and region; the default of each is none."""
     readings = []
 
@@ -262,8 +228,8 @@ def test_what_changes_a_price_of_claude_is_read(usage: dict[str, Any], tier: str
         def on_llm_end(self, response: Any, **kwargs: Any) -> None:
             readings.append(read(response))
 
-    with served(*claude(**usage)) as url:
-        call(anthropic(url), "ainvoke", Ends())
+    service.script(claude(**usage))
+    call(anthropic(service.root), "ainvoke", Ends())
     (reading,) = readings
     assert reading.usage == Usage(10, 5, 15, tier=tier)
     assert reading.tier == tier

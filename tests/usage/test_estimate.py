@@ -7,16 +7,15 @@ import json
 import logging
 import os
 import sys
-import threading
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from decimal import Decimal
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+from langchain_anthropic import ChatAnthropic
 from langchain_core.embeddings import DeterministicFakeEmbedding
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.language_models.llms import LLM
@@ -34,12 +33,11 @@ from langmeter import CompositeCallback, ConfigError, Meter, TokenCountingCallba
 from langmeter._core import count_tokens
 from langmeter.prices import PriceBook
 from langmeter.snapshot import Tokens
-from langmeter.testing.simulator import Simulator
+from langmeter.testing.simulator import Raw
+from langmeter.testing.simulator.server import Server
 from langmeter.usage.estimate import Offline
 from langmeter.usage.token_counters import counters_of, own_counter, ratio_of, rough_counter
 from tests.support.models import chat_model
-
-QUIET: dict[str, Any] = {"rate_limited": 0.0, "server_error": 0.0, "broken": 0.0}
 
 
 def o200k(text: str) -> int:
@@ -57,14 +55,7 @@ def tokens(meter: Any) -> Tokens:
     return meter.snapshot().totals.tokens  # type: ignore[no-any-return]
 
 
-@pytest.fixture(scope="module")
-def service() -> Iterator[Simulator]:
-    """No system prompt of its own, so that the words of a request are all there is to bill."""
-    with Simulator(seed=3, speed=1e9, input_tokens=(0.0, 1.0), **QUIET) as simulator:
-        yield simulator
-
-
-def client(service: Simulator, fate: str = "ok", **settings: Any) -> ChatOpenAI:
+def client(service: Server, fate: str = "ok", **settings: Any) -> ChatOpenAI:
     """The real client of a proxy: usage of streams is off by default."""
     return ChatOpenAI(
         model=settings.pop("model", "gpt-4o-mini"),
@@ -76,7 +67,7 @@ def client(service: Simulator, fate: str = "ok", **settings: Any) -> ChatOpenAI:
     )
 
 
-def test_a_stream_without_usage_is_what_the_service_would_have_billed(service: Simulator) -> None:
+def test_a_stream_without_usage_is_what_the_service_would_have_billed(service: Server) -> None:
     """Prompt and answer, to the token, under the model that answered, marked as estimated."""
     meter, before = Meter(), service.truth().sent("unreported")
     for prompt in ("tell me more", [SystemMessage("be brief"), HumanMessage("tell me more")]):
@@ -90,7 +81,7 @@ def test_a_stream_without_usage_is_what_the_service_would_have_billed(service: S
     assert not meter._services.prompts
 
 
-async def test_an_async_stream_is_counted_like_a_sync_one(service: Simulator) -> None:
+async def test_an_async_stream_is_counted_like_a_sync_one(service: Server) -> None:
     """The same sums."""
     meter, before = Meter(), service.truth().sent("unreported")
     async for _ in client(service).astream("tell me more", config={"callbacks": [meter]}):
@@ -100,7 +91,7 @@ async def test_an_async_stream_is_counted_like_a_sync_one(service: Simulator) ->
     assert tokens(meter).estimated == tokens(meter).total
 
 
-def test_the_providers_figure_wins(service: Simulator) -> None:
+def test_the_providers_figure_wins(service: Server) -> None:
     """Streams and answers that report usage are not counted here, whatever counter is given."""
     meter = Meter(token_counters={"gpt": lambda text: 10**6})
     client(service).invoke("tell me more", config={"callbacks": [meter]})
@@ -109,7 +100,7 @@ def test_the_providers_figure_wins(service: Simulator) -> None:
     assert 0 < tokens(meter).total < 10**6
 
 
-def test_a_broken_stream_counts_what_had_come(service: Simulator) -> None:
+def test_a_broken_stream_counts_what_had_come(service: Server) -> None:
     """The prompt and the received text; the call is an error all the same."""
     meter, got = Meter(), ""
     stream = client(service, "broken").stream("go on", config={"callbacks": [meter]})
@@ -122,7 +113,7 @@ def test_a_broken_stream_counts_what_had_come(service: Simulator) -> None:
     assert meter.snapshot().totals.errors == 1
 
 
-def test_a_stream_that_was_left_counts_what_had_come(service: Simulator) -> None:
+def test_a_stream_that_was_left_counts_what_had_come(service: Server) -> None:
     """It is cancelled, and costs what was read of it."""
     meter = Meter()
     stream = client(service).stream("go on", config={"callbacks": [meter]})
@@ -160,7 +151,7 @@ async def test_a_cancelled_astream_counts_what_had_come() -> None:
 
 
 @pytest.mark.parametrize("fate", ["rate_limited", "server_error"])
-def test_an_error_of_the_service_counts_nothing(service: Simulator, fate: str) -> None:
+def test_an_error_of_the_service_counts_nothing(service: Server, fate: str) -> None:
     """Though its response is handed in with a body and headers."""
     meter = Meter()
     for call in (
@@ -284,7 +275,7 @@ def test_definitions_of_every_shape_are_counted() -> None:
     assert of([5, None]) == of("tools") == of(None) == of([]) == 0
 
 
-def test_tools_of_a_stream_without_usage_are_in_its_estimate(service: Simulator) -> None:
+def test_tools_of_a_stream_without_usage_are_in_its_estimate(service: Server) -> None:
     """What the cookbook says of the definitions, more than the same call without them."""
     counts = []
     for model in (client(service), client(service).bind_tools([WEATHER])):
@@ -641,11 +632,8 @@ def test_a_counter_that_fails_leaves_what_the_provider_told() -> None:
     assert meter.snapshot().dropped == {"hook_errors": 1}
 
 
-def test_a_stream_of_anthropic_whose_end_names_no_input_has_it_estimated() -> None:
+def test_a_stream_of_anthropic_whose_end_names_no_input_has_it_estimated(service: Server) -> None:
     """The client drops what `message_start` says, and not every server repeats it at the end."""
-    pytest.importorskip("langchain_anthropic")
-    from langchain_anthropic import ChatAnthropic
-
     name = "claude-test-4-6"
     told = {"id": "m", "type": "message", "role": "assistant", "model": name, "content": []}
     events: list[dict[str, Any]] = [
@@ -671,26 +659,11 @@ def test_a_stream_of_anthropic_whose_end_names_no_input_has_it_estimated() -> No
         },
         {"type": "message_stop"},
     ]
-    body = "".join(f"event: {e['type']}\ndata: {json.dumps(e)}\n\n" for e in events)
-
-    class Service(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            self.send_response(200)
-            self.send_header("content-type", "text/event-stream")
-            self.end_headers()
-            self.wfile.write(body.encode())
-
-        def log_message(self, *args: Any) -> None:
-            pass
-
+    service.script(Raw(events=events))
     meter = Meter()
-    with ThreadingHTTPServer(("127.0.0.1", 0), Service) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        address = f"http://127.0.0.1:{server.server_port}"
-        settings: Any = {"model_name": name, "api_key": "any", "base_url": address}
-        chunks = ChatAnthropic(**settings).stream("2 + 2?", {"callbacks": [meter]})
-        assert "".join(str(chunk.text) for chunk in chunks) == "four"
-        server.shutdown()
+    settings: Any = {"model_name": name, "api_key": "any", "base_url": service.root}
+    chunks = ChatAnthropic(**settings).stream("2 + 2?", {"callbacks": [meter]})
+    assert "".join(str(chunk.text) for chunk in chunks) == "four"
     stats = meter.snapshot().models["anthropic", name]
     assert (stats.tokens.output, stats.outcomes["ok"]) == (3, 1)
     # 1.19 tokens for each of o200k_base, 4 for the message and 3 for the reply.

@@ -1,129 +1,39 @@
-"""An OpenAI-compatible service on loopback that knows exactly what it sent. Standard library only.
+"""Providers on loopback that know exactly what they sent. Needs the extra `demo`.
 
     with Simulator(seed=7, speed=20) as service:
         model = ChatOpenAI(model="gpt-4o-mini", base_url=service.url, api_key="any")
         model.invoke("What is a histogram?")
         print(service.truth().sent("ok"))  # Sent(calls=1, input=…, output=…, cache_read=…, …)
 
-It answers POST /v1/chat/completions (streamed and not, `n`, `max_tokens`,
-`stream_options.include_usage`) and GET /v1/models, with heavy-tailed sizes and delays, cached and
-reasoning tokens in the usage, dated model names, and now and then a 429 with retry-after, a 500 and
-a connection that breaks; `Traffic` has every figure. A request header `x-simulate` decides the fate
-of its request: ok, rate_limited, server_error, broken, or stall, which falls silent (in the middle
-of a stream, or before the first byte) until the client gives up.
-`python -m langmeter.testing.simulator` serves alone.
+Answers OpenAI's chat completions, Responses and embeddings, Anthropic's messages and Gemini's
+generateContent, streamed and not, with heavy-tailed sizes and delays, cached and reasoning tokens
+in the usage, dated model names, and now and then a 429 with retry-after, a 500 and a connection
+that breaks; `Traffic` has every figure. The request header `x-simulate` decides about its request:
+"ok" or one of `FAULTS`.
+
+`Simulator` is a process of its own; `langmeter.testing.simulator.server.Server` runs in a thread of
+a test, which may script its replies. `python -m langmeter.testing.simulator` serves alone.
 """
 
 from __future__ import annotations
 
-import http.client
-import json
-import os
-import subprocess
-import sys
-from dataclasses import asdict
-from pathlib import Path
-from types import TracebackType
-from typing import Any
-from urllib.parse import urlsplit
-
 from .ground_truth import OUTCOMES, Sent, Truth
-from .traffic import FAULTS, MODELS, Traffic
+from .process import Simulator
+from .reply import FAULTS, Choice, Raw, Reply, Text, Thought, ToolUse
+from .traffic import MODELS, Traffic
 
-__all__ = ["FAULTS", "MODELS", "OUTCOMES", "Sent", "Simulator", "Traffic", "Truth"]
-
-
-class Simulator:
-    """The service as a context manager; may be entered again, with new books.
-
-    Args:
-        seed: the same seed and the same requests give the same replies.
-        port: 0 for any free one.
-        **traffic: any other field of `Traffic`, e.g. `speed=20` or `rate_limited=0.5`.
-
-    Raises:
-        TypeError: `traffic` names no field of `Traffic`.
-        ValueError: a value cannot be.
-    """
-
-    def __init__(self, seed: int = 0, *, port: int = 0, **traffic: Any) -> None:
-        self.traffic = Traffic(seed=seed, **traffic)
-        self._port = port
-        self._child: subprocess.Popen[str] | None = None
-        self._url = ""
-        self._last: Truth | None = None
-
-    @property
-    def url(self) -> str:
-        """The `base_url` for a client, ending in /v1; "" before the service has started."""
-        return self._url
-
-    def truth(self) -> Truth:
-        """What was sent until now, or until the end once the service has stopped.
-
-        Whatever a client has received whole is in it. A client that left is in it as soon as the
-        service has noticed, which is at its next write.
-
-        Raises:
-            RuntimeError: the service has not started, or it died.
-        """
-        if self._child is None:
-            if self._last is None:
-                raise RuntimeError("the simulator is not running and left no books")
-            return self._last
-        address = urlsplit(self._url)
-        connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=30)
-        try:
-            connection.request("GET", "/truth")
-            return Truth.from_dict(json.load(connection.getresponse()))
-        except (OSError, http.client.HTTPException) as error:
-            code = self._child.poll()
-            raise RuntimeError(f"the simulator does not answer (exit code {code})") from error
-        finally:
-            connection.close()
-
-    def __enter__(self) -> Simulator:
-        """Start the service and wait until it listens."""
-        if self._child is not None:
-            raise RuntimeError("the simulator is already running")
-        # A process, not a thread: what the service computes (90 µs a streamed token) is then not
-        # taken from the program under the meter. 150 streams of 8,100 tokens took 5.3 s of that
-        # program's CPU beside a process and 6.8 s beside an asyncio thread.
-        traffic = json.dumps(asdict(self.traffic))
-        command = ["--until-eof", "--port", str(self._port), "--traffic", traffic]
-        root = str(Path(__file__).parents[2])
-        path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
-        child = subprocess.Popen(
-            [sys.executable, "-m", __name__, *command],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": path},
-            text=True,
-        )
-        assert child.stdout is not None
-        line = child.stdout.readline()
-        if not line:
-            child.communicate()
-            raise RuntimeError(f"the simulator did not start (exit code {child.returncode})")
-        self._url, self._last, self._child = json.loads(line)["url"], None, child
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Keep the books and stop the service; clients still connected see their connection end."""
-        child = self._child
-        assert child is not None
-        try:
-            self._last = self.truth()
-        except RuntimeError:
-            self._last = None  # told by `truth()`, to whoever asks
-        self._child = None
-        try:
-            child.communicate(timeout=10)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.communicate()
+__all__ = [
+    "FAULTS",
+    "MODELS",
+    "OUTCOMES",
+    "Choice",
+    "Raw",
+    "Reply",
+    "Sent",
+    "Simulator",
+    "Text",
+    "Thought",
+    "ToolUse",
+    "Traffic",
+    "Truth",
+]

@@ -1,13 +1,14 @@
-"""The ground truth: exactly what the simulated service sent, to hold a meter's figures against."""
+"""The ground truth: exactly what the simulator sent, to compare a meter's figures with."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-#: How a request can end, seen from the service. "unreported" is a whole stream whose client did not
-#: ask for usage, "invalid" a request refused with 400.
+#: How a request can end for the service. "unreported" is a complete stream whose client did not
+#: request usage; "invalid" is a request refused with a status of 4xx other than 429.
 OUTCOMES: Final = (
     "ok",
     "unreported",
@@ -20,7 +21,7 @@ OUTCOMES: Final = (
 
 
 class Sent(NamedTuple):
-    """Calls and their tokens: cache_read is a part of input, reasoning of output."""
+    """Number of calls and their tokens. `input` includes `cache_read`, `output` `reasoning`."""
 
     calls: int = 0
     input: int = 0
@@ -30,24 +31,28 @@ class Sent(NamedTuple):
 
 
 def total(rows: Iterable[Sent]) -> Sent:
-    """The sum of any number of rows, none included."""
+    """Return the sum of the rows; all zeros if there are none."""
     columns = tuple(zip(*rows, strict=True))
     return Sent(*map(sum, columns))
 
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """What was sent, by dated model name and outcome; pairs that never happened are absent.
+    """What was sent, by dated model name and outcome; pairs that never occurred are absent.
 
-    The tokens of "ok" are those that the usage in a whole reply told the client; of "unreported",
-    what that usage would have told; of "broken" and "disconnected", the prompt and the visible
-    tokens that went out.
+    The tokens of "ok" are those in the usage of complete replies; of "unreported", those that the
+    usage would have had; of "broken" and "disconnected", the prompt and the pieces that were sent.
     """
 
     models: Mapping[str, Mapping[str, Sent]]
 
     def sent(self, *outcomes: str, model: str | None = None) -> Sent:
-        """The sum over `outcomes` (none named: all) and all models, or one by its dated name."""
+        """Return the sum over outcomes and models.
+
+        Args:
+            *outcomes: names of `OUTCOMES`; all if none is given.
+            model: the dated name of one model; None for all models.
+        """
         return total(
             row
             for name, rows in self.models.items()
@@ -56,7 +61,7 @@ class Truth:
         )
 
     def to_dict(self) -> dict[str, dict[str, dict[str, int]]]:
-        """Plain data: model → outcome → field → number."""
+        """Return plain data: model → outcome → field → number."""
         return {
             model: {outcome: row._asdict() for outcome, row in rows.items()}
             for model, rows in self.models.items()
@@ -64,21 +69,24 @@ class Truth:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Truth:
-        """The inverse of `to_dict`."""
+        """Return the truth that `to_dict` turned into plain data."""
         return cls({m: {o: Sent(**row) for o, row in rows.items()} for m, rows in data.items()})
 
 
-class Books:
-    """The books as they are written, by one thread."""
+class Tally:
+    """Running counts behind a `Truth`; the service adds to it while other threads read it."""
 
     def __init__(self) -> None:
         self._rows: dict[str, dict[str, Sent]] = {}
+        self._lock = threading.Lock()
 
-    def write(self, model: str, outcome: str, sent: Sent = Sent(1)) -> None:  # noqa: B008 - immutable
+    def add(self, model: str, outcome: str, sent: Sent = Sent(1)) -> None:  # noqa: B008 - immutable
         """Add one row."""
-        rows = self._rows.setdefault(model, {})
-        rows[outcome] = total((rows.get(outcome, Sent()), sent))
+        with self._lock:
+            rows = self._rows.setdefault(model, {})
+            rows[outcome] = total((rows.get(outcome, Sent()), sent))
 
     def truth(self) -> Truth:
-        """A copy of what is written."""
-        return Truth({model: dict(rows) for model, rows in self._rows.items()})
+        """Return a copy of the counts so far."""
+        with self._lock:
+            return Truth({model: dict(rows) for model, rows in self._rows.items()})

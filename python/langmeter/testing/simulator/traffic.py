@@ -1,4 +1,4 @@
-"""What the simulated service answers: sizes, delays and faults, drawn from one seed. Pure."""
+"""Traffic: sizes, delays and faults of replies, drawn from one seed."""
 
 from __future__ import annotations
 
@@ -10,26 +10,79 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any, Final
+from typing import Any, Final, Literal
 
-#: Requested name → the dated name in the response, as OpenAI does it. Others come back as they are.
+from .reply import FAULTS, Choice, Fault, Reply, Text
+
+#: Requested name → the dated name in the reply, as the providers do it. Others are not changed.
 MODELS: Final[Mapping[str, str]] = {
     "gpt-4o": "gpt-4o-2024-08-06",
     "gpt-4o-mini": "gpt-4o-mini-2024-07-18",
     "gpt-4.1": "gpt-4.1-2025-04-14",
     "gpt-4.1-mini": "gpt-4.1-mini-2025-04-14",
     "o4-mini": "o4-mini-2025-04-16",
+    "claude-sonnet-4-5": "claude-sonnet-4-5-20250929",
+    "claude-haiku-4-5": "claude-haiku-4-5-20251001",
+    "gemini-2.5-flash": "gemini-2.5-flash",
+    "gemini-2.5-pro": "gemini-2.5-pro",
 }
-#: Names that begin so think before they answer: their output has reasoning tokens.
-REASONING: Final = ("o1", "o3", "o4", "gpt-5")
-#: What can go wrong with a reply; "stall" happens on request only (see the package).
-FAULTS: Final = ("rate_limited", "server_error", "broken", "stall")
+#: Models whose names begin so reason before they answer: their output has reasoning tokens.
+REASONING: Final = ("o1", "o3", "o4", "gpt-5", "gemini-2.5")
 
 CONTEXT: Final = 128_000  # tokens: no prompt is drawn longer
 LONGEST: Final = 16_384  # tokens: no answer is drawn longer
 CACHE_STEP: Final = 128  # OpenAI caches prefixes in steps of 128 tokens, from 1,024 up
 CACHE_FLOOR: Final = 1_024
 REASONING_STEP: Final = 64  # OpenAI reports reasoning in steps of 64 tokens
+
+_SENTENCE: Final = (
+    "the service holds every stream open until its last token has left and then it says how "
+    "many there were so that a meter on the other side can be checked against these counts"
+)
+#: The answers repeat these words; each is billed as one token.
+_WORDS: Final = tuple(f" {word}" for word in _SENTENCE.split())
+_ANSWER: Final = (_WORDS[0].strip().capitalize(), *(_WORDS * (LONGEST // len(_WORDS) + 1))[1:])
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the simulator reads from a request, whichever provider's format it has.
+
+    Args:
+        model: the requested name.
+        prompt: tokens of the prompt as billed here.
+        body: the request as it was sent.
+        n: number of answers; 0 for embeddings, which have no tokens but those of the request.
+        limit: largest number of output tokens of one answer, within 1 and `LONGEST`.
+        streamed: whether the reply is a stream.
+        usage: whether the client wants usage in a stream.
+    """
+
+    model: str
+    prompt: int
+    body: Mapping[str, Any]
+    n: int = 1
+    limit: int = LONGEST
+    streamed: bool = False
+    usage: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse what a provider would refuse.
+
+        Raises:
+            ValueError: a value is outside its range.
+        """
+        if not isinstance(self.model, str) or not self.model:
+            raise ValueError("model must be a name, as in 'gpt-4o'")
+        if not isinstance(self.n, int) or not 0 <= self.n <= 128:
+            raise ValueError(f"n must be within 1 and 128, got {self.n!r}")
+        if not isinstance(self.limit, int) or not 1 <= self.limit <= LONGEST:
+            raise ValueError(f"the token limit must be positive, got {self.limit!r}")
+
+    @property
+    def dated(self) -> str:
+        """The name of the model in the reply."""
+        return MODELS.get(self.model, self.model)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +94,11 @@ class Traffic:
 
     Args:
         seed: the same seed and requests give the same replies, in whatever order they come.
-        speed: how many times faster than life; 0 < speed, `math.inf` for no delay at all.
+        speed: how many times faster than real providers; above 0, `math.inf` for no delay at all.
         input_tokens: of the system prompt that the service puts before the words of the request.
-        output_tokens: of one answer, reasoning apart.
+        output_tokens: of one answer, reasoning excluded.
         reasoning_tokens: of one answer of a model that reasons.
-        first_token: seconds until the first token, reasoning apart.
+        first_token: seconds until the first token, reasoning excluded.
         gap: seconds between two tokens.
         spikes: share of the gaps that are Pareto distributed (shape 1.5, from 10 median gaps up).
         cached: share of the prompts of 1,024 tokens and more whose prefix was cached.
@@ -71,42 +124,15 @@ class Traffic:
     broken: float = 0.01
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be drawn from."""
+        """Refuse shares and speeds that cannot be drawn from."""
         shares = (self.spikes, self.cached, self.rate_limited, self.server_error, self.broken)
         if not all(0 <= share <= 1 for share in shares) or sum(shares[2:]) > 1:
             raise ValueError(f"shares must be within [0, 1], faults at most 1 together: {shares}")
         if not self.speed > 0:
-            raise ValueError(f"speed must be positive, not {self.speed}")
+            raise ValueError(f"speed must be positive, got {self.speed}")
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """One of the `n` answers: its visible tokens and why it ended ("stop" or "length")."""
-
-    tokens: int
-    finish: str
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """Everything about one reply, decided before its first byte."""
-
-    id: str
-    model: str
-    fault: str | None
-    choices: tuple[Choice, ...]
-    input: int
-    output: int
-    cache_read: int
-    reasoning: int
-    #: Seconds before each visible token, choices interleaved; the first is the time to first token.
-    delays: tuple[float, ...]
-    #: How many tokens a broken or stalled stream gets out: at least 1, never more than there are.
-    cut: int
-    retry_after: float
-
-
-class Dice:
+class Sampler:
     """Draws the replies of one service.
 
     A draw depends on the request and on how often that one came before, never on the order of
@@ -117,36 +143,37 @@ class Dice:
         self._traffic = traffic
         self._seen: Counter[bytes] = Counter()
 
-    def reply(self, body: Mapping[str, Any], force: str | None = None) -> Reply:
-        """The reply to a request body; `force`, one of `FAULTS` or "ok", replaces the drawn fate.
+    def reply(self, request: Request, force: Fault | Literal["ok"] | None = None) -> Reply:
+        """Return the reply to a request.
 
-        Raises:
-            ValueError: the body is not a chat completion request.
+        Args:
+            request: what the client sent.
+            force: the fault of this reply, or "ok" for none; None to draw one.
         """
         t = self._traffic
-        requested, n, limit = _checked(body)
-        words = prompt_tokens(body["messages"])
-        rng = self._rng(body)
+        rng = self._rng(request.body)
         fault = _fault(rng.random(), t)
-        prompt = min(CONTEXT, words + _lognormal(rng, t.input_tokens))
+        system = _lognormal(rng, t.input_tokens) if request.n else 0
+        prompt = min(CONTEXT, request.prompt + system)
         cache_read = 0
-        if rng.random() < t.cached and prompt >= CACHE_FLOOR:
+        if request.n and rng.random() < t.cached and prompt >= CACHE_FLOOR:
             cache_read = rng.randint(CACHE_FLOOR // CACHE_STEP, prompt // CACHE_STEP) * CACHE_STEP
-        thinks = requested.startswith(REASONING)
-        reasoning, choices = 0, []
-        for _ in range(n):
+        thinks = request.model.startswith(REASONING)
+        reasoning = visible = 0
+        choices = []
+        for _ in range(request.n):
             thought = -(-_lognormal(rng, t.reasoning_tokens) // REASONING_STEP) * REASONING_STEP
-            thought = min(limit, thought if thinks else 0)
-            wanted = max(1, _lognormal(rng, t.output_tokens))
-            visible = min(wanted, limit - thought)
+            thought = min(request.limit, thought if thinks else 0)
+            length = max(1, _lognormal(rng, t.output_tokens))
+            words = min(length, request.limit - thought)
             reasoning += thought
-            choices.append(Choice(visible, "stop" if visible == wanted else "length"))
-        visible = sum(choice.tokens for choice in choices)
-        delays = [_lognormal_s(rng, t.first_token) + reasoning / n * t.gap[0]]
+            visible += words
+            finish: Literal["stop", "length"] = "stop" if words == length else "length"
+            choices.append(Choice((Text(_ANSWER[:words]),), finish))
+        delays = [_lognormal_s(rng, t.first_token) + reasoning / max(1, request.n) * t.gap[0]]
         delays += (_gap(rng, t) for _ in range(visible - 1))
         return Reply(
-            id=f"chatcmpl-{rng.getrandbits(96):024x}",
-            model=MODELS.get(requested, requested),
+            id=f"reply-{rng.getrandbits(96):024x}",
             fault=None if force == "ok" else force or fault,
             choices=tuple(choices),
             input=prompt,
@@ -166,30 +193,7 @@ class Dice:
         return random.Random(f"{self._traffic.seed}/{key.hex()}/{self._seen[key]}")
 
 
-def prompt_tokens(messages: list[dict[str, Any]]) -> int:
-    """Tokens of a prompt as billed here: its words, 4 for each message and 3 for the whole."""
-    words = 0
-    for message in messages:
-        content = message.get("content") or ""
-        parts = [{"text": content}] if isinstance(content, str) else content
-        words += sum(len(str(part.get("text", "")).split()) for part in parts)
-    return words + 4 * len(messages) + 3
-
-
-def _checked(body: Mapping[str, Any]) -> tuple[str, int, int]:
-    model, messages = body.get("model"), body.get("messages")
-    if not isinstance(model, str) or not model:
-        raise ValueError("you must provide a model parameter")
-    if not isinstance(messages, list) or not all(isinstance(m, dict) for m in messages):
-        raise ValueError("messages must be a list of objects")
-    n = body.get("n") or 1
-    limit = body.get("max_completion_tokens") or body.get("max_tokens") or LONGEST
-    if not isinstance(n, int) or not isinstance(limit, int) or not 1 <= n <= 128 or limit < 1:
-        raise ValueError("n must be within 1 and 128, the token limit positive")
-    return model, n, min(limit, LONGEST)
-
-
-def _fault(u: float, t: Traffic) -> str | None:
+def _fault(u: float, t: Traffic) -> Fault | None:
     shares = accumulate((t.rate_limited, t.server_error, t.broken))
     return next((name for name, edge in zip(FAULTS, shares, strict=False) if u < edge), None)
 
