@@ -28,6 +28,8 @@ ROUTES: Mapping[str, Format] = {
     "/openai/deployments/{path}/embeddings": openai_embeddings,
     "/v1/messages": anthropic,
     "/v1beta/models/{path:path}": gemini,
+    # Where langchain-google-genai looks under a `base_url`.
+    "/v1/models/{path:path}": gemini,
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from starlette.types import Receive, Scope, Send
 
@@ -13,6 +13,11 @@ from .formats import Format
 from .ground_truth import Sent, Tally
 from .reply import Reply
 from .traffic import Request
+
+
+#: Seconds; a longer pause ends as soon as the client leaves. A sleep is cheaper, and there is one
+#: for each token.
+_LONG: Final = 0.1
 
 
 class _GoneError(Exception):
@@ -106,7 +111,9 @@ class Delivery:
         raise _GoneError
 
     async def _wait(self, seconds: float) -> None:
-        if seconds > 0:
+        if seconds > _LONG:
+            await asyncio.wait((self._gone,), timeout=seconds)
+        elif seconds > 0:
             await asyncio.sleep(seconds)
         if self._gone.done():
             raise _GoneError
