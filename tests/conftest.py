@@ -6,7 +6,7 @@ import math
 import os
 import tempfile
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -14,8 +14,9 @@ from langchain_core.tracers.context import _configure_hooks
 
 import langmeter
 from langmeter.prices import PriceBook
-from langmeter.testing.simulator import Traffic
-from langmeter.testing.simulator.server import Server
+
+if TYPE_CHECKING:
+    from langmeter.testing.simulator.server import Server
 
 # The price table of a run is its own, and its child processes read it too.
 _CACHE = tempfile.TemporaryDirectory(prefix="langmeter-tests-")
@@ -41,6 +42,9 @@ def prices() -> PriceBook:
 
 @pytest.fixture(scope="session")
 def _server() -> Iterator[Server]:
+    from langmeter.testing.simulator import Traffic
+    from langmeter.testing.simulator.server import Server
+
     faults = {"rate_limited": 0.0, "server_error": 0.0, "broken": 0.0}
     # No system prompt of its own: the words of a request are all there is to bill.
     traffic = Traffic(7, speed=math.inf, input_tokens=(0.0, 1.0), **faults)

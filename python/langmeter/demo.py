@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib.util import find_spec
 from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO
@@ -43,6 +44,7 @@ SHORT: Final[Mapping[str, Any]] = {
 #: has no more patience with an answer in one piece.
 GIVES_UP: Final = 25
 PATIENCE: Final = 2.0  # seconds
+PACKAGES: Final = ("langchain_openai", "rich", "starlette", "uvicorn")
 MISSING: Final = "langmeter demo needs {}: pip install 'langmeter[demo]'"
 GLOSSARY: Final = {
     "histogram": "Counts of values by range; an HDR histogram keeps a fixed relative precision.",
@@ -119,11 +121,9 @@ def run_demo(
     """
     if calls < 1 or concurrency < 1:
         raise ValueError("calls and concurrency must be positive")
-    try:
-        import langchain_openai  # noqa: F401
-        import rich  # noqa: F401
-    except ImportError as error:
-        print(MISSING.format(error.name), file=sys.stderr)
+    missing = next((name for name in PACKAGES if find_spec(name) is None), None)
+    if missing is not None:
+        print(MISSING.format(missing), file=sys.stderr)
         return 2
     from langmeter import Meter
 

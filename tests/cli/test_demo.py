@@ -138,7 +138,7 @@ def test_file_that_cannot_be(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert f"cannot write {tmp_path}: Is a directory" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("package", ["langchain_openai", "rich"])
+@pytest.mark.parametrize("package", ["langchain_openai", "rich", "uvicorn"])
 def test_missing_package(
     package: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

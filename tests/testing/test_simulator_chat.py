@@ -12,11 +12,11 @@ import openai
 import pytest
 from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_openai import ChatOpenAI
-from tests.support.waiting import eventually
 
-from langmeter.testing.simulator import MODELS, Choice, Reply, Sent, Simulator, Text, Traffic
+from langmeter.testing.simulator import MODELS, Choice, Reply, Sent, Text, Traffic
 from langmeter.testing.simulator.reply import Fault
 from langmeter.testing.simulator.server import Server
+from tests.support.waiting import eventually
 
 NO_FAULTS = {"rate_limited": 0.0, "server_error": 0.0, "broken": 0.0}
 
@@ -39,7 +39,7 @@ TWO_WORDS = Choice((Text(("one", " two")),))
 
 @contextmanager
 def chat(
-    service: Server | Simulator, model: str = "gpt-4o-mini", **settings: Any
+    service: Server, model: str = "gpt-4o-mini", **settings: Any
 ) -> Iterator[ChatOpenAI]:
     with openai.DefaultHttpxClient(trust_env=False) as client:
         yield ChatOpenAI(
@@ -76,7 +76,7 @@ def receive(llm: ChatOpenAI, question: str, stream: bool, words: list[str]) -> N
         words += [piece.text] if piece.text else []
 
 
-def during(service: Server | Simulator, *outcomes: str) -> Callable[[], Sent]:
+def during(service: Server, *outcomes: str) -> Callable[[], Sent]:
     """What was sent from now until the call."""
     before = service.truth().sent(*outcomes)
     return lambda: Sent(
@@ -274,7 +274,7 @@ def test_streams_that_end_otherwise(service: Server, fault: Fault) -> None:
 def test_rates() -> None:
     """Faults come at their rates, each as the client's error of its kind."""
     with (
-        Simulator(1, speed=math.inf, rate_limited=0.2, server_error=0.1, broken=0.1) as moody,
+        Server(Traffic(1, math.inf, rate_limited=0.2, server_error=0.1, broken=0.1)) as moody,
         chat(moody) as llm,
     ):
         questions = [f"question {n}" for n in range(200)]
@@ -295,7 +295,7 @@ def test_rates() -> None:
 def test_retries() -> None:
     """The client's own retries wait as long as they are told, and get through."""
     with (
-        Simulator(1, speed=1000, rate_limited=0.5, server_error=0, broken=0) as busy,
+        Server(Traffic(1, 1000, rate_limited=0.5, server_error=0, broken=0)) as busy,
         chat(busy, max_retries=10) as llm,
     ):
         told = [usage(llm.invoke(f"question {n}")) for n in range(30)]

@@ -14,7 +14,6 @@ from .ground_truth import Sent, Tally
 from .reply import Reply
 from .traffic import Request
 
-
 #: Seconds; a longer pause ends as soon as the client leaves. A sleep is cheaper, and there is one
 #: for each token.
 _LONG: Final = 0.1

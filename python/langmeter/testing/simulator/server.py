@@ -38,7 +38,7 @@ class Server:
             uvicorn.Config(
                 self._service.app,
                 loop="asyncio",
-                http="httptools",
+                http="h11",
                 ws="none",
                 lifespan="off",
                 log_config=None,
