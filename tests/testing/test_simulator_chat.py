@@ -38,9 +38,7 @@ TWO_WORDS = Choice((Text(("one", " two")),))
 
 
 @contextmanager
-def chat(
-    service: Server, model: str = "gpt-4o-mini", **settings: Any
-) -> Iterator[ChatOpenAI]:
+def chat(service: Server, model: str = "gpt-4o-mini", **settings: Any) -> Iterator[ChatOpenAI]:
     with openai.DefaultHttpxClient(trust_env=False) as client:
         yield ChatOpenAI(
             model=model,
