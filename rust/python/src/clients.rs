@@ -105,10 +105,25 @@ fn same(known: &Text, told: Option<&Bound<'_, PyString>>) -> bool {
     }
 }
 
-/// The entry of a mapping that is a text and not empty.
-fn text<'py>(of: Option<&Bound<'py, PyAny>>, key: &Bound<'py, PyString>) -> PyResult<Option<Bound<'py, PyString>>> {
-    let Some(value) = entry(of, key)? else { return Ok(None) };
-    Ok(value.cast_into::<PyString>().ok().filter(|text| text.len().is_ok_and(|n| n > 0)))
+/// Whether it is this very object.
+fn is(known: &Text, told: Option<&Bound<'_, PyAny>>) -> bool {
+    known.as_ref().zip(told).is_some_and(|(known, told)| known.is(told))
+}
+
+/// A value as a text; None where it is none or empty.
+fn not_empty(value: Bound<'_, PyAny>) -> Option<Bound<'_, PyString>> {
+    value.cast_into::<PyString>().ok().filter(|text| text.len().is_ok_and(|n| n > 0))
+}
+
+/// Whether a mapping has an entry of one of these names.
+fn has_any<const N: usize>(of: Option<&Bound<'_, PyAny>>, keys: &[Py<PyString>; N], py: Python<'_>) -> PyResult<bool> {
+    let Some(Ok(of)) = of.map(|of| of.cast::<PyDict>()) else { return Ok(false) };
+    for key in keys {
+        if of.contains(key.bind(py))? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn first_text<'py, const N: usize>(
@@ -117,8 +132,9 @@ fn first_text<'py, const N: usize>(
     py: Python<'py>,
 ) -> PyResult<Option<Bound<'py, PyString>>> {
     for key in keys {
-        if let Some(found) = text(of, key.bind(py))? {
-            return Ok(Some(found));
+        let text = entry(of, key.bind(py))?.and_then(not_empty);
+        if text.is_some() {
+            return Ok(text);
         }
     }
     Ok(None)
@@ -164,30 +180,42 @@ impl Clients {
     /// The client of a call.
     pub fn of<'py>(services: &Bound<'py, Services>, core: &Recorder, start: &Start<'_, 'py>) -> PyResult<Arc<Client>> {
         let (py, this) = (services.py(), &services.get().clients);
-        let keys = keys(py);
-        let provider = text(start.metadata, intern!(py, "ls_provider"))?;
-        let model = match text(start.metadata, intern!(py, "ls_model_name"))? {
-            Some(model) => Some(model),
-            None => first_text(start.invocation_params, &keys.models, py)?,
-        };
-        let address = || first_text(start.invocation_params, &keys.addresses, py);
-        let seen = copied(&this.seen, py);
-        for client in &seen.clients {
-            if client.serialized.is(start.serialized)
-                && same(&client.told_provider, provider.as_ref())
-                && same(&client.told_model, model.as_ref())
+        let (keys, seen) = (keys(py), copied(&this.seen, py));
+        let provider = entry(start.metadata.as_ref(), intern!(py, "ls_provider"))?;
+        let model = entry(start.metadata.as_ref(), intern!(py, "ls_model_name"))?;
+        // Nearly always the very texts that the client named before, and no address.
+        for client in seen.clients.iter().filter(|client| client.serialized.is(&start.serialized)) {
+            if is(&client.told_provider, provider.as_ref())
+                && is(&client.told_model, model.as_ref())
+                && match &client.address {
+                    None => true,
+                    Some(None) => !has_any(start.invocation_params()?.as_ref(), &keys.addresses, py)?,
+                    Some(Some(_)) => false,
+                }
             {
+                return Ok(Arc::clone(client));
+            }
+        }
+        let params = start.invocation_params()?;
+        let (provider, model) = (provider.and_then(not_empty), model.and_then(not_empty));
+        let model = match model {
+            Some(model) => Some(model),
+            None => first_text(params.as_ref(), &keys.models, py)?,
+        };
+        let address = || first_text(params.as_ref(), &keys.addresses, py);
+        for client in seen.clients.iter().filter(|client| client.serialized.is(&start.serialized)) {
+            if same(&client.told_provider, provider.as_ref()) && same(&client.told_model, model.as_ref()) {
                 match &client.address {
                     Some(known) if !same(known, address()?.as_ref()) => {}
                     _ => return Ok(Arc::clone(client)),
                 }
             }
         }
-        let call = (start.metadata, start.invocation_params, start.serialized);
+        let call = (&start.metadata, &params, &start.serialized);
         let names = services.call_method1(intern!(py, "requested"), call)?;
         let (asked_provider, asked_model, by_address): (Bound<'_, PyString>, Bound<'_, PyString>, bool) =
             names.extract()?;
-        let component_name = name_of(None, start.serialized, intern!(py, "llm"))?;
+        let component_name = name_of(None, &start.serialized, intern!(py, "llm"))?;
         let component = core.series(Kind::Llm, &component_name.to_string_lossy(), "");
         let series = core.series(Kind::Model, &asked_provider.to_string_lossy(), &asked_model.to_string_lossy());
         let plain = |text: Option<Bound<'_, PyString>>| text.map(Bound::unbind);

@@ -1,5 +1,6 @@
 //! Chains, tools, retrievers: their starts and their good ends.
 
+use crate::hooks::Arguments;
 use crate::identity;
 use crate::services::Services;
 use crate::start::{Tagged, name_of};
@@ -10,29 +11,45 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyString, PyType};
 
 /// What a start hook is given.
-pub struct Start<'a, 'py> {
-    pub serialized: &'a Bound<'py, PyAny>,
+pub struct Start<'py> {
+    serialized: Bound<'py, PyAny>,
     /// What the run is to work on.
-    pub given: &'a Bound<'py, PyAny>,
-    pub run_id: &'a Bound<'py, PyAny>,
-    pub parent_run_id: Option<&'a Bound<'py, PyAny>>,
-    pub tags: Option<&'a Bound<'py, PyAny>>,
-    pub metadata: Option<&'a Bound<'py, PyAny>>,
-    pub name: Option<&'a Bound<'py, PyAny>>,
+    given: Bound<'py, PyAny>,
+    run_id: Bound<'py, PyAny>,
+    parent_run_id: Option<Bound<'py, PyAny>>,
+    tags: Option<Bound<'py, PyAny>>,
+    metadata: Option<Bound<'py, PyAny>>,
+    name: Option<Bound<'py, PyAny>>,
+}
+
+impl<'py> Start<'py> {
+    /// Reads the arguments of a start hook whose second parameter has the name `second`.
+    pub fn of(given: Arguments<'_, 'py>, second: &Bound<'py, PyString>) -> PyResult<Self> {
+        let py = second.py();
+        Ok(Self {
+            serialized: given.at(0, intern!(py, "serialized"))?,
+            given: given.at(1, second)?,
+            run_id: given.required(intern!(py, "run_id"))?,
+            parent_run_id: given.get(intern!(py, "parent_run_id"))?,
+            tags: given.get(intern!(py, "tags"))?,
+            metadata: given.get(intern!(py, "metadata"))?,
+            name: given.get(intern!(py, "name"))?,
+        })
+    }
 }
 
 /// A run of `kind` begins; a chain may be the node of a graph or an agent.
-pub fn begin(services: &Bound<'_, Services>, kind: Kind, start: &Start<'_, '_>) -> PyResult<()> {
+pub fn begin(services: &Bound<'_, Services>, kind: Kind, start: &Start<'_>) -> PyResult<()> {
     let py = services.py();
     let recorder = services.get().recorder(services.py())?;
-    let name = name_of(start.name, start.serialized, &PyString::intern(py, kind.name()))?;
-    let mut tagged = Tagged::by(start.tags);
-    let key = identity::run_key(start.run_id)?;
-    let parent = identity::parent_key(start.parent_run_id, py, key)?;
-    let kind = if kind == Kind::Chain { role(&name, start.metadata, tagged)? } else { kind };
+    let name = name_of(start.name.as_ref(), &start.serialized, &PyString::intern(py, kind.name()))?;
+    let mut tagged = Tagged::by(start.tags.as_ref());
+    let key = identity::run_key(&start.run_id)?;
+    let parent = identity::parent_key(start.parent_run_id.as_ref(), py, key)?;
+    let kind = if kind == Kind::Chain { role(&name, start.metadata.as_ref(), tagged)? } else { kind };
     if kind == Kind::Node
         && let Some(parent) = parent
-        && let Some(Ok(metadata)) = start.metadata.map(|metadata| metadata.cast::<PyDict>())
+        && let Some(Ok(metadata)) = start.metadata.as_ref().map(|metadata| metadata.cast::<PyDict>())
     {
         tagged.retried |= services.get().steps.again(parent, metadata)?;
     }
@@ -47,7 +64,7 @@ pub fn begin(services: &Bound<'_, Services>, kind: Kind, start: &Start<'_, '_>) 
         labels: &[],
         retried: tagged.retried,
         piped: tagged.piped,
-        witness: identity::witness(start.given),
+        witness: identity::witness(&start.given),
     };
     // Without a demand nothing is refused.
     let _ = recorder.get().core.run_started(&begin);

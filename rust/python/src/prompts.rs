@@ -25,16 +25,17 @@ pub fn keep(
 ) -> PyResult<()> {
     let py = prompts.py();
     let number = if shares { free(prompts, &number)? } else { number };
-    let alone = start.batch_size.is_some() && alone(start);
-    let tools = entry(start.invocation_params, intern!(py, "tools"))?;
+    let batch_size = start.batch_size()?;
+    let alone = batch_size.is_some() && alone(batch_size.as_ref());
+    let tools = entry(start.invocation_params()?.as_ref(), intern!(py, "tools"))?;
     if let Some(tools) = tools
         && tools.is_truthy()?
     {
-        prompts.set_item(number, (start.prompts, tools, alone))?;
+        prompts.set_item(number, (&start.prompts, tools, alone))?;
     } else if alone {
-        prompts.set_item(number, start.prompts)?;
+        prompts.set_item(number, &start.prompts)?;
     } else {
-        prompts.set_item(number, PyTuple::new(py, [start.prompts])?)?;
+        prompts.set_item(number, PyTuple::new(py, [&start.prompts])?)?;
     }
     if prompts.len() > MAX_PROMPTS {
         for oldest in prompts.keys().iter().take(LET_GO) {

@@ -2,6 +2,7 @@
 
 use crate::clients::Clients;
 use crate::demand::Call;
+use crate::hooks::Arguments;
 use crate::recorder::{No, judged};
 use crate::services::Services;
 use crate::{identity, prompts, services};
@@ -15,15 +16,42 @@ pub const RETRY_TAG: &str = "retry:attempt:";
 
 /// What a start hook is given.
 pub struct Start<'a, 'py> {
-    pub serialized: &'a Bound<'py, PyAny>,
-    pub prompts: &'a Bound<'py, PyAny>,
-    pub run_id: &'a Bound<'py, PyAny>,
-    pub parent_run_id: Option<&'a Bound<'py, PyAny>>,
-    pub tags: Option<&'a Bound<'py, PyAny>>,
-    pub metadata: Option<&'a Bound<'py, PyAny>>,
-    pub invocation_params: Option<&'a Bound<'py, PyAny>>,
-    pub name: Option<&'a Bound<'py, PyAny>>,
-    pub batch_size: Option<&'a Bound<'py, PyAny>>,
+    given: Arguments<'a, 'py>,
+    pub serialized: Bound<'py, PyAny>,
+    pub prompts: Bound<'py, PyAny>,
+    pub run_id: Bound<'py, PyAny>,
+    pub parent_run_id: Option<Bound<'py, PyAny>>,
+    pub tags: Option<Bound<'py, PyAny>>,
+    pub metadata: Option<Bound<'py, PyAny>>,
+    pub name: Option<Bound<'py, PyAny>>,
+}
+
+impl<'a, 'py> Start<'a, 'py> {
+    /// Reads the arguments of a start hook whose second parameter has the name `second`.
+    #[inline]
+    pub fn of(given: Arguments<'a, 'py>, second: &Bound<'py, PyString>) -> PyResult<Self> {
+        let py = second.py();
+        Ok(Self {
+            given,
+            serialized: given.at(0, intern!(py, "serialized"))?,
+            prompts: given.at(1, second)?,
+            run_id: given.required(intern!(py, "run_id"))?,
+            parent_run_id: given.get(intern!(py, "parent_run_id"))?,
+            tags: given.get(intern!(py, "tags"))?,
+            metadata: given.get(intern!(py, "metadata"))?,
+            name: given.get(intern!(py, "name"))?,
+        })
+    }
+
+    /// Looks up the parameters of the request, which most calls do without.
+    pub fn invocation_params(&self) -> PyResult<Option<Bound<'py, PyAny>>> {
+        self.given.get(intern!(self.serialized.py(), "invocation_params"))
+    }
+
+    /// Looks up how many prompts go together; None where that is not known.
+    pub fn batch_size(&self) -> PyResult<Option<Bound<'py, PyAny>>> {
+        self.given.get(intern!(self.serialized.py(), "batch_size"))
+    }
 }
 
 /// The entry of what is a dict, if it has it.
@@ -84,8 +112,8 @@ pub fn name_of<'py>(
 }
 
 /// Whether no other prompt goes with this one, as far as is known.
-pub fn alone(start: &Start<'_, '_>) -> bool {
-    start.batch_size.is_none_or(|n| n.is_none() || n.extract::<u64>().is_ok_and(|n| n == 1))
+pub fn alone(batch_size: Option<&Bound<'_, PyAny>>) -> bool {
+    batch_size.is_none_or(|n| n.extract::<u64>().is_ok_and(|n| n == 1))
 }
 
 /// A model call begins, or does not fit a budget: which, and the thresholds crossed.
@@ -94,26 +122,27 @@ pub fn begin(services: &Bound<'_, Services>, start: &Start<'_, '_>) -> PyResult<
     let recorder = this.recorder(py)?;
     let core = &recorder.get().core;
     let client = Clients::of(services, core, start)?;
-    let tagged = Tagged::by(start.tags);
-    let labels = services::labels_in(services, start.metadata)?;
+    let tagged = Tagged::by(start.tags.as_ref());
+    let labels = services::labels_in(services, start.metadata.as_ref())?;
     let labels: Vec<(&str, &str)> = labels.iter().map(|(key, value)| (&**key, &**value)).collect();
-    let number = identity::run_number(start.run_id)?;
+    let number = identity::run_number(&start.run_id)?;
     let key = identity::key_of(&number)?;
     let (provider, model) = (client.provider.bind(py), client.model_name.bind(py));
     let demand = match &this.demand {
         Some(demands) => {
             let (provider, model) = (provider.to_string_lossy(), model.to_string_lossy());
-            let (prompts, metadata, tags) = (start.prompts, start.metadata, start.tags);
-            let params = start.invocation_params;
+            let (prompts, metadata, tags) = (&start.prompts, start.metadata.as_ref(), start.tags.as_ref());
+            let params = start.invocation_params()?;
+            let params = params.as_ref();
             demands.get().of(py, &Call { provider: &provider, model: &model, prompts, metadata, tags, params })?
         }
         None => None,
     };
-    let component = match (start.name.filter(|n| !n.is_none()), client.component) {
+    let component = match (&start.name, client.component) {
         (None, Some(component)) => component,
         (name, _) => {
             let known = client.component_name.bind(py);
-            let name = if name.is_none() { known.clone() } else { name_of(name, start.serialized, known)? };
+            let name = if name.is_none() { known.clone() } else { name_of(name.as_ref(), &start.serialized, known)? };
             core.series(Kind::Llm, &name.to_string_lossy(), "").id
         }
     };
@@ -123,7 +152,7 @@ pub fn begin(services: &Bound<'_, Services>, start: &Start<'_, '_>) -> PyResult<
     };
     let begin = Begin {
         key,
-        parent: identity::parent_key(start.parent_run_id, py, key)?,
+        parent: identity::parent_key(start.parent_run_id.as_ref(), py, key)?,
         kind: Kind::Llm,
         name: "",
         provider: "",
@@ -132,7 +161,7 @@ pub fn begin(services: &Bound<'_, Services>, start: &Start<'_, '_>) -> PyResult<
         labels: &labels,
         retried: tagged.retried,
         piped: tagged.piped,
-        witness: identity::witness(start.prompts),
+        witness: identity::witness(&start.prompts),
     };
     let release_dead = this.release_dead.as_ref().map(|release| release.bind(py));
     let started = match judged(release_dead, |give_up| core.begin(&begin, component, requested, give_up))? {
@@ -143,7 +172,7 @@ pub fn begin(services: &Bound<'_, Services>, start: &Start<'_, '_>) -> PyResult<
         && begin.demand.is_some()
         && started != Started::Echo
     {
-        origins.note(core, begin.key, start.run_id)?;
+        origins.note(core, begin.key, &start.run_id)?;
     }
     let kept = this.keep_prompts || client.model.as_ref().is_none_or(|model| model.needs_prompts());
     if kept && started != Started::Echo {
@@ -155,9 +184,12 @@ pub fn begin(services: &Bound<'_, Services>, start: &Start<'_, '_>) -> PyResult<
 /// One of the calls that begin together was started, or refused: then those before it are given up, because
 /// LangChain ends none of them.
 pub fn batched(services: &Bound<'_, Services>, start: &Start<'_, '_>, refused: bool) -> PyResult<()> {
-    let py = services.py();
+    let (py, batch_size) = (services.py(), start.batch_size()?);
     let Some(recorder) = services.get().recorder_if_mapped() else { return Ok(()) };
-    let call = (start.run_id, start.batch_size, start.invocation_params, refused);
+    if alone(batch_size.as_ref()) {
+        return Ok(());
+    }
+    let call = (&start.run_id, batch_size, start.invocation_params()?, refused);
     for run_id in services.call_method1(intern!(py, "in_batch"), call)?.try_iter()? {
         let end = End::new(identity::run_key(&run_id?)?, Kind::Llm);
         recorder.get().core.run_ended(&End { outcome: Outcome::Cancelled, ..end });

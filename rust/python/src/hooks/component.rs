@@ -1,6 +1,6 @@
 //! Hooks of chains, tools and retrievers.
 
-use super::{Link, hook, plain_code};
+use super::{Arguments, Link, hook, plain_code};
 use crate::services::Services;
 use crate::{components, end, identity, start};
 use langmeter_core::{Kind, Outcome};
@@ -8,50 +8,22 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyString};
+use pyo3::types::{PyDict, PyString, PyTuple};
 
 hook! {
     /// A chain begins; a decision model is a model call.
     ChainStart, "on_chain_start";
 
-    #[pyo3(signature = (
-        serialized, inputs, *, run_id, parent_run_id=None, tags=None, metadata=None, run_type=None, name=None, **kwargs
-    ))]
-    fn __call__(
-        &self,
-        py: Python<'_>,
-        serialized: &Bound<'_, PyAny>,
-        inputs: &Bound<'_, PyAny>,
-        run_id: &Bound<'_, PyAny>,
-        parent_run_id: Option<&Bound<'_, PyAny>>,
-        tags: Option<&Bound<'_, PyAny>>,
-        metadata: Option<&Bound<'_, PyAny>>,
-        run_type: Option<&Bound<'_, PyAny>>,
-        name: Option<&Bound<'_, PyAny>>,
-        kwargs: Option<&Bound<'_, PyDict>>,
-    ) -> PyResult<()> {
-        if let Some(run_type) = run_type
-            && run_type.eq(intern!(py, "llm")).unwrap_or(false)
-        {
-            let (prompts, invocation_params, batch_size) = (inputs, None, None);
-            let given = start::Start {
-                serialized,
-                prompts,
-                run_id,
-                parent_run_id,
-                tags,
-                metadata,
-                invocation_params,
-                name,
-                batch_size,
-            };
-            return self.0.begun(py, &given);
+    fn called(&self, py: Python<'_>, given: Arguments<'_, '_>) -> PyResult<()> {
+        let run_type = given.get(intern!(py, "run_type"))?;
+        if run_type.is_some_and(|run_type| run_type.eq(intern!(py, "llm")).unwrap_or(false)) {
+            return self.0.begun(py, &start::Start::of(given, intern!(py, "inputs"))?);
         }
-        let given = components::Start { serialized, given: inputs, run_id, parent_run_id, tags, metadata, name };
+        let start = components::Start::of(given, intern!(py, "inputs"))?;
         if !self.0.components {
             return Ok(());
         }
-        self.0.run(py, "on_chain_start", |services| components::begin(services, Kind::Chain, &given))
+        self.0.run(py, "on_chain_start", |services| components::begin(services, Kind::Chain, &start))
     }
 }
 
@@ -59,24 +31,9 @@ hook! {
     /// A tool begins.
     ToolStart, "on_tool_start";
 
-    #[pyo3(signature = (
-        serialized, input_str, *, run_id, parent_run_id=None, tags=None, metadata=None, inputs=None, name=None, **kwargs
-    ))]
-    fn __call__(
-        &self,
-        py: Python<'_>,
-        serialized: &Bound<'_, PyAny>,
-        input_str: &Bound<'_, PyAny>,
-        run_id: &Bound<'_, PyAny>,
-        parent_run_id: Option<&Bound<'_, PyAny>>,
-        tags: Option<&Bound<'_, PyAny>>,
-        metadata: Option<&Bound<'_, PyAny>>,
-        inputs: Option<&Bound<'_, PyAny>>,
-        name: Option<&Bound<'_, PyAny>>,
-        kwargs: Option<&Bound<'_, PyDict>>,
-    ) -> PyResult<()> {
-        let given = components::Start { serialized, given: input_str, run_id, parent_run_id, tags, metadata, name };
-        self.0.run(py, "on_tool_start", |services| components::begin(services, Kind::Tool, &given))
+    fn called(&self, py: Python<'_>, given: Arguments<'_, '_>) -> PyResult<()> {
+        let start = components::Start::of(given, intern!(py, "input_str"))?;
+        self.0.run(py, "on_tool_start", |services| components::begin(services, Kind::Tool, &start))
     }
 }
 
@@ -84,23 +41,9 @@ hook! {
     /// A retriever begins.
     RetrieverStart, "on_retriever_start";
 
-    #[pyo3(signature = (
-        serialized, query, *, run_id, parent_run_id=None, tags=None, metadata=None, name=None, **kwargs
-    ))]
-    fn __call__(
-        &self,
-        py: Python<'_>,
-        serialized: &Bound<'_, PyAny>,
-        query: &Bound<'_, PyAny>,
-        run_id: &Bound<'_, PyAny>,
-        parent_run_id: Option<&Bound<'_, PyAny>>,
-        tags: Option<&Bound<'_, PyAny>>,
-        metadata: Option<&Bound<'_, PyAny>>,
-        name: Option<&Bound<'_, PyAny>>,
-        kwargs: Option<&Bound<'_, PyDict>>,
-    ) -> PyResult<()> {
-        let given = components::Start { serialized, given: query, run_id, parent_run_id, tags, metadata, name };
-        self.0.run(py, "on_retriever_start", |services| components::begin(services, Kind::Retriever, &given))
+    fn called(&self, py: Python<'_>, given: Arguments<'_, '_>) -> PyResult<()> {
+        let start = components::Start::of(given, intern!(py, "query"))?;
+        self.0.run(py, "on_retriever_start", |services| components::begin(services, Kind::Retriever, &start))
     }
 }
 
@@ -108,28 +51,20 @@ hook! {
     /// A chain gave its result; that of a decision model is a model call's.
     ChainEnd, "on_chain_end";
 
-    #[pyo3(signature = (outputs, *, run_id, parent_run_id=None, tags=None, **kwargs))]
-    fn __call__(
-        &self,
-        py: Python<'_>,
-        outputs: &Bound<'_, PyAny>,
-        run_id: &Bound<'_, PyAny>,
-        parent_run_id: Option<&Bound<'_, PyAny>>,
-        tags: Option<&Bound<'_, PyAny>>,
-        kwargs: Option<&Bound<'_, PyDict>>,
-    ) -> PyResult<()> {
+    fn called(&self, py: Python<'_>, given: Arguments<'_, '_>) -> PyResult<()> {
+        let (outputs, run_id) = (given.at(0, intern!(py, "outputs"))?, given.required(intern!(py, "run_id"))?);
         let components = self.0.components;
         self.0.run(py, "on_chain_end", |services| {
             let decides = if components {
                 outputs.get_type().name()?.to_cow()? == "ClassifierResponse"
             } else {
-                let key = identity::run_key(run_id)?;
+                let key = identity::run_key(&run_id)?;
                 services.get().recorder(py)?.get().core.requested(key).is_some()
             };
             if decides {
-                end::uncommon(services, run_id, outputs, Kind::Chain)
+                end::uncommon(services, &run_id, &outputs, Kind::Chain)
             } else if components {
-                components::end(services, Kind::Chain, run_id, Outcome::Ok)
+                components::end(services, Kind::Chain, &run_id, Outcome::Ok)
             } else {
                 Ok(())
             }
@@ -141,18 +76,10 @@ hook! {
     /// A tool gave its result.
     ToolEnd, "on_tool_end";
 
-    #[pyo3(signature = (output, *, run_id, parent_run_id=None, tags=None, **kwargs))]
-    fn __call__(
-        &self,
-        py: Python<'_>,
-        output: &Bound<'_, PyAny>,
-        run_id: &Bound<'_, PyAny>,
-        parent_run_id: Option<&Bound<'_, PyAny>>,
-        tags: Option<&Bound<'_, PyAny>>,
-        kwargs: Option<&Bound<'_, PyDict>>,
-    ) -> PyResult<()> {
+    fn called(&self, py: Python<'_>, given: Arguments<'_, '_>) -> PyResult<()> {
+        let (output, run_id) = (given.at(0, intern!(py, "output"))?, given.required(intern!(py, "run_id"))?);
         self.0.run(py, "on_tool_end", |services| {
-            components::end(services, Kind::Tool, run_id, components::tool_outcome(output)?)
+            components::end(services, Kind::Tool, &run_id, components::tool_outcome(&output)?)
         })
     }
 }
@@ -161,16 +88,10 @@ hook! {
     /// A retriever gave its result.
     RetrieverEnd, "on_retriever_end";
 
-    #[pyo3(signature = (documents, *, run_id, parent_run_id=None, tags=None, **kwargs))]
-    fn __call__(
-        &self,
-        py: Python<'_>,
-        documents: &Bound<'_, PyAny>,
-        run_id: &Bound<'_, PyAny>,
-        parent_run_id: Option<&Bound<'_, PyAny>>,
-        tags: Option<&Bound<'_, PyAny>>,
-        kwargs: Option<&Bound<'_, PyDict>>,
-    ) -> PyResult<()> {
-        self.0.run(py, "on_retriever_end", |services| components::end(services, Kind::Retriever, run_id, Outcome::Ok))
+    fn called(&self, py: Python<'_>, given: Arguments<'_, '_>) -> PyResult<()> {
+        let run_id = given.required(intern!(py, "run_id"))?;
+        self.0.run(py, "on_retriever_end", |services| {
+            components::end(services, Kind::Retriever, &run_id, Outcome::Ok)
+        })
     }
 }

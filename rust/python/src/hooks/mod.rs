@@ -5,8 +5,11 @@
 //! rest of the dispatch takes; design page 0001 has the shapes that were measured. A hook holds no handler, so that a
 //! handler is freed by its reference count.
 
+mod arguments;
 mod component;
 mod model;
+
+pub use arguments::Arguments;
 
 use crate::services::Services;
 use crate::{services, start};
@@ -88,7 +91,7 @@ impl Link {
             Ok(())
         })?;
         // Calls that LangChain starts one by one and means as one are held to budgets as one.
-        if services.get().demand.is_some() && !echo && !start::alone(call) {
+        if services.get().demand.is_some() && !echo {
             self.run(py, "on_llm_start", |services| start::batched(services, call, refused.is_some()))?;
         }
         // Outside of the guard: a budget that refuses the call has to reach it.
@@ -113,12 +116,15 @@ pub fn plain_code(py: Python<'_>) -> PyResult<Py<PyAny>> {
 }
 
 macro_rules! hook {
-    ($(#[$doc:meta])+ $hook:ident, $name:literal; $($call:tt)+) => {
+    ($(#[$doc:meta])+ $hook:ident, $name:literal; $called:item) => {
         $(#[$doc])+
         #[pyclass(frozen, module = "langmeter._core")]
         pub struct $hook(Link);
 
-        #[allow(unused_variables, clippy::too_many_arguments)] // declared, so that no call pays for a dict
+        impl $hook {
+            $called
+        }
+
         #[pymethods]
         impl $hook {
             #[new]
@@ -148,7 +154,11 @@ macro_rules! hook {
                 visit.call(&self.0.services)
             }
 
-            $($call)+
+            // With these two parameters, and no other beside them, PyO3 hands on what it is given.
+            #[pyo3(signature = (*args, **kwargs))]
+            fn __call__(&self, args: &Bound<'_, PyTuple>, kwargs: Option<&Bound<'_, PyDict>>) -> PyResult<()> {
+                self.called(args.py(), Arguments::new(args, kwargs))
+            }
         }
     };
 }
