@@ -13,6 +13,7 @@ import pytest
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.callbacks.manager import handle_event
 from langchain_core.messages import HumanMessage, ToolMessage
+from langchain_core.outputs import LLMResult
 
 from langmeter import (
     Budget,
@@ -45,6 +46,28 @@ def test_hooks_take_what_langchain_passes(
             kwargs[name] = uuid.uuid4() if name == "run_id" else None
     handle_event([handler], hook, None, *args, **kwargs)
     assert not [record for record in caplog.records if "TypeError" in record.getMessage()]
+
+
+def test_hooks_take_every_argument_by_name() -> None:
+    """Also the first ones, which LangChain passes by place, and names that are not interned."""
+    meter, run_id = Meter(), uuid.uuid4()
+    client = {"ls_provider": "acme", "ls_model_name": "m"}
+    start = {"serialized": None, "messages": [[]], "run_id": run_id, "metadata": client}
+    meter.on_chat_model_start(**{"".join(name): value for name, value in start.items()})
+    meter.on_llm_new_token(token="a", run_id=run_id)
+    meter.on_llm_end(response=LLMResult(generations=[]), run_id=run_id)
+    model = meter.snapshot().models["acme", "m"]
+    assert (model.calls, model.token_events) == (1, 1)
+    assert not meter.snapshot().dropped
+
+
+@pytest.mark.parametrize("hook", sorted(set(_core.HOOKS) - {"on_llm_new_token", "on_stream_event"}))
+def test_a_hook_without_its_run_says_so(hook: str) -> None:
+    """By a TypeError that names the argument; nothing is counted."""
+    meter = Meter()
+    with pytest.raises(TypeError, match="run_id"):
+        getattr(meter, hook)(None, None)
+    assert meter.snapshot().totals.calls == 0
 
 
 @pytest.mark.parametrize("cls", [TokenCountingCallback, PerformanceCallback, Meter])

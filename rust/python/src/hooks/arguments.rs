@@ -6,7 +6,7 @@ use pyo3::types::{PyDict, PyString, PyTuple};
 
 /// The arguments of one call, as Python hands them over: whoever needs one looks it up.
 ///
-/// Declared parameters cost 2,276 instructions for the start and the end of a call: PyO3 compares the text of each
+/// Declared parameters cost 2,276 instructions for the start and the end of a call: `PyO3` compares the text of each
 /// keyword with their names. A look-up by an interned name is 105, and a start needs six of eight, an end one of three.
 #[derive(Clone, Copy)]
 pub struct Arguments<'a, 'py> {
@@ -26,14 +26,14 @@ impl<'a, 'py> Arguments<'a, 'py> {
         Ok(keywords.get_item(name)?.filter(|value| !value.is_none()))
     }
 
-    /// Returns the argument of this name. Raises TypeError where it was not given.
+    /// Returns the argument of this name. Raises `TypeError` where it was not given.
     #[inline]
     pub fn required(self, name: &Bound<'py, PyString>) -> PyResult<Bound<'py, PyAny>> {
         let value = self.keywords.map_or(Ok(None), |keywords| keywords.get_item(name))?;
         value.ok_or_else(|| missing(name))
     }
 
-    /// Returns the argument at this place, which may have been given by its name instead. Raises TypeError where it was
+    /// Returns the argument at this place, which may have been given by its name instead. Raises `TypeError` where it was
     /// not given.
     #[inline]
     pub fn at(self, place: usize, name: &Bound<'py, PyString>) -> PyResult<Bound<'py, PyAny>> {
