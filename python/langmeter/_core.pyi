@@ -15,6 +15,7 @@ __all__ = [
     "BUDGET_UNITS",
     "BUILD_PROFILE",
     "COUNTERS",
+    "DEPLOYMENT_KEYS",
     "DROPPED",
     "FINISH_REASONS",
     "HOOKS",
@@ -89,6 +90,7 @@ DROPPED: Final[tuple[str, ...]]
 #: Where invocation parameters name the model, and where clients keep their address.
 MODEL_KEYS: Final[tuple[str, ...]]
 ADDRESS_KEYS: Final[tuple[str, ...]]
+DEPLOYMENT_KEYS: Final[tuple[str, ...]]
 #: What a budget counts, and when it begins anew; the position is the code `open_budget` takes.
 BUDGET_UNITS: Final[tuple[str, ...]]
 BUDGET_PERIODS: Final[tuple[str, ...]]
@@ -164,8 +166,9 @@ class Demands:
         prices: the price book, for its `version`; None without prices.
         covers: of a provider and model, the bits of the budgets that cover all of its calls, and
             of those that look at the run. Its answers are kept.
-        price: of a provider, model, tier and the bits that ask: version, Unix time of the end, and
-            rates by band; None without a price, [] while prices are not loaded.
+        price: of a provider, model, deployment, tier, the models that have answered such calls and
+            the bits that ask: version, Unix time of the end, and the rates at worst by band; None
+            without a price, [] while prices are not loaded.
         unread: called with the exception of a value in the metadata that cannot be read.
         counted: called at the 100th call.
     """
@@ -178,7 +181,9 @@ class Demands:
         priced: int,
         prices: Any,
         covers: Callable[[str, str], tuple[int, int]],
-        price: Callable[[str, str, str, int], tuple[int, float, list[Any] | None]],
+        price: Callable[
+            [str, str, str, str, Sequence[str], int], tuple[int, float, list[Any] | None]
+        ],
         unread: Callable[[Exception], None],
         counted: Callable[[], None] | None = None,
     ) -> Demands: ...
@@ -190,11 +195,12 @@ class Demands:
         metadata: object,
         tags: object,
         params: object,
+        deployment: str = "",
     ) -> tuple[int, int, int | None, int, list[int] | None] | None:
         """Return what a call asks, as `Recorder.run_started` takes it; None if nothing."""
 
     def embedding(
-        self, provider: str, model: str, tokens: int
+        self, provider: str, model: str, tokens: int, deployment: str = ""
     ) -> tuple[int, int, int | None, int, list[int] | None] | None:
         """Return the same of a call that embeds so many tokens: nothing is written."""
 
@@ -265,11 +271,11 @@ class Recorder:
     def spent_lately(self) -> list[tuple[int, int, int]]:
         """Of 60, 300 and 900 seconds: (seconds, ns covered, nano-dollars)."""
 
-    def requested(self, run_id: UUID) -> tuple[str, str, float, int, int] | None:
+    def requested(self, run_id: UUID) -> tuple[str, str, float, int, int, bool, float] | None:
         """What a model run in flight asked for.
 
         Provider, model, its start in Unix seconds, its budgets' bits, its labels as `repriced`
-        takes them.
+        takes them, whether budgets took it for a call without a price, and now in Unix seconds.
         """
 
     def repriced(
@@ -282,8 +288,14 @@ class Recorder:
         calls: int,
         total: int,
         cost: int,
+        charged: bool,
+        ended: tuple[float, float],
     ) -> list[tuple[int, int]]:
         """A price has come for so many calls: their tokens, their cost in pico-dollars.
+
+        `charged`: budgets took each for a call without a price, and now take that back. `ended`:
+        when the first and the last of them ended, Unix seconds; those that ended before the period
+        of a budget count no more in it.
 
         Returns the thresholds crossed, as of `run_ended`.
         """
@@ -342,6 +354,7 @@ class Recorder:
         queue: int | None = None,
         truncated: bool = False,
         error: str | None = None,
+        labels: Sequence[str] = ...,
     ) -> list[tuple[int, int]] | None:
         """A run ended. What it is was said at its start; `kind` counts only where there was none.
 
@@ -353,7 +366,8 @@ class Recorder:
         image_output, video_input, video_output, cached_audio, cached_image, citation, web_searches,
         file_searches, estimated (tokens of `total` that are not from the provider). What follows is
         ignored. `billed`: what the provider says it bills, pico-dollars; `queue`: how long it says
-        that the call waited, nanoseconds; `error`: how the run failed.
+        that the call waited, nanoseconds; `error`: how the run failed; `labels`: keys in whose rows
+        without a value a run counts that is not in flight.
         """
 
     def count(self, kind: int, name: str, outcome: int, duration: int | None = None) -> None:
@@ -526,9 +540,9 @@ class Distribution:
 
 @final
 class Cards:
-    """Standard rate cards; a change of prices lets all of them go.
+    """Rate cards by what a price is looked up by; a change of prices lets all of them go.
 
-    By provider, model and, where another model answered, the one that was requested, else "".
+    By provider, model, the model requested where another one answered, deployment, and tier.
     """
 
     def __new__(cls) -> Cards: ...
@@ -536,12 +550,12 @@ class Cards:
     def version(self) -> int:
         """Grows when a price may have changed."""
 
-    def set(
-        self, provider: str, model: str, requested: str, card: RateCard | None, version: int
-    ) -> None:
+    def set(self, names: Sequence[str], card: RateCard | None, version: int) -> None:
         """Keep a card, unless prices have changed since `version`; None takes one away."""
 
-    def get(self, provider: str, model: str, requested: str = "") -> RateCard | None:
+    def get(
+        self, provider: str, model: str, requested: str = "", deployment: str = "", tier: str = ""
+    ) -> RateCard | None:
         """Return the card that is kept."""
 
     def refresh(self) -> None:
@@ -584,11 +598,12 @@ class Services(Protocol):
 
     def requested(
         self, metadata: Any, invocation_params: Any, serialized: Any
-    ) -> tuple[str, str, bool]:
+    ) -> tuple[str, str, bool, str]:
         """Return the provider and the model that a client requests.
 
-        And whether an address named by the call could change that; every other answer holds for the
-        client and what the call says of provider and model.
+        And whether an address named by the call could change that, and the deployment that is
+        called, or ""; every other answer holds for the client and what the call says of provider,
+        model and deployment.
         """
 
     def in_batch(self, run_id: Any, size: Any, params: Any, refused: bool) -> Sequence[Any]:
@@ -685,6 +700,9 @@ class ServicesBase:
 
         An empty tuple where it is not kept.
         """
+
+    def take_deployment(self, run_id: object) -> str:
+        """Return the deployment that a run that ends has called, or "", and keep it no longer."""
 
     def reset_after_fork(self) -> None:
         """Forget the parent's calls; only for a child process that has just been forked."""

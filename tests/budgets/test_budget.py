@@ -7,9 +7,11 @@ import logging
 import os
 import pickle
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from decimal import Decimal
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
@@ -673,3 +675,21 @@ def test_no_first_call_passes_budgets_that_are_not_open_yet(
         thread.join()
     assert len(refused) == 1
     assert "hook_errors" not in meter.snapshot().dropped
+
+
+def test_thresholds_are_ten_warnings_a_day(caplog: pytest.LogCaptureFixture) -> None:
+    """Of all budgets of a meter; the rest is counted, and a listener hears of each."""
+    heard: SimpleQueue[Any] = SimpleQueue()
+    quiet = [Budget(calls=1, name=f"b{n}", at=[1.0]) for n in range(30)]
+    told = Budget(calls=1, at=[1.0], on_threshold=heard.put)
+    meter = Meter(budgets=[*quiet, told])
+    with caplog.at_level(logging.WARNING, "langmeter"):
+        FakeListChatModel(responses=["x"]).invoke("x", {"callbacks": [meter]})
+        assert heard.get(timeout=30).budget is told
+        deadline = time.monotonic() + 30
+        while meter.snapshot().dropped.get("warnings", 0) < 20 and time.monotonic() < deadline:
+            time.sleep(0.01)
+    warned = [r.getMessage() for r in caplog.records if "crossed" in r.getMessage()]
+    assert len(warned) == 10
+    assert sum("further thresholds of budgets are only counted" in text for text in warned) == 1
+    assert meter.snapshot().dropped == {"warnings": 20}

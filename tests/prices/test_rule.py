@@ -282,6 +282,7 @@ def test_a_hundred_unknown_models_are_ten_warnings(caplog: pytest.LogCaptureFixt
     assert len(caplog.records) == 10
     assert "models without a price are only counted" in caplog.records[-1].getMessage()
     assert len(meter.snapshot().unpriced) == 100
+    assert meter.snapshot().dropped == {"warnings": 90}
 
 
 def test_every_name_of_a_provider_is_one_provider() -> None:

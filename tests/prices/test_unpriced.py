@@ -23,7 +23,8 @@ from langchain_core.outputs import ChatGeneration, LLMResult
 
 from langmeter import Budget, CostTrackingCallback, Meter, _core, track_embeddings
 from langmeter.prices import PriceBook, catalogue
-from langmeter.prices.unpriced import Later
+from langmeter.prices.book import Priced
+from langmeter.prices.unpriced import Call, Later
 from langmeter.testing import ManualClock
 from tests.support.models import chat_model
 
@@ -120,7 +121,8 @@ def load(
         for usage, tier, outcome, label, wait in ended:
             books.clock.advance(wait)
             budgets, labels, at = books.call(usage, outcome, label, None)
-            call = (*NAMES, NAMES[1], tier, outcome, budgets, labels, at, usage)
+            names = Priced(*NAMES, NAMES[1], tier=tier)
+            call = Call(names, outcome, budgets, labels, False, at, at, usage)
             assert later.add(call, books.recorder) == []
     return books, later
 
@@ -183,7 +185,8 @@ def test_prices_of_the_half_hour_in_which_a_call_began() -> None:
     expected = 0
     for minutes in range(0, 24 * 60, 10):
         at = 1_748_736_000.0 + 60 * minutes
-        later._keep(("deepseek", "deepseek-chat", "", "", OK, 0, 0, at, usage), books.recorder)
+        call = Call(Priced("deepseek", "deepseek-chat"), OK, 0, 0, False, at, at, usage)
+        later._keep(call, books.recorder)
         card = book.card("deepseek", "deepseek-chat", at=at)
         assert card is not None
         expected += card.cost(usage)
@@ -198,7 +201,7 @@ def test_it_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     books, later = Books(), Later(PriceBook())
     usage = (1, 1, 2, *[0] * 16)
     for n in range(4096):
-        later.add(("acme", f"m{n}", "", "", OK, 0, 0, 0.0, usage), books.recorder)
+        later.add(Call(Priced("acme", f"m{n}"), OK, 0, 0, False, 0.0, 0.0, usage), books.recorder)
     assert len(later._new) + len(later._groups) <= 2048
     assert books.recorder.snapshot().dropped == {"unpriced_forgotten": 3072}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Iterator
 from decimal import Decimal
@@ -11,6 +12,8 @@ import pytest
 from langchain_core.caches import InMemoryCache
 from langchain_core.embeddings import DeterministicFakeEmbedding
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
+from langchain_core.messages import AIMessage
+from langchain_core.outputs import ChatGeneration, LLMResult
 
 from langmeter import (
     Budget,
@@ -235,3 +238,33 @@ def test_labels_add_subtract_and_travel(prices: PriceBook) -> None:
     assert both.labels["team", "a"].calls == 3
     assert both.labels["team", "a"].cost == 3 * before.totals.cost  # type: ignore[operator]
     assert before.labels["team", "a"].cost == Decimal("0.0005700")
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_an_end_without_a_start_counts_without_a_value(prices: PriceBook, late: bool) -> None:
+    """Rows of a label add up to the totals, also of calls whose start is not known any more."""
+    meter = Meter(prices=prices, labels=("team", "customer"), max_run_age=0.05)
+    invoke(meter, team="a")
+    run = uuid.uuid4()
+    if late:
+        asked: Any = {"ls_provider": "openai", "ls_model_name": "gpt-4o", "team": "a"}
+        meter.on_chat_model_start({}, [[]], run_id=run, metadata=asked)
+        time.sleep(0.1)
+        meter.snapshot()
+    message = AIMessage(
+        "x",
+        usage_metadata={"input_tokens": 7, "output_tokens": 3, "total_tokens": 10},
+        response_metadata={"model_name": "gpt-4o", "model_provider": "openai"},
+    )
+    result = LLMResult(generations=[[ChatGeneration(message=message)]])
+    meter.on_llm_end(result, run_id=run)
+    meter.on_llm_end(result, run_id=run)
+    snapshot = meter.snapshot()
+    assert snapshot.dropped["late_end" if late else "end_without_start"] == 1
+    assert snapshot.labels["team", ""].tokens.total == 10
+    for key in ("team", "customer"):
+        rows = [stats for (label, _), stats in snapshot.labels.items() if label == key]
+        assert sum(stats.calls for stats in rows) == snapshot.totals.calls
+        assert sum(stats.tokens.total for stats in rows) == snapshot.totals.tokens.total
+        assert sum(stats.cost or 0 for stats in rows) == snapshot.totals.cost
+    assert "(none)" in str(snapshot)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from itertools import count as count_from
 from typing import Final
 
 from langmeter._base.log import log
@@ -22,14 +23,19 @@ class LimitedWarnings:
     Args:
         kind: plural noun for that note: "models without a price".
         count: called with 1 for each warning that is not logged; None where nothing counts them.
+
+    Attributes:
+        count: as given; `langmeter` counts in `snapshot().dropped["warnings"]`.
+        suppressed: warnings that were not logged.
     """
 
-    __slots__ = ("_count", "_kind", "_subjects", "suppressed")
+    __slots__ = ("_kind", "_numbers", "_subjects", "count", "suppressed")
 
     def __init__(self, kind: str, count: Callable[[int], object] | None = None) -> None:
         self._kind = kind
-        self._count = count
+        self.count = count
         self._subjects: set[Hashable] = set()
+        self._numbers = count_from(1)
         self.suppressed = 0
 
     def __contains__(self, subject: Hashable) -> bool:
@@ -40,12 +46,12 @@ class LimitedWarnings:
         if subject in self:
             return
         self._subjects.add(subject)
-        logged = len(self._subjects)
+        logged = next(self._numbers)  # in one step, for threads that warn at once
         if logged < MAX_WARNINGS:
             log.warning(message, *args)
         elif logged == MAX_WARNINGS:
             log.warning(message + "; further %s are only counted", *args, self._kind)
         else:
             self.suppressed += 1
-            if self._count is not None:
-                self._count(1)
+            if self.count is not None:
+                self.count(1)

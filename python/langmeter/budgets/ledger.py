@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import UTC, date, datetime
+from functools import partial
 from threading import Lock
 from typing import Any, Final
 from weakref import ref
@@ -10,7 +12,7 @@ from weakref import ref
 from langmeter import _core
 from langmeter._base.check import refusal
 from langmeter._base.delivery import Listener, notice_listener
-from langmeter._base.log import log
+from langmeter._base.warn import LimitedWarnings
 from langmeter.budgets import abandoned
 from langmeter.budgets.budget import Budget, Threshold, shown, unit_name
 from langmeter.budgets.worst_case import Plans
@@ -75,11 +77,13 @@ class Ledger:
         """Open the books; once, before the first call."""
         with self._opening:
             if self.recorder is None:
+                warn = _Warnings(recorder)
                 for budget in self.budgets:
                     budget._open(recorder)
-                    told = budget.on_threshold or _warn
+                    told = budget.on_threshold or warn
                     self._listeners.append(notice_listener("on_threshold", told, recorder.dropped))
-                self.recorder = self._plans.recorder = recorder
+                self._plans.count_in(recorder)
+                self.recorder = recorder
 
     def release_dead(self) -> int:
         """Release what dead calls hold, before one is refused; returns how many they were."""
@@ -127,11 +131,27 @@ class Ledger:
             self._listeners[position].tell(budget._threshold(budget.at[which]))
 
 
-def _warn(event: Threshold) -> None:
-    log.warning(
-        "budget %s: %g %% of it crossed, %s spent and %s reserved of %s %s",
-        event.budget.name,
-        event.fraction * 100,
-        *map(shown, (event.spent, event.reserved, event.limit)),
-        unit_name(event.budget.unit),
-    )
+class _Warnings:
+    """Log thresholds that were crossed: of all budgets of a meter the first ten of a day, in UTC.
+
+    By the day, because one that is crossed every day is worth a line every day, and one of a budget
+    by the minute is not worth 1,440.
+    """
+
+    def __init__(self, recorder: _core.Recorder) -> None:
+        self._count = partial(recorder.dropped, "warnings")
+        self._day: date | None = None
+
+    def __call__(self, event: Threshold) -> None:
+        today = datetime.now(UTC).date()
+        if today != self._day:
+            self._day = today
+            self._warnings = LimitedWarnings("thresholds of budgets", self._count)
+        self._warnings.warn(
+            object(),  # each is told once a period
+            "budget %s: %g %% of it crossed, %s spent and %s reserved of %s %s",
+            event.budget.name,
+            event.fraction * 100,
+            *map(shown, (event.spent, event.reserved, event.limit)),
+            unit_name(event.budget.unit),
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from math import inf
 from time import monotonic
 from typing import Final, TypeAlias
@@ -13,6 +14,7 @@ from langmeter._base.warn import LimitedWarnings
 from langmeter.budgets.budget import Budget
 from langmeter.budgets.scope import covers_model, looks_at_models, looks_at_runs
 from langmeter.prices import PriceBook
+from langmeter.prices.book import Priced
 from langmeter.prices.card import RateCard
 
 #: Seconds that the first calls under a blocking budget in USD wait for the price catalogue.
@@ -40,7 +42,12 @@ class Plans:
         self._warnings = LimitedWarnings("budgets that match no call")
         self._reported = False
         #: Where failures are counted, once there is one.
-        self.recorder: _core.Recorder | None = None
+        self._recorder: _core.Recorder | None = None
+
+    def count_in(self, recorder: _core.Recorder) -> None:
+        """Count failures, and warnings that are not logged, in a recorder."""
+        self._recorder = recorder
+        self._warnings.count = partial(recorder.dropped, "warnings")
 
     def demands(self) -> _core.Demands:
         """Return what tells of a call which budgets it belongs to, and its worst case."""
@@ -81,23 +88,34 @@ class Plans:
         return always, others
 
     def price(
-        self, provider: str, model: str, tier: str, budgets: int
+        self,
+        provider: str,
+        model: str,
+        deployment: str,
+        tier: str,
+        answered: Sequence[str],
+        budgets: int,
     ) -> tuple[int, float, list[Band] | None]:
         """Return version and end of a price, and its rates; None without one, [] if not loaded.
 
-        A blocking budget waits for the catalogue once; own prices are there from the beginning.
+        Of the prices that the rule may choose the dearest of each rate; `answered` are models that
+        have answered such calls. A blocking budget waits for the catalogue once; own prices are
+        there from the beginning.
         """
         prices = self._prices
         if prices is None:
             return 0, inf, None
+        names = Priced(provider, model, deployment=deployment, tier=tier)
         version = prices.version
-        card = prices.card_now(provider, model, tier=tier)
-        if card is None and not prices.loaded and budgets & self._blocking:
+        cards = prices.worst_now(names, answered)
+        if not cards and not prices.loaded and budgets & self._blocking:
             self._wait(prices)
             version = prices.version
-            card = prices.card_now(provider, model, tier=tier)
-        if card is not None:
-            return version, card.valid_until, _worst(card)
+            cards = prices.worst_now(names, answered)
+        if cards:
+            until = min(card.valid_until for card in cards)
+            # The worst of all bands that are reached counts: those of several prices too.
+            return version, until, [band for card in cards for band in _worst(card)]
         return version, inf, None if prices.loaded else []
 
     def _wait(self, prices: PriceBook) -> None:
@@ -134,8 +152,8 @@ class Plans:
 
     def report(self, exc: Exception, what: str) -> None:
         """Count a failure; log the first one."""
-        if self.recorder is not None:
-            self.recorder.dropped("hook_errors")
+        if self._recorder is not None:
+            self._recorder.dropped("hook_errors")
         if not self._reported:
             self._reported = True
             log.warning("%s; further failures are only counted", what, exc_info=exc)

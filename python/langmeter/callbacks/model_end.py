@@ -8,6 +8,7 @@ from uuid import UUID
 from langmeter import _core
 from langmeter._base.failures import INTERRUPTED, cause_of, refused_by_server
 from langmeter._base.text import as_text
+from langmeter.prices.book import Priced
 from langmeter.prices.card import PICO
 from langmeter.streaming.final_message import answered as as_far_as_it_came
 from langmeter.usage import NOTHING, Reading, Usage, read
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
 
 OK, CACHE_HIT = map(_core.OUTCOMES.index, ("ok", "cache_hit"))
 
-#: What is known of a run that is not in flight: provider, model, start, budgets, labels.
-_NOT_ASKED: tuple[str, str, float | None, int, int] = ("", "", None, 0, 0)
+#: What is known of a run that is not in flight: provider, model, start.
+_NOT_ASKED: tuple[str, str, float | None] = ("", "", None)
 
 
 def model_end(
@@ -45,7 +46,7 @@ def model_end(
     provider = told or asked_provider if asked_provider == "other" else asked_provider or told
     if reading.refused:
         recorder.dropped("usage_refused", reading.refused)
-    prompts = services.take_prompt(run_id)
+    prompts, deployment = services.take_prompt(run_id), services.take_deployment(run_id)
     refused = error is not None and refused_by_server(error)
     answered = model or asked_model
     if response is not None and not (cache_hit or refused) and (usage is None or usage.is_cut):
@@ -53,14 +54,13 @@ def model_end(
         had = response if outcome == OK else as_far_as_it_came(response, partial)
         usage = _estimated(services, (provider, answered), prompts, had, outcome, reading) or usage
     cost = None
+    # Priced one by one, because each has a band of its own.
+    parts = [] if usage is None else reading.parts(usage)
     if cache_hit:
         outcome = CACHE_HIT
     elif usage is not None:
-        named = (provider, model, asked_model, usage.tier)
-        cost = services.cost(named, usage, started)
-        if cost is not None and reading.beside is not None:
-            beside = services.cost(named, reading.beside, started)
-            cost = None if beside is None else services.sane(cost + beside)
+        names = Priced(provider, model, asked_model, deployment, usage.tier)
+        cost = _cost(services, names, parts, started)
     crossed = recorder.run_ended(
         run_id,
         kind,
@@ -73,19 +73,29 @@ def model_end(
         reading.queue,
         reading.truncated,
         None if error is None or outcome == INTERRUPTED else cause_of(error),
+        () if asked else services.labels,
     )
     if crossed:
         services.crossed(crossed)
     # A run that is not in flight may have ended before: its price would come twice.
     if asked and usage is not None and cost is None and not cache_hit:
-        names = provider, answered, asked_model, usage.tier
-        services.unpriced(names, outcome, asked, usage[:-1])
+        names = Priced(provider, answered, asked_model, deployment, usage.tier)
+        services.unpriced(names, outcome, asked, [part[:-1] for part in parts])
     if streams is not None:
         if usage is None and refused and partial is not None and partial.said:
             # No spend, as the server said that the call failed; but this is what had come.
             had = as_far_as_it_came(response, partial)
             usage = _estimated(services, (provider, answered), prompts, had, outcome, reading)
         streams.ended(run_id, (provider, answered), outcome, partial, usage, cost, response, error)
+
+
+def _cost(
+    services: Services, names: Priced, parts: list[Usage], started: float | None
+) -> int | None:
+    """Return the sum of what parts of a call cost, in pico-dollars; None where one has no price."""
+    costs = [services.cost(names, part, started) for part in parts]
+    known = [cost for cost in costs if cost is not None]
+    return services.sane(sum(known)) if len(known) == len(costs) else None
 
 
 def _estimated(

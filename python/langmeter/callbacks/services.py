@@ -19,7 +19,8 @@ from langmeter.budgets import Ledger
 from langmeter.callbacks.model_end import model_end
 from langmeter.config import Config
 from langmeter.prices import PriceBook
-from langmeter.prices.unpriced import MOST, Later
+from langmeter.prices.book import Priced
+from langmeter.prices.unpriced import MOST, Call, Later
 from langmeter.snapshot import Snapshot
 from langmeter.streaming import Streams
 from langmeter.streaming.streams import joined
@@ -78,6 +79,7 @@ class Services(_core.ServicesBase):
     makers: tuple[Observer, ...]
     keep_prompts: bool
     _reported: bool
+    _is_open: bool
 
     def __new__(
         cls,
@@ -109,7 +111,7 @@ class Services(_core.ServicesBase):
         self.later = None if prices is None else Later(prices)
         self.labels, self.estimator = labels, estimator or Offline()
         self.makers = tuple(observers)
-        self._reported = False
+        self._reported = self._is_open = False
         _all.add(self)
         return self
 
@@ -149,6 +151,11 @@ class Services(_core.ServicesBase):
         # Once open no lock is taken: a fork may have left it held.
         if self.ledger is not None and self.ledger.recorder is None:
             self.ledger.open(self.recorder)
+        if not self._is_open:
+            self._is_open = True
+            self.estimator.count_in(self.recorder)
+            if self.later is not None:
+                self.later.count_in(self.recorder)
         return self.ledger
 
     def snapshot(self) -> Snapshot:
@@ -176,22 +183,15 @@ class Services(_core.ServicesBase):
         except BaseException as exc:
             self.hook_failed("snapshot", exc)
 
-    def cost(
-        self, names: tuple[str, str, str, str], usage: tuple[Any, ...], started: float | None
-    ) -> int | None:
-        """Return what a call costs in pico-dollars; None where no price is known by now.
-
-        `names`: provider, model that answered or "", model requested, service tier.
-        """
+    def cost(self, names: Priced, usage: tuple[Any, ...], started: float | None) -> int | None:
+        """Return what a call costs in pico-dollars; None where no price is known by now."""
         if self.prices is None:
             return None
-        provider, model, requested, tier = names
-        more = {"requested": requested, "tier": tier}
-        card = self.prices.card_now(provider, model, **more, at=started)
+        card = self.prices.card_now(**names._asdict(), at=started)
         if card is None:
             return None
-        if tier and self.later is not None:
-            self.later.check_tier(provider, model or requested, tier, card)
+        if names.tier and self.later is not None:
+            self.later.check_tier(names, card)
         return self.sane(card.cost(usage))
 
     def sane(self, cost: int) -> int | None:
@@ -203,19 +203,26 @@ class Services(_core.ServicesBase):
 
     def unpriced(
         self,
-        names: tuple[str, str, str, str],
+        names: Priced,
         outcome: int,
-        asked: tuple[str, str, float, int, int],
-        usage: tuple[Any, ...],
+        asked: tuple[str, str, float, int, int, bool, float],
+        usages: Iterable[tuple[Any, ...]],
     ) -> None:
         """Keep a call that ended without a price until one is known.
 
-        `names`: provider, model that the call is counted under, model requested, service tier.
+        `names.model` is what the call is counted under; `asked` as of `Recorder.requested`. The
+        first of `usages` is that of its answer, any other was billed beside it.
         """
-        if self.later is not None and any(usage):  # a call that used nothing needs no price
-            _, _, started, budgets, labels = asked
-            call = (*names, outcome, budgets, labels, started, usage)
-            self.crossed(self.later.add(call, self.recorder))
+        if self.later is None:
+            return
+        _, _, started, budgets, labels, charged, ended = asked
+        calls = 1
+        for usage in usages:
+            if any(usage):  # a call that used nothing needs no price
+                end = outcome, budgets, labels, charged
+                call = Call(names, *end, started, ended, usage, calls)
+                self.crossed(self.later.add(call, self.recorder))
+            calls = 0
 
     # Called natively: the protocol `_core.Services`.
 
@@ -240,10 +247,14 @@ class Services(_core.ServicesBase):
 
     def requested(
         self, metadata: Any, invocation_params: Any, serialized: Any
-    ) -> tuple[str, str, bool]:
-        """Provider and model that a client requests; whether an address could change that."""
-        provider, model, by_address = asked(metadata, invocation_params, serialized)
-        return as_text(provider), as_text(model), by_address
+    ) -> tuple[str, str, bool, str]:
+        """Provider and model that a client requests; whether an address could change that.
+
+        And the deployment that it calls, or "".
+        """
+        names = asked(metadata, invocation_params, serialized)
+        provider, model, by_address, deployment = names
+        return as_text(provider), as_text(model), by_address, as_text(deployment)
 
     def in_batch(self, run_id: Any, size: Any, params: Any, refused: bool) -> Sequence[Any]:
         """Of the runs that begin together: those to give up when one of them is refused."""

@@ -107,6 +107,7 @@ def _add_money(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     prices.add_argument(
         "--provider", default="", metavar="P", help="derived from MODEL where it can be"
     )
+    prices.add_argument("--deployment", default="", metavar="D", help="that has an own price")
     prices.add_argument("--tier", default="", metavar="T", help="batch, flex, priority …")
     prices.add_argument("--at", type=_moment, metavar="ISO", help="a date or time, UTC; now if not")
     for command in (advice, prices):
@@ -198,7 +199,8 @@ def _prices(options: argparse.Namespace) -> int:
     if "/" in options.model and not options.provider:
         # As the reports name it; but some models' own names begin with their maker's.
         asked.insert(0, options.model.split("/", 1))
-    answers = [book.explain(*names, tier=options.tier, at=options.at) for names in asked]
+    more = {"deployment": options.deployment, "tier": options.tier, "at": options.at}
+    answers = [book.explain(*names, **more) for names in asked]
     found = next((answer for answer in answers if answer.card is not None), None)
     output.show(str(found or answers[0]))
     return 0 if found else 1

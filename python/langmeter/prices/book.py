@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from fractions import Fraction
 from math import inf
 from pathlib import Path
 from time import time
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from langmeter import _core
 from langmeter._base.money import PICO, usd
@@ -24,9 +24,25 @@ from .table import Found
 #: A moment: a datetime (naive means UTC) or Unix seconds.
 Moment: TypeAlias = datetime | float
 
-#: Whose price is asked: provider, the model that answered, the one that was requested, the
-#: deployment, service tier.
-_Key: TypeAlias = tuple[str, str, str, str, str]
+
+class Priced(NamedTuple):
+    """What a price is looked up by.
+
+    Attributes:
+        provider: our name of the provider.
+        model: the model that answered; "" where the response names none.
+        requested: the model that was requested.
+        deployment: the deployment that was called; "" where the call names none.
+        tier: what changes the price, as `Usage.tier` has it.
+    """
+
+    provider: str
+    model: str
+    requested: str = ""
+    deployment: str = ""
+    tier: str = ""
+
+
 #: (valid from, valid until, card or None when unpriced), and the same with those for other times.
 _Window: TypeAlias = tuple[float, float, RateCard | None]
 _Answer: TypeAlias = tuple[float, float, RateCard | None, tuple[_Window, ...]]
@@ -61,10 +77,9 @@ class PriceBook:
     def __init__(self, prices: Mapping[str, Any] | str | Path | None = None) -> None:
         """`prices`: own prices, see `langmeter.prices.own`; a bad one raises ValueError."""
         self._own: own.Book = {} if prices is None else own.load(prices)
-        self._answers: dict[_Key, _Answer] = {}
+        self._answers: dict[Priced, _Answer] = {}
         self._snapshot: object = None
-        #: The last standard price of each (provider, model, the one requested), for the native end
-        #: of a call.
+        #: The last price by each of the keys, for the native end of a call.
         self.cards = _core.Cards()
 
     @property
@@ -144,6 +159,32 @@ class PriceBook:
             return self._resolve(key, time() if at is None else _seconds(at), wait=False)
         except _NotLoadedError:
             return None
+
+    def worst_now(self, names: Priced, answered: Sequence[str] = ()) -> list[RateCard]:
+        """Return every price that the rule may choose for a call that begins now, without waiting.
+
+        Those of the requested model, of the dated versions of it that have an own price, and of the
+        models known to have answered such calls; each also without the tier, which the provider may
+        not grant. Empty while the price of the first and the last of them is not known.
+        """
+        cards = self._cards(names, (names.model, *answered))
+        if cards or self.loaded:
+            ours, plain = provider_name(names.provider), own.undated(names.model.strip().lower())
+            own_names = [model for who, model in tuple(self._own) if who == ours]
+            dated = [model for model in own_names if own.undated(model) == plain != model]
+            cards |= self._cards(names, dated)
+        return list(cards)
+
+    def _cards(self, names: Priced, models: Iterable[str]) -> dict[RateCard, None]:
+        """Return the prices of models that may answer a call, with its tier and without."""
+        cards: dict[RateCard, None] = {}
+        for model in dict.fromkeys(models):
+            for tier in dict.fromkeys((names.tier, "")):
+                asked = names._replace(model=model, requested=names.model, tier=tier)
+                card = self.card_now(**asked._asdict())
+                if card is not None:
+                    cards[card] = None
+        return cards
 
     def cost(
         self,
@@ -236,10 +277,16 @@ class PriceBook:
         self.cards.refresh()
 
     def explain(
-        self, provider: str, model: str, *, tier: str = "", at: Moment | None = None
+        self,
+        provider: str,
+        model: str,
+        *,
+        deployment: str = "",
+        tier: str = "",
+        at: Moment | None = None,
     ) -> Explanation:
         """What a model costs and who says so; `str()` of it is what `langmeter prices` prints."""
-        card = self.card(provider, model, tier=tier, at=at)
+        card = self.card(provider, model, deployment=deployment, tier=tier, at=at)
         variants: tuple[str, ...] = ()
         comment = ""
         if card is not None and card.source.startswith("genai-prices"):
@@ -252,7 +299,7 @@ class PriceBook:
             variants = tuple(sorted(mine.tiers.keys() - {""})) if mine else ()
         return Explanation(provider, model, tier, card, variants, comment)
 
-    def _resolve(self, key: _Key, now: float, *, wait: bool) -> RateCard | None:
+    def _resolve(self, key: Priced, now: float, *, wait: bool) -> RateCard | None:
         version, answers = self.version, self._answers
         known = answers.get(key)
         # A price by the hour of the day comes round again: earlier windows are kept beside the last
@@ -267,14 +314,13 @@ class PriceBook:
         if len(answers) >= _MAX_ANSWERS and key not in answers:
             answers.clear()
         answers[key] = (*current, others[:_MAX_WINDOWS])
-        provider, model, requested, deployment, tier = key
         card = current[2]
-        if not (deployment or tier):
-            native = None if card is None else card.native
-            self.cards.set(provider, model, requested, native, version)
+        # One without a price of its own for the whole tier goes the careful way, which says so.
+        if not key.tier or (card is not None and card.tier == key.tier):
+            self.cards.set(key, None if card is None else card.native, version)
         return card
 
-    def _ask(self, key: _Key, now: float, *, wait: bool) -> _Window:
+    def _ask(self, key: Priced, now: float, *, wait: bool) -> _Window:
         """Return the price that counts; the page on prices has the rule."""
         provider, model, requested, deployment, tier = key
         ours = provider_name(provider)
@@ -311,11 +357,11 @@ class PriceBook:
         return None if data is None else catalogue.find(data, catalogue_id(ours), model)
 
 
-def _key(provider: str, model: str, requested: str, deployment: str, tier: str) -> _Key:
+def _key(provider: str, model: str, requested: str, deployment: str, tier: str) -> Priced:
     """Return the key of a price: `requested` only where another model answered."""
     if requested and (not model or model == requested):
-        return provider, requested, "", deployment, tier
-    return provider, model, requested, deployment, tier
+        return Priced(provider, requested, "", deployment, tier)
+    return Priced(provider, model, requested, deployment, tier)
 
 
 class _NotLoadedError(Exception):

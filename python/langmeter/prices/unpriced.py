@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 from bisect import bisect_left
 from collections import deque
-from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from langmeter import _core
 from langmeter._base.warn import LimitedWarnings
 
-from .book import PriceBook
+from .book import PriceBook, Priced
 from .card import COUNTS, RateCard
 
 #: Where price lists begin a new band, and powers of two. Calls between two of these that have no
@@ -30,29 +31,68 @@ _MAX_NEW: Final = 1024
 #: Pico-dollars that are taken for a cost: 9.2 million USD. The recorder counts in 64 bits.
 MOST: Final = 2**63 - 1
 
-#: A call: provider, the model that it is counted under, the one requested, tier, outcome, budgets,
-#: labels, start in Unix seconds, usage.
-Call: TypeAlias = tuple[str, str, str, str, int, int, int, float, tuple[Any, ...]]
-#: Key of a group of calls that share one price: names, outcome, budgets, labels, half hour, input
-#: band; the usage itself if its parts overlap.
-_Key: TypeAlias = tuple[str, str, str, str, int, int, int, int, int, tuple[int, ...]]
 #: Thresholds of budgets that were crossed.
 _Crossed: TypeAlias = list[tuple[int, int]]
 
 
+class Call(NamedTuple):
+    """A call that ended without a price.
+
+    Attributes:
+        names: what its price is looked up by; `model` is what it is counted under.
+        outcome, budgets, labels: as of `Recorder.repriced`.
+        charged: whether budgets took it for a call without a price when it began.
+        started, ended: Unix seconds.
+        usage: what it used.
+        calls: 1; 0 of a part that was billed beside the answer.
+    """
+
+    names: Priced
+    outcome: int
+    budgets: int
+    labels: int
+    charged: bool
+    started: float
+    ended: float
+    usage: tuple[Any, ...]
+    calls: int = 1
+
+
+class _Key(NamedTuple):
+    """What calls have in common that share one price, whichever that will be."""
+
+    names: Priced
+    outcome: int
+    budgets: int
+    labels: int
+    charged: bool
+    #: Half hours in which they began and ended: no period of a budget but a minute begins between.
+    slot: int
+    ended: int
+    #: Place of their input among `_EDGES`.
+    edge: int
+    #: The usage itself if its parts overlap.
+    odd: tuple[int, ...]
+
+
 @dataclass(slots=True)
 class _Group:
-    """Calls with one price: how many, the least and the most input of one, the sums of usages."""
+    """Calls with one price: their ends, their inputs, how many, and the sums of their usages."""
 
-    calls: int
+    first: float
+    last: float
     least: int
     most: int
-    sums: list[int]
+    calls: int = 0
+    usages: int = 0
+    sums: list[int] = field(default_factory=lambda: [0] * COUNTS)
 
-    def add(self, usage: tuple[int, ...]) -> None:
-        self.calls += 1
-        self.least, self.most = min(self.least, usage[0]), max(self.most, usage[0])
-        for place, count in enumerate(usage):
+    def add(self, call: Call) -> None:
+        self.calls += call.calls
+        self.usages += 1
+        self.first, self.last = min(self.first, call.ended), max(self.last, call.ended)
+        self.least, self.most = min(self.least, call.usage[0]), max(self.most, call.usage[0])
+        for place, count in enumerate(call.usage[:COUNTS]):
             self.sums[place] += count
 
 
@@ -69,6 +109,10 @@ class Later:
         self._tiers = LimitedWarnings("tiers without a price")
         self.forget()
 
+    def count_in(self, recorder: _core.Recorder) -> None:
+        """Count warnings that are not logged in a recorder."""
+        self._warnings.count = self._tiers.count = partial(recorder.dropped, "warnings")
+
     def forget(self) -> None:
         """Forget every call; only while no other thread is at it, as after a fork."""
         self._new: deque[Call] = deque()
@@ -81,7 +125,8 @@ class Later:
         self._new.append(call)
         book = self.book
         asked = book.ready and (
-            book.version != self._version or (call[1] and call[:2] not in self._warnings)
+            book.version != self._version
+            or (call.names.model and call.names[:2] not in self._warnings)
         )
         return self.settle(recorder) if asked or len(self._new) >= _MAX_NEW else []
 
@@ -113,50 +158,54 @@ class Later:
 
     def _price(self, call: Call, recorder: _core.Recorder) -> _Crossed | None:
         """Price one call by itself; None while its model has no price, or for more than `MOST`."""
-        provider, model, requested, tier, outcome, budgets, labels, started, usage = call
-        names = {"requested": requested, "tier": tier}
-        card = self.book.card_now(provider, model, **names, at=started)
+        names, outcome, budgets, labels, charged, started, ended, usage, calls = call
+        card = self._card(names, started)
+        cost = None if card is None else card.cost(usage)
+        if cost is None or cost > MOST:
+            return None
+        series = names.provider, names.model, outcome, budgets, labels
+        return recorder.repriced(*series, calls, usage[2], cost, charged, (ended, ended))
+
+    def _card(self, names: Priced, started: float) -> RateCard | None:
+        """Return the price of calls; warns of one that is not known, or not for their tier."""
+        card = self.book.card_now(**names._asdict(), at=started)
         if card is None:
-            self._warn(provider, model)
-            return None
-        self.check_tier(provider, model, tier, card)
-        cost = card.cost(usage)
-        if cost > MOST:
-            return None
-        return recorder.repriced(provider, model, outcome, budgets, labels, 1, usage[2], cost)
+            self._warn(names.provider, names.model)
+        else:
+            self.check_tier(names, card)
+        return card
 
     def _keep(self, call: Call, recorder: _core.Recorder) -> None:
-        *names, started, usage = call
-        counts = usage[:COUNTS]
+        counts = call.usage[:COUNTS]
         given, odd = counts[0], _core.RateCard.is_contested(counts)
-        slot, edge = int(started // _HALF_HOUR), bisect_left(_EDGES, given)
-        key: _Key = (*names, slot, edge, counts if odd else ())  # type: ignore[assignment]
+        slot, ended = (int(at // _HALF_HOUR) for at in (call.started, call.ended))
+        edge = bisect_left(_EDGES, given)
+        key = _Key(*call[:5], slot, ended, edge, counts if odd else ())
         group = self._groups.get(key)
         if group is None:
             if len(self._groups) >= _MAX_GROUPS:
                 recorder.dropped("unpriced_forgotten")
                 return
-            group = self._groups[key] = _Group(0, given, given, [0] * COUNTS)
-        group.add(counts)
+            group = self._groups[key] = _Group(call.ended, call.ended, given, given)
+        group.add(call)
 
     def _price_group(self, key: _Key, recorder: _core.Recorder) -> _Crossed:
-        provider, model, requested, tier, outcome, budgets, labels, slot, _, odd = key
-        at = float(slot * _HALF_HOUR)
-        names = {"requested": requested, "tier": tier}
-        card = self.book.card_now(provider, model, **names, at=at)
+        card = self._card(key.names, float(key.slot * _HALF_HOUR))
         if card is None:
-            self._warn(provider, model)
             return []
         group = self._groups[key]
-        cost = card.cost(odd) * group.calls if odd else _cost(card, group)
+        cost = _cost(card, group, key.odd)
         if cost is None or cost > MOST:
             return []
         del self._groups[key]
-        calls, total = group.calls, group.sums[2]
-        return recorder.repriced(provider, model, outcome, budgets, labels, calls, total, cost)
+        series = key.names.provider, key.names.model, key.outcome, key.budgets, key.labels
+        calls, total, ended = group.calls, group.sums[2], (group.first, group.last)
+        return recorder.repriced(*series, calls, total, cost, key.charged, ended)
 
-    def check_tier(self, provider: str, model: str, tier: str, card: RateCard) -> None:
+    def check_tier(self, names: Priced, card: RateCard) -> None:
         """Warn once of a tier, speed or region that is charged at the standard price."""
+        provider, tier = names.provider, names.tier
+        model = names.model or names.requested
         if tier and card.tier != tier:
             applied = card.tier.split(";")
             missing = ";".join(part for part in tier.split(";") if part not in applied)
@@ -196,8 +245,10 @@ class Later:
             )
 
 
-def _cost(card: RateCard, group: _Group) -> int | None:
-    """Of calls between two inputs; None where a band begins in between."""
+def _cost(card: RateCard, group: _Group, odd: tuple[int, ...]) -> int | None:
+    """Return what calls cost whose inputs lie close; None where a band begins among them."""
+    if odd:
+        return card.cost(odd) * group.usages
     if any(group.least <= band.above < group.most for band in card.bands[1:]):
         return None
     band = max((b for b in card.bands if b.above < group.least), key=lambda b: b.above)

@@ -11,10 +11,11 @@ from uuid import UUID, uuid4
 from langchain_core.embeddings import Embeddings
 
 from langmeter._base.failures import CANCELLED, outcome_of
-from langmeter._core import input_bound
+from langmeter._core import DEPLOYMENT_KEYS, input_bound
 from langmeter.callbacks.base import LLM, Callback
 from langmeter.callbacks.model_end import OK
 from langmeter.meter import _installed
+from langmeter.prices.book import Priced
 from langmeter.usage import TokenCounter, Usage, requested
 from langmeter.usage.token_counters import counted
 
@@ -91,7 +92,7 @@ class _Call:
     What fails in here never reaches the caller; what a budget refuses does.
     """
 
-    __slots__ = ("asked", "books", "run", "started", "texts", "tokens", "wrapped")
+    __slots__ = ("asked", "books", "deployment", "run", "started", "texts", "tokens", "wrapped")
 
     def __init__(self, tracked: _Tracked, texts: Sequence[str]) -> None:
         self.books, self.wrapped = tracked._langmeter, tracked.__wrapped__
@@ -101,8 +102,9 @@ class _Call:
         meter = self.books.meter
         try:
             self.asked = _asked(self.wrapped)
+            self.deployment = _text(self.wrapped, *DEPLOYMENT_KEYS, "deployment")
         except BaseException as exc:
-            self.asked = ("", "")
+            self.asked, self.deployment = ("", ""), ""
             meter._failed("track_embeddings", exc)
         try:
             self.tokens = self.books.tokens(texts, self.asked)
@@ -116,7 +118,11 @@ class _Call:
             name = type(self.wrapped).__name__
             self.started = time()
             ledger = services.open_books()
-            demand = None if ledger is None else ledger.demand.embedding(*self.asked, self._most())
+            demand = (
+                None
+                if ledger is None
+                else ledger.demand.embedding(*self.asked, self._most(), self.deployment)
+            )
             labels = [(label, "") for label in services.labels]
             start = (run, None, LLM, name, *self.asked, demand, labels)
             release = None if ledger is None else ledger.release_dead
@@ -127,6 +133,10 @@ class _Call:
             self.books.meter._failed("track_embeddings", exc)
         if refused is not None:
             services.refused(*refused)
+
+    def _names(self) -> Priced:
+        provider, model = self.asked
+        return Priced(provider, model, deployment=self.deployment)
 
     def _most(self) -> int:
         """Tokens of the texts, at most."""
@@ -146,15 +156,14 @@ class _Call:
             # Who gives up has sent the texts all the same.
             if tokens is not None and outcome in (OK, CANCELLED):
                 usage = Usage(input=tokens, total=tokens, estimated=tokens)
-                cost = services.cost((*self.asked, "", usage.tier), usage, self.started)
+                cost = services.cost(self._names(), usage, self.started)
             recorder = services.recorder
             asked = recorder.requested(self.run)
             crossed = recorder.run_ended(self.run, LLM, outcome, usage=usage, cost=cost)
             if crossed:
                 services.crossed(crossed)
             if asked and usage is not None and cost is None:
-                names = *self.asked, "", usage.tier
-                services.unpriced(names, outcome, asked, usage[:-1])
+                services.unpriced(self._names(), outcome, asked, [usage[:-1]])
         except BaseException as exc:
             self.books.meter._failed("track_embeddings", exc)
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any, Final
 
 from langmeter import _core
-from langmeter._base.log import log
+from langmeter._base.warn import LimitedWarnings
 from langmeter.usage.token_counters import (
     Source,
     TokenCounter,
@@ -30,7 +31,7 @@ _REASONING: Final = ("reasoning", "thinking", "summary")
 _MAX_KNOWN: Final = 1024
 
 #: Models of which it was said that they send no usage.
-_told: set[tuple[str, str]] = set()
+_warned: set[tuple[str, str]] = set()
 
 
 def kept(prompts: Any, params: Any, batch_size: Any) -> Any:
@@ -60,6 +61,11 @@ class Offline:
         """`counters`: see `langmeter.usage.token_counters`; raises ConfigError."""
         self._factories = counters_of(counters)
         self._known: dict[tuple[str, str], TokenCounter] = {}
+        self._warnings = LimitedWarnings("models without usage")
+
+    def count_in(self, recorder: _core.Recorder) -> None:
+        """Count warnings that are not logged in a recorder."""
+        self._warnings.count = partial(recorder.dropped, "warnings")
 
     def join(self, other: Offline) -> None:
         """Take over what `other` was given and this one was not."""
@@ -129,20 +135,19 @@ class Offline:
         if not total:
             return None
         if ended:
-            _tell(provider, model)
+            self._warn(provider, model)
         return Usage(input=asked, output=said, total=total, reasoning=thought, estimated=total)
 
-
-def _tell(provider: str, model: str) -> None:
-    """Name the remedy, once for each model."""
-    name = (provider, model)
-    if name not in _told and len(_told) < _MAX_KNOWN:
-        _told.add(name)
-        log.warning(
-            "%s sends no usage: its tokens are counted offline and marked estimated; "
-            "ask for it, as ChatOpenAI(stream_usage=True) does for streams",
-            "/".join(filter(None, name)) or "a model",
-        )
+    def _warn(self, provider: str, model: str) -> None:
+        """Name the remedy, once for each model and process."""
+        if (provider, model) not in _warned and len(_warned) < _MAX_KNOWN:
+            _warned.add((provider, model))
+            self._warnings.warn(
+                (provider, model),
+                "%s sends no usage: its tokens are counted offline and marked estimated; "
+                "ask for it, as ChatOpenAI(stream_usage=True) does for streams",
+                "/".join(filter(None, (provider, model))) or "a model",
+            )
 
 
 def _prompt(prompt: Any, count: TokenCounter, overhead: tuple[int, int, int]) -> int:

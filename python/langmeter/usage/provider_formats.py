@@ -104,7 +104,7 @@ class Mapped(NamedTuple):
     #: Output that is in none of its sums.
     extra: int
     #: Billed beside the answer, and in none of its figures.
-    beside: Usage | None
+    beside: tuple[Usage, ...]
     modifiers: Modifiers
 
 
@@ -211,20 +211,17 @@ def _searches(tools: Any, parser: NumberParser) -> int:
     return parser.count(asked) or parser.count(entry(entry(tools, "search_web"), "invocation"))
 
 
-def _iterations(iterations: Any, parser: NumberParser) -> Usage | None:
+def _iterations(iterations: Any, parser: NumberParser) -> tuple[Usage, ...]:
     """Return what Claude used beside its answer: compaction is in no sum, messages are in all.
 
     An iteration that names a model (an advisor's) is that of another model, and not counted here.
     """
-    if not isinstance(iterations, list):
-        return None
-    beside = [
+    return tuple(
         mapped.usage
-        for item in iterations
+        for item in (iterations if isinstance(iterations, list) else ())
         if isinstance(item, dict) and item.get("type") != "message" and item.get("model") is None
         if (mapped := from_mapping(item, parser)) is not None
-    ]
-    return added(beside) if beside else None
+    )
 
 
 def completed(usage: Usage, by: Usage) -> Usage:

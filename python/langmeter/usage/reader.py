@@ -80,7 +80,7 @@ def read_any(response: Any) -> Reading:
     metadata: list[dict[Any, Any]] = []
     raws: list[Raw] = []
     named = Modifiers()
-    beside: Usage | None = None
+    beside: tuple[Usage, ...] = ()
     dialect = model = ""
     cache_hit = False
     web = files = 0
@@ -131,6 +131,7 @@ def read_any(response: Any) -> Reading:
         for key in ("grounding_metadata", "groundingMetadata"):
             web = max(web, grounded(meta.get(key), model))
     if total is not None:
+        total = added([total, *beside])
         web, files = max(web, total.web_searches), max(files, total.file_searches)
         total = total._replace(web_searches=web, file_searches=files, tier=str(named))
     return Reading(
@@ -177,14 +178,14 @@ def _prompts(response: Any) -> Iterator[Sequence[Any]]:
 
 def _usage(
     figures: Any, raws: Sequence[Raw], metadata: Sequence[Any], parser: NumberParser
-) -> tuple[Usage | None, Usage | None, Modifiers]:
+) -> tuple[Usage | None, tuple[Usage, ...], Modifiers]:
     """Return LangChain's figures, completed by the provider's own; one of the two if one is there.
 
     With them what is billed beside them, and the modifiers of the price that figures, usage and
     metadata name.
     """
     usage, named = None, Modifiers()
-    beside = None
+    beside: tuple[Usage, ...] = ()
     if isinstance(figures, dict) and (found := from_mapping(figures, parser)) is not None:
         usage, named = found.usage, found.modifiers
     for raw in raws:

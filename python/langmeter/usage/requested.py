@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 from langmeter import _core
@@ -12,6 +13,9 @@ _DIALECTS: Final = frozenset({"openai", "anthropic", "gcp.gemini"})
 
 _ADDRESSES: Final = _core.ADDRESS_KEYS
 _MODELS: Final = _core.MODEL_KEYS
+_DEPLOYMENTS: Final = _core.DEPLOYMENT_KEYS
+
+_IN_ADDRESS: Final = re.compile(r"/deployments/([^/?#]+)")
 
 
 def text(mapping: Any, *keys: str) -> str:
@@ -36,12 +40,16 @@ def requested(
     return asked(metadata, invocation_params, serialized)[:2]
 
 
-def asked(metadata: Any, invocation_params: Any, serialized: Any) -> tuple[str, str, bool]:
-    """The same, and whether an address in the invocation parameters could change the provider."""
+def asked(metadata: Any, invocation_params: Any, serialized: Any) -> tuple[str, str, bool, str]:
+    """Return provider, model, whether an address could change them, and the deployment called.
+
+    The address is one of the invocation parameters; the deployment is "" where nothing names one.
+    """
     try:
-        return _asked(metadata, invocation_params, serialized)
+        provider, model, by_address = _asked(metadata, invocation_params, serialized)
+        return provider, model, by_address, _deployment(provider, invocation_params, serialized)
     except Exception:  # foreign mappings may raise anything; an unnamed call is still metered
-        return "", "", True
+        return "", "", True, ""
 
 
 def _asked(metadata: Any, invocation_params: Any, serialized: Any) -> tuple[str, str, bool]:
@@ -75,6 +83,20 @@ def _is_vertex(made: dict[Any, Any]) -> bool:
     """Whether a ChatGoogleGenerativeAI made with these arguments talks to Vertex AI."""
     chosen = made.get("vertexai")
     return bool(made.get("project")) if chosen is None else bool(chosen)
+
+
+def _deployment(provider: str, invocation_params: Any, serialized: Any) -> str:
+    """Azure's name of what was called, or the ARN of Bedrock's: a user may have set its price."""
+    made = serialized.get("kwargs") if isinstance(serialized, dict) else None
+    named = text(invocation_params, *_DEPLOYMENTS) or text(made, *_DEPLOYMENTS)
+    if not named and provider == "azure.ai.openai":
+        # ChatOpenAI at the address of a deployment, which a client may name in either place.
+        addresses = text(made, *_ADDRESSES), text(invocation_params, *_ADDRESSES)
+        named = next((at[1] for at in map(_IN_ADDRESS.search, addresses) if at), "")
+    if not named and provider == "aws.bedrock":
+        arn = text(made, "model_id", "model")
+        named = arn if arn.startswith("arn:") else ""
+    return named
 
 
 def _bedrock_model(model: str, made: Any) -> str:

@@ -88,9 +88,17 @@ class Reading(NamedTuple):
     web_searches: int = 0
     file_searches: int = 0
     tier: str = ""
-    #: Tokens that were billed and are in no figure of the answer: Claude's compaction. They are in
-    #: the cost of the call, not in its tokens.
-    beside: Usage | None = None
+    #: Parts of `usage` that are priced by themselves, because a band of prices goes by the input of
+    #: each: Claude's compactions.
+    beside: tuple[Usage, ...] = ()
+
+    def parts(self, usage: Usage) -> list[Usage]:
+        """Return what makes up a usage and is priced by itself: the answer, and what is beside."""
+        if not self.beside:
+            return [usage]
+        apart = map(sum, zip(*(part[:-1] for part in self.beside), strict=True))
+        answer = (whole - part for whole, part in zip(usage[:-1], apart, strict=True))
+        return [Usage._make((*answer, usage.tier)), *self.beside]
 
     def complete(self, usage: Usage) -> Usage:
         """Return an estimated usage with the searches and the modifiers that the response names."""

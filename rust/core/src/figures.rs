@@ -215,6 +215,8 @@ named! {
         MoneySaturated = "money_saturated",
         /// Durations for which the histogram pool had no room.
         DurationsLost = "durations_lost",
+        /// Warnings that were not logged, because ten of their kind had been.
+        Warnings = "warnings",
         /// Anything else.
         Other = "other",
     }

@@ -818,6 +818,8 @@ fn a_price_that_comes_later_prices_calls_labels_and_budgets() {
         calls,
         total,
         cost,
+        charged: false,
+        ended: [asked.now; 2],
     });
     assert_eq!(crossed.len(), 1);
     let s = b.recorder.snapshot();

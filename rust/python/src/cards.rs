@@ -10,10 +10,30 @@ use std::sync::{Mutex, PoisonError};
 /// Cards that are kept; past it all are let go, and asked for again.
 const MAX_CARDS: usize = 4096;
 
-/// Provider, model, and the model that was requested where another one answered.
-type Names = (String, String, String);
+/// What a price is looked up by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Priced<'a> {
+    pub provider: &'a str,
+    pub model: &'a str,
+    /// The model that was requested, where another one answered; else empty.
+    pub requested: &'a str,
+    /// The deployment that was called; empty where the call names none.
+    pub deployment: &'a str,
+    /// What changes the price, as `Usage.tier` has it; empty for the standard price.
+    pub tier: &'a str,
+}
 
-/// Standard rate cards by provider, model and, where another one answered, the model requested. A change of prices lets all of them go.
+/// The names of a `Priced`, in its order.
+type Names = [String; 5];
+
+impl Priced<'_> {
+    fn names(&self) -> Names {
+        [self.provider, self.model, self.requested, self.deployment, self.tier].map(str::to_owned)
+    }
+}
+
+/// Rate cards by what a price is looked up by. One of a tier is kept where the whole tier has a price of its own: the
+/// careful way says where it has none. A change of prices lets all of them go.
 #[pyclass(frozen, module = "langmeter._core")]
 #[derive(Default)]
 pub struct Cards {
@@ -27,9 +47,9 @@ impl Cards {
         self.version.load(Ordering::Acquire)
     }
 
-    /// The card of a model, if it was given.
-    pub fn card(&self, py: Python<'_>, provider: &str, model: &str, requested: &str) -> Option<Py<RateCard>> {
-        let names = (provider.to_owned(), model.to_owned(), requested.to_owned());
+    /// The card of a call, if it was given.
+    pub fn card(&self, py: Python<'_>, priced: &Priced<'_>) -> Option<Py<RateCard>> {
+        let names = priced.names();
         self.with(py, |cards| cards.get(&names).map(|card| card.clone_ref(py)))
     }
 
@@ -52,16 +72,7 @@ impl Cards {
     }
 
     /// Keeps a card, unless prices have changed since `version`; None takes away what is there.
-    fn set(
-        &self,
-        py: Python<'_>,
-        provider: String,
-        model: String,
-        requested: String,
-        card: Option<Py<RateCard>>,
-        version: u64,
-    ) {
-        let names = (provider, model, requested);
+    fn set(&self, py: Python<'_>, names: Names, card: Option<Py<RateCard>>, version: u64) {
         let old = self.with(py, |cards| {
             if self.version() != version {
                 return (card, None);
@@ -76,10 +87,18 @@ impl Cards {
         drop(old); // outside of the lock
     }
 
-    /// The card of a model, if it is kept.
-    #[pyo3(signature = (provider, model, requested=""))]
-    fn get(&self, py: Python<'_>, provider: &str, model: &str, requested: &str) -> Option<Py<RateCard>> {
-        self.card(py, provider, model, requested)
+    /// The card of a call, if it is kept.
+    #[pyo3(signature = (provider, model, requested="", deployment="", tier=""))]
+    fn get(
+        &self,
+        py: Python<'_>,
+        provider: &str,
+        model: &str,
+        requested: &str,
+        deployment: &str,
+        tier: &str,
+    ) -> Option<Py<RateCard>> {
+        self.card(py, &Priced { provider, model, requested, deployment, tier })
     }
 
     /// Lets all cards go: prices have changed.

@@ -5,7 +5,7 @@
 //! dict and by what a call may say of its provider and model. A start then looks nothing up in the recorder, and an
 //! end finds the series and the rate card of its answer in one list.
 
-use crate::cards::Cards;
+use crate::cards::{Cards, Priced};
 use crate::money::RateCard;
 use crate::services::Services;
 use crate::start::{Start, entry, name_of};
@@ -27,7 +27,12 @@ pub const MODEL_KEYS: [&str; 5] = ["model", "model_name", "model_id", "azure_dep
 pub const ADDRESS_KEYS: [&str; 6] =
     ["openai_api_base", "base_url", "api_base", "azure_endpoint", "anthropic_api_url", "endpoint"];
 
+/// Where invocation parameters name the deployment.
+pub const DEPLOYMENT_KEYS: [&str; 2] = ["azure_deployment", "deployment_name"];
+
 type Text = Option<Py<PyString>>;
+/// What `Services.requested` returns.
+type Requested<'py> = (Bound<'py, PyString>, Bound<'py, PyString>, bool, Bound<'py, PyString>);
 
 /// A client, and what its calls request.
 pub struct Client {
@@ -39,6 +44,10 @@ pub struct Client {
     pub component_name: Py<PyString>,
     pub provider: Py<PyString>,
     pub model_name: Py<PyString>,
+    /// The deployment that is called, which may have a price of its own.
+    pub deployment: Text,
+    /// The invocation parameters name it.
+    told_deployment: Text,
     /// None where the recorder has no series to spare.
     pub component: Option<SeriesId>,
     pub model: Option<Arc<Model>>,
@@ -54,12 +63,25 @@ pub struct Model {
     answers: Mutex<Arc<Vec<Answer>>>,
 }
 
-/// An answer of a model under one name.
+/// An answer of a model under one name, of a deployment, in a tier.
 #[derive(Clone)]
 struct Answer {
     told: Option<Arc<str>>,
+    deployment: Arc<str>,
+    tier: Arc<str>,
     found: Arc<Answered>,
     version: u64,
+}
+
+/// Names that the end of a call gives.
+#[derive(Clone, Copy)]
+pub struct Names<'a> {
+    /// The model that answered, where the response names it.
+    pub told: Option<&'a str>,
+    /// The deployment that was called; may be empty.
+    pub deployment: &'a str,
+    /// What changes the price; may be empty.
+    pub tier: &'a str,
 }
 
 /// Who answered, and for how much.
@@ -143,12 +165,17 @@ fn first_text<'py, const N: usize>(
 struct Keys {
     models: [Py<PyString>; MODEL_KEYS.len()],
     addresses: [Py<PyString>; ADDRESS_KEYS.len()],
+    deployments: [Py<PyString>; DEPLOYMENT_KEYS.len()],
 }
 
 fn keys(py: Python<'_>) -> &Keys {
     static KEYS: PyOnceLock<Keys> = PyOnceLock::new();
     let interned = |key| PyString::intern(py, key).unbind();
-    KEYS.get_or_init(py, || Keys { models: MODEL_KEYS.map(interned), addresses: ADDRESS_KEYS.map(interned) })
+    KEYS.get_or_init(py, || Keys {
+        models: MODEL_KEYS.map(interned),
+        addresses: ADDRESS_KEYS.map(interned),
+        deployments: DEPLOYMENT_KEYS.map(interned),
+    })
 }
 
 impl Model {
@@ -158,21 +185,39 @@ impl Model {
         !self.sends_usage.load(Relaxed) || self.streams.load(Relaxed)
     }
 
-    fn answer(&self, told: Option<&str>, py: Python<'_>, priced: bool, version: u64) -> Option<Arc<Answered>> {
+    fn answer(&self, names: Names<'_>, py: Python<'_>, priced: bool, version: u64) -> Option<Arc<Answered>> {
         let answers = copied(&self.answers, py);
-        let found = answers.iter().find(|answer| answer.told.as_deref() == told)?;
+        let found = answers.iter().find(|answer| answer.is_of(names))?;
         let holds = found.version == version && found.found.card.is_some() == priced;
         holds.then(|| Arc::clone(&found.found))
     }
 
     fn remember(&self, answer: Answer, py: Python<'_>) {
         let mut answers = copied(&self.answers, py).as_ref().clone();
-        answers.retain(|known| known.told != answer.told);
+        answers.retain(|known| {
+            !known.is_of(Names { told: answer.told.as_deref(), deployment: &answer.deployment, tier: &answer.tier })
+        });
         if answers.len() >= MAX_ANSWERS {
             answers.remove(0);
         }
         answers.push(answer);
         replace(&self.answers, py, answers);
+    }
+}
+
+impl Answer {
+    fn is_of(&self, names: Names<'_>) -> bool {
+        self.told.as_deref() == names.told && *self.deployment == *names.deployment && *self.tier == *names.tier
+    }
+}
+
+impl Client {
+    /// Whether a call is of the client's deployment. Only of one that has any: no other pays for looking.
+    fn calls(&self, params: Option<&Bound<'_, PyAny>>, keys: &Keys, py: Python<'_>) -> PyResult<bool> {
+        Ok(match &self.told_deployment {
+            None => true,
+            known => same(known, first_text(params, &keys.deployments, py)?.as_ref()),
+        })
     }
 }
 
@@ -192,6 +237,7 @@ impl Clients {
                     Some(None) => !has_any(start.invocation_params()?.as_ref(), &keys.addresses, py)?,
                     Some(Some(_)) => false,
                 }
+                && (client.told_deployment.is_none() || client.calls(start.invocation_params()?.as_ref(), keys, py)?)
             {
                 return Ok(Arc::clone(client));
             }
@@ -206,15 +252,17 @@ impl Clients {
         for client in seen.clients.iter().filter(|client| client.serialized.is(&start.serialized)) {
             if same(&client.told_provider, provider.as_ref()) && same(&client.told_model, model.as_ref()) {
                 match &client.address {
-                    Some(known) if !same(known, address()?.as_ref()) => {}
-                    _ => return Ok(Arc::clone(client)),
+                    Some(known) if !same(known, address()?.as_ref()) => continue,
+                    _ => {}
+                }
+                if client.calls(params.as_ref(), keys, py)? {
+                    return Ok(Arc::clone(client));
                 }
             }
         }
         let call = (&start.metadata, &params, &start.serialized);
         let names = services.call_method1(intern!(py, "requested"), call)?;
-        let (asked_provider, asked_model, by_address): (Bound<'_, PyString>, Bound<'_, PyString>, bool) =
-            names.extract()?;
+        let (asked_provider, asked_model, by_address, called): Requested<'_> = names.extract()?;
         let component_name = name_of(None, &start.serialized, intern!(py, "llm"))?;
         let component = core.series(Kind::Llm, &component_name.to_string_lossy(), "");
         let series = core.series(Kind::Model, &asked_provider.to_string_lossy(), &asked_model.to_string_lossy());
@@ -228,6 +276,8 @@ impl Clients {
             component_name: component_name.unbind(),
             provider: asked_provider.unbind(),
             model_name: asked_model.unbind(),
+            deployment: Some(called).filter(|called| called.len().is_ok_and(|n| n > 0)).map(Bound::unbind),
+            told_deployment: plain(first_text(params.as_ref(), &keys.deployments, py)?),
             component: component.lasting(),
             model: series.lasting().map(|series| there(series).unwrap_or_else(|| Arc::new(Model::new(series)))),
         });
@@ -288,29 +338,31 @@ impl Model {
     }
 }
 
-/// Who answered under a name, and for how much; None where that has to be looked for with care. `known` is the
+/// Who answered under these names, and for how much; None where that has to be looked for with care. `known` is the
 /// requested model, where it is remembered; `again` looks the rate card up once more.
 pub fn answered(
     core: &Recorder,
     cards: Option<&Bound<'_, Cards>>,
     asked: SeriesId,
     known: Option<&Model>,
-    told: Option<&str>,
+    by: Names<'_>,
     py: Python<'_>,
     again: bool,
 ) -> Option<Arc<Answered>> {
     let version = cards.map_or(0, |cards| cards.get().version());
-    if !again && let Some(found) = known.and_then(|model| model.answer(told, py, cards.is_some(), version)) {
+    if !again && let Some(found) = known.and_then(|model| model.answer(by, py, cards.is_some(), version)) {
         return Some(found);
     }
     let names = core.names(asked).filter(|names| !names.a.is_empty() && names.a != OTHER)?;
+    let Names { told, deployment, tier } = by;
     let card = match cards {
         Some(cards) => {
             let (model, requested) = match told {
                 Some(told) if told != names.b => (told, names.b.as_str()),
                 _ => (names.b.as_str(), ""),
             };
-            Some(cards.get().card(py, &names.a, model, requested)?)
+            let priced = Priced { provider: &names.a, model, requested, deployment, tier };
+            Some(cards.get().card(py, &priced)?)
         }
         None => None,
     };
@@ -318,7 +370,9 @@ pub fn answered(
     let lasting = series.is_none_or(|series| series.lasting().is_some());
     let found = Arc::new(Answered { series: series.map(|series| series.id), card });
     if lasting && let Some(known) = known {
-        known.remember(Answer { told: told.map(Arc::from), found: Arc::clone(&found), version }, py);
+        let (deployment, tier) = (Arc::from(deployment), Arc::from(tier));
+        let answer = Answer { told: told.map(Arc::from), deployment, tier, found: Arc::clone(&found), version };
+        known.remember(answer, py);
     }
     Some(found)
 }

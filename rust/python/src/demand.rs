@@ -3,7 +3,7 @@
 use crate::bounds::{self, Params};
 use crate::convert;
 use crate::recorder::Asks;
-use langmeter_core::{Demand, Price};
+use langmeter_core::{Demand, Price, Recorder, SeriesId};
 use pyo3::exceptions::PyException;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
@@ -18,6 +18,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Answers kept, of each kind; past it all are forgotten and asked again.
 const MOST: usize = 4096;
+/// Models that may answer a call, of each that is requested.
+const MAX_ANSWERS: usize = 16;
 /// After so many calls budgets whose scope has matched none of them are named.
 const FIRST_CALLS: u64 = 100;
 
@@ -27,34 +29,36 @@ type Condition = (Option<Py<PyString>>, Vec<String>);
 /// Bits of the budgets that cover every call of a (provider, model), and of those that look at the run.
 type Covers = (u64, u64);
 
-/// What a call of a (provider, model, tier) costs: version of the prices, Unix time until which they hold, and rates by
-/// band; no bands where prices are missing.
-type Priced = (u64, f64, Option<Vec<Band>>);
+/// What `price` answers: version of the prices, Unix time until which they hold, and rates by band; no bands where
+/// prices are missing.
+type Rates = (u64, f64, Option<Vec<Band>>);
+/// What a call costs at worst, and the models that are known to have answered such calls.
+type Priced = (Rates, Vec<SeriesId>);
 /// Input tokens above which it holds, and the rates as of `Asks`.
 type Band = (i64, [u64; 4]);
 
-type Named<T> = ([String; 3], Arc<T>);
+type Named<T, const N: usize> = ([String; N], Arc<T>);
 
-/// Answers by three names.
-struct Cache<T> {
+/// Answers by names.
+struct Cache<T, const N: usize> {
     hasher: RandomState,
-    answers: Mutex<HashMap<u64, Named<T>>>,
+    answers: Mutex<HashMap<u64, Named<T, N>>>,
 }
 
-impl<T> Default for Cache<T> {
+impl<T, const N: usize> Default for Cache<T, N> {
     fn default() -> Self {
         Self { hasher: RandomState::new(), answers: Mutex::default() }
     }
 }
 
-impl<T> Cache<T> {
-    fn get(&self, py: Python<'_>, names: [&str; 3]) -> Option<Arc<T>> {
+impl<T, const N: usize> Cache<T, N> {
+    fn get(&self, py: Python<'_>, names: [&str; N]) -> Option<Arc<T>> {
         let answers = self.answers.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner);
         let (same, answer) = answers.get(&self.hasher.hash_one(names))?;
         (same.each_ref().map(String::as_str) == names).then(|| Arc::clone(answer))
     }
 
-    fn keep(&self, py: Python<'_>, names: [&str; 3], answer: T) -> Arc<T> {
+    fn keep(&self, py: Python<'_>, names: [&str; N], answer: T) -> Arc<T> {
         let answer = Arc::new(answer);
         let mut answers = self.answers.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner);
         if answers.len() >= MOST {
@@ -62,6 +66,10 @@ impl<T> Cache<T> {
         }
         answers.insert(self.hasher.hash_one(names), (names.map(str::to_owned), Arc::clone(&answer)));
         answer
+    }
+
+    fn forget(&self, py: Python<'_>) {
+        self.answers.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner).clear();
     }
 }
 
@@ -80,14 +88,26 @@ pub struct Demands {
     unread: Py<PyAny>,
     counted: Option<Py<PyAny>>,
     calls: AtomicU64,
-    scopes: Cache<Covers>,
-    rates: Cache<Priced>,
+    /// By provider and model.
+    scopes: Cache<Covers, 2>,
+    /// By provider, model, deployment and tier.
+    rates: Cache<Priced, 4>,
+}
+
+/// Whom a call asks.
+#[derive(Clone, Copy)]
+pub struct Asked<'a> {
+    pub provider: &'a str,
+    pub model: &'a str,
+    /// The deployment; may be empty.
+    pub deployment: &'a str,
+    /// The model that answered the last such call, under another name.
+    pub answered: Option<(&'a Recorder, SeriesId)>,
 }
 
 /// What a start hook is given of a call.
 pub struct Call<'a, 'py> {
-    pub provider: &'a str,
-    pub model: &'a str,
+    pub names: Asked<'a>,
     pub prompts: &'a Bound<'py, PyAny>,
     pub metadata: Option<&'a Bound<'py, PyAny>>,
     pub tags: Option<&'a Bound<'py, PyAny>>,
@@ -115,8 +135,13 @@ impl Demands {
         }?;
         let params = Params::read(call.params, call.metadata)?;
         let input = input.saturating_add(params.beside);
-        let price = self.price(py, budgets, [call.provider, call.model, &params.tier], input)?;
+        let price = self.price(py, budgets, &call.names, &params.tier, input)?;
         Ok(Some(Demand { budgets, input, output: params.output, answers: params.answers.max(1), price }))
+    }
+
+    /// Forgets who has answered: the handles are of a recorder that was reset.
+    pub fn forget(&self, py: Python<'_>) {
+        self.rates.forget(py);
     }
 
     /// The budgets that a call belongs to.
@@ -126,11 +151,11 @@ impl Demands {
         {
             counted.call0(py)?;
         }
-        let names = [call.provider, call.model, ""];
+        let names = [call.names.provider, call.names.model];
         let found = if let Some(found) = self.scopes.get(py, names) {
             found
         } else {
-            self.scopes.keep(py, names, self.covers.call1(py, (call.provider, call.model))?.extract(py)?)
+            self.scopes.keep(py, names, self.covers.call1(py, (names[0], names[1]))?.extract(py)?)
         };
         let (mut budgets, mut others) = *found;
         while others != 0 {
@@ -151,22 +176,37 @@ impl Demands {
     }
 
     /// The price of so many input tokens at worst, where a budget asks for it.
-    fn price(&self, py: Python<'_>, budgets: u64, names: [&str; 3], input: u64) -> PyResult<Price> {
+    fn price(&self, py: Python<'_>, budgets: u64, asked: &Asked<'_>, tier: &str, input: u64) -> PyResult<Price> {
         let Some(prices) = self.prices.as_ref().filter(|_| budgets & self.priced != 0) else {
             return Ok(Price::default());
         };
         let version: u64 = prices.getattr(py, intern!(py, "version"))?.extract(py)?;
-        let holds = |known: &Arc<Priced>| known.0 == version && (known.1.is_infinite() || now() < known.1);
-        let known = if let Some(known) = self.rates.get(py, names).filter(holds) {
-            known
-        } else {
-            let [provider, model, tier] = names;
-            let fresh: Priced = self.price.call1(py, (provider, model, tier, budgets & self.priced))?.extract(py)?;
-            // Not before they are loaded.
-            let missing = fresh.2.as_ref().is_some_and(Vec::is_empty);
-            if missing { Arc::new(fresh) } else { self.rates.keep(py, names, fresh) }
+        let names = [asked.provider, asked.model, asked.deployment, tier];
+        let known = self.rates.get(py, names);
+        // Whoever has answered such a call may answer the next one, at that one's price.
+        let is_new = |models: &Vec<SeriesId>| {
+            asked.answered.filter(|(_, id)| models.len() < MAX_ANSWERS && !models.contains(id))
         };
-        let Some(bands) = &known.2 else { return Ok(Price::Unpriced) };
+        let holds = |known: &Arc<Priced>| {
+            let ((of, until, _), models) = &**known;
+            *of == version && (until.is_infinite() || now() < *until) && is_new(models).is_none()
+        };
+        let known = match known {
+            Some(known) if holds(&known) => known,
+            known => {
+                let mut models = known.map(|known| known.1.clone()).unwrap_or_default();
+                models.extend(is_new(&models).map(|(_, id)| id));
+                let answered = asked.answered.map(|(core, _)| models.iter().filter_map(|id| Some(core.names(*id)?.b)));
+                let answered: Vec<String> = answered.map(Iterator::collect).unwrap_or_default();
+                let call = (asked.provider, asked.model, asked.deployment, tier, answered, budgets & self.priced);
+                let fresh: Rates = self.price.call1(py, call)?.extract(py)?;
+                // Not before they are loaded.
+                let missing = fresh.2.as_ref().is_some_and(Vec::is_empty);
+                let fresh = (fresh, models);
+                if missing { Arc::new(fresh) } else { self.rates.keep(py, names, fresh) }
+            }
+        };
+        let Some(bands) = &known.0.2 else { return Ok(Price::Unpriced) };
         let reached = bands.iter().filter(|(above, _)| i64::try_from(input).unwrap_or(i64::MAX) > *above);
         let worst = reached.map(|(_, rates)| *rates).reduce(|a, b| std::array::from_fn(|i| a[i].max(b[i])));
         let Some([input, output, call, text]) = worst else { return Ok(Price::Missing) };
@@ -250,6 +290,8 @@ impl Demands {
         self.counted.as_ref().map_or(Ok(()), |counted| visit.call(counted))
     }
 
+    #[pyo3(signature = (provider, model, prompts, metadata, tags, params, deployment=""))]
+    #[allow(clippy::too_many_arguments)] // what a start hook is given
     fn __call__(
         &self,
         provider: &str,
@@ -258,19 +300,30 @@ impl Demands {
         metadata: Option<&Bound<'_, PyAny>>,
         tags: Option<&Bound<'_, PyAny>>,
         params: Option<&Bound<'_, PyAny>>,
+        deployment: &str,
     ) -> PyResult<Option<Asks>> {
-        let call = Call { provider, model, prompts, metadata, tags, params };
+        let names = Asked { provider, model, deployment, answered: None };
+        let call = Call { names, prompts, metadata, tags, params };
         Ok(self.of(prompts.py(), &call)?.as_ref().map(asks))
     }
 
-    fn embedding(&self, py: Python<'_>, provider: &str, model: &str, tokens: u64) -> PyResult<Option<Asks>> {
+    #[pyo3(signature = (provider, model, tokens, deployment=""))]
+    fn embedding(
+        &self,
+        py: Python<'_>,
+        provider: &str,
+        model: &str,
+        tokens: u64,
+        deployment: &str,
+    ) -> PyResult<Option<Asks>> {
         let prompts = PyString::new(py, "");
-        let call = Call { provider, model, prompts: prompts.as_any(), metadata: None, tags: None, params: None };
+        let names = Asked { provider, model, deployment, answered: None };
+        let call = Call { names, prompts: prompts.as_any(), metadata: None, tags: None, params: None };
         let budgets = self.budgets(py, &call)?;
         if budgets == 0 {
             return Ok(None);
         }
-        let price = self.price(py, budgets, [provider, model, ""], tokens)?;
+        let price = self.price(py, budgets, &names, "", tokens)?;
         Ok(Some(asks(&Demand { budgets, input: tokens, output: Some(0), answers: 1, price })))
     }
 }

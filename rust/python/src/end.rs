@@ -8,7 +8,7 @@ use crate::{clients, identity, prompts, response};
 use langmeter_core::{End, Kind, Outcome};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyStringMethods;
+use pyo3::types::{PyDictMethods, PyString, PyStringMethods};
 
 /// Ends a call, priced by the card that the price book holds under the names of the call; false when the response
 /// is of another kind or somebody waits for the end, and nothing has been done.
@@ -45,12 +45,15 @@ pub fn common(
     let told = told.as_deref().filter(|told| !told.is_empty());
     let known = this.clients.model(asked.model, py);
     let cards = this.cards.as_ref().filter(|_| !reading.cache_hit).map(|cards| cards.bind(py));
-    if cards.is_some() && !reading.tier.is_empty() {
-        return Ok(false); // the cards are those of the standard tier
-    }
+    let called = this.deployments.bind(py);
+    let called = if called.is_empty() { None } else { prompts::find(called, &number)? };
+    let deployment = called.as_ref().and_then(|[name, _]| name.cast::<PyString>().ok());
+    let deployment = deployment.map(PyStringMethods::to_cow).transpose()?;
+    let tier = if cards.is_some() { reading.tier.as_str() } else { "" };
+    let names = clients::Names { told, deployment: deployment.as_deref().unwrap_or(""), tier };
     let mut again = false;
     let (answered, cost) = loop {
-        let answered = clients::answered(core, cards, asked.model, known.as_deref(), told, py, again);
+        let answered = clients::answered(core, cards, asked.model, known.as_deref(), names, py, again);
         let Some(answered) = answered else { return Ok(false) };
         let Some(card) = &answered.card else { break (answered, None) };
         #[allow(clippy::cast_precision_loss)] // seconds to the microsecond
@@ -65,6 +68,9 @@ pub fn common(
     };
     if let Some(streams) = streams {
         streams.forget(key);
+    }
+    if let Some([_, number]) = &called {
+        let _ = this.deployments.bind(py).del_item(number); // another thread may have been faster
     }
     let kept = this.prompts.bind(py);
     if !kept.is_empty() {

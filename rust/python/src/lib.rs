@@ -59,6 +59,7 @@ fn init(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("STREAM_KINDS", PyTuple::new(py, output::Kind::SHOWN)?)?;
     m.add("STREAM_WANTS", PyTuple::new(py, collect::WANTS)?)?;
     m.add("MODEL_KEYS", PyTuple::new(py, clients::MODEL_KEYS)?)?;
+    m.add("DEPLOYMENT_KEYS", PyTuple::new(py, clients::DEPLOYMENT_KEYS)?)?;
     m.add("ADDRESS_KEYS", PyTuple::new(py, clients::ADDRESS_KEYS)?)?;
     m.add_class::<cards::Cards>()?;
     m.add("HOOKS", hooks::types(py)?)?;

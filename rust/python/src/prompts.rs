@@ -1,4 +1,5 @@
-//! Prompts of calls in flight, kept in case a call ends without usage: a dict by the number of the run.
+//! What is kept of calls in flight until they end, each in a dict by the number of the run: prompts, in case a call
+//! ends without usage, and the deployments that were called, which may have a price of their own.
 
 use crate::start::{Start, alone, entry};
 use pyo3::intern;
@@ -8,6 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Prompts kept at most. A call whose prompt was let go is estimated by its answer alone.
 pub const MAX_PROMPTS: usize = 2048;
+/// Deployments kept at most, a pointer to a text each: as many as runs by default. A call whose deployment was let go is
+/// priced by its models alone.
+const MAX_DEPLOYMENTS: usize = 65_536;
 /// So many of the oldest are let go when there are more: those of runs that never ended.
 const LET_GO: usize = 512;
 /// Calls in flight with one id whose prompts are kept at most.
@@ -24,53 +28,75 @@ pub fn keep(
     shares: bool,
 ) -> PyResult<()> {
     let py = prompts.py();
-    let number = if shares { free(prompts, &number)? } else { number };
     let batch_size = start.batch_size()?;
     let alone = batch_size.is_some() && alone(batch_size.as_ref());
     let tools = entry(start.invocation_params()?.as_ref(), intern!(py, "tools"))?;
-    if let Some(tools) = tools
-        && tools.is_truthy()?
-    {
-        prompts.set_item(number, (&start.prompts, tools, alone))?;
-    } else if alone {
-        prompts.set_item(number, &start.prompts)?;
-    } else {
-        prompts.set_item(number, PyTuple::new(py, [&start.prompts])?)?;
-    }
-    if prompts.len() > MAX_PROMPTS {
-        for oldest in prompts.keys().iter().take(LET_GO) {
-            let _ = prompts.del_item(oldest); // another thread may have been faster
+    let asked = match tools {
+        Some(tools) if tools.is_truthy()? => (&start.prompts, tools, alone).into_pyobject(py)?.into_any(),
+        _ if alone => start.prompts.clone(),
+        _ => PyTuple::new(py, [&start.prompts])?.into_any(),
+    };
+    put(prompts, number, &asked, shares, MAX_PROMPTS)
+}
+
+/// Keeps the name of the deployment that is called.
+pub fn keep_deployment(
+    deployments: &Bound<'_, PyDict>,
+    number: Bound<'_, PyAny>,
+    name: &Bound<'_, PyAny>,
+    shares: bool,
+) -> PyResult<()> {
+    put(deployments, number, name, shares, MAX_DEPLOYMENTS)
+}
+
+fn put(
+    kept: &Bound<'_, PyDict>,
+    number: Bound<'_, PyAny>,
+    value: &Bound<'_, PyAny>,
+    shares: bool,
+    most: usize,
+) -> PyResult<()> {
+    let number = if shares { free(kept, &number)? } else { number };
+    kept.set_item(number, value)?;
+    if kept.len() > most {
+        for oldest in kept.keys().iter().take(LET_GO) {
+            let _ = kept.del_item(oldest); // another thread may have been faster
         }
     }
     Ok(())
 }
 
-/// Returns what the call of this number was asked, and keeps it no longer; None where it is not kept.
-pub fn take<'py>(prompts: &Bound<'py, PyDict>, number: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
-    if let Some(asked) = prompts.get_item(number)? {
-        let _ = prompts.del_item(number); // another thread may have been faster
-        return Ok(Some(asked));
+/// Returns what is kept of the call of this number, and its key; None where nothing is.
+pub fn find<'py>(kept: &Bound<'py, PyDict>, number: &Bound<'py, PyAny>) -> PyResult<Option<[Bound<'py, PyAny>; 2]>> {
+    if let Some(value) = kept.get_item(number)? {
+        return Ok(Some([value, number.clone()]));
     }
     if ID_WAS_SHARED.load(Ordering::Relaxed) {
         for n in 1..=MOST_WITH_ONE_ID {
-            let other = (number, n).into_pyobject(prompts.py())?;
-            if let Some(asked) = prompts.get_item(&other)? {
-                let _ = prompts.del_item(other);
-                return Ok(Some(asked));
+            let other = (number, n).into_pyobject(kept.py())?.into_any();
+            if let Some(value) = kept.get_item(&other)? {
+                return Ok(Some([value, other]));
             }
         }
     }
     Ok(None)
 }
 
+/// Returns the same value, and keeps it no longer.
+pub fn take<'py>(kept: &Bound<'py, PyDict>, number: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let Some([value, number]) = find(kept, number)? else { return Ok(None) };
+    let _ = kept.del_item(number); // another thread may have been faster
+    Ok(Some(value))
+}
+
 /// A key for one more call of this number.
 #[cold]
-fn free<'py>(prompts: &Bound<'py, PyDict>, number: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+fn free<'py>(kept: &Bound<'py, PyDict>, number: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     ID_WAS_SHARED.store(true, Ordering::Relaxed);
-    let py = prompts.py();
+    let py = kept.py();
     let mut key = number.clone();
     for n in 1..=MOST_WITH_ONE_ID {
-        if !prompts.contains(&key)? {
+        if !kept.contains(&key)? {
             break;
         }
         key = (number, n).into_pyobject(py)?.into_any();

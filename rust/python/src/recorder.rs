@@ -21,8 +21,9 @@ use std::time::Duration;
 pub type Asks = (u64, u64, Option<u64>, u64, Option<Vec<u64>>);
 /// (budget, code of why, thresholds crossed): a call that was refused.
 pub type No = (usize, u8, Crossed);
-/// (provider, model, begin in Unix seconds, budgets, labels).
-type Asked = (String, String, f64, u64, u64);
+/// (provider, model, begin in Unix seconds, budgets, labels, whether budgets took it for one without a price, now in Unix
+/// seconds).
+type Asked = (String, String, f64, u64, u64, bool, f64);
 /// (run's key, provider, model, begin and last token in Unix nanoseconds, token events).
 type Silent = (u64, String, String, u64, u64, u64);
 /// (provider, model, calls, errors, tokens, pico-dollars, nanoseconds).
@@ -162,10 +163,13 @@ impl Recorder {
     #[allow(clippy::cast_precision_loss)] // seconds to the microsecond
     fn requested(&self, run_id: &Bound<'_, PyAny>) -> PyResult<Option<Asked>> {
         let asked = self.core.requested(identity::run_key(run_id)?);
-        Ok(asked.map(|a| (a.model.a, a.model.b, a.at as f64 / 1e9, a.budgets, a.labels.get())))
+        Ok(asked.map(|a| {
+            let (began, now) = (a.at as f64 / 1e9, a.now as f64 / 1e9);
+            (a.model.a, a.model.b, began, a.budgets, a.labels.get(), a.unpriced, now)
+        }))
     }
 
-    #[allow(clippy::too_many_arguments)] // one native call
+    #[allow(clippy::too_many_arguments, clippy::cast_possible_truncation, clippy::cast_sign_loss)] // one native call
     fn repriced(
         &self,
         provider: &str,
@@ -176,9 +180,13 @@ impl Recorder {
         calls: u64,
         total: u64,
         cost: u64,
+        charged: bool,
+        ended: (f64, f64),
     ) -> PyResult<Crossed> {
         let (outcome, labels) = (convert::outcome(outcome)?, Labels::from_bits(labels));
-        Ok(self.core.repriced(&Repriced { provider, model, outcome, budgets, labels, calls, total, cost }))
+        let ended = [ended.0, ended.1].map(|seconds| (seconds * 1e9) as u64);
+        let calls = Repriced { provider, model, outcome, budgets, labels, calls, total, cost, charged, ended };
+        Ok(self.core.repriced(&calls))
     }
 
     fn silent(&self, silence: f64) -> PyResult<Vec<Silent>> {
@@ -235,9 +243,9 @@ impl Recorder {
 
     #[pyo3(signature = (
         run_id, kind, outcome, provider="", model="", usage=None, cost=None, billed=None, queue=None, truncated=false,
-        error=None
+        error=None, labels=Vec::new()
     ))]
-    #[allow(clippy::too_many_arguments)] // one native call a hook
+    #[allow(clippy::too_many_arguments, clippy::needless_pass_by_value)] // one native call a hook
     fn run_ended(
         &self,
         run_id: &Bound<'_, PyAny>,
@@ -251,7 +259,9 @@ impl Recorder {
         queue: Option<u64>,
         truncated: bool,
         error: Option<&str>,
+        labels: Vec<PyBackedStr>,
     ) -> PyResult<Option<Crossed>> {
+        let labels: Vec<&str> = labels.iter().map(|key| &**key).collect();
         let crossed = self.core.run_ended(&End {
             key: identity::run_key(run_id)?,
             kind: convert::kind(kind)?,
@@ -265,6 +275,7 @@ impl Recorder {
             queue,
             truncated,
             error,
+            labels: &labels,
         });
         Ok((!crossed.is_empty()).then_some(crossed))
     }

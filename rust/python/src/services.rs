@@ -40,6 +40,8 @@ pub struct Services {
     pub labels: Vec<Py<PyString>>,
     /// Prompts of runs in flight, by the number of the run.
     pub prompts: Py<PyDict>,
+    /// Deployments that runs in flight call, by the number of the run.
+    pub deployments: Py<PyDict>,
     /// Whether prompts are kept of every call, also where an answer says what it used.
     pub keep_prompts: bool,
     pub clients: Clients,
@@ -144,6 +146,7 @@ impl Services {
             origins: origins.map(Origins::new),
             labels,
             prompts: PyDict::new(py).unbind(),
+            deployments: PyDict::new(py).unbind(),
             keep_prompts,
             clients: Clients::default(),
             steps: Steps::default(),
@@ -161,6 +164,7 @@ impl Services {
         self.release_dead.as_ref().map_or(Ok(()), |r| visit.call(r))?;
         self.origins.as_ref().map_or(Ok(()), |o| visit.call(&o.entries))?;
         self.streams.as_ref().map_or(Ok(()), |s| visit.call(s))?;
+        visit.call(&self.deployments)?;
         visit.call(&self.prompts)
     }
 
@@ -186,13 +190,25 @@ impl Services {
         Ok(asked.unwrap_or_else(|| PyTuple::empty(py).into_any()))
     }
 
+    /// Returns the deployment that a run that ends has called, and keeps it no longer; "" without one.
+    fn take_deployment<'py>(&self, py: Python<'py>, run_id: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let deployments = self.deployments.bind(py);
+        let called =
+            if deployments.is_empty() { None } else { prompts::take(deployments, &identity::run_number(run_id)?)? };
+        Ok(called.unwrap_or_else(|| intern!(py, "").clone().into_any()))
+    }
+
     /// Forgets the parent's calls and clients in a process that has just been forked and has one thread.
     fn reset_after_fork(&self, py: Python<'_>) {
         if let Some(recorder) = self.recorder.get() {
             recorder.get().core.reset_after_fork();
         }
         self.clients.forget(py);
+        if let Some(demand) = &self.demand {
+            demand.get().forget(py);
+        }
         self.prompts.bind(py).clear();
+        self.deployments.bind(py).clear();
         if let Some(origins) = &self.origins {
             origins.entries.bind(py).clear();
         }

@@ -1,7 +1,7 @@
 //! The start of a model call: who is asked, what for, and on whose behalf.
 
 use crate::clients::Clients;
-use crate::demand::Call;
+use crate::demand::{Asked, Call};
 use crate::hooks::Arguments;
 use crate::recorder::{No, judged};
 use crate::services::Services;
@@ -134,7 +134,14 @@ pub fn begin(services: &Bound<'_, Services>, start: &Start<'_, '_>) -> PyResult<
             let (prompts, metadata, tags) = (&start.prompts, start.metadata.as_ref(), start.tags.as_ref());
             let params = start.invocation_params()?;
             let params = params.as_ref();
-            demands.get().of(py, &Call { provider: &provider, model: &model, prompts, metadata, tags, params })?
+            let deployment = client.deployment.as_ref().map(|name| name.bind(py).to_string_lossy());
+            let names = Asked {
+                provider: &provider,
+                model: &model,
+                deployment: deployment.as_deref().unwrap_or(""),
+                answered: client.model.as_ref().and_then(|model| Some((core, core.answered_last(model.series)?))),
+            };
+            demands.get().of(py, &Call { names, prompts, metadata, tags, params })?
         }
         None => None,
     };
@@ -173,6 +180,12 @@ pub fn begin(services: &Bound<'_, Services>, start: &Start<'_, '_>) -> PyResult<
         && started != Started::Echo
     {
         origins.note(core, begin.key, &start.run_id)?;
+    }
+    if let Some(deployment) = &client.deployment
+        && started != Started::Echo
+    {
+        let (deployment, shares) = (deployment.bind(py).as_any(), started == Started::SharesId);
+        prompts::keep_deployment(this.deployments.bind(py), number.clone(), deployment, shares)?;
     }
     let kept = this.keep_prompts || client.model.as_ref().is_none_or(|model| model.needs_prompts());
     if kept && started != Started::Echo {

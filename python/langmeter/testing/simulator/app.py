@@ -25,6 +25,7 @@ ROUTES: Mapping[str, Format] = {
     "/v1/chat/completions": openai_chat,
     "/v1/responses": openai_responses,
     "/v1/embeddings": openai_embeddings,
+    "/openai/deployments/{path}/chat/completions": openai_chat,
     "/openai/deployments/{path}/embeddings": openai_embeddings,
     "/v1/messages": anthropic,
     "/v1beta/models/{path:path}": gemini,

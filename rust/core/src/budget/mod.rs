@@ -9,7 +9,7 @@ mod tests;
 
 pub use period::Period;
 pub use terms::{
-    Crossed, MAX_COST, PRICES_MISSING, Refused, Reservation, Standing, Terms, UNPRICED, Unit, Unpriced, Used, Why,
+    Crossed, Late, MAX_COST, PRICES_MISSING, Refused, Reservation, Standing, Terms, UNPRICED, Unit, Unpriced, Used, Why,
 };
 
 use crate::cells::Cells;
@@ -34,6 +34,8 @@ const EPOCH: usize = 7;
 const THRESHOLDS: usize = 8;
 /// What a call to a model without a price is charged.
 const WITHOUT_PRICE: usize = 16;
+/// When it was reset last, Unix nanoseconds.
+const RESET: usize = 17;
 const BUDGET: usize = 24;
 /// Number of budgets, on a line of its own.
 const HEADER: usize = 8;
@@ -275,8 +277,9 @@ impl Budgets {
         self.roll(cells, budget, period, now);
         let before = if blocking { self.amount(cells, budget, unit, held) } else { 0 };
         let used = match used.get(unit as usize).copied().unwrap_or(0) {
-            // What a call without a price is charged, if its model had no price when it began.
-            UNPRICED => self.without_price(cells, budget, held.cost),
+            // What a call without a price is charged, where it had none when it began, or prices were not loaded.
+            UNPRICED if held.cost >= PRICES_MISSING => self.without_price(cells, budget, UNPRICED),
+            UNPRICED => 0,
             used => used,
         };
         if used != before {
@@ -288,6 +291,50 @@ impl Budgets {
         let spent = cells.add_release(self.cell(budget, SPENT), used).wrapping_add(used);
         let epoch = cells.observe(self.cell(budget, EPOCH));
         Some((spent.saturating_sub(cells.get(self.cell(budget, BASE))), epoch))
+    }
+
+    /// A price has come for calls that ended without one: what they cost takes the place of what they were charged. Those
+    /// that ended before this period count in none: theirs is over.
+    pub fn price(self, cells: &Cells, late: &Late, now: u64) -> Crossed {
+        let mut crossed = Crossed::new();
+        let [first, last] = late.ended;
+        for budget in bits(late.budgets) {
+            let Some((Unit::Cost, period, _)) = self.terms(cells, budget) else { continue };
+            self.roll(cells, budget, period, now);
+            let begins = period.around(now).0.max(cells.get(self.cell(budget, RESET)));
+            if last < begins {
+                continue;
+            }
+            // Of calls on both sides of the beginning it is not known how many were charged in this period: none.
+            let charged = if first < begins { 0 } else { late.charged };
+            let charged = charged.saturating_mul(self.without_price(cells, budget, UNPRICED));
+            self.give_back(cells, budget, charged.saturating_sub(late.cost));
+            let more = late.cost.saturating_sub(charged);
+            if more > 0 {
+                cells.add(self.cell(budget, COMMITTED), more);
+                let spent = cells.add_release(self.cell(budget, SPENT), more).wrapping_add(more);
+                let epoch = cells.observe(self.cell(budget, EPOCH));
+                let spent = spent.saturating_sub(cells.get(self.cell(budget, BASE)));
+                self.fire_up_to(cells, budget, spent, epoch, &mut crossed);
+            }
+        }
+        crossed
+    }
+
+    /// Takes back what was spent in this period, as far as it was: by a higher `BASE`, as the sums only grow.
+    fn give_back(self, cells: &Cells, budget: usize, amount: u64) {
+        let base = self.cell(budget, BASE);
+        let mut before = cells.observe(base);
+        loop {
+            let after = before.saturating_add(amount).min(cells.observe(self.cell(budget, SPENT)));
+            if after <= before {
+                return;
+            }
+            match cells.claim(base, before, after) {
+                Ok(()) => return,
+                Err(found) => before = found,
+            }
+        }
     }
 
     #[inline]
@@ -366,6 +413,7 @@ impl Budgets {
     pub fn reset(self, cells: &Cells, budget: usize, now: u64) {
         let Some((_, period, _)) = self.terms(cells, budget) else { return };
         self.roll(cells, budget, period, now);
+        cells.maximum(self.cell(budget, RESET), now);
         cells.maximum(self.cell(budget, BASE), cells.observe(self.cell(budget, SPENT)));
         // After the base: a thread that sees the new epoch sees its base.
         cells.add_release(self.cell(budget, EPOCH), 1);

@@ -104,6 +104,19 @@ pub struct Reservation {
 /// What a call used: pico-dollars ([`UNPRICED`] where it has no price), tokens, calls; in the order of [`Unit`].
 pub type Used = [u64; 3];
 
+/// The price of calls that ended without one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Late {
+    /// Their budgets, a bit each.
+    pub budgets: u64,
+    /// Pico-dollars.
+    pub cost: u64,
+    /// How many of them were charged what a call without a price counts as.
+    pub charged: u64,
+    /// When the first and the last of them ended, Unix nanoseconds.
+    pub ended: [u64; 2],
+}
+
 /// Thresholds that an event crossed: budget, position of the threshold.
 pub type Crossed = Vec<(usize, usize)>;
 

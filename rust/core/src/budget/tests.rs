@@ -334,3 +334,28 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_late_price_replaces_the_charge_in_the_period_of_the_call() {
+    let (cells, budgets) = arena();
+    let terms =
+        Terms { unit: Unit::Cost, unpriced: Unpriced::Charge(40), period: Period::Day, blocking: false, ..terms(1000) };
+    budgets.open(&cells, &terms, NOON).expect("opens");
+    let call = dollars(UNPRICED);
+    let late = |cost, ended| Late { budgets: 1, cost, charged: 1, ended: [ended; 2] };
+    for (cost, spent) in [(100, 100), (10, 110), (0, 110)] {
+        budgets.settle(&cells, &call, &[UNPRICED, 120, 1], NOON);
+        budgets.price(&cells, &late(cost, NOON), NOON);
+        assert_eq!(figures(&cells, budgets, NOON), (spent, 0));
+    }
+    budgets.settle(&cells, &call, &[UNPRICED, 120, 1], NOON);
+    budgets.reset(&cells, 0, NOON + 1);
+    budgets.price(&cells, &late(100, NOON), NOON + 2);
+    assert_eq!(figures(&cells, budgets, NOON + 2), (0, 0), "it ended before the reset");
+    let tomorrow = NOON + 24 * 3600 * 1_000_000_000;
+    budgets.settle(&cells, &call, &[7, 120, 1], tomorrow);
+    budgets.price(&cells, &late(100, NOON + 3), tomorrow);
+    assert_eq!(figures(&cells, budgets, tomorrow), (7, 0), "its day is over");
+    budgets.price(&cells, &Late { ended: [NOON + 3, tomorrow], ..late(100, NOON) }, tomorrow);
+    assert_eq!(figures(&cells, budgets, tomorrow), (107, 0), "on both sides: charged, and nothing taken back");
+}

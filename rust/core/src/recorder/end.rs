@@ -6,7 +6,7 @@ use super::money::{more, used};
 use super::{End, Recorder};
 use crate::budget::{Crossed, Reservation};
 use crate::figures::{Counter, Dropped, Measure, Outcome};
-use crate::runs::{Branch, Left, Run, RunKey, Token, Via};
+use crate::runs::{Branch, Labels, Left, Run, RunKey, Token, Via};
 use crate::series::{Kind, SeriesId};
 
 impl Recorder {
@@ -250,10 +250,14 @@ impl Recorder {
             let model = end.answered.unwrap_or_else(|| self.resolve(Kind::Model, end.provider, end.model));
             self.paid(end, now);
             batch.failed(model, end);
-            if !late {
-                batch.finish_model(model, end, false, now);
-            } else if end.outcome != Outcome::CacheHit {
-                batch.spend(model, end, false, now, 0);
+            let keys = end.labels.iter().take(Labels::MOST);
+            let labels = keys.map(|key| self.resolve(Kind::Label, key, ""));
+            for series in std::iter::once(model).chain(labels) {
+                if !late {
+                    batch.finish_model(series, end, false, now);
+                } else if end.outcome != Outcome::CacheHit {
+                    batch.spend(series, end, false, now, 0);
+                }
             }
         }
         crossed

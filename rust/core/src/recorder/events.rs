@@ -109,6 +109,9 @@ pub struct End<'a> {
     pub truncated: bool,
     /// How it failed: the exception's class, and the status of a server's answer.
     pub error: Option<&'a str>,
+    /// Keys of the labels that calls carry. What a run that is not in flight used counts as that of a call without a
+    /// value of each.
+    pub labels: &'a [&'a str],
 }
 
 impl End<'_> {
@@ -127,6 +130,7 @@ impl End<'_> {
             queue: None,
             truncated: false,
             error: None,
+            labels: &[],
         }
     }
 }
@@ -150,6 +154,10 @@ pub struct Repriced<'a> {
     pub total: u64,
     /// Their cost, pico-dollars.
     pub cost: u64,
+    /// Whether budgets were charged for each of them what a call without a price counts as.
+    pub charged: bool,
+    /// When the first and the last of them ended, Unix nanoseconds.
+    pub ended: [u64; 2],
 }
 
 /// What a model run in flight asked for.
@@ -159,10 +167,14 @@ pub struct Requested {
     pub model: LabelSet,
     /// When it began, Unix nanoseconds.
     pub at: u64,
+    /// Now, Unix nanoseconds.
+    pub now: u64,
     /// Its budgets, a bit each.
     pub budgets: u64,
     /// Its labels' series.
     pub labels: Labels,
+    /// Budgets took it for a call without a price when it began.
+    pub unpriced: bool,
 }
 
 /// What a model run in flight asked for, as a handle.

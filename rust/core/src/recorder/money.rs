@@ -3,7 +3,7 @@
 use super::batch::Batch;
 use super::layout::STARTED;
 use super::{End, Recorder, Repriced};
-use crate::budget::{Crossed, Reservation, Standing, Terms, UNPRICED, Used};
+use crate::budget::{Crossed, Late, Standing, Terms, UNPRICED, Used};
 use crate::error::Error;
 use crate::figures::{Counter, OUTCOMES, Outcome};
 use crate::series::{Kind, SeriesId};
@@ -87,8 +87,9 @@ impl Recorder {
         }
         drop(batch);
         self.pay(calls.cost, now);
-        let held = Reservation { budgets: calls.budgets, ..Reservation::default() };
-        self.budgets.settle(&self.cells, &held, &[calls.cost, 0, 0], self.clock.unix(now))
+        let charged = if calls.charged && calls.outcome != Outcome::Error { calls.calls } else { 0 };
+        let late = Late { budgets: calls.budgets, cost: calls.cost, charged, ended: calls.ended };
+        self.budgets.price(&self.cells, &late, self.clock.unix(now))
     }
 
     /// Opens a budget; its position is its bit in [`Demand::budgets`].

@@ -1,6 +1,6 @@
 //! What goes out: snapshots, and what is asked between them.
 
-use super::layout::{ALL_PEAK, CALLS_HOME, COUNTER_CELLS, DROPPED, GENERATION, HOME, IN_FLIGHT, PEAK, STARTED};
+use super::layout::{ALIAS, ALL_PEAK, CALLS_HOME, COUNTER_CELLS, DROPPED, GENERATION, HOME, IN_FLIGHT, PEAK, STARTED};
 use super::{AskedSeries, Pulse, Recorder, Requested, Series};
 use crate::figures::{COUNTERS, Counter, Dropped, Measure, OUTCOMES};
 use crate::phaser::Phase;
@@ -174,13 +174,21 @@ impl Recorder {
     pub fn requested(&self, key: RunKey) -> Option<Requested> {
         let asked = self.runs.asked(&self.cells, key)?;
         let model = self.series.labels(&self.cells, asked.model)?;
-        Some(Requested { model, at: self.clock.unix(asked.start), budgets: asked.budgets, labels: asked.labels })
+        let (at, now) = (self.clock.unix(asked.start), self.clock.unix(self.clock.now()));
+        let (budgets, labels, unpriced) = (asked.budgets, asked.labels, asked.unpriced);
+        Some(Requested { model, at, now, budgets, labels, unpriced })
     }
 
     /// The same as a handle: its requested model, when it began (Unix nanoseconds), whether it has streamed.
     pub fn asked(&self, key: RunKey) -> Option<AskedSeries> {
         let asked = self.runs.asked(&self.cells, key)?;
         Some(AskedSeries { model: asked.model, at: self.clock.unix(asked.start), streamed: asked.streamed })
+    }
+
+    /// The model that answered the last call of a requested one; None while it has only answered to its own name.
+    pub fn answered_last(&self, requested: SeriesId) -> Option<SeriesId> {
+        let alias = self.cells.get(self.block(requested).wrapping_add(ALIAS));
+        usize::try_from(alias).ok().and_then(|alias| alias.checked_sub(1))
     }
 
     /// The names of a series.

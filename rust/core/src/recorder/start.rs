@@ -1,7 +1,7 @@
 //! Runs that begin, and those that must go for it.
 
 use super::batch::Batch;
-use super::layout::{ALIAS, ALL_IN_FLIGHT, ALL_PEAK, IN_FLIGHT, LARGEST, PEAK};
+use super::layout::{ALL_IN_FLIGHT, ALL_PEAK, IN_FLIGHT, LARGEST, PEAK};
 use super::{Begin, Demand, Price, Recorder};
 use crate::budget::{MAX_COST, PRICES_MISSING, Refused, Reservation, UNPRICED};
 use crate::figures::{Dropped, Outcome};
@@ -51,8 +51,7 @@ impl Recorder {
         let (model, gaps) = if kind == Kind::Llm {
             // The gaps between tokens are recorded before the response names its model: they go to the
             // model that answered this request last time.
-            let alias = self.cells.get(self.block(requested).wrapping_add(ALIAS));
-            (requested, usize::try_from(alias).ok().and_then(|a| a.checked_sub(1)).unwrap_or(requested))
+            (requested, self.answered_last(requested).unwrap_or(requested))
         } else {
             (component, component)
         };

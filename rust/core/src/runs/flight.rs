@@ -8,7 +8,7 @@ use super::record::{
 };
 use super::start::View;
 use super::{Asked, Branch, EMPTY, ENDING, Labels, Run, RunKey, RunTable, Token, Via};
-use crate::budget::Reservation;
+use crate::budget::{PRICES_MISSING, Reservation};
 use crate::cells::Cells;
 
 impl RunTable {
@@ -24,6 +24,7 @@ impl RunTable {
             budgets: held(BUDGETED, 0),
             labels: Labels(held(LABELED, 3)),
             streamed: view.call().is_some_and(CallRecord::streamed),
+            unpriced: held(BUDGETED, 1) >= PRICES_MISSING,
         };
         (is_model_call(view.who) && self.still(cells, view, key)).then_some(asked)
     }

@@ -209,6 +209,8 @@ pub struct Asked {
     pub labels: Labels,
     /// Whether a token has come.
     pub streamed: bool,
+    /// Budgets took it for a call without a price when it began.
+    pub unpriced: bool,
 }
 
 /// A model call in flight that holds a reservation.

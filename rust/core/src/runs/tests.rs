@@ -30,7 +30,7 @@ fn a_run_leaves_with_what_it_came_with() {
     let labels = Labels::new([3, 1_000_010]);
     let s = Start { parent: Some(RunKey::new(99)), held, labels, retried: true, piped: true, ..start(5, 1000) };
     assert_eq!(table.start(&cells, &s, |_| unreachable!()), Started::New);
-    let asked = Asked { model: 8, start: 1000, budgets: 5, labels, streamed: false };
+    let asked = Asked { model: 8, start: 1000, budgets: 5, labels, streamed: false, unpriced: false };
     assert_eq!(table.asked(&cells, s.key), Some(asked));
     table.chunk(&cells, s.key, 4_000);
     table.chunk(&cells, s.key, 5_000);

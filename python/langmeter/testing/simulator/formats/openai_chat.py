@@ -14,10 +14,10 @@ error = openai_error
 
 
 def parse(body: Mapping[str, Any], path: str) -> Request:
-    """Return what a request wants."""
+    """Return what a request wants; Azure names the model in the path."""
     options = body.get("stream_options") or {}
     return Request(
-        model=body.get("model", ""),
+        model=body.get("model") or path,
         prompt=prompt_tokens(objects(body, "messages")),
         body=body,
         n=body.get("n") or 1,
