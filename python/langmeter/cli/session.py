@@ -275,6 +275,10 @@ class Session:
     def signalled(self, number: int) -> bool:
         """Speak the last words in a thread of their own: this one may be anywhere.
 
+        Where no thread can be started they are spoken in this one: none can once Python 3.12 runs
+        the functions of `atexit`. Should these hold a lock that the report needs, a second signal
+        ends the process.
+
         Returns whether the process may end now; False while it is at its last words already, after
         which it ends by the signal.
         """
@@ -293,8 +297,11 @@ class Session:
             finally:
                 done.release()
 
-        with suppress(RuntimeError):  # no thread left
+        try:
             _thread.start_new_thread(speak, ())
+        except RuntimeError:
+            speak()
+        else:
             done.acquire(timeout=_PATIENCE)
         return True
 
