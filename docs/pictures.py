@@ -31,7 +31,7 @@ def draw(name: str, command: str, folder: Path) -> None:
     console = Console(record=True, width=width, file=io.StringIO())
     console.print(Text(printed))
     drawn = console.export_svg(title=command)
-    # The reader's own font, if it is there, and no request to somebody's server.
+    # The reader's own font, if it is there, and no request to a server.
     drawn = re.sub(r'(src: local\("[^"]+"\)),[^;]+;', r"\1;", drawn)
     (DOCS / "images").mkdir(exist_ok=True)
     (DOCS / "images" / f"{name}.svg").write_text(drawn, encoding="utf8")

@@ -44,3 +44,19 @@ def test_its_make_targets_exist(command: str) -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf8")
     for target in shlex.split(command)[1:]:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_it_begins_with_the_installation() -> None:
+    """The first command installs from a checkout, where pyproject.toml is."""
+    assert COMMANDS[0] == "pip install ."
+    assert (ROOT / "pyproject.toml").is_file()
+
+
+def test_make_help_lists_every_target_for_people() -> None:
+    """Each target that needs no file has a description, which `make help` prints."""
+    makefile = (ROOT / "Makefile").read_text(encoding="utf8")
+    targets = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
+    assert targets
+    names = set(targets[1].split()) - {"valgrind"}
+    output = run("make help", ROOT).stdout
+    assert names == set(re.findall(r"^  make (\S+)  +\S", output, re.MULTILINE))

@@ -61,7 +61,7 @@ const STARTING: u64 = ENDING | REAPING;
 /// run leaves exactly once, whoever ends, reaps or evicts it. Whatever is meant for a run in flight is an exchange
 /// that finds the tag of its start, so that the slot's next run gets nothing meant for the last one.
 ///
-/// Figures beside two maps are in docs/design/0001; the benchmark `core` prints them.
+/// Figures beside two maps are in docs/design/runs-in-flight.md; the benchmark `core` prints them.
 #[derive(Debug, Clone, Copy)]
 pub struct RunTable {
     base: usize,

@@ -2,7 +2,7 @@
 //!
 //! Each is an object that a handler carries in its `__dict__`, and that `inspect` takes for a Python function. For each
 //! async event LangChain asks `inspect.iscoroutinefunction(hook)`, which looks at a native method for as long as the
-//! rest of the dispatch takes; design page 0001 has the shapes that were measured. A hook holds no handler, so that a
+//! rest of the dispatch takes; the design page `border` has the shapes that were measured. A hook holds no handler, so that a
 //! handler is freed by its reference count.
 
 mod arguments;
