@@ -29,6 +29,7 @@ mod tasks;
 mod tokenizer;
 mod usage;
 mod usage_keys;
+mod words;
 
 use langmeter_core::budget::{Period, Unit};
 use langmeter_core::{Counter, Dropped, Kind, Labels, Measure, Outcome, WINDOWS};

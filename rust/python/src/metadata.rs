@@ -2,18 +2,40 @@
 
 use crate::usage::{self, Modifiers, Read, Stop};
 use crate::usage_keys::{Field, PLACES, REASONS, TOO_LONG, USUAL};
+use crate::words::Words;
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyString};
+
+/// Words that stand in the metadata of many clients and mean nothing here: in the table their addresses are enough.
+const MEANINGLESS: &[&str] = &["id", "object", "created", "system_fingerprint", "logprobs", "model_version", "index"];
+
+/// Mappings of usage of one candidate, the most likely first: nearly always one.
+#[derive(Default)]
+pub struct Raws<'py> {
+    pub first: Option<Bound<'py, PyDict>>,
+    pub others: Vec<Bound<'py, PyDict>>,
+}
+
+impl<'py> Raws<'py> {
+    fn push(&mut self, raw: Bound<'py, PyDict>) {
+        if self.first.is_none() {
+            self.first = Some(raw);
+        } else {
+            self.others.push(raw);
+        }
+    }
+}
 
 /// Metadata, read in one pass.
 #[derive(Default)]
 pub struct Metadata<'py> {
     pub dialect: Option<Bound<'py, PyString>>,
     pub names: [Option<Bound<'py, PyString>>; 3],
-    pub raws: [Option<Bound<'py, PyDict>>; PLACES.len()],
+    raws: [Option<Bound<'py, PyDict>>; PLACES.len()],
     /// The counts stand among them, as Ollama writes them.
-    pub itself: bool,
+    itself: bool,
     pub cost: Option<Bound<'py, PyAny>>,
     pub ticks: Option<Bound<'py, PyAny>>,
     tier: Option<Bound<'py, PyAny>>,
@@ -25,34 +47,101 @@ pub struct Metadata<'py> {
     pub searches: u64,
 }
 
+/// What a key of metadata means.
+#[derive(Clone, Copy)]
+enum Key {
+    Dialect,
+    Name(usize),
+    Cost,
+    Ticks,
+    Tier,
+    TierOfAws,
+    Performance,
+    Grounding(usize),
+    Searches,
+    Incomplete,
+    Reason,
+    Place(usize),
+    Count,
+}
+
+impl Key {
+    const WORDS: [&str; 13] = [
+        "model_provider",
+        "model_name",
+        "model",
+        "model_id",
+        "cost",
+        "cost_in_usd_ticks",
+        "service_tier",
+        "serviceTier",
+        "performanceConfig",
+        "grounding_metadata",
+        "groundingMetadata",
+        "num_search_queries",
+        "incomplete_details",
+    ];
+
+    fn of(key: &str) -> Option<Self> {
+        Some(match key {
+            "model_provider" => Self::Dialect,
+            "model_name" => Self::Name(0),
+            "model" => Self::Name(1),
+            "model_id" => Self::Name(2),
+            "cost" => Self::Cost,
+            "cost_in_usd_ticks" => Self::Ticks,
+            "service_tier" => Self::Tier,
+            "serviceTier" => Self::TierOfAws,
+            "performanceConfig" => Self::Performance,
+            "grounding_metadata" => Self::Grounding(0),
+            "groundingMetadata" => Self::Grounding(1),
+            // Perplexity's, which its client takes out of the usage.
+            "num_search_queries" => Self::Searches,
+            "incomplete_details" => Self::Incomplete,
+            _ if REASONS.contains(&key) => Self::Reason,
+            _ => match PLACES.iter().position(|place| *place == key) {
+                Some(place) => Self::Place(place),
+                None if matches!(Field::of(key), Some(Field::Input | Field::Output)) => Self::Count,
+                None => return None,
+            },
+        })
+    }
+
+    fn of_key(key: &Bound<'_, PyString>) -> PyResult<Option<Self>> {
+        static TABLE: PyOnceLock<Words<Option<Key>>> = PyOnceLock::new();
+        let py = key.py();
+        let table = TABLE.get_or_init(py, || {
+            let words = Self::WORDS.iter().chain(REASONS).chain(PLACES).chain(MEANINGLESS);
+            Words::new(py, words.map(|word| (*word, Self::of(word))))
+        });
+        match table.by_address(key) {
+            None => Ok(Self::of(key.to_str()?)),
+            Some(meaning) => Ok(meaning),
+        }
+    }
+}
+
 impl<'py> Metadata<'py> {
     pub fn of(meta: &Bound<'py, PyDict>) -> Read<Self> {
         let mut found = Self::default();
-        usage::each(meta, |key, value| {
+        usage::each(meta, Key::of_key, |key, _, value| {
             match key {
-                "model_provider" => found.dialect = filled(value),
-                "model_name" => found.names[0] = filled(value),
-                "model" => found.names[1] = filled(value),
-                "model_id" => found.names[2] = filled(value),
-                "cost" => found.cost = Some(value.clone()),
-                "cost_in_usd_ticks" => found.ticks = Some(value.clone()),
-                "service_tier" => found.tier = Some(value.clone()),
-                "serviceTier" => found.tier_of_aws = Some(value.clone()),
-                "performanceConfig" => found.performance = Some(value.clone()),
-                "grounding_metadata" => found.grounding[0] = Some(value.clone()),
-                "groundingMetadata" => found.grounding[1] = Some(value.clone()),
-                // Perplexity's, which its client takes out of the usage.
-                "num_search_queries" => found.searches = usage::number(value)?,
-                "incomplete_details" => found.incomplete = Some(value.clone()),
-                _ if REASONS.contains(&key) => found.truncated |= too_long(value)?,
-                _ => {
-                    if let Some(place) = PLACES.iter().position(|place| *place == key) {
-                        let raw = value.cast::<PyDict>().ok().filter(|raw| !raw.is_empty());
-                        found.raws[place] = raw.cloned();
-                    } else {
-                        found.itself |= matches!(Field::of(key), Some(Field::Input | Field::Output));
-                    }
+                None => {}
+                Some(Key::Dialect) => found.dialect = filled(value),
+                Some(Key::Name(place)) => found.names[place] = filled(value),
+                Some(Key::Cost) => found.cost = Some(value),
+                Some(Key::Ticks) => found.ticks = Some(value),
+                Some(Key::Tier) => found.tier = Some(value),
+                Some(Key::TierOfAws) => found.tier_of_aws = Some(value),
+                Some(Key::Performance) => found.performance = Some(value),
+                Some(Key::Grounding(place)) => found.grounding[place] = Some(value),
+                Some(Key::Searches) => found.searches = usage::number(&value)?,
+                Some(Key::Incomplete) => found.incomplete = Some(value),
+                Some(Key::Reason) => found.truncated |= too_long(&value)?,
+                Some(Key::Place(place)) => {
+                    found.raws[place] = value.cast_into::<PyDict>().ok().filter(|raw| !raw.is_empty());
                 }
+                Some(Key::Count) => found.itself = true,
             }
             Ok(())
         })?;
@@ -64,8 +153,16 @@ impl<'py> Metadata<'py> {
         Ok(found)
     }
 
-    pub fn take_raws(&mut self, meta: &Bound<'py, PyDict>, to: &mut Vec<Bound<'py, PyDict>>) {
-        to.extend(self.raws.iter_mut().filter_map(Option::take));
+    pub fn take_raws(&mut self, meta: &Bound<'py, PyDict>, to: &mut Raws<'py>) {
+        self.raws.iter_mut().filter_map(Option::take).for_each(|raw| to.push(raw));
+        if self.itself {
+            to.push(meta.clone());
+        }
+    }
+
+    /// The same from metadata that are read again.
+    pub fn raws(&self, meta: &Bound<'py, PyDict>, to: &mut Raws<'py>) {
+        self.raws.iter().flatten().for_each(|raw| to.push(raw.clone()));
         if self.itself {
             to.push(meta.clone());
         }
@@ -79,17 +176,17 @@ impl<'py> Metadata<'py> {
         let mut modifiers = Modifiers::default();
         match &self.tier {
             Some(tier) if tier.cast::<PyString>().is_ok_and(|tier| tier.len().is_ok_and(|n| n > 0)) => {
-                modifiers.tier = usage::tier(tier)?;
+                modifiers.set(|named| &mut named.tier, usage::tier(tier)?);
             }
             Some(tier) if tier.cast::<PyString>().is_err() && !tier.is_none() => return Err(Stop::Careful),
             _ => {
-                if let Some(named) = inside(self.tier_of_aws.as_ref(), "type")? {
-                    modifiers.tier = usage::tier(&named)?;
+                if let Some(name) = inside(self.tier_of_aws.as_ref(), "type")? {
+                    modifiers.set(|named| &mut named.tier, usage::tier(&name)?);
                 }
             }
         }
         if let Some(latency) = inside(self.performance.as_ref(), "latency")? {
-            modifiers.latency = usage::modifier(&latency, USUAL)?;
+            modifiers.set(|named| &mut named.latency, usage::modifier(&latency, USUAL)?);
         }
         Ok(modifiers)
     }
@@ -103,8 +200,8 @@ fn inside<'py>(of: Option<&Bound<'py, PyAny>>, key: &str) -> PyResult<Option<Bou
 }
 
 /// A text that is not empty.
-fn filled<'py>(value: &Bound<'py, PyAny>) -> Option<Bound<'py, PyString>> {
-    value.cast::<PyString>().ok().filter(|text| text.len().is_ok_and(|n| n > 0)).cloned()
+fn filled(value: Bound<'_, PyAny>) -> Option<Bound<'_, PyString>> {
+    value.cast_into::<PyString>().ok().filter(|text| text.len().is_ok_and(|n| n > 0))
 }
 
 fn too_long(reason: &Bound<'_, PyAny>) -> Read<bool> {

@@ -5,6 +5,7 @@ use crate::usage_keys::{Field, LIMIT, Part, STANDARD, TierPart, USUAL, tier_part
 use langmeter_core::{Counter, Usage};
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyInt, PyList, PyString};
 
 /// Why a response is not read natively.
@@ -23,10 +24,13 @@ impl From<PyErr> for Stop {
 
 pub type Read<T> = Result<T, Stop>;
 
-/// What the response names that changes the price: tier, speed, region, latency, size of a search; "" each is the
-/// default.
+/// What the response names that changes the price: tier, speed, region, latency, size of a search; "" is the default
+/// of each. Boxed, because nearly every response has the defaults, and five empty texts are 120 bytes to move about.
 #[derive(Default)]
-pub struct Modifiers {
+pub struct Modifiers(Option<Box<Named>>);
+
+#[derive(Default)]
+pub struct Named {
     pub tier: String,
     pub speed: String,
     pub region: String,
@@ -35,14 +39,26 @@ pub struct Modifiers {
 }
 
 impl Modifiers {
+    /// Sets one of them, unless it is the default.
+    pub fn set(&mut self, which: impl FnOnce(&mut Named) -> &mut String, value: String) {
+        if !value.is_empty() {
+            *which(self.0.get_or_insert_default()) = value;
+        }
+    }
+
     /// Takes from others what these lack.
     pub fn complete(&mut self, by: Self) {
+        let Some(by) = by.0 else { return };
+        let Some(named) = &mut self.0 else {
+            self.0 = Some(by);
+            return;
+        };
         for (mine, theirs) in [
-            (&mut self.tier, by.tier),
-            (&mut self.speed, by.speed),
-            (&mut self.region, by.region),
-            (&mut self.latency, by.latency),
-            (&mut self.context, by.context),
+            (&mut named.tier, by.tier),
+            (&mut named.speed, by.speed),
+            (&mut named.region, by.region),
+            (&mut named.latency, by.latency),
+            (&mut named.context, by.context),
         ] {
             if mine.is_empty() {
                 *mine = theirs;
@@ -52,7 +68,8 @@ impl Modifiers {
 
     /// As `Usage.tier` has them.
     pub fn into_text(self) -> String {
-        let Self { tier, speed, region, latency, context } = self;
+        let Some(named) = self.0 else { return String::new() };
+        let Named { tier, speed, region, latency, context } = *named;
         let alone = matches!(speed.as_str(), "" | "fast") && (tier.is_empty() || speed.is_empty());
         if alone && region.is_empty() && latency.is_empty() && context.is_empty() {
             return if tier.is_empty() { speed } else { tier };
@@ -83,7 +100,10 @@ pub struct Mapped {
 
 /// A whole number from 0 to the limit; None is 0. Not a bool, and no subclass: those are for the careful reader.
 pub fn number(value: &Bound<'_, PyAny>) -> Read<u64> {
-    if value.is_none() {
+    static ZERO: PyOnceLock<Py<PyInt>> = PyOnceLock::new();
+    let py = value.py();
+    // Most counts are 0, which is one object: compared by its address it costs 10 instructions, read 58.
+    if value.is_none() || value.is(ZERO.get_or_init(py, || PyInt::new(py, 0).unbind())) {
         return Ok(0);
     }
     let value = value.cast_exact::<PyInt>().map_err(|_| Stop::Careful)?;
@@ -91,13 +111,19 @@ pub fn number(value: &Bound<'_, PyAny>) -> Read<u64> {
     if value < LIMIT { Ok(value) } else { Err(Stop::Careful) }
 }
 
-/// Shows each entry of a dict whose key is a text. No Python code may run meanwhile, which could change the dict.
-pub fn each<'py>(of: &Bound<'py, PyDict>, mut see: impl FnMut(&str, &Bound<'py, PyAny>) -> Read<()>) -> Read<()> {
+/// Calls `see` with each entry of a dict whose key is a text and means something, and with the meaning (None: not a word
+/// known there). No Python code may run meanwhile, which could change the dict.
+pub fn each<'py, T>(
+    of: &Bound<'py, PyDict>,
+    meaning: impl Fn(&Bound<'py, PyString>) -> PyResult<T>,
+    mut see: impl FnMut(T, &Bound<'py, PyString>, Bound<'py, PyAny>) -> Read<()>,
+) -> Read<()> {
     for (key, value) in of.iter() {
+        // A key with half a surrogate pair is a text without a meaning.
         if let Ok(key) = key.cast::<PyString>()
-            && let Ok(key) = key.to_str()
+            && let Ok(meaning) = meaning(key)
         {
-            see(key, &value)?;
+            see(meaning, key, value)?;
         }
     }
     Ok(())
@@ -166,16 +192,16 @@ fn details<'py>(of: Option<&Bound<'py, PyAny>>) -> Read<Parts<'py>> {
     let mut parts = Parts::default();
     let Some(of) = of else { return Ok(parts) };
     if let Ok(of) = of.cast::<PyDict>() {
-        each(of, |key, value| {
-            match Part::of(key) {
-                Some(Part::Cached) => parts.cached = Some(value.clone()),
+        each(of, Part::of_key, |part, key, value| {
+            match part {
+                Some(Part::Cached) => parts.cached = Some(value),
                 Some(part) => {
-                    let count = number(value)?;
+                    let count = number(&value)?;
                     let part = &mut parts.counts[part as usize];
                     *part = if *part == 0 { count } else { *part };
                 }
                 None => {
-                    if let Some((tier, part)) = tier_part(key) {
+                    if let Some((tier, part)) = tier_part(key.to_str()?) {
                         parts.tier = tier;
                         let part = match part {
                             TierPart::Rest => return Ok(()),
@@ -183,7 +209,7 @@ fn details<'py>(of: Option<&Bound<'py, PyAny>>) -> Read<Parts<'py>> {
                             TierPart::CacheWrite => Part::CacheWrite,
                             TierPart::Reasoning => Part::Reasoning,
                         };
-                        parts.counts[part as usize] += number(value)?;
+                        parts.counts[part as usize] += number(&value)?;
                     }
                 }
             }
@@ -220,12 +246,11 @@ fn modality(item: &Bound<'_, PyAny>, parts: &mut Parts<'_>) -> Read<()> {
 #[allow(clippy::too_many_lines)] // one thing after the other, as `from_mapping` of the careful reader
 pub fn mapping(raw: &Bound<'_, PyDict>) -> Read<Option<Mapped>> {
     const NUMBERS: usize = Field::Into as usize;
-    let py = raw.py();
     let (mut seen, mut unknown) = (0_u32, 0);
     let mut numbers = [0_u64; NUMBERS];
     let mut others: [Option<Bound<'_, PyAny>>; Field::COUNT - NUMBERS] = Default::default();
-    each(raw, |key, value| {
-        let Some(field) = Field::of(key) else {
+    each(raw, Field::of_key, |field, _, value| {
+        let Some(field) = field else {
             unknown += 1;
             return Ok(());
         };
@@ -235,9 +260,9 @@ pub fn mapping(raw: &Bound<'_, PyDict>) -> Read<Option<Mapped>> {
         }
         seen |= bit;
         if let Some(to) = numbers.get_mut(place) {
-            *to = number(value)?;
+            *to = number(&value)?;
         } else {
-            others[place - NUMBERS] = Some(value.clone());
+            others[place - NUMBERS] = Some(value);
         }
         Ok(())
     })?;
@@ -299,24 +324,21 @@ pub fn mapping(raw: &Bound<'_, PyDict>) -> Read<Option<Mapped>> {
     // Perplexity's deep research: neither its reasoning nor its citations are in its output.
     let extra = citation + if citation > 0 || apart > n(Field::Output) + n(Field::Thoughts) { apart } else { 0 };
     let mut modifiers = Modifiers::default();
-    if let Some(named) = other(Field::Tier) {
-        modifiers.tier = tier(named)?;
+    let in_details = if into.tier.is_empty() { out_of.tier } else { into.tier };
+    modifiers.set(|named| &mut named.tier, in_details.to_owned());
+    if let Some(name) = other(Field::Tier) {
+        modifiers.set(|named| &mut named.tier, tier(name)?);
     }
-    if modifiers.tier.is_empty() {
-        let named = if into.tier.is_empty() { out_of.tier } else { into.tier };
-        named.clone_into(&mut modifiers.tier);
+    if let Some(name) = other(Field::Speed) {
+        modifiers.set(|named| &mut named.speed, modifier(name, USUAL)?);
     }
-    for (field, to) in [
-        (Field::Speed, &mut modifiers.speed),
-        (Field::Region, &mut modifiers.region),
-        (Field::Context, &mut modifiers.context),
-    ] {
-        if let Some(named) = other(field) {
-            *to = modifier(named, USUAL)?;
-        }
+    if let Some(name) = other(Field::Region) {
+        modifiers.set(|named| &mut named.region, modifier(name, USUAL)?);
     }
-    let queue = raw.get_item(intern!(py, "queue_time")).map(|queue| queue.as_ref().and_then(waited));
-    let queue = if other(Field::Queue).is_some() { queue? } else { None };
+    if let Some(name) = other(Field::Context) {
+        modifiers.set(|named| &mut named.context, modifier(name, USUAL)?);
+    }
+    let queue = other(Field::Queue).and_then(waited);
     Ok(Some(Mapped { usage, extra, modifiers, queue, unknown }))
 }
 

@@ -1,6 +1,11 @@
 //! The words in which providers write down usage. Both readers know them from here: this one by `of`, the careful
 //! one of `langmeter.usage` by the dicts that `_core` exports.
 
+use crate::words::Words;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::PyString;
+
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident { $($variant:ident = $meaning:literal : $($key:literal)|+;)* }) => {
         $(#[$doc])*
@@ -15,9 +20,21 @@ macro_rules! words {
             #[allow(dead_code)] // not of `TierPart`
             pub const COUNT: usize = [$(Self::$variant),*].len();
 
-            /// What a key means.
+            /// Meaning of a key; None for an unknown one.
             pub fn of(key: &str) -> Option<Self> {
                 match key { $($($key)|+ => Some(Self::$variant),)* _ => None }
+            }
+
+            /// Meaning of a key that is a `str`.
+            #[allow(dead_code)] // not of `TierPart`
+            pub fn of_key(key: &Bound<'_, PyString>) -> PyResult<Option<Self>> {
+                static TABLE: PyOnceLock<Words<$name>> = PyOnceLock::new();
+                let py = key.py();
+                let table = TABLE.get_or_init(py, || Words::new(py, [$($(($key, Self::$variant)),+),*].into_iter()));
+                match table.by_address(key) {
+                    None => Ok(Self::of(key.to_str()?)),
+                    meaning => Ok(meaning),
+                }
             }
         }
     };
