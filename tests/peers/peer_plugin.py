@@ -21,6 +21,8 @@ from langchain_core.tracers.context import register_configure_hook
 _MAX_RUN_AGE = 3600.0
 
 _outcomes: dict[str, str] = {}
+#: The first test after which each counter of `dropped` was above zero.
+_dropped_in: dict[str, str] = {}
 _meter: Any = None
 _clock: Any = None
 
@@ -56,6 +58,9 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
         if report.when != "call" and report.failed:
             outcome = "error"
         _outcomes[report.nodeid] = outcome
+    if _meter is not None and report.when == "teardown":
+        for name in _meter.snapshot().dropped:
+            _dropped_in.setdefault(name, report.nodeid)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -68,5 +73,6 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         found["calls"] = after.totals.calls
         found["components"] = sum(stats.calls for stats in after.components.values())
         found["in_flight"] = [before.in_flight, after.in_flight]
+        found["dropped_in"] = dict.fromkeys(after.dropped, "no test") | _dropped_in
         found["dropped"] = {name: n for name, n in after.dropped.items() if n}
     Path(os.environ["LANGMETER_PEER_RESULTS"]).write_text(json.dumps(found))
