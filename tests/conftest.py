@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 _CACHE = tempfile.TemporaryDirectory(prefix="langmeter-tests-")
 os.environ["LANGMETER_CACHE"] = _CACHE.name
 
+
+def pytest_unconfigure() -> None:
+    """Remove the folder before the interpreter would, with a warning."""
+    _CACHE.cleanup()
+
+
 # A shared machine stalls now and then; that is no finding about the code.
 settings.register_profile(
     "langmeter",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -57,3 +58,49 @@ def test_an_interpreter_with_a_gil_of_its_own_is_refused_by_name(tmp_path: Path)
     assert outcome.startswith("ImportError(")
     assert "does not support loading in subinterpreters" in outcome
     assert _core.Recorder().is_empty
+
+
+LATER = """
+import asyncio
+from langchain_core.language_models import FakeListChatModel
+from langchain_core.messages import ToolMessage
+from langchain_core.tools import StructuredTool
+from langmeter import Budget, Meter
+
+class Failing(FakeListChatModel):
+    def _generate(self, *args, **kwargs):
+        raise ValueError("always")
+
+def broken() -> ToolMessage:
+    "Always fails."
+    return ToolMessage("failed", status="error", tool_call_id="1")
+
+meter = Meter(budgets=[Budget(calls=100)])
+config = {"callbacks": [meter]}
+Failing(responses=["."]).with_fallbacks([FakeListChatModel(responses=["."])]).invoke("hi", config)
+asyncio.run(FakeListChatModel(responses=["."]).ainvoke("hi", config))
+StructuredTool.from_function(broken).invoke({}, config)
+snapshot = meter.snapshot()
+totals = snapshot.totals
+print(totals.calls, totals.recovered, snapshot.components["tool", "broken"].errors, flush=True)
+"""
+
+
+def test_one_that_came_first_leaves_nothing_to_the_main_interpreter(tmp_path: Path) -> None:
+    """Afterwards parents by context, tasks and errors of tools are read as ever there."""
+    first = f"""
+import sys
+sys.path[:] = {sys.path!r}
+from pathlib import Path
+from {__name__} import LATER, outcome_in_another
+print(outcome_in_another(Path({str(tmp_path / "out")!r}), shares_the_gil=True), flush=True)
+exec(LATER)
+"""
+    process = subprocess.run(
+        [sys.executable, "-X", "faulthandler", "-c", first],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    expected = "['llm', 'model']\n3 1 1\n"
+    assert (process.stdout, process.returncode) == (expected, 0), process.stderr

@@ -7,8 +7,7 @@ use crate::start::{Tagged, name_of};
 use langmeter_core::{Begin, End, Kind, Outcome};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyString, PyType};
+use pyo3::types::{PyDict, PyString};
 
 /// What a start hook is given.
 pub struct Start<'py> {
@@ -45,7 +44,7 @@ pub fn begin(services: &Bound<'_, Services>, kind: Kind, start: &Start<'_>) -> P
     let name = name_of(start.name.as_ref(), &start.serialized, &PyString::intern(py, kind.name()))?;
     let mut tagged = Tagged::by(start.tags.as_ref());
     let key = identity::run_key(&start.run_id)?;
-    let parent = identity::parent_key(start.parent_run_id.as_ref(), py, key)?;
+    let parent = identity::parent_key(start.parent_run_id.as_ref(), &recorder.get().imports, py, key)?;
     let kind = if kind == Kind::Chain { role(&name, start.metadata.as_ref(), tagged)? } else { kind };
     if kind == Kind::Node
         && let Some(parent) = parent
@@ -91,10 +90,10 @@ pub fn end(services: &Bound<'_, Services>, kind: Kind, run_id: &Bound<'_, PyAny>
 }
 
 /// A tool whose error was handled says so in its message.
-pub fn tool_outcome(output: &Bound<'_, PyAny>) -> PyResult<Outcome> {
-    static MESSAGE: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+pub fn tool_outcome(services: &Bound<'_, Services>, output: &Bound<'_, PyAny>) -> PyResult<Outcome> {
     let py = output.py();
-    let handled = output.is_instance(MESSAGE.import(py, "langchain_core.messages", "ToolMessage")?)?
+    let imports = &services.get().recorder(py)?.get().imports;
+    let handled = output.is_instance(imports.tool_message(py)?)?
         && output.getattr(intern!(py, "status"))?.eq(intern!(py, "error"))?;
     Ok(if handled { Outcome::Error } else { Outcome::Ok })
 }

@@ -1,9 +1,9 @@
 //! Which run an event is of: its id, its parent, and what tells one start from another.
 
+use crate::imports::Imports;
 use langmeter_core::RunKey;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyList, PyString, PyTuple};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -31,23 +31,22 @@ pub fn run_key(id: &Bound<'_, PyAny>) -> PyResult<RunKey> {
 /// The key of a run's parent, which LangChain names, or else the context: `RunnableWithFallbacks` hands its runs on
 /// without one.
 #[inline]
-pub fn parent_key(id: Option<&Bound<'_, PyAny>>, py: Python<'_>, key: RunKey) -> PyResult<Option<RunKey>> {
+pub fn parent_key(
+    id: Option<&Bound<'_, PyAny>>,
+    imports: &Imports,
+    py: Python<'_>,
+    key: RunKey,
+) -> PyResult<Option<RunKey>> {
     match id {
         Some(id) => run_key(id).map(Some),
-        None => Ok(parent_in_context(py)?.filter(|parent| *parent != key)),
+        None => Ok(parent_in_context(imports, py)?.filter(|parent| *parent != key)),
     }
 }
 
-fn parent_in_context(py: Python<'_>) -> PyResult<Option<RunKey>> {
-    static GET: PyOnceLock<Option<Py<PyAny>>> = PyOnceLock::new();
-    let get = GET.get_or_init(py, || {
-        let config = py.import("langchain_core.runnables.config").ok()?;
-        let var = config.getattr(intern!(py, "var_child_runnable_config")).ok()?;
-        var.getattr(intern!(py, "get")).ok().map(Bound::unbind)
-    });
-    let Some(get) = get else { return Ok(None) };
+fn parent_in_context(imports: &Imports, py: Python<'_>) -> PyResult<Option<RunKey>> {
+    let Some(get) = imports.parent_config(py) else { return Ok(None) };
     // LookupError where it is not set and has no default.
-    let Ok(config) = get.bind(py).call0() else { return Ok(None) };
+    let Ok(config) = get.call0() else { return Ok(None) };
     let Ok(config) = config.cast::<PyDict>() else { return Ok(None) };
     let Some(manager) = config.get_item(intern!(py, "callbacks"))? else { return Ok(None) };
     let parent = manager.getattr_opt(intern!(py, "parent_run_id"))?.filter(|parent| !parent.is_none());

@@ -14,6 +14,7 @@ mod end;
 mod error;
 mod hooks;
 mod identity;
+mod imports;
 mod metadata;
 mod money;
 mod output;

@@ -2,6 +2,7 @@
 
 use crate::clock::ManualClock;
 use crate::error::raise;
+use crate::imports::Imports;
 use crate::snapshot::{Change, Snapshot, anomaly};
 use crate::{convert, identity};
 use langmeter_core::budget::{Crossed, Period, Refused, Terms, Unit, Unpriced};
@@ -58,6 +59,7 @@ pub fn judged(
 #[pyclass(frozen, weakref, module = "langmeter._core")]
 pub struct Recorder {
     pub core: core::Recorder,
+    pub imports: Imports,
 }
 
 #[pymethods]
@@ -87,7 +89,7 @@ impl Recorder {
             }
             other => other,
         };
-        Ok(Self { core: mapped.map_err(raise)? })
+        Ok(Self { core: mapped.map_err(raise)?, imports: Imports::new() })
     }
 
     #[pyo3(signature = (
@@ -110,7 +112,7 @@ impl Recorder {
         release_dead: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Option<No>> {
         let (key, kind) = (identity::run_key(run_id)?, convert::kind(kind)?);
-        let parent = identity::parent_key(parent_run_id, run_id.py(), key)?;
+        let parent = identity::parent_key(parent_run_id, &self.imports, run_id.py(), key)?;
         let demand = demand.map(demand_of);
         let labels = labels.unwrap_or_default();
         let labels: Vec<(&str, &str)> = labels.iter().map(|(key, value)| (&**key, &**value)).collect();

@@ -159,7 +159,7 @@ pub fn begin(services: &Bound<'_, Services>, start: &Start<'_, '_>) -> PyResult<
     };
     let begin = Begin {
         key,
-        parent: identity::parent_key(start.parent_run_id.as_ref(), py, key)?,
+        parent: identity::parent_key(start.parent_run_id.as_ref(), &recorder.get().imports, py, key)?,
         kind: Kind::Llm,
         name: "",
         provider: "",

@@ -16,21 +16,27 @@ const SLACK: usize = 4096;
 pub struct Origins {
     pub entries: Py<PyDict>,
     sweep_at: AtomicUsize,
+    // Of this interpreter, as `imports` says.
+    running_loop: PyOnceLock<Py<PyAny>>,
+    current_task: PyOnceLock<Py<PyAny>>,
 }
 
 impl Origins {
     pub const fn new(entries: Py<PyDict>) -> Self {
-        Self { entries, sweep_at: AtomicUsize::new(SLACK) }
+        Self {
+            entries,
+            sweep_at: AtomicUsize::new(SLACK),
+            running_loop: PyOnceLock::new(),
+            current_task: PyOnceLock::new(),
+        }
     }
 
     /// Notes where a run begins; without a running event loop it forgets an earlier run with this id.
     pub fn note(&self, recorder: &Recorder, key: RunKey, run_id: &Bound<'_, PyAny>) -> PyResult<()> {
-        static RUNNING: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        static CURRENT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let py = run_id.py();
         let entries = self.entries.bind(py);
-        let running = RUNNING.import(py, "asyncio", "_get_running_loop")?.call0()?;
-        let current = || CURRENT.import(py, "asyncio", "current_task")?.call1((&running,));
+        let running = self.running_loop.import(py, "asyncio", "_get_running_loop")?.call0()?;
+        let current = || self.current_task.import(py, "asyncio", "current_task")?.call1((&running,));
         let task = if running.is_none() { running.clone() } else { current()? };
         if task.is_none() {
             if !entries.is_empty() {

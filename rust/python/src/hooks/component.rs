@@ -79,7 +79,7 @@ hook! {
     fn called(&self, py: Python<'_>, given: Arguments<'_, '_>) -> PyResult<()> {
         let (output, run_id) = (given.at(0, intern!(py, "output"))?, given.required(intern!(py, "run_id"))?);
         self.0.run(py, "on_tool_end", |services| {
-            components::end(services, Kind::Tool, &run_id, components::tool_outcome(&output)?)
+            components::end(services, Kind::Tool, &run_id, components::tool_outcome(services, &output)?)
         })
     }
 }
