@@ -28,10 +28,11 @@ if TYPE_CHECKING:
         StreamDiverged,
         StreamTruncated,
     )
-    from langmeter.meter import Meter, install, track, uninstall
+    from langmeter.meter import Meter
     from langmeter.prices import PriceBook
     from langmeter.runnables.embeddings import track_embeddings
     from langmeter.runnables.resume import Restart, restart_of, resume
+    from langmeter.scopes import install, track, uninstall
     from langmeter.snapshot import Snapshot
 
 __all__ = [
@@ -81,12 +82,12 @@ _ROOMS = {
     "StreamingCallback": "callbacks.streaming",
     "TokenCountingCallback": "callbacks.tokens",
     "advise": "analysis",
-    "install": "meter",
+    "install": "scopes",
     "restart_of": "runnables.resume",
     "resume": "runnables.resume",
-    "track": "meter",
+    "track": "scopes",
     "track_embeddings": "runnables.embeddings",
-    "uninstall": "meter",
+    "uninstall": "scopes",
 }
 
 

@@ -13,8 +13,8 @@ from langchain_core.runnables import RunnableLambda
 
 import langmeter
 from langmeter import Config, Meter, TokenCountingCallback, install, track, uninstall
-from langmeter.meter import _Installed
 from langmeter.prices import PriceBook
+from langmeter.scopes import _Installed
 from tests.support.models import chat_model
 
 

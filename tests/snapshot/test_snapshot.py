@@ -20,10 +20,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from langmeter import Snapshot, _core
+from langmeter._base.text import format_count, format_duration, format_rate, format_usd
 from langmeter.errors import SnapshotError
 from langmeter.report import terminal
 from langmeter.snapshot import Tokens
-from langmeter.snapshot import table as _table
 from langmeter.testing import ManualClock
 
 LLM, CHAIN = _core.KINDS.index("llm"), _core.KINDS.index("chain")
@@ -460,7 +460,7 @@ def test_the_live_table_shows_the_same_cells(snapshot: Snapshot) -> None:
 )
 def test_durations_in_words(seconds: float, text: str) -> None:
     """Three digits in the unit that shows them."""
-    assert _table.duration(seconds) == text
+    assert format_duration(seconds) == text
 
 
 @pytest.mark.parametrize(
@@ -476,10 +476,10 @@ def test_durations_in_words(seconds: float, text: str) -> None:
 )
 def test_money_in_words(usd: Decimal | None, text: str) -> None:
     """Four digits that count."""
-    assert _table.money(usd) == text
+    assert format_usd(usd) == text
 
 
 def test_counts_and_rates_in_words() -> None:
     """Separators, millions, and no more digits than are meant."""
-    assert [_table.count(n) for n in (0, 12_345, 34_567_890)] == ["0", "12,345", "34.6 M"]
-    assert [_table.rate(r) for r in (0.0, 0.125, 1234.5)] == ["0", "0.12", "1,234"]
+    assert [format_count(n) for n in (0, 12_345, 34_567_890)] == ["0", "12,345", "34.6 M"]
+    assert [format_rate(r) for r in (0.0, 0.125, 1234.5)] == ["0", "0.12", "1,234"]

@@ -12,8 +12,7 @@ from langchain_core.messages import AIMessage
 
 from langmeter import Meter, PriceBook, Snapshot, TokenCountingCallback
 from langmeter._base import output
-from langmeter._base.text import shorten, text_width
-from langmeter.snapshot.table import lines
+from langmeter._base.text import render_table, shorten, text_width
 
 
 def _metered(name: str, **settings: Any) -> Meter:
@@ -56,7 +55,7 @@ def test_a_name_is_cut_by_its_columns() -> None:
 
 def test_columns_align_beside_names_of_east_asian_scripts() -> None:
     """Every line of a column ends at the same column of the terminal."""
-    table = list(lines(("model", "calls"), [("通义千问", "12"), ("gpt-4o", "3")]))
+    table = list(render_table(("model", "calls"), [("通义千问", "12"), ("gpt-4o", "3")]))
     assert [text_width(line) for line in table] == [15, 15, 15, 15]
     assert table[2] == "通义千问     12"
 
@@ -65,13 +64,13 @@ def test_a_table_is_divided_where_it_is_too_wide() -> None:
     """Each part has the first column, fits, and no column is lost."""
     header = ("model", "calls", "tokens", "cost")
     rows = [("gpt-4o", "12", "1,500", "$0.01")]
-    assert list(lines(header, rows, 20)) == [
+    assert list(render_table(header, rows, 20)) == [
         *("model   calls", "------  -----", "gpt-4o     12", ""),
         *("model   tokens", "------  ------", "gpt-4o   1,500", ""),
         *("model    cost", "------  -----", "gpt-4o  $0.01"),
     ]
-    assert next(lines(header, rows, 22)) == "model   calls  tokens"
-    assert list(lines(header, rows, 1)) == list(lines(header, rows, 14))
+    assert next(render_table(header, rows, 22)) == "model   calls  tokens"
+    assert list(render_table(header, rows, 1)) == list(render_table(header, rows, 14))
 
 
 def test_a_snapshot_fits_a_terminal_of_80_columns() -> None:

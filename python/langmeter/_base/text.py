@@ -1,9 +1,19 @@
-"""Text from outside, as the recorder takes it, and as it may be printed."""
+"""Text from outside as it may be recorded and printed, and figures as text."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from decimal import Decimal
 from unicodedata import category, east_asian_width
 
+#: What stands where there is no figure.
+NOTHING = "-"
+#: Characters of the longest name; rows of models and of components, of labels, failures and
+#: anomalies that are shown.
+MAX_NAME_WIDTH = 48
+MAX_ROWS = 40
+MAX_SHORT_ROWS = 10
 #: Categories of characters that are drawn over the one before them.
 _ZERO_WIDTH = ("Mn", "Me", "Cf")
 
@@ -67,3 +77,94 @@ def _fitting(text: str, width: int) -> str:
         if width < 0:
             return text[:place]
     return text
+
+
+def format_duration(seconds: float) -> str:
+    """Format seconds with three digits: `812 µs`, `34.5 ms`, `1.20 s`, `5 m 03 s`, `2 h 05 m`."""
+    if math.isnan(seconds):
+        return NOTHING
+    if seconds >= 99.95:
+        whole = round(seconds)
+        if whole < 3600:
+            return f"{whole // 60} m {whole % 60:02d} s"
+        minutes = round(seconds / 60)
+        if minutes < 1440:
+            return f"{minutes // 60} h {minutes % 60:02d} m"
+        hours = round(seconds / 3600)
+        return f"{hours // 24:,} d {hours % 24:02d} h"
+    for scale, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")):
+        if seconds >= 0.9995 * scale or unit == "µs":
+            value = seconds / scale
+            break
+    digits = 2 if value < 9.995 else 1 if value < 99.95 else 0
+    return f"{value:.{digits}f} {unit}"
+
+
+def format_count(n: int) -> str:
+    """A count with separators, above ten million in millions: `12,345`, `34.6 M`."""
+    return f"{n:,}" if n < 10_000_000 else f"{n / 1e6:,.1f} M"
+
+
+def format_usd(usd: Decimal | None) -> str:
+    """US dollars with four digits that count; `-` while unpriced."""
+    if usd is None:
+        return NOTHING
+    if usd == 0:
+        return "$0"
+    return f"${usd:,.2f}" if abs(usd) >= 100 else f"${usd:.{max(2, 3 - usd.adjusted())}f}"
+
+
+def format_rate(per_second: float) -> str:
+    """Events per second with about three digits."""
+    if per_second == 0:
+        return "0"
+    return f"{per_second:,.0f}" if per_second >= 100 else f"{per_second:.2f}"
+
+
+def plural(n: int, noun: str) -> str:
+    """A count of something: `1 call`, `1,234 calls`."""
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
+def short_name(name: str) -> str:
+    """Escape a name as `printable` does, and cut its middle out beyond `MAX_NAME_WIDTH` columns."""
+    return shorten(printable(name), MAX_NAME_WIDTH)
+
+
+def label_name(key: str, value: str) -> str:
+    """Format a label: `team=search`; `team=(none)` is the row of the calls without a value."""
+    return short_name(f"{key}={value or '(none)'}")
+
+
+def render_table(
+    header: Sequence[str], rows: Iterable[Sequence[str]], width: int | None = None
+) -> Iterator[str]:
+    """Lay out a table: first column to the left, the others to the right, two spaces between.
+
+    A table wider than `width` columns becomes several, one below the other, each with the first
+    column and as many of the others as fit; None for one table whatever its width.
+    """
+    cells = [header, *rows]
+    widths = [max(map(text_width, column)) for column in zip(*cells, strict=True)]
+    for part, places in enumerate(_parts(widths, width)):
+        if part:
+            yield ""
+        for number, row in enumerate(cells):
+            padding = [" " * (widths[place] - text_width(row[place])) for place in places]
+            first, *others = zip(places, padding, strict=True)
+            texts = [row[first[0]] + first[1], *(space + row[place] for place, space in others)]
+            yield "  ".join(texts).rstrip()
+            if number == 0:
+                yield "  ".join("-" * widths[place] for place in places)
+
+
+def _parts(widths: Sequence[int], width: int | None) -> Iterator[list[int]]:
+    """Divide the columns of a table into groups that fit; the first column is in each."""
+    group, used = [0], widths[0]
+    for place in range(1, len(widths)):
+        if width is not None and used + 2 + widths[place] > width and len(group) > 1:
+            yield group
+            group, used = [0], widths[0]
+        group.append(place)
+        used += 2 + widths[place]
+    yield group

@@ -12,8 +12,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from langmeter._base.text import (
+    MAX_ROWS,
+    NOTHING,
+    format_count,
+    format_duration,
+    plural,
+    render_table,
+    short_name,
+)
 from langmeter.snapshot import ComponentStats, Distribution, ModelStats, Snapshot
-from langmeter.snapshot import table as _table
 
 #: Kinds of components that have no row: models stand for `llm`, and a fix is no run.
 _ABSENT: Final = ("llm", "fix")
@@ -122,23 +130,23 @@ def text(snapshot: Snapshot, width: int | None = None) -> str:
     seconds, runs = snapshot.pipeline_seconds, snapshot.pipeline_runs
     if not runs:
         return "no pipeline has ended: there is no time to account for"
-    title = f"where the time went: {_table.counted(runs, 'pipeline')}, {_table.duration(seconds)}"
+    title = f"where the time went: {plural(runs, 'pipeline')}, {format_duration(seconds)}"
     if runs > 1:
-        title += f" in all, {_table.duration(seconds / runs)} each"
+        title += f" in all, {format_duration(seconds / runs)} each"
     found = bottlenecks(snapshot)
-    rows = [_row(one) for one in found[: _table.MOST]]
-    blocks = [title, "\n".join(_table.lines(_HEADER, rows, width)), _KEY]
+    rows = [_row(one) for one in found[:MAX_ROWS]]
+    blocks = [title, "\n".join(render_table(_HEADER, rows, width)), _KEY]
     blocks += ["\n".join(notes)] if (notes := list(_notes(snapshot, found))) else []
     return "\n\n".join(blocks)
 
 
 def _row(one: Bottleneck) -> tuple[str, ...]:
     return (
-        f"{one.kind} {_table.label(one.name)}",
-        _table.count(one.calls),
-        *(_table.duration(one.latency.quantile(q)) for q in (0.5, 0.95)),
+        f"{one.kind} {short_name(one.name)}",
+        format_count(one.calls),
+        *(format_duration(one.latency.quantile(q)) for q in (0.5, 0.95)),
         _time(one.self_seconds),
-        *(_table.duration(one.self_time.quantile(q)) for q in (0.5, 0.95)),
+        *(format_duration(one.self_time.quantile(q)) for q in (0.5, 0.95)),
         _percent(one.critical_share),
         _percent(one.saved_share),
         _time(one.saved_per_run),
@@ -146,26 +154,26 @@ def _row(one: Bottleneck) -> tuple[str, ...]:
 
 
 def _time(seconds: float) -> str:
-    return _table.duration(seconds) if seconds else _table.NOTHING
+    return format_duration(seconds) if seconds else NOTHING
 
 
 def _percent(share: float) -> str:
-    return _table.NOTHING if share != share else f"{share:.1%}"
+    return NOTHING if share != share else f"{share:.1%}"
 
 
 def _notes(snapshot: Snapshot, found: tuple[Bottleneck, ...]) -> Iterable[str]:
-    if len(found) > _table.MOST:
-        yield f"and {len(found) - _table.MOST:,} more, each with less of the critical path"
+    if len(found) > MAX_ROWS:
+        yield f"and {len(found) - MAX_ROWS:,} more, each with less of the critical path"
     if abandoned := [one for one in found if one.abandoned]:
         named = ", ".join(
-            f"{one.kind} {_table.label(one.name)} {one.abandoned:,} of {one.calls:,}"
-            for one in abandoned[: _table.MOST]
+            f"{one.kind} {short_name(one.name)} {one.abandoned:,} of {one.calls:,}"
+            for one in abandoned[:MAX_ROWS]
         )
         yield f"abandoned, their time not known: {named}"
     missing = unattributed(snapshot)
     if missing > _UNSEEN * snapshot.pipeline_seconds:
         yield (
-            f"not told: {_table.duration(missing)} ({missing / snapshot.pipeline_seconds:.1%}) of "
+            f"not told: {format_duration(missing)} ({missing / snapshot.pipeline_seconds:.1%}) of "
             "pipelines too large to follow"
         )
 

@@ -18,10 +18,10 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langmeter import _core
 from langmeter._base.failures import INTERRUPTED, cause_of, outcome_of
 from langmeter._base.money import usd
+from langmeter._base.text import format_usd, plural
 from langmeter.callbacks.services import Observer, Services
-from langmeter.config import Config
+from langmeter.config import Config, checked_labels
 from langmeter.snapshot import Snapshot
-from langmeter.snapshot.table import counted, money
 from langmeter.usage import Source
 from langmeter.usage.estimate import Offline
 
@@ -46,17 +46,6 @@ class Share(TypedDict, total=False):
     streams: Streams
     observers: Iterable[Observer]
     keep_prompts: bool
-
-
-def checked_labels(labels: Iterable[str]) -> tuple[str, ...]:
-    """Up to three names; ValueError for anything else."""
-    names = (labels,) if isinstance(labels, str) else tuple(labels)
-    if len(names) > _core.MAX_LABELS or not all(isinstance(name, str) and name for name in names):
-        raise ValueError(
-            f"labels = {labels!r}: must be up to {_core.MAX_LABELS} keys of a call's metadata, "
-            'e.g. labels=("team", "customer")'
-        )
-    return names
 
 
 class _Hook:
@@ -237,8 +226,8 @@ class Callback(BaseCallbackHandler):
         calls, errors, tokens, cost = map(
             sum, zip((0,) * 4, *(row[2:6] for row in self._recorder.pulse()), strict=True)
         )
-        parts = [counted(calls, "call"), counted(errors, "error"), counted(tokens, "token")]
-        return f"<{name}: {', '.join([*parts, money(usd(cost))] if cost else parts)}>"
+        parts = [plural(calls, "call"), plural(errors, "error"), plural(tokens, "token")]
+        return f"<{name}: {', '.join([*parts, format_usd(usd(cost))] if cost else parts)}>"
 
     def __copy__(self) -> Callback:
         return self

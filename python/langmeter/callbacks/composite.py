@@ -11,11 +11,11 @@ from weakref import ref
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.callbacks.manager import handle_event
 
-from langmeter.callbacks.base import Callback, checked_labels
+from langmeter.callbacks.base import Callback
 from langmeter.callbacks.components import ComponentCallback
 from langmeter.callbacks.defects import DefectAnalysisCallback
 from langmeter.callbacks.services import Services
-from langmeter.config import Config
+from langmeter.config import Config, checked_labels
 
 #: Every hook of BaseCallbackHandler, and the attribute of a handler that switches it off.
 HOOKS = {

@@ -5,13 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from langmeter._base import output
-
-if TYPE_CHECKING:
-    from langmeter.snapshot import Snapshot
+from langmeter.cli.files import read_snapshot
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -51,11 +47,11 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.set_defaults(parser=parser)
 
 
-def run(options: argparse.Namespace, read: Callable[[str], Snapshot]) -> int:
-    """Run it; `read` gives the snapshot in a file, or ends the program. Returns the exit code."""
+def run(options: argparse.Namespace) -> int:
+    """Run it; returns the exit code: 1 when something got worse."""
     from langmeter.analysis.regression import compare
 
-    base, now = read(options.base), read(options.now)
+    base, now = (read_snapshot(file, options.parser) for file in (options.base, options.now))
     try:
         found = compare(base, now, options.fail_on, level=options.level, strict=options.strict)
     except ValueError as error:

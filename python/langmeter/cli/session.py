@@ -115,7 +115,7 @@ class Session:
         """Give back what was replaced; the session reports no more."""
         self._finished = True
         if self._meter is not None:
-            from langmeter.meter import run_beside
+            from langmeter.scopes import run_beside
 
             run_beside(None)
         while self._undo:
@@ -129,7 +129,7 @@ class Session:
         return os.getpid() == self._reporter
 
     def _start_metering(self, meter: Meter) -> None:
-        from langmeter.meter import run_beside
+        from langmeter.scopes import run_beside
 
         run_beside(meter)
         self._meter = meter
@@ -242,8 +242,8 @@ class Session:
         return snapshot, workers
 
     def _report(self, snapshot: Snapshot, workers: int) -> None:
+        from langmeter._base.text import plural
         from langmeter.report.terminal import report
-        from langmeter.snapshot.table import counted
 
         # The file first: standard error may be a pipe without a reader.
         failure = None
@@ -251,7 +251,7 @@ class Session:
             failure = output.write_file(self._json, snapshot.to_json(indent=1) + "\n")
         text = f"\n{report(snapshot, output.terminal_width(self._errors))}"
         if workers:
-            text += f"\n\nthis process and {counted(workers, 'worker')}"
+            text += f"\n\nthis process and {plural(workers, 'worker')}"
         if failure is not None:
             text += f"\nlangmeter run: {failure}"
         self._print(text + "\n")

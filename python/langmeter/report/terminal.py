@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from langmeter._base.text import format_duration
 from langmeter.snapshot import Snapshot
 from langmeter.snapshot import table as _table
 
@@ -20,7 +21,7 @@ def report(snapshot: Snapshot, width: int | None = None) -> str:
     metered = snapshot.models or snapshot.components or snapshot.in_flight or snapshot.dropped
     if begin is None or end is None or not metered:
         return "langmeter: nothing metered"
-    lasted = _table.duration((end - begin).total_seconds())
+    lasted = format_duration((end - begin).total_seconds())
     title = f"langmeter: {begin:%Y-%m-%d %H:%M:%S} UTC, {lasted}"
     return f"{title}\n\n{snapshot.table(width)}"
 

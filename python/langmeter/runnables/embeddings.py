@@ -14,8 +14,8 @@ from langmeter._base.failures import CANCELLED, outcome_of
 from langmeter._core import DEPLOYMENT_KEYS, input_bound
 from langmeter.callbacks.base import LLM, Callback
 from langmeter.callbacks.model_end import OK
-from langmeter.meter import _installed
 from langmeter.prices.book import Priced
+from langmeter.scopes import installed
 from langmeter.usage import TokenCounter, Usage, requested
 from langmeter.usage.token_counters import counted
 
@@ -58,7 +58,7 @@ def track_embeddings(
     if not isinstance(embeddings, Embeddings):
         raise TypeError(f"{embeddings!r} is no langchain_core.embeddings.Embeddings")
     if meter is None:
-        meter = _installed.get("meter")
+        meter = installed()
         if meter is None:
             raise ValueError(
                 "no meter is installed; call langmeter.install() first, "

@@ -5,18 +5,10 @@ Rooms: `snapshot` (the whole) · `counts`, `stats` and `anomaly` (its parts) · 
 """
 
 from langmeter._core import Distribution
-from langmeter.snapshot.snapshot import (
-    FORMAT,
-    Anomaly,
-    CallStats,
-    ComponentStats,
-    LabelStats,
-    ModelStats,
-    Overhead,
-    Rate,
-    Snapshot,
-    Tokens,
-)
+from langmeter.snapshot.anomaly import Anomaly
+from langmeter.snapshot.counts import Rate, Tokens
+from langmeter.snapshot.snapshot import FORMAT, Snapshot
+from langmeter.snapshot.stats import CallStats, ComponentStats, LabelStats, ModelStats, Overhead
 
 __all__ = [
     "FORMAT",

@@ -104,9 +104,9 @@ def _series(
     a, b = (_text(where, shown, name) if name else "" for name in (first, second))
     counters = [0] * len(_core.COUNTERS)
     for name, n in _mapping(f"{where}.counters", _field(where, shown, "counters")).items():
-        if name not in serialize.PLACE:
+        if name not in serialize.COUNTER_INDEX:
             _refuse(f"{where}.counters", "counters that are known", name, "upgrade langmeter")
-        counters[serialize.PLACE[name]] = _whole(f"{where}.counters.{name}", n)
+        counters[serialize.COUNTER_INDEX[name]] = _whole(f"{where}.counters.{name}", n)
     hdrs = [
         _text(f"{where}.{name}", _mapping(f"{where}.{name}", shown[name]), "hdr")
         if name in shown

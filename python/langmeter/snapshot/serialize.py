@@ -8,7 +8,7 @@ from langmeter import _core
 from langmeter._base.money import usd
 
 #: Counter → its place in `SeriesStats.counters`.
-PLACE: Final = {name: place for place, name in enumerate(_core.COUNTERS)}
+COUNTER_INDEX: Final = {name: place for place, name in enumerate(_core.COUNTERS)}
 #: Parts of a sliding window.
 WINDOW: Final = ("window_s", "covered_ns", "requests", "input_tokens", "output_tokens", "errors")
 

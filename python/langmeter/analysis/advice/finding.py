@@ -8,10 +8,9 @@ from decimal import Decimal
 from types import MappingProxyType
 from typing import Final, Literal, TypeAlias
 
-from langmeter._base.text import printable
+from langmeter._base.text import format_usd, printable
 from langmeter.analysis.advice.traffic import Cost, Traffic
 from langmeter.prices import usd
-from langmeter.snapshot import table as _table
 
 #: How a saving is meant.
 Bound: TypeAlias = Literal["exactly", "at least", "at most"]
@@ -57,7 +56,7 @@ class Finding:
             verb, bound = "saves", self.bound
             if self.saving < 0:  # to save at least -1 is to cost at most 1
                 verb, bound = "costs", _REVERSED[bound]
-            lines.append(f"  {verb} {bound} {_table.money(abs(self.saving))}")
+            lines.append(f"  {verb} {bound} {format_usd(abs(self.saving))}")
         if self.assumption:
             lines.append(f"  assuming that {self.assumption}")
         lines += [f"    {name:<28}{_shown(name, n):>14}" for name, n in self.figures.items()]
@@ -72,7 +71,7 @@ def text(findings: Iterable[Finding]) -> str:
 
 def _shown(name: str, figure: Figure) -> str:
     if isinstance(figure, Decimal):
-        return _table.money(figure)
+        return format_usd(figure)
     if name.endswith("_share"):
         return f"{figure:.1%}"
     return f"{figure:,}"

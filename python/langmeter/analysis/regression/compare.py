@@ -8,12 +8,12 @@ from difflib import get_close_matches
 from statistics import NormalDist
 from typing import Final, NamedTuple
 
+from langmeter._base.text import short_name
 from langmeter.analysis.regression import significance as tests
 from langmeter.analysis.regression.comparison import Comparison, Row, Ruling, Verdict
 from langmeter.analysis.regression.metrics import Evidence, Measure, Pair, Stats, usual
 from langmeter.analysis.regression.rules import Rule
 from langmeter.snapshot import Snapshot
-from langmeter.snapshot import table as _table
 
 __all__ = ["LEVEL", "compare"]
 
@@ -130,7 +130,7 @@ def _check_places(base: Snapshot, now: Snapshot, rules: tuple[Rule, ...]) -> Non
             more = f" and {len(names) - len(known):,} more" if len(names) > len(known) else ""
             raise ValueError(
                 f"{rule.text!r}: {rule.where!r} must match what was metered, and neither snapshot "
-                f"has it; they have {', '.join(map(_table.label, known))}{more}"
+                f"has it; they have {', '.join(map(short_name, known))}{more}"
             )
 
 

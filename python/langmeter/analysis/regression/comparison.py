@@ -9,9 +9,16 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Literal, TypeAlias
 
+from langmeter._base.text import (
+    NOTHING,
+    format_duration,
+    format_usd,
+    plural,
+    render_table,
+    short_name,
+)
 from langmeter.analysis.regression.metrics import Unit
 from langmeter.analysis.regression.rules import Rule, relative_change
-from langmeter.snapshot import table as _table
 
 Verdict: TypeAlias = Literal["worse", "better", "same", "too few", "no test"]
 State: TypeAlias = Literal["broken", "held", "not significant", "too few", "no data"]
@@ -129,7 +136,7 @@ class Comparison:
         ]
         blocks = ["\n".join([self._headline(), *self._rulings()])]
         if shown:
-            blocks.append("\n".join(_table.lines(self._header(), map(_cells, shown), width)))
+            blocks.append("\n".join(render_table(self._header(), map(_cells, shown), width)))
         if notes := list(self._notes()):
             blocks.append("\n".join(notes))
         return "\n\n".join(blocks)
@@ -164,7 +171,7 @@ class Comparison:
         why = ""
         if self.rulings:
             broken, asked = ({r.rule.text for r in of} for of in (self.broken, self.rulings))
-            why = f"{len(broken)} of {_table.counted(len(asked), 'rule')} broken; "
+            why = f"{len(broken)} of {plural(len(asked), 'rule')} broken; "
         word = "FAILED" if self.failed else "ok"
         return f"{word}: {why}{told or 'nothing to compare'} (level {self.level:g})"
 
@@ -180,7 +187,7 @@ class Comparison:
             if ruling.row is None:
                 yield f"{line}: {self._nothing(ruling.rule)}"
                 continue
-            line += f" at {_table.label(ruling.row.name)}"
+            line += f" at {short_name(ruling.row.name)}"
             n, m = ruling.row.calls
             if ruling.state == "broken" and ruling.row.p is None:
                 line += ": by the threshold alone; sums have no test"
@@ -197,7 +204,7 @@ class Comparison:
     def _nothing(self, rule: Rule) -> str:
         names = dict.fromkeys(row.name for row in self.rows)
         if rule.where and not any(rule.covers(row.kind, row.name) for row in self.rows):
-            known = ", ".join(map(_table.label, names)) or "nothing"
+            known = ", ".join(map(short_name, names)) or "nothing"
             return f"both snapshots have {known}"
         return f"{rule.measure.name} was not measured in both snapshots"
 
@@ -206,12 +213,12 @@ class Comparison:
         if few and not self.rulings:
             most = max(few, key=lambda row: row.needed or 0)
             yield (
-                f"too few calls for {_table.counted(len(few), 'comparison')}; a test of "
+                f"too few calls for {plural(len(few), 'comparison')}; a test of "
                 f"{most.metric} needs {most.needed:,} on each side"
             )
         for label, names in (("only before", self.gone), ("only now", self.new)):
             if names:
-                yield f"{label}: {', '.join(map(_table.label, names))}"
+                yield f"{label}: {', '.join(map(short_name, names))}"
 
 
 _ORDER: tuple[Verdict, ...] = ("worse", "better", "same", "too few", "no test")
@@ -243,7 +250,7 @@ def _finite(x: float) -> float | None:
 
 def _cells(row: Row) -> tuple[str, ...]:
     return (
-        _table.label(row.name),
+        short_name(row.name),
         f"{row.metric} ({row.note})" if row.note else row.metric,
         _figure(row.before, row.unit),
         _figure(row.after, row.unit),
@@ -256,11 +263,11 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 def _figure(x: float, unit: Unit) -> str:
     if unit == "s":
-        return _table.duration(x)
+        return format_duration(x)
     if unit == "share":
         return f"{100 * x:.2f} %"
     if unit == "USD":
-        return _table.money(Decimal(f"{x:.4g}"))
+        return format_usd(Decimal(f"{x:.4g}"))
     return f"{x:,.1f}" if x >= 10 else f"{x:.2f}"
 
 
@@ -276,12 +283,12 @@ def _moved(x: float, *, relative: bool) -> str:
 
 def _interval(row: Row) -> str:
     if row.interval in (None, (-1.0, math.inf)):
-        return _table.NOTHING  # so few calls bound nothing
+        return NOTHING  # so few calls bound nothing
     low, high = (_moved(end, relative=row.relative) for end in row.interval)
     return f"{low} to {high}"
 
 
 def _p(p: float | None) -> str:
     if p is None:
-        return _table.NOTHING
+        return NOTHING
     return "< 0.0001" if p < 0.0001 else f"{p:.4f}"

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, Literal, TypeAlias
 
+from langmeter._base.text import format_duration
 from langmeter.analysis.regression import significance as tests
 from langmeter.analysis.regression.significance import Sample, Tails
 from langmeter.snapshot import ComponentStats, ModelStats
-from langmeter.snapshot import table as _table
 
 Stats: TypeAlias = ModelStats | ComponentStats
 Unit: TypeAlias = Literal["s", "share", "USD", "tokens", "count"]
@@ -162,7 +162,7 @@ def _distribution(what: str, pair: Pair, level: float) -> Evidence | None:
         tails=gap.tails,
         floor=tests.ks_floor(n, m),
         floor_of=lambda n: tests.ks_floor(n, n),
-        note=f"over {_table.duration(gap.at / 1e6)}",
+        note=f"over {format_duration(gap.at / 1e6)}",
     )
 
 

@@ -1,0 +1,90 @@
+"""Counts of a snapshot: tokens by kind, and events per second over sliding windows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from types import MappingProxyType
+
+from langmeter.snapshot.serialize import COUNTER_INDEX
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Token counts. `input` includes what came from or went to a cache, `output` reasoning.
+
+    `cached_audio` and `cached_image` are the parts of `cache_read` that are audio and images,
+    `citation` is output that quotes what a search found.
+    `estimated` is the part of `total` that was counted here because the provider sent no usage;
+    `saved` are tokens of calls that LangChain's response cache answered: not spent, and in no other
+    count.
+    """
+
+    input: int = 0
+    output: int = 0
+    total: int = 0
+    cache_read: int = 0
+    cache_write: int = 0
+    cache_write_1h: int = 0
+    reasoning: int = 0
+    audio_input: int = 0
+    audio_output: int = 0
+    image_input: int = 0
+    image_output: int = 0
+    video_input: int = 0
+    video_output: int = 0
+    cached_audio: int = 0
+    cached_image: int = 0
+    citation: int = 0
+    estimated: int = 0
+    saved: int = 0
+
+    def __add__(self, other: Tokens) -> Tokens:
+        if not isinstance(other, Tokens):
+            return NotImplemented
+        return Tokens(*(getattr(self, name) + getattr(other, name) for name in _TOKEN_KINDS))
+
+
+_TOKEN_KINDS = tuple(f.name for f in fields(Tokens))
+TOKEN_INDEXES = tuple(
+    COUNTER_INDEX["saved_total" if name == "saved" else name] for name in _TOKEN_KINDS
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """Events per second over a sliding window.
+
+    `window` is its length in seconds and `covered` how much of it has been lived through so far, by
+    which, but by a second at least, the counts are divided; the error at its far edge is at most
+    one slot of the ring.
+    """
+
+    window: int
+    covered: float
+    requests: float
+    input_tokens: float
+    output_tokens: float
+    errors: float
+
+    @property
+    def tokens(self) -> float:
+        """Input and output tokens per second."""
+        return self.input_tokens + self.output_tokens
+
+    @property
+    def per_minute(self) -> Rate:
+        """The same by the minute: `rate.per_minute.requests`."""
+        per_second = (self.requests, self.input_tokens, self.output_tokens, self.errors)
+        return Rate(self.window, self.covered, *(60 * n for n in per_second))
+
+
+def rates_by_window(windows: Iterable[tuple[int, ...]]) -> Mapping[int, Rate]:
+    """Return the rates of native windows, by the length of each in seconds."""
+    rates = {}
+    for window, covered_ns, *counts in windows:
+        covered = covered_ns / 1e9
+        # One call in the first millisecond is not a thousand a second.
+        per_second = (n / max(covered, 1.0) for n in counts)
+        rates[window] = Rate(window, covered, *per_second)
+    return MappingProxyType(rates)
