@@ -11,6 +11,7 @@ import pytest
 from langchain_core.outputs import ChatResult
 
 from langmeter import Budget, Meter, install
+from langmeter._base.delivery import notices
 from langmeter._base.log import log, logger
 from langmeter.prices import PriceBook
 from tests.support.models import chat_model
@@ -54,14 +55,11 @@ def test_names_of_models_and_providers_are_escaped(written: io.StringIO) -> None
 
 
 def test_names_of_budgets_are_escaped(written: io.StringIO) -> None:
-    """A budget is named after labels, which a request may bring along."""
+    """The name of a budget, which may be that of a request's label, is escaped in its warning."""
     meter = Meter(budgets=[Budget(calls=1, name=f"of {EVIL}")], prices=PriceBook({}))
     chat_model().invoke("hi", config={"callbacks": [meter]})
-    meter.cost.budgets[0]._threshold(1.0)
-    from langmeter.budgets.ledger import log as of_ledger
-
-    of_ledger.warning("budget %s: crossed", f"of {EVIL}")
-    assert any("of evil\\n" in line for line in lines(written))
+    assert notices.flush(5.0)
+    assert any("budget of evil\\n" in line for line in lines(written))
 
 
 class _FailingError(Exception):
