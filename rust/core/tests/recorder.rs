@@ -768,6 +768,21 @@ fn a_stream_tells_its_visible_output_its_longest_gap_and_its_speed() {
 }
 
 #[test]
+fn a_stream_that_pauses_for_a_day_has_a_gap_of_a_day() {
+    let b = bench(Settings { max_run_age: Duration::from_secs(1_000_000), ..Settings::default() });
+    b.start(2, None, Kind::Llm);
+    for millis in [1, 86_400_000, 60_000] {
+        b.wait(millis);
+        b.recorder.token(key(2), Via::Token, true);
+    }
+    b.end(2, Outcome::Ok, "gpt-4o", Some(USED));
+    let data = model(&b.recorder.snapshot(), "gpt-4o").expect("counted");
+    let longest = measure(&data, Measure::LongestGap).quantile_micros(1.0).expect("one gap");
+    // Two digits: within one part in a hundred.
+    assert!(longest.abs_diff(86_400_000_000) < 864_000_000, "{longest}");
+}
+
+#[test]
 fn calls_at_once_are_counted_under_the_model_that_answers() {
     let b = bench(Settings::default());
     for round in 0..2 {

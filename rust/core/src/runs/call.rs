@@ -1,6 +1,6 @@
 //! The record of a model call in flight: its tokens.
 
-use super::record::{LOW_32, NOTHING, Tag, WHO, in_micros, series_in, update};
+use super::record::{LOW_32, NOTHING, Tag, WHO, gap_bits, series_in, update};
 use super::{Token, Via};
 use crate::cells::Line;
 
@@ -89,7 +89,7 @@ impl<'a> CallRecord<'a> {
             return Token::Counted; // the token before may be that of another run with this id
         }
         let gap = now.saturating_sub(before);
-        self.longer_gap(who, in_micros(gap));
+        self.longer_gap(who, gap_bits(gap));
         Token::Next { series: series_in(ids, 2), gap }
     }
 
@@ -103,11 +103,11 @@ impl<'a> CallRecord<'a> {
     }
 
     #[inline]
-    fn longer_gap(self, who: u64, micros: u64) {
-        if micros > who & LOW_32 {
+    fn longer_gap(self, who: u64, gap: u64) {
+        if gap > who & LOW_32 {
             update::<WHO>(self.line, |who| {
-                let longer = micros > who & LOW_32 && Tag::of_who(who) == self.tag;
-                longer.then_some(who & !LOW_32 | micros)
+                let longer = gap > who & LOW_32 && Tag::of_who(who) == self.tag;
+                longer.then_some(who & !LOW_32 | gap)
             });
         }
     }

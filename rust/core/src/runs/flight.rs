@@ -3,7 +3,7 @@
 use super::call::CallRecord;
 use super::component::ComponentRecord;
 use super::record::{
-    BUDGETED, CHILD, CHILDREN, IDS, LABELED, LOW_32, LOW_40, ORPHAN, PARENT, PIPED, RETRIED, SHARED, START, Tag, WHO,
+    BUDGETED, CHILD, CHILDREN, IDS, LABELED, LOW_40, ORPHAN, PARENT, PIPED, RETRIED, SHARED, START, Tag, WHO, gap_in,
     is_model_call, kind_of, series_in,
 };
 use super::start::View;
@@ -99,7 +99,7 @@ impl RunTable {
             if let Some(output) = call.output() {
                 [run.first_chunk, run.first_token, run.first_visible] = output.firsts;
                 (run.last_token, run.events) = (Some(output.last), output.events);
-                run.longest_gap = (who & LOW_32).saturating_mul(1000);
+                run.longest_gap = gap_in(who);
             }
             if run.shared { call.echoes() } else { 0 }
         } else {

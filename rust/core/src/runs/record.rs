@@ -12,7 +12,7 @@ use crate::series::{Kind, SeriesId};
 pub(super) const START: usize = 0;
 /// Key of the parent; 0 without one.
 pub(super) const PARENT: usize = 1;
-/// Flags | tag | kind | of a model call its longest gap in microseconds, of any other run the newest span below it.
+/// Flags | tag | kind | of a model call its longest gap (see [`gap_bits`]), of any other run the newest span below it.
 pub(super) const WHO: usize = 2;
 /// Series of the component | of a model call the series of the requested model and of its gaps, of any other run
 /// the slot of its root, plus one, and 16 bits of the root's key.
@@ -102,10 +102,30 @@ pub(super) const fn series_in(ids: u64, n: u32) -> SeriesId {
     (ids >> n.wrapping_mul(SERIES_BITS) & SERIES) as usize
 }
 
-/// Returns microseconds, at most 32 bits of them, rounded as the histograms round.
-pub(super) const fn in_micros(nanos: u64) -> u64 {
+/// Gaps below this many microseconds, 36 minutes, are exact in `WHO`; longer ones are to [`COARSE`] of them.
+const FINE: u64 = 1 << 31;
+/// Bits of a longer gap's microseconds that are left out: 2 ms, 1 part in a million, up to 50 days.
+const COARSE: u32 = 11;
+
+/// Returns a gap in the 32 bits that `WHO` has for it, rounded as the histograms round: of two gaps the longer one has
+/// no smaller bits.
+#[inline]
+pub(super) const fn gap_bits(nanos: u64) -> u64 {
     let micros = nanos.saturating_add(500) / 1000;
-    if micros < LOW_32 { micros } else { LOW_32 }
+    if micros < FINE { micros } else { coarse(micros) }
+}
+
+#[cold]
+const fn coarse(micros: u64) -> u64 {
+    let units = micros >> COARSE;
+    FINE | if units < FINE { units } else { FINE - 1 }
+}
+
+/// Returns the nanoseconds of the gap in a `WHO` cell.
+pub(super) const fn gap_in(who: u64) -> u64 {
+    let bits = who & LOW_32;
+    let micros = if bits < FINE { bits } else { (bits & !FINE) << COARSE };
+    micros.saturating_mul(1000)
 }
 
 /// Returns a `WHO` cell at the start of a run.

@@ -1,4 +1,5 @@
 use super::call::{brief_in, in_brief, with_brief};
+use super::record::{LOW_32, gap_bits, gap_in};
 use super::victims::GRACE;
 use super::*;
 use crate::budget::Reservation;
@@ -576,6 +577,22 @@ proptest! {
 }
 
 proptest! {
+    #[test]
+    fn a_gap_of_up_to_fifty_days_keeps_six_digits_and_its_order(
+        gaps in prop::array::uniform2(prop_oneof![
+            0..10_000_000_000_u64,
+            2_147_000_000_000..2_148_000_000_000_u64,
+            0..4_300_000_000_000_000_u64
+        ]),
+    ) {
+        for nanos in gaps {
+            let bits = gap_bits(nanos);
+            prop_assert!(bits <= LOW_32 && gap_in(bits | !LOW_32).abs_diff(nanos) <= (nanos / 1_000_000).max(500));
+        }
+        prop_assert_eq!(gap_bits(gaps[0].min(gaps[1])), gap_bits(gaps[0]).min(gap_bits(gaps[1])));
+        prop_assert_eq!(gap_bits(u64::MAX), LOW_32);
+    }
+
     #[test]
     fn a_time_in_brief_is_right_to_a_part_in_8_192(nanos in prop_oneof![0..200_000_000_u64, any::<u64>()]) {
         let told = brief_in(in_brief(nanos), 0).expect("never none");
