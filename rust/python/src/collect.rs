@@ -8,6 +8,7 @@ use langmeter_core::{Dropped, RunKey};
 use pyo3::exceptions::PyException;
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::sync::MutexExt;
 use pyo3::types::{PyDict, PyList, PyString, PyTuple};
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -137,8 +138,8 @@ struct Telling {
 /// Base of `langmeter.streaming.Streams`, which is a `StreamSink` of `_core.pyi`: the streams in flight, each apart
 /// from all others.
 ///
-/// The lock is taken with the GIL held, and nothing under it runs Python code or lets go of a Python object:
-/// it is never waited for.
+/// Nothing under the lock runs Python code or lets go of a Python object, which may run some. Who has to wait for it
+/// detaches from the interpreter first, so that a free-threaded one can stop its threads meanwhile.
 #[pyclass(frozen, subclass, module = "langmeter._core")]
 pub struct Streams {
     wanted: AtomicU8,
@@ -148,8 +149,15 @@ pub struct Streams {
 }
 
 impl Streams {
-    fn open(&self) -> MutexGuard<'_, Open> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    #[inline]
+    fn open(&self, py: Python<'_>) -> MutexGuard<'_, Open> {
+        // PyO3's method does this first too, and is not inlined: 28 instructions a token.
+        self.open.try_lock().unwrap_or_else(|_| self.waited_for(py))
+    }
+
+    #[cold]
+    fn waited_for(&self, py: Python<'_>) -> MutexGuard<'_, Open> {
+        self.open.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner)
     }
 
     fn wants(&self, what: u8) -> bool {
@@ -163,6 +171,7 @@ impl Streams {
     }
 
     /// Keeps what a token event said, and tells of it.
+    #[inline]
     pub fn heard<'py>(
         slf: &Bound<'py, Self>,
         recorder: &Recorder,
@@ -173,10 +182,22 @@ impl Streams {
         let this = slf.get();
         if !this.wants(EVENTS | TEXTS)
             && let Some(text) = event.plain()?
-            && this.append(key, &text.to_string_lossy())
+            && this.append(slf.py(), key, &text.to_string_lossy())
         {
             return Ok(());
         }
+        Self::pieces(slf, recorder, key, run_id, event)
+    }
+
+    /// Keeps the pieces of an event one by one, and tells of each.
+    #[inline(never)]
+    fn pieces<'py>(
+        slf: &Bound<'py, Self>,
+        recorder: &Recorder,
+        key: RunKey,
+        run_id: &Bound<'py, PyAny>,
+        event: &Event<'_, 'py>,
+    ) -> PyResult<()> {
         let mut result = Ok(());
         let _ = event.walk(&mut |delta| {
             if delta.kind != Kind::Other {
@@ -185,7 +206,10 @@ impl Streams {
             if result.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })?;
         result?;
-        if this.open.lock().is_ok_and(|open| open.streams.len() > open.look_at.max(FEW)) {
+        let open = slf.get().open(slf.py());
+        let many = open.streams.len() > open.look_at.max(FEW);
+        drop(open);
+        if many {
             Self::_give_up(slf, recorder)?;
         }
         Ok(())
@@ -193,8 +217,8 @@ impl Streams {
 
     /// Adds to the text of a stream that is known and has room for it; false where there is more to do.
     #[inline]
-    fn append(&self, key: RunKey, text: &str) -> bool {
-        let mut open = self.open();
+    fn append(&self, py: Python<'_>, key: RunKey, text: &str) -> bool {
+        let mut open = self.open(py);
         let all = &mut *open;
         all.clock += 1;
         let Some(stream) = all.streams.get_mut(&key.get()) else { return false };
@@ -248,15 +272,15 @@ impl Streams {
         let collect = self.wants(COLLECT);
         let most = collect.then(|| self.max_stream_bytes.load(Relaxed));
         let said = Said::of(delta);
-        let mut open = self.open();
+        let mut open = self.open(py);
         if !open.streams.contains_key(&key.get()) {
             drop(open);
             let stream = Stream::begun(py, recorder, key, run_id)?;
-            open = self.open();
+            open = self.open(py);
             if open.streams.contains_key(&key.get()) {
                 drop(open); // another thread's token of the same run was faster
                 drop(stream);
-                open = self.open();
+                open = self.open(py);
             } else {
                 open.insert(key.get(), stream);
             }
@@ -288,28 +312,29 @@ impl Streams {
     /// Whether no listener waits for the end of a stream, and its final message says what its pieces said.
     /// Changes nothing.
     pub fn settles(&self, key: RunKey, response: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let py = response.py();
         match self.wanted.load(Relaxed) {
             0 => return Ok(true),
             wanted if wanted & ENDS != 0 => return Ok(false),
             _ => {}
         }
         let compares = |stream: &Stream| !stream.cut && self.wants(COLLECT);
-        if !self.open().streams.get(&key.get()).is_some_and(compares) {
+        if !self.open(py).streams.get(&key.get()).is_some_and(compares) {
             return Ok(true);
         }
         // Not what is no `Exception`: Ctrl-C may arrive while a response's own code runs.
-        let text = plain_text(response)
-            .or_else(|e| if e.is_instance_of::<PyException>(response.py()) { Ok(None) } else { Err(e) })?;
+        let text =
+            plain_text(response).or_else(|e| if e.is_instance_of::<PyException>(py) { Ok(None) } else { Err(e) })?;
         let Some(text) = text else { return Ok(false) };
         let text = text.to_string_lossy();
         let same = |stream: &Stream| stream.calls.is_empty() && stream.text == text;
-        Ok(self.open().streams.get(&key.get()).is_none_or(same))
+        Ok(self.open(py).streams.get(&key.get()).is_none_or(same))
     }
 
     /// Lets go of a stream that has ended.
-    pub fn forget(&self, key: RunKey) {
+    pub fn forget(&self, py: Python<'_>, key: RunKey) {
         if self.wanted.load(Relaxed) != 0 {
-            let removed = self.open().remove(key.get());
+            let removed = self.open(py).remove(key.get());
             drop(removed); // outside the lock: it may run anything
         }
     }
@@ -354,7 +379,7 @@ impl Streams {
     ) -> PyResult<Option<Bound<'py, PyTuple>>> {
         let key = identity::run_key(run_id)?;
         let now = recorder.core.unix_now();
-        let removed = self.open().remove(key.get());
+        let removed = self.open(py).remove(key.get());
         if let Some(stream) = removed {
             return stream.shown(py, now).map(Some);
         }
@@ -370,13 +395,13 @@ impl Streams {
         run_id: &Bound<'py, PyAny>,
     ) -> PyResult<Option<Bound<'py, PyTuple>>> {
         let key = identity::run_key(run_id)?.get();
-        let copy = self.open().streams.get(&key).map(|stream| stream.copy(py));
+        let copy = self.open(py).streams.get(&key).map(|stream| stream.copy(py));
         copy.map(|stream| stream.shown(py, recorder.core.unix_now())).transpose()
     }
 
     fn _give_up(slf: &Bound<'_, Self>, recorder: &Recorder) -> PyResult<()> {
         let py = slf.py();
-        let dead = slf.get().open().dead(recorder);
+        let dead = slf.get().open(py).dead(recorder);
         for stream in dead {
             let shown = stream.shown(py, recorder.core.unix_now())?;
             slf.call_method1(intern!(py, "on_gone"), (&stream.run_id, shown))?;
@@ -384,14 +409,14 @@ impl Streams {
         Ok(())
     }
 
-    fn _clear(&self) {
-        let all = std::mem::take(&mut *self.open());
+    fn _clear(&self, py: Python<'_>) {
+        let all = std::mem::take(&mut *self.open(py));
         drop(all);
     }
 
     #[getter]
-    fn _open(&self) -> (usize, usize) {
-        let open = self.open();
+    fn _open(&self, py: Python<'_>) -> (usize, usize) {
+        let open = self.open(py);
         (open.streams.len(), open.bytes)
     }
 }

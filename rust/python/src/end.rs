@@ -67,7 +67,7 @@ pub fn common(
         again = true; // the card of another time may have been given since
     };
     if let Some(streams) = streams {
-        streams.forget(key);
+        streams.forget(py, key);
     }
     if let Some([_, number]) = &called {
         let _ = this.deployments.bind(py).del_item(number); // another thread may have been faster
