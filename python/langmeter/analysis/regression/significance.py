@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from itertools import accumulate
+from itertools import accumulate, repeat
 from statistics import NormalDist
 from typing import Final, NamedTuple, TypeAlias
 
@@ -47,17 +47,18 @@ class Sample:
     """Values in the buckets of a histogram, summed up once for all the tests of them.
 
     Attributes:
-        lows, highs: lowest and highest value of each bucket, ascending.
+        lows, highs, counts: of each bucket its lowest and highest value, ascending, and how many.
         before: number of values below each bucket, and that of all values at the end.
         n: number of all values.
     """
 
-    __slots__ = ("before", "highs", "lows", "n")
+    __slots__ = ("before", "counts", "highs", "lows", "n")
 
     def __init__(self, buckets: Sequence[Bucket]) -> None:
         self.lows = [low for low, _, _ in buckets]
         self.highs = [high for _, high, _ in buckets]
-        self.before = [0, *accumulate(count for _, _, count in buckets)]
+        self.counts = [count for _, _, count in buckets]
+        self.before = [0, *accumulate(self.counts)]
         self.n = self.before[-1]
 
     def up_to(self, value: int) -> int:
@@ -195,21 +196,36 @@ def ks_test(base: Sample, now: Sample) -> Gap:
     exp(-2 d² nm / (n + m)), which ties only make more careful.
     """
     n, m = base.n, now.n
-    groups = list(_groups(base, now))
-    up = down = 0
-    furthest, place = 0, (groups[0][0], 0, 0)
+    i = j = up = down = 0
+    place: tuple[int, int, int] | None = None
+    end = -1
     ends = bytearray(n + m + 1)
-    for high, i, j in groups:
-        ends[i + j] = 1
-        apart = i * m - j * n
-        up, down = max(up, apart), max(down, -apart)
-        if abs(apart) > furthest:
-            furthest, place = abs(apart), (high, i, j)
+    # Buckets that overlap are one group, whose values cannot be told apart. One loop without calls:
+    # a comparison of 2,000 models with streams goes over two million groups.
+    buckets = [
+        *zip(base.lows, base.highs, base.counts, repeat(0)),
+        *zip(now.lows, now.highs, repeat(0), now.counts),
+    ]
+    for low, high, x, y in sorted(buckets):
+        if low > end:
+            ends[i + j] = 1
+            apart = i * m - j * n
+            if apart > up:
+                place = (end, i, j) if apart > down else place
+                up = apart
+            elif -apart > down:
+                place = (end, i, j) if -apart > up else place
+                down = -apart
+            end = high
+        elif high > end:
+            end = high
+        i, j = i + x, j + y
+    ends[n + m] = 1
     if n * m <= KS_EXACT:
         tails = Tails(_crossing(n, m, up, ends), _crossing(m, n, down, ends))
     else:
         tails = Tails(*(math.exp(-2.0 * d * (d / (n * m * (n + m)))) for d in (up, down)))
-    high, i, j = place
+    high, i, j = place or (end, n, m)
     return Gap(tails, high, 1 - i / n, 1 - j / m)
 
 
@@ -221,19 +237,6 @@ def ks_floor(n: int, m: int) -> float:
 def _one_of(n: int, m: int) -> float:
     """1 / (n + m choose n)."""
     return math.exp(math.lgamma(n + 1) + math.lgamma(m + 1) - math.lgamma(n + m + 1))
-
-
-def _groups(base: Sample, now: Sample) -> Iterator[tuple[int, int, int]]:
-    """(highest, values of base and of now up to there) of what cannot be told apart, ascending."""
-    buckets = sorted(
-        {*zip(base.lows, base.highs, strict=True), *zip(now.lows, now.highs, strict=True)}
-    )
-    end = buckets[0][1]
-    for low, high in buckets:
-        if low > end:
-            yield end, base.up_to(end), now.up_to(end)
-        end = max(end, high)
-    yield end, base.n, now.n
 
 
 def _crossing(n: int, m: int, d: int, ends: bytearray) -> float:
