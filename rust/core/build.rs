@@ -13,11 +13,11 @@ use regex_syntax::hir::{Class, HirKind};
 
 /// Rank that `p50k_base` leaves to `<|endoftext|>`: no ordinary token has it.
 const P50K_GAP: u32 = 50_256;
-/// Bits that `src/tokenizer.rs` has for a token's place in the file.
+/// Bits that `src/tokenizer` has for a token's place in the file.
 const PLACE_BITS: u32 = 21;
-/// Code points a block of the class table; see `wide` in `src/tokenizer.rs`.
+/// Code points a block of the class table; see `wide` in `src/tokenizer`.
 const BLOCK: usize = 256;
-/// One class a code point, as the bits 1 to 6 that `src/tokenizer.rs` names; bit 0 is the rest.
+/// One class a code point, as the bits 1 to 6 that `src/tokenizer` names; bit 0 is the rest.
 const CLASSES: [&str; 6] = [r"[\p{Lu}\p{Lt}]", r"\p{Ll}", r"[\p{Lm}\p{Lo}]", r"\p{M}", r"\p{N}", r"\s"];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -1,6 +1,6 @@
 //! Clocks: the machine's, and one that tests advance by hand.
 
-use crate::cells::Cell;
+use crate::arena::Cell;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

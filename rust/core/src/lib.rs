@@ -1,7 +1,7 @@
 //! The recorder of langmeter: events land in one flat, bounded arena of atomic cells and leave as one
 //! immutable, mergeable [`Snapshot`]. Knows no Python.
 
-#![deny(unsafe_code)] // but for one cast in `cells`
+#![deny(unsafe_code)] // but for one cast in `arena::cells`
 #![cfg_attr(
     not(test),
     deny(
@@ -14,31 +14,28 @@
 )]
 #![cfg_attr(test, allow(clippy::cast_possible_truncation))] // tests place small numbers
 
+mod arena;
 pub mod budget;
-mod cells;
 mod clock;
 mod error;
-mod figures;
 pub mod histogram;
-pub mod money;
-mod phaser;
+mod metrics;
+mod pipeline;
+pub mod rate_card;
 mod recorder;
 mod runs;
 mod series;
 mod snapshot;
-mod spans;
 pub mod tokenizer;
-mod tree;
 mod window;
 
-pub use cells::Cells;
+pub use arena::Cells;
 pub use clock::{Clock, ManualClock};
 pub use error::Error;
-pub use figures::{COUNTERS, Counter, Dropped, MEASURES, Measure, Outcome, Usage};
+pub use metrics::{COUNTERS, Counter, Dropped, MEASURES, Measure, Outcome, Usage};
+pub use pipeline::{MAX_SPANS, Span, Spans, Tree};
 pub use recorder::{AskedSeries, Begin, Demand, End, Price, Pulse, Recorder, Repriced, Requested, Series, Settings};
 pub use runs::{Labels, Reserving, RunKey, RunTable, Start, Started, Streaming, Via};
 pub use series::{Kind, LabelSet, OTHER, SeriesId, SeriesTable};
 pub use snapshot::{Anomaly, Origin, SeriesData, Snapshot, WindowCounts};
-pub use spans::{MAX_SPANS, Span, Spans};
-pub use tree::Tree;
 pub use window::{WINDOWS, Window};

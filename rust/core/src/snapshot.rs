@@ -1,8 +1,8 @@
 //! The snapshot as plain data: merge, subtract, encode, decode.
 
 use crate::error::Error;
-use crate::figures::{COUNTERS, MEASURES, Measure};
 use crate::histogram::Histogram;
+use crate::metrics::{COUNTERS, MEASURES, Measure};
 use crate::series::{Kind, LabelSet};
 use crate::window::{Counts, METRICS, WINDOWS};
 use serde::{Deserialize, Serialize};

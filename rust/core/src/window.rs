@@ -1,6 +1,6 @@
 //! Sliding windows: a ring of one-second slots, each cell tagged with the second it counts.
 
-use crate::cells::Cells;
+use crate::arena::Cells;
 
 /// Slots in the ring: the longest window, 15 minutes, and room to spare.
 const SLOTS: u64 = 1024;

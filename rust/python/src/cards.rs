@@ -1,6 +1,6 @@
 //! `Cards`: the rate cards that a price book has given so far, for the native end of a call.
 
-use crate::money::RateCard;
+use crate::rate_card::RateCard;
 use pyo3::prelude::*;
 use pyo3::sync::MutexExt;
 use std::collections::HashMap;

@@ -1,36 +1,20 @@
-//! `langmeter._core`: convert, call, wrap; nothing else.
+//! `langmeter._core`. `hooks` are what LangChain calls, `response` reads what a model answered, `streams` collects what it
+//! streams; every other module wraps one type of the core.
 
-mod billed;
-mod bounds;
 mod cards;
-mod clients;
 mod clock;
-mod collect;
-mod components;
 mod convert;
-mod demand;
 mod distribution;
-mod end;
 mod error;
 mod hooks;
-mod identity;
 mod imports;
-mod metadata;
-mod money;
-mod output;
-mod pieces;
-mod prompts;
+mod rate_card;
 mod recorder;
 mod response;
-mod searches;
 mod services;
 mod snapshot;
-mod start;
-mod tasks;
+mod streams;
 mod tokenizer;
-mod usage;
-mod usage_keys;
-mod words;
 
 use langmeter_core::budget::{Period, Unit};
 use langmeter_core::{Counter, Dropped, Kind, Labels, Measure, Outcome, WINDOWS};
@@ -56,32 +40,32 @@ fn init(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("BUDGET_UNITS", PyTuple::new(py, Unit::ALL.map(Unit::name))?)?;
     m.add("BUDGET_PERIODS", PyTuple::new(py, Period::ALL.map(Period::name))?)?;
     m.add("HOOKS_TIMED", hooks::TIMED)?;
-    m.add("MAX_PROMPTS", prompts::MAX_PROMPTS)?;
-    m.add("RETRY_TAG", start::RETRY_TAG)?;
-    m.add("STREAM_KINDS", PyTuple::new(py, output::Kind::SHOWN)?)?;
-    m.add("STREAM_WANTS", PyTuple::new(py, collect::WANTS)?)?;
-    m.add("MODEL_KEYS", PyTuple::new(py, clients::MODEL_KEYS)?)?;
-    m.add("DEPLOYMENT_KEYS", PyTuple::new(py, clients::DEPLOYMENT_KEYS)?)?;
-    m.add("ADDRESS_KEYS", PyTuple::new(py, clients::ADDRESS_KEYS)?)?;
+    m.add("MAX_PROMPTS", hooks::prompts::MAX_PROMPTS)?;
+    m.add("RETRY_TAG", hooks::model_start::RETRY_TAG)?;
+    m.add("STREAM_KINDS", PyTuple::new(py, streams::delta::Kind::SHOWN)?)?;
+    m.add("STREAM_WANTS", PyTuple::new(py, streams::WANTS)?)?;
+    m.add("MODEL_KEYS", PyTuple::new(py, hooks::clients::MODEL_KEYS)?)?;
+    m.add("DEPLOYMENT_KEYS", PyTuple::new(py, hooks::clients::DEPLOYMENT_KEYS)?)?;
+    m.add("ADDRESS_KEYS", PyTuple::new(py, hooks::clients::ADDRESS_KEYS)?)?;
     m.add_class::<cards::Cards>()?;
     m.add("HOOKS", hooks::types(py)?)?;
     m.add_class::<clock::ManualClock>()?;
     m.add_class::<distribution::Distribution>()?;
-    m.add_class::<demand::Demands>()?;
-    m.add_class::<money::RateCard>()?;
+    m.add_class::<hooks::demand::Demands>()?;
+    m.add_class::<rate_card::RateCard>()?;
     m.add_class::<recorder::Recorder>()?;
     m.add_class::<services::Services>()?;
     m.add_class::<snapshot::SeriesStats>()?;
     m.add_class::<snapshot::Snapshot>()?;
-    m.add_class::<collect::Streams>()?;
+    m.add_class::<streams::Streams>()?;
     m.add_function(wrap_pyfunction!(response::read_response, m)?)?;
     m.add_function(wrap_pyfunction!(tokenizer::count_tokens, m)?)?;
     m.add_function(wrap_pyfunction!(tokenizer::encoding_for_model, m)?)?;
     m.add_function(wrap_pyfunction!(tokenizer::chat_overhead, m)?)?;
     m.add_function(wrap_pyfunction!(convert::plain_text, m)?)?;
-    m.add_function(wrap_pyfunction!(identity::number_for_python, m)?)?;
-    m.add_function(wrap_pyfunction!(bounds::input_bound, m)?)?;
-    m.add_function(wrap_pyfunction!(bounds::call_bounds, m)?)?;
+    m.add_function(wrap_pyfunction!(hooks::identity::number_for_python, m)?)?;
+    m.add_function(wrap_pyfunction!(hooks::bounds::input_bound, m)?)?;
+    m.add_function(wrap_pyfunction!(hooks::bounds::call_bounds, m)?)?;
     Ok(())
 }
 
@@ -93,17 +77,17 @@ fn usage_words(m: &Bound<'_, PyModule>) -> PyResult<()> {
         words.iter().try_for_each(|(key, meaning)| dict.set_item(key, meaning))?;
         Ok(dict)
     };
-    m.add("USAGE_KEYS", dict(usage_keys::Field::WORDS)?)?;
-    m.add("USAGE_PARTS", dict(usage_keys::Part::WORDS)?)?;
-    m.add("TIER_PARTS", dict(usage_keys::TierPart::WORDS)?)?;
-    m.add("USAGE_LIMIT", usage_keys::LIMIT)?;
+    m.add("USAGE_KEYS", dict(response::keys::Field::WORDS)?)?;
+    m.add("USAGE_PARTS", dict(response::keys::Part::WORDS)?)?;
+    m.add("TIER_PARTS", dict(response::keys::TierPart::WORDS)?)?;
+    m.add("USAGE_LIMIT", response::keys::LIMIT)?;
     for (name, words) in [
-        ("TIERS", usage_keys::TIERS),
-        ("STANDARD_TIERS", usage_keys::STANDARD),
-        ("USUAL_MODIFIERS", usage_keys::USUAL),
-        ("USAGE_PLACES", usage_keys::PLACES),
-        ("FINISH_REASONS", usage_keys::REASONS),
-        ("TOO_LONG", usage_keys::TOO_LONG),
+        ("TIERS", response::keys::TIERS),
+        ("STANDARD_TIERS", response::keys::STANDARD),
+        ("USUAL_MODIFIERS", response::keys::USUAL),
+        ("USAGE_PLACES", response::keys::PLACES),
+        ("FINISH_REASONS", response::keys::REASONS),
+        ("TOO_LONG", response::keys::TOO_LONG),
     ] {
         m.add(name, PyTuple::new(py, words)?)?;
     }

@@ -1,10 +1,11 @@
 //! `Recorder`.
 
 use crate::clock::ManualClock;
+use crate::convert;
 use crate::error::raise;
+use crate::hooks::identity;
 use crate::imports::Imports;
 use crate::snapshot::{Change, Snapshot, anomaly};
-use crate::{convert, identity};
 use langmeter_core::budget::{Crossed, Period, Refused, Terms, Unit, Unpriced};
 use langmeter_core::{
     self as core, Begin, Clock, Demand, Dropped, End, Labels, Price, Repriced, Settings, Started, Via,

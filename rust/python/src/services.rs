@@ -1,14 +1,14 @@
 //! `Services`: what the handlers of one recorder share.
 
 use crate::cards::Cards;
-use crate::clients::Clients;
-use crate::collect::Streams;
 use crate::convert;
-use crate::demand::Demands;
-use crate::identity::{self, Steps};
-use crate::prompts;
+use crate::hooks::clients::Clients;
+use crate::hooks::demand::Demands;
+use crate::hooks::identity::{self, Steps};
+use crate::hooks::prompts;
+use crate::hooks::tasks::Origins;
 use crate::recorder::Recorder;
-use crate::tasks::Origins;
+use crate::streams::Streams;
 use langmeter_core::Dropped;
 use pyo3::exceptions::{PyBaseException, PyException};
 use pyo3::gc::{PyTraverseError, PyVisit};

@@ -12,7 +12,7 @@ pub use terms::{
     Crossed, Late, MAX_COST, PRICES_MISSING, Refused, Reservation, Standing, Terms, UNPRICED, Unit, Unpriced, Used, Why,
 };
 
-use crate::cells::Cells;
+use crate::arena::Cells;
 use crate::error::Error;
 use period::SECOND;
 

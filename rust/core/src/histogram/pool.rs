@@ -1,7 +1,7 @@
 //! Pool of bucket blocks.
 
 use super::Layout;
-use crate::cells::Cells;
+use crate::arena::Cells;
 
 /// Number of blocks handed out, and one block that was returned.
 const TAKEN: usize = 0;

@@ -1,7 +1,7 @@
 //! A histogram in the arena: recording is wait-free, one relaxed add.
 
 use super::{Histogram, Layout, MAX_MICROS, Pool};
-use crate::cells::Cells;
+use crate::arena::Cells;
 
 /// Cells of occupancy bits, one bit a block: one cache line for either precision.
 const OCCUPANCY: usize = 8;

@@ -2,9 +2,9 @@
 
 use super::Recorder;
 use super::layout::{COUNTER_CELLS, DEFERRED, DEFERRED_CELLS, MEASURED};
-use crate::figures::{Counter, Dropped, Measure, OUTCOMES, Outcome};
+use crate::arena::Phase;
 use crate::histogram::{Kept, MAX_MICROS, in_micros};
-use crate::phaser::Phase;
+use crate::metrics::{Counter, Dropped, Measure, OUTCOMES, Outcome};
 use crate::series::SeriesId;
 use std::ops::Deref;
 

@@ -5,7 +5,7 @@ use super::layout::{ALIAS, CALLS_HOME, HOME, LARGEST};
 use super::money::{more, used};
 use super::{End, Recorder};
 use crate::budget::{Crossed, Reservation};
-use crate::figures::{Counter, Dropped, Measure, Outcome};
+use crate::metrics::{Counter, Dropped, Measure, Outcome};
 use crate::runs::{Branch, Labels, Left, Run, RunKey, Token, Via};
 use crate::series::{Kind, SeriesId};
 

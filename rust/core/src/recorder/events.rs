@@ -1,6 +1,6 @@
 //! What comes in: a run as it begins and as it ends, and what may be asked about it.
 
-use crate::figures::{Outcome, Usage};
+use crate::metrics::{Outcome, Usage};
 use crate::runs::{Labels, RunKey};
 use crate::series::{Kind, LabelSet, SeriesId};
 

@@ -1,16 +1,16 @@
 //! Where everything lies in the arena.
 
 use super::{Recorder, Settings, identity};
+use crate::arena::Cells;
+use crate::arena::Phaser;
 use crate::budget::Budgets;
-use crate::cells::Cells;
 use crate::clock::Clock;
 use crate::error::Error;
-use crate::figures::{COUNTERS, Dropped, MEASURES, Measure, PRECISE};
 use crate::histogram::{self, Layout, Pool};
-use crate::phaser::Phaser;
+use crate::metrics::{COUNTERS, Dropped, MEASURES, Measure, PRECISE};
+use crate::pipeline::Spans;
 use crate::runs::RunTable;
 use crate::series::{Kind, SeriesId, SeriesTable};
-use crate::spans::Spans;
 use crate::window::Window;
 
 // A series: counters of phase 0 | what is known of it | counters of phase 1 | windows | histograms, without buckets.

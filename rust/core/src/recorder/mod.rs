@@ -11,15 +11,15 @@ mod start;
 
 pub use events::{AskedSeries, Begin, Demand, End, Price, Pulse, Repriced, Requested, Series};
 
+use crate::arena::Cells;
+use crate::arena::Phaser;
 use crate::budget::Budgets;
-use crate::cells::Cells;
 use crate::clock::Clock;
-use crate::figures::{Counter, Dropped, Measure, Outcome};
 use crate::histogram::{Histogram, Layout, Pool};
-use crate::phaser::Phaser;
+use crate::metrics::{Counter, Dropped, Measure, Outcome};
+use crate::pipeline::Spans;
 use crate::runs::RunTable;
 use crate::series::{Kind, SeriesId, SeriesTable};
-use crate::spans::Spans;
 use crate::window::Window;
 use layout::{ALL_IN_FLIGHT, COUNTER_CELLS, DROPPED, GENERATION, HEADER, MEASURED, STARTED};
 use std::time::Duration;

@@ -5,7 +5,7 @@ use super::layout::STARTED;
 use super::{End, Recorder, Repriced};
 use crate::budget::{Crossed, Late, Standing, Terms, UNPRICED, Used};
 use crate::error::Error;
-use crate::figures::{Counter, OUTCOMES, Outcome};
+use crate::metrics::{Counter, OUTCOMES, Outcome};
 use crate::series::{Kind, SeriesId};
 use crate::window::WINDOWS;
 

@@ -1,11 +1,11 @@
 //! Pipelines: own time, and the critical path when the root ends.
 
 use super::batch::Batch;
-use crate::figures::{Counter, Dropped};
+use crate::metrics::{Counter, Dropped};
+use crate::pipeline::Span;
+use crate::pipeline::Tree;
 use crate::runs::{Branch, Orphan, Root, Run, RunKey};
 use crate::series::{Kind, SeriesId};
-use crate::spans::Span;
-use crate::tree::Tree;
 
 impl Batch<'_> {
     /// Durations, own time, and the run's place on the critical path of its pipeline. `timed`: its model if it

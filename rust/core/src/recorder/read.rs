@@ -2,8 +2,8 @@
 
 use super::layout::{ALIAS, ALL_PEAK, CALLS_HOME, COUNTER_CELLS, DROPPED, GENERATION, HOME, IN_FLIGHT, PEAK, STARTED};
 use super::{AskedSeries, Pulse, Recorder, Requested, Series};
-use crate::figures::{COUNTERS, Counter, Dropped, Measure, OUTCOMES};
-use crate::phaser::Phase;
+use crate::arena::Phase;
+use crate::metrics::{COUNTERS, Counter, Dropped, Measure, OUTCOMES};
 use crate::runs::{RunKey, Streaming};
 use crate::series::{Kind, LabelSet, SeriesId};
 use crate::snapshot::{Origin, SeriesData, Snapshot, WindowCounts};

@@ -4,7 +4,7 @@ use super::batch::Batch;
 use super::layout::{ALL_IN_FLIGHT, ALL_PEAK, IN_FLIGHT, LARGEST, PEAK};
 use super::{Begin, Demand, Price, Recorder};
 use crate::budget::{MAX_COST, PRICES_MISSING, Refused, Reservation, UNPRICED};
-use crate::figures::{Dropped, Outcome};
+use crate::metrics::{Dropped, Outcome};
 use crate::runs::{Labels, Reserving, Run, RunKey, Start, Started};
 use crate::series::{Kind, SeriesId};
 

@@ -1,8 +1,8 @@
 //! The record of a model call in flight: its tokens.
 
-use super::record::{LOW_32, NOTHING, Tag, WHO, gap_bits, series_in, update};
+use super::packing::{LOW_32, NOTHING, Tag, WHO, gap_bits, series_in, update};
 use super::{Token, Via};
-use crate::cells::Line;
+use crate::arena::Line;
 
 /// Clock reading of the last token, or `NOTHING` | tag | witness.
 const LAST: usize = 4;

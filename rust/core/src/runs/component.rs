@@ -1,8 +1,8 @@
 //! The record of a run that is not a model call: its children, and the model calls that failed under it.
 
 use super::call::{add_echo, echoes_in};
-use super::record::{LOW_32, NOTHING, Tag, update};
-use crate::cells::Line;
+use super::packing::{LOW_32, NOTHING, Tag, update};
+use crate::arena::Line;
 use crate::series::SeriesId;
 
 /// When a model call under it failed, or `NOTHING` | tag | witness.

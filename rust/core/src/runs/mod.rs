@@ -2,23 +2,23 @@
 
 mod call;
 mod component;
-mod flight;
-mod left;
-mod links;
+mod departed;
+mod lifecycle;
 #[cfg(all(test, loom))]
 mod loom_tests;
-mod record;
+mod packing;
+mod parents;
+mod reaping;
 mod run;
 mod start;
 #[cfg(all(test, not(loom)))]
 mod tests;
-mod victims;
 
 pub use run::{
     Asked, Branch, Labels, Left, Newest, Orphan, Reserving, Root, Run, RunKey, Start, Started, Streaming, Token, Via,
 };
 
-use crate::cells::{Cells, Line};
+use crate::arena::{Cells, Line};
 use crate::error::Error;
 
 /// Keys of a set: one cache line.
@@ -96,7 +96,7 @@ impl RunTable {
     /// Returns the cells that a table of this capacity takes.
     pub fn cells(capacity: u64) -> usize {
         let slots = Self::slots(Self::levels_for(capacity));
-        slots.saturating_mul(RECORD + HELD + 1).saturating_add(HEADER).saturating_add(VICTIMS * 2 + left::CELLS)
+        slots.saturating_mul(RECORD + HELD + 1).saturating_add(HEADER).saturating_add(VICTIMS * 2 + departed::CELLS)
     }
 
     /// The table whose cells begin at `base`.
@@ -211,7 +211,7 @@ impl RunTable {
                 cells.set(self.key_cell(slot), EMPTY);
             }
         }
-        for cell in self.left..self.left.wrapping_add(left::CELLS) {
+        for cell in self.left..self.left.wrapping_add(departed::CELLS) {
             if cells.get(cell) != EMPTY {
                 cells.set(cell, EMPTY);
             }

@@ -1,6 +1,6 @@
 //! A run: as it starts, as it leaves, and what may be asked of it between.
 
-use super::record::{SERIES_BITS, series_in};
+use super::packing::{SERIES_BITS, series_in};
 use super::{ENDING, LOST};
 use crate::budget::Reservation;
 use crate::series::{Kind, SeriesId};

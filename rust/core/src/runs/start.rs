@@ -2,12 +2,12 @@
 
 use super::call::CallRecord;
 use super::component::ComponentRecord;
-use super::record::{
+use super::packing::{
     BUDGETED, CHILD, CHILDREN, IDS, LABELED, ORPHAN, PARENT, PIPED, RETRIED, SERIES_BITS, SHARED, START, Tag, WHO,
     is_model_call, root_bits, update, who_cell,
 };
 use super::{DEEP, EMPTY, LIVE, LOST, Labels, REAPING, Run, RunKey, RunTable, STARTING, Start, Started, WAYS, is_run};
-use crate::cells::{Cells, Line};
+use crate::arena::{Cells, Line};
 use crate::series::Kind;
 
 impl RunTable {

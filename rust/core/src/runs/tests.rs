@@ -1,6 +1,6 @@
 use super::call::{brief_in, in_brief, with_brief};
-use super::record::{LOW_32, gap_bits, gap_in};
-use super::victims::GRACE;
+use super::packing::{LOW_32, gap_bits, gap_in};
+use super::reaping::GRACE;
 use super::*;
 use crate::budget::Reservation;
 use crate::series::Kind;

@@ -6,7 +6,7 @@ mod loom_tests;
 mod tests;
 
 use super::{Kind, LabelSet, OTHER};
-use crate::cells::Cells;
+use crate::arena::Cells;
 use crate::error::Error;
 
 /// Longest `a` and `b` kept, bytes.

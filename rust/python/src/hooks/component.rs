@@ -1,8 +1,11 @@
 //! Hooks of chains, tools and retrievers.
 
 use super::{Arguments, Link, hook, plain_code};
+use crate::hooks::component_events;
+use crate::hooks::identity;
+use crate::hooks::model_end;
+use crate::hooks::model_start;
 use crate::services::Services;
-use crate::{components, end, identity, start};
 use langmeter_core::{Kind, Outcome};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
@@ -17,13 +20,13 @@ hook! {
     fn called(&self, py: Python<'_>, given: Arguments<'_, '_>) -> PyResult<()> {
         let run_type = given.get(intern!(py, "run_type"))?;
         if run_type.is_some_and(|run_type| run_type.eq(intern!(py, "llm")).unwrap_or(false)) {
-            return self.0.begun(py, &start::Start::of(given, intern!(py, "inputs"))?);
+            return self.0.begun(py, &model_start::Start::of(given, intern!(py, "inputs"))?);
         }
-        let start = components::Start::of(given, intern!(py, "inputs"))?;
+        let start = component_events::Start::of(given, intern!(py, "inputs"))?;
         if !self.0.components {
             return Ok(());
         }
-        self.0.run(py, "on_chain_start", |services| components::begin(services, Kind::Chain, &start))
+        self.0.run(py, "on_chain_start", |services| component_events::begin(services, Kind::Chain, &start))
     }
 }
 
@@ -32,8 +35,8 @@ hook! {
     ToolStart, "on_tool_start";
 
     fn called(&self, py: Python<'_>, given: Arguments<'_, '_>) -> PyResult<()> {
-        let start = components::Start::of(given, intern!(py, "input_str"))?;
-        self.0.run(py, "on_tool_start", |services| components::begin(services, Kind::Tool, &start))
+        let start = component_events::Start::of(given, intern!(py, "input_str"))?;
+        self.0.run(py, "on_tool_start", |services| component_events::begin(services, Kind::Tool, &start))
     }
 }
 
@@ -42,8 +45,8 @@ hook! {
     RetrieverStart, "on_retriever_start";
 
     fn called(&self, py: Python<'_>, given: Arguments<'_, '_>) -> PyResult<()> {
-        let start = components::Start::of(given, intern!(py, "query"))?;
-        self.0.run(py, "on_retriever_start", |services| components::begin(services, Kind::Retriever, &start))
+        let start = component_events::Start::of(given, intern!(py, "query"))?;
+        self.0.run(py, "on_retriever_start", |services| component_events::begin(services, Kind::Retriever, &start))
     }
 }
 
@@ -62,9 +65,9 @@ hook! {
                 services.get().recorder(py)?.get().core.requested(key).is_some()
             };
             if decides {
-                end::uncommon(services, &run_id, &outputs, Kind::Chain)
+                model_end::uncommon(services, &run_id, &outputs, Kind::Chain)
             } else if components {
-                components::end(services, Kind::Chain, &run_id, Outcome::Ok)
+                component_events::end(services, Kind::Chain, &run_id, Outcome::Ok)
             } else {
                 Ok(())
             }
@@ -79,7 +82,7 @@ hook! {
     fn called(&self, py: Python<'_>, given: Arguments<'_, '_>) -> PyResult<()> {
         let (output, run_id) = (given.at(0, intern!(py, "output"))?, given.required(intern!(py, "run_id"))?);
         self.0.run(py, "on_tool_end", |services| {
-            components::end(services, Kind::Tool, &run_id, components::tool_outcome(services, &output)?)
+            component_events::end(services, Kind::Tool, &run_id, component_events::tool_outcome(services, &output)?)
         })
     }
 }
@@ -91,7 +94,7 @@ hook! {
     fn called(&self, py: Python<'_>, given: Arguments<'_, '_>) -> PyResult<()> {
         let run_id = given.required(intern!(py, "run_id"))?;
         self.0.run(py, "on_retriever_end", |services| {
-            components::end(services, Kind::Retriever, &run_id, Outcome::Ok)
+            component_events::end(services, Kind::Retriever, &run_id, Outcome::Ok)
         })
     }
 }

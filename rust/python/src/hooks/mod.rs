@@ -6,13 +6,22 @@
 //! handler is freed by its reference count.
 
 mod arguments;
+pub mod bounds;
+pub mod clients;
 mod component;
+mod component_events;
+pub mod demand;
+pub mod identity;
 mod model;
+mod model_end;
+pub mod model_start;
+pub mod prompts;
+pub mod tasks;
 
 pub use arguments::Arguments;
 
+use crate::services;
 use crate::services::Services;
-use crate::{services, start};
 use langmeter_core::Started;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
@@ -75,7 +84,7 @@ impl Link {
     }
 
     /// A model call begins.
-    pub fn begun(&self, py: Python<'_>, call: &start::Start<'_, '_>) -> PyResult<()> {
+    pub fn begun(&self, py: Python<'_>, call: &model_start::Start<'_, '_>) -> PyResult<()> {
         let services = self.services.bind(py);
         if !services.get().is_awake() {
             self.run(py, "on_llm_start", |_| services.call_method0(intern!(py, "first_call")).map(drop))?;
@@ -84,7 +93,7 @@ impl Link {
         }
         let (mut refused, mut echo) = (None, false);
         self.run(py, "on_llm_start", |services| {
-            match start::begin(services, call)? {
+            match model_start::begin(services, call)? {
                 Ok(started) => echo = started == Started::Echo,
                 Err(no) => refused = Some(no),
             }
@@ -92,7 +101,7 @@ impl Link {
         })?;
         // Calls that LangChain starts one by one and means as one are held to budgets as one.
         if services.get().demand.is_some() && !echo {
-            self.run(py, "on_llm_start", |services| start::batched(services, call, refused.is_some()))?;
+            self.run(py, "on_llm_start", |services| model_start::batched(services, call, refused.is_some()))?;
         }
         // Outside of the guard: a budget that refuses the call has to reach it.
         refused.map_or(Ok(()), |refused| services.call_method1(intern!(py, "refused"), refused).map(drop))

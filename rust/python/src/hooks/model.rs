@@ -1,10 +1,12 @@
 //! Hooks of model calls.
 
 use super::{Arguments, Link, hook, plain_code};
-use crate::collect::Streams;
-use crate::output::Event;
+use crate::hooks::identity;
+use crate::hooks::model_end;
+use crate::hooks::model_start;
 use crate::services::Services;
-use crate::{end, identity, start};
+use crate::streams::Streams;
+use crate::streams::delta::Event;
 use langmeter_core::{Kind, Via};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
@@ -40,7 +42,7 @@ hook! {
     LlmStart, "on_llm_start";
 
     fn called(&self, py: Python<'_>, given: Arguments<'_, '_>) -> PyResult<()> {
-        self.0.begun(py, &start::Start::of(given, intern!(py, "prompts"))?)
+        self.0.begun(py, &model_start::Start::of(given, intern!(py, "prompts"))?)
     }
 }
 
@@ -49,7 +51,7 @@ hook! {
     ChatModelStart, "on_chat_model_start";
 
     fn called(&self, py: Python<'_>, given: Arguments<'_, '_>) -> PyResult<()> {
-        self.0.begun(py, &start::Start::of(given, intern!(py, "messages"))?)
+        self.0.begun(py, &model_start::Start::of(given, intern!(py, "messages"))?)
     }
 }
 
@@ -60,10 +62,10 @@ hook! {
     fn called(&self, py: Python<'_>, given: Arguments<'_, '_>) -> PyResult<()> {
         let (response, run_id) = (given.at(0, intern!(py, "response"))?, given.required(intern!(py, "run_id"))?);
         self.0.run(py, "on_llm_end", |services| {
-            if end::common(services, &run_id, &response)? {
+            if model_end::common(services, &run_id, &response)? {
                 return Ok(());
             }
-            end::uncommon(services, &run_id, &response, Kind::Llm)
+            model_end::uncommon(services, &run_id, &response, Kind::Llm)
         })
     }
 }

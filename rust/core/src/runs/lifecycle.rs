@@ -2,14 +2,14 @@
 
 use super::call::CallRecord;
 use super::component::ComponentRecord;
-use super::record::{
+use super::packing::{
     BUDGETED, CHILD, CHILDREN, IDS, LABELED, LOW_40, ORPHAN, PARENT, PIPED, RETRIED, SHARED, START, Tag, WHO, gap_in,
     is_model_call, kind_of, series_in,
 };
 use super::start::View;
 use super::{Asked, Branch, EMPTY, ENDING, Labels, Run, RunKey, RunTable, Token, Via};
+use crate::arena::Cells;
 use crate::budget::{PRICES_MISSING, Reservation};
-use crate::cells::Cells;
 
 impl RunTable {
     /// Returns what a model run in flight asked for.

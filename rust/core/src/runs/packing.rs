@@ -5,7 +5,7 @@
 //! carries a tag, bits of the run's start, and is written by exchange: a write that comes after the run has left
 //! finds the tag of the slot's next run, and changes nothing.
 
-use crate::cells::Line;
+use crate::arena::Line;
 use crate::series::{Kind, SeriesId};
 
 /// Clock reading of the start.

@@ -1,6 +1,6 @@
 //! Spans of runs that have ended, kept until their root ends: a ring in the arena, linked by root.
 
-use crate::cells::Cells;
+use crate::arena::Cells;
 use crate::series::SeriesId;
 
 /// Spans kept; a power of two.

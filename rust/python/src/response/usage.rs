@@ -1,7 +1,7 @@
 //! One mapping of usage, whoever wrote it. `langmeter.usage.provider_formats` is the same for what is not a plain
 //! number, and a test holds the two to each other.
 
-use crate::usage_keys::{Field, LIMIT, Part, STANDARD, TierPart, USUAL, tier_part};
+use crate::response::keys::{Field, LIMIT, Part, STANDARD, TierPart, USUAL, tier_part};
 use langmeter_core::{Counter, Usage};
 use pyo3::intern;
 use pyo3::prelude::*;

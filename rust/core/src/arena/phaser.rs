@@ -1,6 +1,6 @@
 //! A moment that a reader can choose: writers are in one of two phases, and never wait.
 
-use crate::cells::Cells;
+use crate::arena::Cells;
 
 /// Writers that ever entered the current phase; the top bit says which of the two it is.
 const ENTERED: usize = 0;

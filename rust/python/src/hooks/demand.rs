@@ -1,7 +1,7 @@
 //! What a call asks of budgets: which of them it belongs to, and its worst case.
 
-use crate::bounds::{self, Params};
 use crate::convert;
+use crate::hooks::bounds::{self, Params};
 use crate::recorder::Asks;
 use langmeter_core::{Demand, Price, Recorder, SeriesId};
 use pyo3::exceptions::PyException;

@@ -1,9 +1,9 @@
 //! The keys of runs that have left, ended or reaped, as long as they are remembered.
 
-use super::record::{BUDGETED, SHARED, WHO};
+use super::packing::{BUDGETED, SHARED, WHO};
 use super::{EMPTY, ENDING, LOST, Left, REAPING, RunKey, RunTable};
+use crate::arena::Cells;
 use crate::budget::Reservation;
-use crate::cells::Cells;
 
 /// Rings of keys. A key is remembered in the ring that its hash chooses, over the next 256 keys of that ring. For
 /// 4,000 later ends to use up one ring, it would have to get twice its share: 11 standard deviations.

@@ -2,15 +2,22 @@
 //! same for every kind of response, and a property test holds the two to each other; this one reads what most
 //! responses look like, and leaves the rest to that one.
 
-use crate::billed::{self, Billed};
-use crate::metadata::{Metadata, Raws};
-use crate::searches::Searches;
-use crate::usage::{self, Mapped, Modifiers, Read, Stop, entry};
+mod billed;
+pub mod keys;
+mod metadata;
+mod searches;
+pub mod usage;
+pub mod words;
+
+use billed::Billed;
 use langmeter_core::{Counter, Usage};
+use metadata::{Metadata, Raws};
 use pyo3::exceptions::PyException;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
+use searches::Searches;
+use usage::{Mapped, Modifiers, Read, Stop, entry};
 
 /// A model's name shorter than this is not looked at for being there twice.
 const SHORTEST: usize = 4;
@@ -274,7 +281,7 @@ fn finish<'py>(mut reading: Reading<'py>, modifiers: Modifiers, grounding: &[Bou
             None => "",
         };
         for metadata in grounding {
-            reading.web_searches = reading.web_searches.max(crate::searches::grounded(metadata, model)?);
+            reading.web_searches = reading.web_searches.max(searches::grounded(metadata, model)?);
         }
     }
     if let Some(usage) = &mut reading.usage {

@@ -7,12 +7,9 @@
 //! parser seems to run as long as its model. A `piped` run therefore counts from the end of its upstream steps: the
 //! siblings that began and ended no later than it did.
 
+use crate::pipeline::Span;
 use crate::series::SeriesId;
-use crate::spans::Span;
 use std::cmp::Reverse;
-
-#[cfg(all(test, not(loom)))]
-pub mod oracle;
 
 /// One run; its children are neighbours, in the order of their starts.
 #[derive(Debug, Clone, Copy)]
@@ -262,7 +259,7 @@ mod tests {
         fn the_critical_path_is_that_of_a_sweep_and_sums_to_the_duration((root, spans) in trees()) {
             let all: Vec<&Span> = std::iter::once(&root).chain(&spans).collect();
             let mut expected = BTreeMap::new();
-            for (run, ns) in all.iter().zip(oracle::critical_path(&root, &spans)) {
+            for (run, ns) in all.iter().zip(super::super::oracle::critical_path(&root, &spans)) {
                 *expected.entry((run.component, run.model)).or_default() += ns;
             }
             expected.retain(|_, ns| *ns > 0);
@@ -276,7 +273,7 @@ mod tests {
         fn what_twice_as_fast_saves_is_what_the_constraints_give((root, spans) in trees()) {
             let (_, saved) = shares_and_savings(&root, &spans);
             for series in 0..12 {
-                let expected = oracle::saved(&root, &spans, series);
+                let expected = super::super::oracle::saved(&root, &spans, series);
                 prop_assert_eq!(saved.get(&series).copied().unwrap_or(0), expected, "series {}", series);
             }
         }
@@ -309,7 +306,7 @@ mod tests {
                 span(key, ROOT, 1, at - length, at)
             }).collect();
             let root = span(ROOT, 0, 0, 3, at + 1);
-            prop_assert_eq!(oracle::critical_path(&root, &spans), oracle::self_times(&root, &spans));
+            prop_assert_eq!(super::super::oracle::critical_path(&root, &spans), super::super::oracle::self_times(&root, &spans));
         }
 
         #[test]
@@ -380,6 +377,6 @@ mod tests {
     #[test]
     fn self_times_count_parallel_children_once() {
         let spans = [span(1, ROOT, 1, 2, 6), span(2, ROOT, 2, 4, 9), span(3, 2, 1, 5, 20)];
-        assert_eq!(oracle::self_times(&span(ROOT, 0, 0, 0, 10), &spans), [3, 4, 1, 4]);
+        assert_eq!(super::super::oracle::self_times(&span(ROOT, 0, 0, 0, 10), &spans), [3, 4, 1, 4]);
     }
 }

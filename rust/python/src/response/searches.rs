@@ -1,7 +1,7 @@
 //! Searches that stand in no usage: in the blocks of a message, in what is beside them, in Google's grounding
 //! metadata. `langmeter.usage.provider_formats` has the same.
 
-use crate::usage::{Read, Stop, entry};
+use crate::response::usage::{Read, Stop, entry};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString};

@@ -1,7 +1,7 @@
 //! What is kept of calls in flight until they end, each in a dict by the number of the run: prompts, in case a call
 //! ends without usage, and the deployments that were called, which may have a price of their own.
 
-use crate::start::{Start, alone, entry};
+use crate::hooks::model_start::{Start, alone, entry};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};

@@ -1,7 +1,7 @@
 //! Runs that do not end by themselves: evicted at capacity, reaped by age, left behind by an ancestor.
 
 use super::call::CallRecord;
-use super::record::{
+use super::packing::{
     BUDGETED, CHILD, CHILDREN, LOW_40, ORPHAN, PARENT, PIPED, START, Tag, WHO, is_model_call, kind_of, series_in,
     update,
 };
@@ -9,7 +9,7 @@ use super::start::View;
 use super::{
     HEADER, NEXT_VICTIM, Orphan, REAPING, REFILL, Reserving, Run, RunKey, RunTable, Streaming, VICTIMS, is_run,
 };
-use crate::cells::Cells;
+use crate::arena::Cells;
 use std::collections::BinaryHeap;
 
 /// How long an orphan may still end by itself when orphans are looked for, microseconds.

@@ -1,7 +1,7 @@
 //! One stream as far as it has come, put together from its pieces.
 
-use crate::output::{Delta, Kind};
 use crate::recorder::Recorder;
+use crate::streams::delta::{Delta, Kind};
 use langmeter_core::RunKey;
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple};

@@ -5,7 +5,7 @@
 //! Unicode. One that rewrites the text before it looks at it can: that of Claude 2 (NFKC) for 252 ligatures and their
 //! like, U+FDFA the worst with 15 tokens for 3 bytes.
 
-use crate::usage;
+use crate::response::usage;
 use pyo3::exceptions::PyException;
 use pyo3::intern;
 use pyo3::prelude::*;

@@ -1,8 +1,8 @@
 //! Metadata of a message or of a text: names, how the answer ended, and where usage stands.
 
-use crate::usage::{self, Modifiers, Read, Stop};
-use crate::usage_keys::{Field, PLACES, REASONS, TOO_LONG, USUAL};
-use crate::words::Words;
+use crate::response::keys::{Field, PLACES, REASONS, TOO_LONG, USUAL};
+use crate::response::usage::{self, Modifiers, Read, Stop};
+use crate::response::words::Words;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;

@@ -1,7 +1,7 @@
 //! What providers say that they bill.
 
-use crate::usage::{self, Read, Stop};
-use crate::usage_keys::LIMIT;
+use crate::response::keys::LIMIT;
+use crate::response::usage::{self, Read, Stop};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyFloat, PyInt};

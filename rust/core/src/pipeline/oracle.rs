@@ -1,8 +1,8 @@
 //! The definitions of [`super`] written again, slowly: a sweep over every elementary interval, and relaxation of every
 //! constraint up to a fixed point. Index 0 is the root, `i + 1` is span `i`.
 
+use crate::pipeline::Span;
 use crate::series::SeriesId;
-use crate::spans::Span;
 
 struct Run {
     parent: Option<usize>,

@@ -6,9 +6,9 @@
 //! end finds the series and the rate card of its answer in one list.
 
 use crate::cards::{Cards, Priced};
-use crate::money::RateCard;
+use crate::hooks::model_start::{Start, entry, name_of};
+use crate::rate_card::RateCard;
 use crate::services::Services;
-use crate::start::{Start, entry, name_of};
 use langmeter_core::{Kind, OTHER, Recorder, SeriesId};
 use pyo3::intern;
 use pyo3::prelude::*;

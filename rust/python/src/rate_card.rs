@@ -1,7 +1,7 @@
 //! `RateCard`.
 
 use crate::convert;
-use langmeter_core::money::{self, Band, RATES};
+use langmeter_core::rate_card::{self, Band, RATES};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
@@ -9,7 +9,7 @@ use pyo3::types::PyTuple;
 /// What one model costs, and from when to when.
 #[pyclass(frozen, module = "langmeter._core")]
 pub struct RateCard {
-    card: money::RateCard,
+    card: rate_card::RateCard,
     from: f64,
     until: f64,
 }
@@ -35,7 +35,7 @@ impl RateCard {
             Ok(Band { above, rates })
         };
         let bands = bands.into_iter().map(band).collect::<PyResult<_>>()?;
-        Ok(Self { card: money::RateCard { bands, scale }, from: valid_from, until: valid_until })
+        Ok(Self { card: rate_card::RateCard { bands, scale }, from: valid_from, until: valid_until })
     }
 
     fn cost(&self, usage: &Bound<'_, PyTuple>) -> PyResult<u128> {
@@ -44,6 +44,6 @@ impl RateCard {
 
     #[staticmethod]
     fn is_contested(usage: &Bound<'_, PyTuple>) -> PyResult<bool> {
-        Ok(money::is_contested(&convert::usage(usage)?))
+        Ok(rate_card::is_contested(&convert::usage(usage)?))
     }
 }

@@ -1,7 +1,7 @@
 //! The words in which providers write down usage. Both readers know them from here: this one by `of`, the careful
 //! one of `langmeter.usage` by the dicts that `_core` exports.
 
-use crate::words::Words;
+use crate::response::words::Words;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyString;

@@ -3,8 +3,11 @@
 //! Natively, because in a running program Python code is cold by the end of a call, and costs three times what
 //! a loop over it measures (31 µs over an empty handler with this hook in Python).
 
+use crate::hooks::clients;
+use crate::hooks::identity;
+use crate::hooks::prompts;
+use crate::response;
 use crate::services::Services;
-use crate::{clients, identity, prompts, response};
 use langmeter_core::{End, Kind, Outcome};
 use pyo3::intern;
 use pyo3::prelude::*;

@@ -1,9 +1,9 @@
 //! What a run tells its parent and its root: that a model call failed, its span.
 
-use super::record::{CHILD, LOW_32, PARENT, SERIES_BITS, WHO, is_model_call, root_bits, root_slot};
+use super::packing::{CHILD, LOW_32, PARENT, SERIES_BITS, WHO, is_model_call, root_bits, root_slot};
 use super::start::View;
 use super::{ANY_FAILED, Branch, Newest, Root, RunKey, RunTable, is_run};
-use crate::cells::Cells;
+use crate::arena::Cells;
 use crate::series::SeriesId;
 
 impl RunTable {

@@ -1,9 +1,12 @@
 //! `Streams`: what the streams in flight have said so far, and who is told of it.
 
-use crate::identity;
-use crate::output::{Delta, Event, Kind};
-use crate::pieces::{Said, Stream, ToolCall, seconds};
+pub mod delta;
+mod stream;
+
+use crate::hooks::identity;
 use crate::recorder::Recorder;
+use crate::streams::delta::{Delta, Event, Kind};
+use crate::streams::stream::{Said, Stream, ToolCall, seconds};
 use langmeter_core::{Dropped, RunKey};
 use pyo3::exceptions::PyException;
 use pyo3::intern;

@@ -1,11 +1,13 @@
 //! The start of a model call: who is asked, what for, and on whose behalf.
 
-use crate::clients::Clients;
-use crate::demand::{Asked, Call};
 use crate::hooks::Arguments;
+use crate::hooks::clients::Clients;
+use crate::hooks::demand::{Asked, Call};
+use crate::hooks::identity;
+use crate::hooks::prompts;
 use crate::recorder::{No, judged};
+use crate::services;
 use crate::services::Services;
-use crate::{identity, prompts, services};
 use langmeter_core::{Begin, End, Kind, Outcome, Started};
 use pyo3::intern;
 use pyo3::prelude::*;

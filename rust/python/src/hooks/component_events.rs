@@ -1,9 +1,9 @@
 //! Chains, tools, retrievers: their starts and their good ends.
 
 use crate::hooks::Arguments;
-use crate::identity;
+use crate::hooks::identity;
+use crate::hooks::model_start::{Tagged, name_of};
 use crate::services::Services;
-use crate::start::{Tagged, name_of};
 use langmeter_core::{Begin, End, Kind, Outcome};
 use pyo3::intern;
 use pyo3::prelude::*;

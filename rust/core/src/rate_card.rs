@@ -1,6 +1,6 @@
 //! Money: whole pico-dollars, rates per token.
 
-use crate::figures::Usage;
+use crate::metrics::Usage;
 
 /// Units that rates apply to, in the order of `Band::rates`: input, output, cache read, cache write, cache write for an
 /// hour, reasoning, audio in, audio out, image in, image out, video in, video out, cached audio, cached image, citation,
@@ -202,7 +202,7 @@ fn contested(rates: &[u128; RATES], usage: &Usage) -> Charged {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
-    use crate::figures::Counter;
+    use crate::metrics::Counter;
     use proptest::prelude::*;
 
     fn flat(above: i64, rate: u128) -> Band {
