@@ -196,8 +196,8 @@ fn what_a_run_asked_for_is_known_until_it_ends() {
     b.wait(5);
     b.start(2, None, Kind::Llm);
     b.start(3, None, Kind::Chain);
-    let asked = b.recorder.requested(key(2)).expect("in flight");
-    let (labels, at) = (asked.model, asked.at);
+    let call = b.recorder.requested(key(2)).expect("in flight");
+    let (labels, at) = (call.model, call.at);
     assert_eq!((labels.a.as_str(), labels.b.as_str(), at), ("openai", "gpt-4o", 1_005_000_000));
     assert_eq!((b.recorder.requested(key(3)), b.recorder.requested(key(4))), (None, None));
     b.end(2, Outcome::Ok, "", None);
@@ -817,13 +817,13 @@ fn a_price_that_comes_later_prices_calls_labels_and_budgets() {
     };
     let budget = b.recorder.open_budget(&terms).expect("opened");
     b.begin_with(2, None, &[("team", "search")], false);
-    let asked = b.recorder.requested(key(2)).expect("in flight");
+    let call = b.recorder.requested(key(2)).expect("in flight");
     b.end(2, Outcome::Ok, "gpt-4o", Some(USED));
     let unpriced = |d: &SeriesData| counter(d, Counter::UnpricedTotal) - counter(d, Counter::RepricedTotal);
     let data = model(&b.recorder.snapshot(), "gpt-4o").expect("counted");
     assert_eq!((unpriced(&data), counter(&data, Counter::Cost)), (120, 0));
     let (provider, model_name, outcome) = ("openai", "gpt-4o", Outcome::Ok);
-    let (budgets, labels, calls, total, cost) = (1 << budget, asked.labels, 1, 120, 60);
+    let (budgets, labels, calls, total, cost) = (1 << budget, call.labels, 1, 120, 60);
     let crossed = b.recorder.repriced(&langmeter_core::Repriced {
         provider,
         model: model_name,
@@ -834,7 +834,7 @@ fn a_price_that_comes_later_prices_calls_labels_and_budgets() {
         total,
         cost,
         charged: false,
-        ended: [asked.now; 2],
+        ended: [call.now; 2],
     });
     assert_eq!(crossed.len(), 1);
     let s = b.recorder.snapshot();

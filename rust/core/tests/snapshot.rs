@@ -152,7 +152,7 @@ fn what_is_no_earlier_snapshot_is_refused_with_the_figure() {
     let (few, many) = (machine.run(&[(0, 5, 0, 2)]), machine.run(&[(0, 5, 0, 2), (1, 5, 1, 0)]));
     let error = few.minus(&many).expect_err("later").to_string();
     assert!(error.contains("is 1 on the left and 2 on the right"), "{error}");
-    // Sums are of nobody alone: only figures tell.
+    // A sum belongs to several recorders: only counts decide.
     let other = of(&[(2, 5, 0, 2)]);
     let error = few.plus(&other).minus(&many.plus(&other)).expect_err("later").to_string();
     assert!(error.contains("of llm chat is 2 on the left and 3 on the right"), "{error}");

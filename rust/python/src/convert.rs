@@ -42,7 +42,7 @@ pub fn plain_text(value: &Bound<'_, PyAny>) -> PyResult<String> {
     text_of(value).map(|text| text.as_str().to_owned())
 }
 
-/// The first items of a usage tuple. A negative number counts as 0: a correction below zero is no tokens.
+/// The first items of a usage tuple. A negative number (a correction below zero) counts as 0.
 pub fn usage(tuple: &Bound<'_, PyTuple>) -> PyResult<Usage> {
     let mut usage = Usage::default();
     for (to, item) in usage.iter_mut().zip(tuple.iter_borrowed()) {

@@ -165,8 +165,8 @@ impl Recorder {
 
     #[allow(clippy::cast_precision_loss)] // seconds to the microsecond
     fn requested(&self, run_id: &Bound<'_, PyAny>) -> PyResult<Option<Asked>> {
-        let asked = self.core.requested(identity::run_key(run_id)?);
-        Ok(asked.map(|a| {
+        let call = self.core.requested(identity::run_key(run_id)?);
+        Ok(call.map(|a| {
             let (began, now) = (a.at as f64 / 1e9, a.now as f64 / 1e9);
             (a.model.a, a.model.b, began, a.budgets, a.labels.get(), a.unpriced, now)
         }))
@@ -194,10 +194,10 @@ impl Recorder {
 
     fn silent(&self, silence: f64) -> PyResult<Vec<Silent>> {
         let silence: Duration = convert::duration("silence", silence)?;
-        let shown = |(model, began, last, stream): (core::LabelSet, u64, u64, core::Streaming)| {
+        let row = |(model, began, last, stream): (core::LabelSet, u64, u64, core::Streaming)| {
             (stream.key.get(), model.a, model.b, began, last, stream.events)
         };
-        Ok(self.core.silent(silence).into_iter().map(shown).collect())
+        Ok(self.core.silent(silence).into_iter().map(row).collect())
     }
 
     #[staticmethod]
@@ -230,8 +230,8 @@ impl Recorder {
     }
 
     fn pulse(&self) -> Vec<Figures> {
-        let shown = |p: core::Pulse| (p.model.a, p.model.b, p.calls, p.errors, p.tokens, p.cost, p.duration);
-        self.core.pulse().into_iter().map(shown).collect()
+        let row = |p: core::Pulse| (p.model.a, p.model.b, p.calls, p.errors, p.tokens, p.cost, p.duration);
+        self.core.pulse().into_iter().map(row).collect()
     }
 
     fn in_hook(&self, hook: &str, nanos: u64) {

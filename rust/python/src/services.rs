@@ -100,7 +100,7 @@ pub fn labels_in(
     let py = services.py();
     let labels = &services.get().labels;
     let metadata = metadata.and_then(|m| m.cast::<PyDict>().ok());
-    let mut found = Vec::with_capacity(labels.len());
+    let mut pairs = Vec::with_capacity(labels.len());
     for key in labels {
         let key = key.bind(py);
         let value = metadata.map_or(Ok(None), |metadata| metadata.get_item(key))?.filter(|value| !value.is_none());
@@ -112,9 +112,9 @@ pub fn labels_in(
                 intern!(py, "").extract()?
             }
         };
-        found.push((key.extract()?, text));
+        pairs.push((key.extract()?, text));
     }
-    Ok(found)
+    Ok(pairs)
 }
 
 #[pymethods]
@@ -186,8 +186,8 @@ impl Services {
 
     /// Returns what the call of a run that ends was asked, and keeps it no longer; () where it is not kept.
     fn take_prompt<'py>(&self, py: Python<'py>, run_id: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        let asked = prompts::take(self.prompts.bind(py), &identity::run_number(run_id)?)?;
-        Ok(asked.unwrap_or_else(|| PyTuple::empty(py).into_any()))
+        let prompt = prompts::take(self.prompts.bind(py), &identity::run_number(run_id)?)?;
+        Ok(prompt.unwrap_or_else(|| PyTuple::empty(py).into_any()))
     }
 
     /// Returns the deployment that a run that ends has called, and keeps it no longer; "" without one.

@@ -85,11 +85,11 @@ impl Snapshot {
 
     #[getter]
     fn anomalies(&self) -> Vec<Change> {
-        let shown = |a: &Anomaly| {
+        let row = |a: &Anomaly| {
             let names = (a.provider.clone(), a.model.clone(), a.metric.clone());
             (a.at, a.detected_at, names.0, names.1, names.2, a.before, a.after, a.calls_before, a.calls_after)
         };
-        self.0.anomalies.iter().map(shown).collect()
+        self.0.anomalies.iter().map(row).collect()
     }
 
     #[getter]
@@ -215,8 +215,8 @@ impl SeriesStats {
 
     /// A distribution by its name.
     fn measure(&self, name: &str) -> PyResult<Distribution> {
-        let found = Measure::ALL.iter().zip(&self.data.measures).find(|(m, _)| m.name() == name);
-        let (_, histogram) = found.ok_or_else(|| PyValueError::new_err(format!("{name:?} is no distribution")))?;
+        let measure = Measure::ALL.iter().zip(&self.data.measures).find(|(m, _)| m.name() == name);
+        let (_, histogram) = measure.ok_or_else(|| PyValueError::new_err(format!("{name:?} is not a distribution")))?;
         Ok(Distribution(histogram.clone()))
     }
 }

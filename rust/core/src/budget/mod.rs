@@ -321,7 +321,7 @@ impl Budgets {
         crossed
     }
 
-    /// Takes back what was spent in this period, as far as it was: by a higher `BASE`, as the sums only grow.
+    /// Takes back what was spent in this period, at most what was spent: by a higher `BASE`, because the sums only grow.
     fn give_back(self, cells: &Cells, budget: usize, amount: u64) {
         let base = self.cell(budget, BASE);
         let mut before = cells.observe(base);

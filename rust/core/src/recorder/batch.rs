@@ -19,7 +19,7 @@ const _: () = assert!(MAX_MICROS >> MICROS == 0 && Measure::ALL.len() <= 1 << ME
 ///
 /// Each series has two banks of counters, one a phase: what is written while a snapshot reads goes to the second one,
 /// and its durations to a list that the snapshot files when it is done. So a snapshot reads cells that stand still:
-/// of each event it has everything or nothing, and nobody waits for it.
+/// it has each event as a whole or not at all, and recording threads do not wait for it.
 #[derive(Debug)]
 pub(super) struct Batch<'a> {
     recorder: &'a Recorder,
@@ -92,8 +92,8 @@ impl Batch<'_> {
 }
 
 impl Recorder {
-    /// Begins the writes of one event, which end when it is dropped. No code of anybody else runs meanwhile: a snapshot
-    /// waits for it.
+    /// Begins the writes of one event, which end when it is dropped. It must not run foreign code: a snapshot waits for
+    /// it.
     #[inline]
     pub(super) fn batch(&self) -> Batch<'_> {
         Batch { recorder: self, phase: self.phaser.enter(&self.cells) }
@@ -112,7 +112,7 @@ impl Recorder {
         }
     }
 
-    /// Back to none; only while nobody records.
+    /// Back to none; call it only while no thread records.
     pub(super) fn clear_deferred(&self) {
         let places = usize::try_from(self.cells.get(self.deferred)).map_or(DEFERRED_CELLS, |n| n.min(DEFERRED_CELLS));
         for cell in self.deferred..self.deferred.wrapping_add(DEFERRED).wrapping_add(places) {

@@ -10,7 +10,7 @@ use crate::runs::{Branch, Labels, Left, Run, RunKey, Token, Via};
 use crate::series::{Kind, SeriesId};
 
 impl Recorder {
-    /// A chunk of a streamed run that is no output: a role, usage, the end marker.
+    /// A chunk of a streamed run without output: a role, usage, the end marker.
     pub fn chunk(&self, key: RunKey) {
         self.runs.chunk(&self.cells, key, self.clock.now());
     }
@@ -103,7 +103,7 @@ impl Batch<'_> {
         }
     }
 
-    /// What the end of a model call tells of its model.
+    /// Model figures that the end of a call reports.
     pub(super) fn model_call(&self, run: &Run, end: &End<'_>, model: SeriesId, answered: Option<SeriesId>, now: u64) {
         self.finish_model(model, end, run.retried, now);
         self.paid(end, now);
@@ -139,10 +139,12 @@ impl Batch<'_> {
             Some(model) => model,
             None if end.model.is_empty() && end.provider.is_empty() => return None,
             None if end.model.is_empty() || end.provider.is_empty() => {
-                let asked = self.series.labels(&self.cells, run.model);
-                let (provider, name) = asked.map_or_else(Default::default, |l| (l.a, l.b));
-                let told = |told: &str, asked: String| if told.is_empty() { asked } else { told.to_owned() };
-                let model = self.resolve(Kind::Model, &told(end.provider, provider), &told(end.model, name));
+                let requested = self.series.labels(&self.cells, run.model);
+                let (provider, name) = requested.map_or_else(Default::default, |l| (l.a, l.b));
+                let or = |reported: &str, requested: String| {
+                    if reported.is_empty() { requested } else { reported.to_owned() }
+                };
+                let model = self.resolve(Kind::Model, &or(end.provider, provider), &or(end.model, name));
                 if model == run.model && end.model.is_empty() {
                     return None; // only the provider was named: which model answered is not known
                 }
@@ -171,9 +173,9 @@ impl Batch<'_> {
         }
     }
 
-    /// Where the gaps of a run that streamed are shown. Those recorded under the requested name stay hidden
-    /// until its first stream ends with its model named or else whole, and then belong, for good, to the
-    /// model that answered that one. A stream that breaks sooner tells nothing.
+    /// Assigns the gaps between tokens of a requested model to the model that answers. Gaps recorded under the requested
+    /// name stay unpublished until a stream ends that names its model or is complete; they are then assigned,
+    /// permanently, to the model that answered it. A stream that breaks earlier assigns nothing.
     pub(super) fn settle_gaps(&self, run: &Run, answered: Option<SeriesId>, whole: bool) {
         if run.events < 2 || (answered.is_none() && !whole) {
             return;
@@ -228,7 +230,7 @@ impl Recorder {
     }
 
     /// The end of a run that is not in flight: a second end, an end after the run was reaped, or an end
-    /// whose start went to somebody else. What was spent is counted once in every case.
+    /// whose start another handler received. What was spent is counted once in every case.
     pub(super) fn ended_unknown(&self, end: &End<'_>, now: u64) -> Crossed {
         let left = self.runs.left(&self.cells, end.key);
         if left == Some(Left::Ended) || !self.runs.remember(&self.cells, end.key) {

@@ -72,7 +72,7 @@ pub enum Price {
     },
     /// The model has none.
     Unpriced,
-    /// Prices are not loaded, and nobody knows.
+    /// Prices are not loaded, so the cost is unknown.
     Missing,
 }
 
@@ -204,7 +204,7 @@ impl Series {
     }
 }
 
-/// Cumulative figures of a model, for who looks every few seconds.
+/// Cumulative figures of a model, for observers that poll the recorder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pulse {
     /// Provider and model.

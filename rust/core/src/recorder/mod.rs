@@ -45,8 +45,8 @@ impl Default for Settings {
 
 /// The arena and the events that land in it.
 ///
-/// Every method may run in any number of threads at once; none blocks or panics, and none allocates but to
-/// reap, to tell of a failure, and at the end of a pipeline.
+/// Every method may run in any number of threads at once; none blocks or panics, and none allocates except to
+/// reap, to report a failure, and at the end of a pipeline.
 ///
 /// Consistency of a snapshot beside recorders: there is one moment such that each event before it (the end of a run, a
 /// price that came late, a run that was abandoned) is in every counter and every distribution that it belongs to, and
@@ -107,7 +107,7 @@ impl Recorder {
         self.dropped(what, 1);
     }
 
-    /// One finished piece of work that was no run.
+    /// One finished piece of work that was not a run.
     pub fn count(&self, kind: Kind, name: &str, outcome: Outcome, nanos: Option<u64>) {
         let id = self.resolve(kind, name, "");
         let batch = self.batch();

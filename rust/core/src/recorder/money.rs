@@ -119,11 +119,11 @@ impl Recorder {
         let now = self.clock.now();
         let lived = now.saturating_sub(self.cells.get(STARTED));
         let sums = self.money.sums(&self.cells, now);
-        let mut shown = [(0, 0, 0); 3];
-        for ((to, seconds), [nanos, ..]) in shown.iter_mut().zip(WINDOWS).zip(sums) {
+        let mut spend = [(0, 0, 0); 3];
+        for ((to, seconds), [nanos, ..]) in spend.iter_mut().zip(WINDOWS).zip(sums) {
             *to = (seconds, lived.min(seconds.saturating_mul(1_000_000_000)), nanos);
         }
-        shown
+        spend
     }
 }
 
@@ -134,14 +134,14 @@ pub(super) fn more([cost, tokens, calls]: Used, [charged, input]: [u64; 2]) -> U
     [cost, tokens.saturating_sub(input), calls]
 }
 
-/// What a call used, for budgets: nothing when the response cache gave it; a failed one is no call, and costs
-/// only what it is known to have used.
+/// What a call used, for budgets: nothing if the response cache answered it. A failed call does not count as a call, and
+/// is charged only what it is known to have used.
 pub(super) fn used(end: &End<'_>) -> Used {
     if end.outcome == Outcome::CacheHit {
         return Used::default();
     }
     let tokens = end.usage.map_or(0, |[input, output, total, ..]| total.max(input.saturating_add(output)));
-    // One that fails is no call: what such calls are charged is not for it either.
+    // A failed call does not count as a call, so it is not charged for one without a price either.
     let unknown = if end.outcome == Outcome::Error { 0 } else { UNPRICED };
     [end.cost.unwrap_or(unknown), tokens, u64::from(end.outcome != Outcome::Error)]
 }

@@ -14,7 +14,7 @@ impl Batch<'_> {
         let lasted = now.saturating_sub(run.start);
         let model = (timed != run.component).then_some(timed);
         let both = || std::iter::once(run.component).chain(model);
-        // Of runs that share an id nobody knows which began and ended when.
+        // Where runs share an id, their begins and ends cannot be told apart.
         let branch = if run.shared { Branch::Lost } else { run.branch };
         for series in both().filter(|_| !run.shared) {
             self.bump(series, Counter::Duration, lasted);

@@ -142,13 +142,13 @@ impl Recorder {
         if kind.counts_calls() {
             let lived = now.saturating_sub(started);
             let most = data.window_counts();
-            let shown = |(seconds, mut counts): (&u64, Counts)| {
+            let row = |(seconds, mut counts): (&u64, Counts)| {
                 // Counted while this was read.
                 counts.iter_mut().zip(most).for_each(|(n, most)| *n = most.min(*n));
                 let covered = lived.min(seconds.saturating_mul(1_000_000_000));
                 WindowCounts { seconds: *seconds, covered, counts }
             };
-            data.windows = WINDOWS.iter().zip(self.window(id).sums(&self.cells, now)).map(shown).collect();
+            data.windows = WINDOWS.iter().zip(self.window(id).sums(&self.cells, now)).map(row).collect();
         }
         data
     }
@@ -172,17 +172,17 @@ impl Recorder {
 
     /// What a model run in flight asked for; None when it is not in flight.
     pub fn requested(&self, key: RunKey) -> Option<Requested> {
-        let asked = self.runs.asked(&self.cells, key)?;
-        let model = self.series.labels(&self.cells, asked.model)?;
-        let (at, now) = (self.clock.unix(asked.start), self.clock.unix(self.clock.now()));
-        let (budgets, labels, unpriced) = (asked.budgets, asked.labels, asked.unpriced);
+        let call = self.runs.asked(&self.cells, key)?;
+        let model = self.series.labels(&self.cells, call.model)?;
+        let (at, now) = (self.clock.unix(call.start), self.clock.unix(self.clock.now()));
+        let (budgets, labels, unpriced) = (call.budgets, call.labels, call.unpriced);
         Some(Requested { model, at, now, budgets, labels, unpriced })
     }
 
     /// The same as a handle: its requested model, when it began (Unix nanoseconds), whether it has streamed.
     pub fn asked(&self, key: RunKey) -> Option<AskedSeries> {
-        let asked = self.runs.asked(&self.cells, key)?;
-        Some(AskedSeries { model: asked.model, at: self.clock.unix(asked.start), streamed: asked.streamed })
+        let call = self.runs.asked(&self.cells, key)?;
+        Some(AskedSeries { model: call.model, at: self.clock.unix(call.start), streamed: call.streamed })
     }
 
     /// The model that answered the last call of a requested one; None while it has only answered to its own name.

@@ -31,9 +31,8 @@ impl Recorder {
         self.begin(begin, component, requested, give_up)
     }
 
-    /// The same with handles in the place of its names; for what is no llm run both are that of its component. Before a
-    /// call is refused, `give_up` is asked to abandon runs that hold budgets and are dead. It returns whether there were
-    /// any.
+    /// Begins a run by handles instead of names; for a run that is not a model call both are that of its component. Before
+    /// a call is refused, `give_up` may abandon dead runs that hold reservations; it returns whether there were any.
     pub fn begin(
         &self,
         begin: &Begin<'_>,
@@ -70,7 +69,7 @@ impl Recorder {
             self.budgets.release(&self.cells, &held);
             self.drop_one(Dropped::DuplicateStart);
         } else if kind == Kind::Llm {
-            // As for the gaps: under the name that will answer, as far as that can be known.
+            // Like the gaps: under the name of the model that will probably answer, if it is known.
             let block = self.block(gaps);
             self.one_more(block.wrapping_add(IN_FLIGHT), block.wrapping_add(PEAK));
             self.one_more(ALL_IN_FLIGHT, ALL_PEAK);
@@ -147,8 +146,8 @@ impl Recorder {
         calls
     }
 
-    /// Takes out the runs of these keys as abandoned, as far as they are in flight: what they hold of budgets is
-    /// released at once. Returns how many there were.
+    /// Takes out the runs of these keys that are in flight, as abandoned: their reservations are released at once. Returns
+    /// the number of runs.
     pub fn abandon_runs(&self, keys: &[RunKey]) -> u64 {
         let mut gone = 0_u64;
         self.runs.abandon(&self.cells, keys, self.clock.now(), |run| {

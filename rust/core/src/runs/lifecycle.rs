@@ -18,7 +18,7 @@ impl RunTable {
         let held = |flag: u64, i: usize| {
             if view.who & flag == 0 { 0 } else { cells.observe(self.held(view.slot).wrapping_add(i)) }
         };
-        let asked = Asked {
+        let call = Asked {
             model: series_in(view.ids, 1),
             start: view.start,
             budgets: held(BUDGETED, 0),
@@ -26,7 +26,7 @@ impl RunTable {
             streamed: view.call().is_some_and(CallRecord::streamed),
             unpriced: held(BUDGETED, 1) >= PRICES_MISSING,
         };
-        (is_model_call(view.who) && self.still(cells, view, key)).then_some(asked)
+        (is_model_call(view.who) && self.still(cells, view, key)).then_some(call)
     }
 
     /// Whether a run is still the one that its slot holds.

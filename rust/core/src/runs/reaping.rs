@@ -38,7 +38,7 @@ impl RunTable {
                 #[allow(clippy::cast_possible_truncation)] // at most 256
                 let victim = self.victim(left.wrapping_sub(1) as usize);
                 let (key, start) = (RunKey(cells.observe(victim)), cells.get(victim.wrapping_add(1)));
-                // The start too: somebody may use a run id again, for a run that is young.
+                // Compares the start too: a run id may have been used again, for a younger run.
                 if is_run(key.0)
                     && let Some(slot) = self.find(cells, key)
                     && cells.get(self.record(slot).wrapping_add(START)) == start
@@ -67,12 +67,12 @@ impl RunTable {
                 }
             }
         });
-        let found = oldest.into_sorted_vec();
-        for (i, (start, key)) in found.iter().rev().enumerate() {
+        let victims = oldest.into_sorted_vec();
+        for (i, (start, key)) in victims.iter().rev().enumerate() {
             cells.set(self.victim(i).wrapping_add(1), *start);
             cells.publish(self.victim(i), *key);
         }
-        cells.publish(self.base.wrapping_add(NEXT_VICTIM), found.len() as u64);
+        cells.publish(self.base.wrapping_add(NEXT_VICTIM), victims.len() as u64);
     }
 
     /// Calls `f(slot, key, start)` for each run; the start is that of the key or of a later run.
@@ -106,7 +106,7 @@ impl RunTable {
         models
     }
 
-    /// Takes out the runs of these keys, as far as they are in flight.
+    /// Takes out the runs of these keys that are in flight.
     pub fn abandon(self, cells: &Cells, keys: &[RunKey], now: u64, mut reaped: impl FnMut(Run)) {
         for key in keys {
             if let Some(slot) = self.find(cells, *key)

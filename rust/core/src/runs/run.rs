@@ -39,7 +39,7 @@ pub enum Via {
     StreamEvent,
 }
 
-/// How a run that is not in flight left, as far as it is remembered.
+/// How a run that is not in flight left, if that is remembered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Left {
     /// It ended.
@@ -258,7 +258,7 @@ pub struct Run {
     pub first_chunk: Option<u64>,
     /// When its first token came, as `first_chunk`.
     pub first_token: Option<u64>,
-    /// When the first came that is no reasoning, as `first_chunk`.
+    /// When the first output that is not reasoning came, as `first_chunk`.
     pub first_visible: Option<u64>,
     /// When its last token came.
     pub last_token: Option<u64>,

@@ -31,8 +31,8 @@ fn a_run_leaves_with_what_it_came_with() {
     let labels = Labels::new([3, 1_000_010]);
     let s = Start { parent: Some(RunKey::new(99)), held, labels, retried: true, piped: true, ..start(5, 1000) };
     assert_eq!(table.start(&cells, &s, |_| unreachable!()), Started::New);
-    let asked = Asked { model: 8, start: 1000, budgets: 5, labels, streamed: false, unpriced: false };
-    assert_eq!(table.asked(&cells, s.key), Some(asked));
+    let call = Asked { model: 8, start: 1000, budgets: 5, labels, streamed: false, unpriced: false };
+    assert_eq!(table.asked(&cells, s.key), Some(call));
     table.chunk(&cells, s.key, 4_000);
     table.chunk(&cells, s.key, 5_000);
     assert_eq!(table.token(&cells, s.key, 6_000, Via::Token, false), Token::First);
@@ -360,10 +360,10 @@ fn a_call_with_a_reservation_says_when_it_was_heard_and_whether_its_ancestors_ar
     table.start(&cells, &Start { parent: of(99), held, ..start(13, 1000) }, |_| ());
     table.start(&cells, &start(14, 3), |_| ());
     let look = || {
-        let mut found = Vec::new();
-        table.reserving(&cells, |call| found.push((call.key.get(), call.heard, call.orphaned, call.budgets)));
-        found.sort_unstable();
-        found
+        let mut holders = Vec::new();
+        table.reserving(&cells, |call| holders.push((call.key.get(), call.heard, call.orphaned, call.budgets)));
+        holders.sort_unstable();
+        holders
     };
     assert_eq!(look(), [(12, None, false, 5), (13, None, false, 5)]);
     table.chunk(&cells, RunKey::new(13), 4_000);
@@ -595,13 +595,13 @@ proptest! {
 
     #[test]
     fn a_time_in_brief_is_right_to_a_part_in_8_192(nanos in prop_oneof![0..200_000_000_u64, any::<u64>()]) {
-        let told = brief_in(in_brief(nanos), 0).expect("never none");
+        let unpacked = brief_in(in_brief(nanos), 0).expect("never none");
         let micros = (nanos.saturating_add(500) / 1000).max(1);
         if micros < (1 << 43) {
-            prop_assert!((told / 1000).abs_diff(micros) <= micros >> 13, "{micros} {told}");
+            prop_assert!((unpacked / 1000).abs_diff(micros) <= micros >> 13, "{micros} {unpacked}");
         }
         let three = with_brief(with_brief(with_brief(in_brief(7_000), 2, in_brief(nanos)), 1, in_brief(5_000)), 1, 9);
         prop_assert_eq!((brief_in(three, 0), brief_in(three, 1)), (Some(7_000), Some(5_000)));
-        prop_assert_eq!(brief_in(three, 2), Some(told));
+        prop_assert_eq!(brief_in(three, 2), Some(unpacked));
     }
 }

@@ -108,8 +108,8 @@ impl SeriesTable {
         let mut slot = None;
         for _ in 0..PROBES.min(keys) {
             let key = self.base.wrapping_add(HEADER).wrapping_add(at);
-            let mut found = cells.observe(key);
-            if found == 0 {
+            let mut entry = cells.observe(key);
+            if entry == 0 {
                 own = own.or_else(|| self.take(cells, kind, a, b));
                 let made = own?;
                 match cells.claim(key, 0, hash << ID_BITS | (made as u64).wrapping_add(1)) {
@@ -117,12 +117,12 @@ impl SeriesTable {
                         self.show(cells, made, kind, a, b);
                         return own;
                     }
-                    Err(other) => found = other,
+                    Err(other) => entry = other,
                 }
             }
-            let there = (found & ID).wrapping_sub(1) as usize;
-            if found >> ID_BITS == hash << ID_BITS >> ID_BITS && self.is(cells, there, kind, a, b) {
-                slot = Some(there);
+            let series = (entry & ID).wrapping_sub(1) as usize;
+            if entry >> ID_BITS == hash << ID_BITS >> ID_BITS && self.is(cells, series, kind, a, b) {
+                slot = Some(series);
                 break;
             }
             at = at.wrapping_add(1);
@@ -249,11 +249,11 @@ impl SeriesTable {
     /// Every series there is, ascending, the `other` of each kind first.
     pub fn ids(self, cells: &Cells) -> impl Iterator<Item = SeriesId> + '_ {
         let others = Kind::ALL.len();
-        let shown = (0..self.taken(cells)).filter(move |slot| cells.observe(self.text(*slot)) & SHOWN != 0);
-        (0..others).chain(shown.map(move |slot| slot.wrapping_add(others)))
+        let published = (0..self.taken(cells)).filter(move |slot| cells.observe(self.text(*slot)) & SHOWN != 0);
+        (0..others).chain(published.map(move |slot| slot.wrapping_add(others)))
     }
 
-    /// Back to empty; only while nobody records.
+    /// Back to empty; call it only while no thread records.
     pub fn clear(self, cells: &Cells) {
         for slot in 0..self.taken(cells) {
             cells.set(self.text(slot), 0);

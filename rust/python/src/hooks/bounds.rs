@@ -1,7 +1,7 @@
-//! The most that a call can use, from what its start hook is given.
+//! Upper bounds of what a call can use, from the arguments of its start hook.
 //!
-//! Nobody has counted the prompt yet, and counting it would cost what the call should not wait for: the bound is one
-//! token a byte of UTF-8. No byte-level vocabulary exceeds it: tiktoken's and `DeepSeek`'s have no exception in all of
+//! The prompt has not been counted at that time, and counting it would delay the call: the bound is one token a byte of
+//! UTF-8. No byte-level vocabulary exceeds it: tiktoken's and `DeepSeek`'s have no exception in all of
 //! Unicode. One that rewrites the text before it looks at it can: that of Claude 2 (NFKC) for 252 ligatures and their
 //! like, U+FDFA the worst with 15 tokens for 3 bytes.
 
@@ -195,7 +195,7 @@ fn block(block: &Bound<'_, PyAny>) -> PyResult<u64> {
     Ok(bound.saturating_add(PER_MESSAGE))
 }
 
-/// Bytes of all texts in a value; for each medium `PER_MEDIUM`, as base64 is no text.
+/// Bytes of all texts in a value, and `PER_MEDIUM` for each medium, because base64 is not text.
 fn weight(value: &Bound<'_, PyAny>, depth: u32) -> PyResult<u64> {
     if let Ok(value) = value.cast_exact::<PyString>() {
         return text(value);
@@ -256,11 +256,11 @@ fn tool(tool: &Bound<'_, PyAny>) -> PyResult<u64> {
 /// Bytes of a schema or a value as text; of a class its JSON schema, which is what a client sends.
 fn written(value: &Bound<'_, PyAny>) -> PyResult<u64> {
     let py = value.py();
-    let shown = || match value.getattr_opt(intern!(py, "model_json_schema"))? {
+    let schema_bytes = || match value.getattr_opt(intern!(py, "model_json_schema"))? {
         Some(schema) if schema.is_callable() => text(&schema.call0()?.str()?),
         _ => text(&value.str()?),
     };
-    match shown() {
+    match schema_bytes() {
         // Of a class that has no schema: the client will say so.
         Err(error) if error.is_instance_of::<PyException>(py) => text(&value.get_type().repr()?),
         other => other,

@@ -69,7 +69,7 @@ struct Answer {
     told: Option<Arc<str>>,
     deployment: Arc<str>,
     tier: Arc<str>,
-    found: Arc<Answered>,
+    answered: Arc<Answered>,
     version: u64,
 }
 
@@ -187,9 +187,9 @@ impl Model {
 
     fn answer(&self, names: Names<'_>, py: Python<'_>, priced: bool, version: u64) -> Option<Arc<Answered>> {
         let answers = copied(&self.answers, py);
-        let found = answers.iter().find(|answer| answer.is_of(names))?;
-        let holds = found.version == version && found.found.card.is_some() == priced;
-        holds.then(|| Arc::clone(&found.found))
+        let answer = answers.iter().find(|answer| answer.is_of(names))?;
+        let holds = answer.version == version && answer.answered.card.is_some() == priced;
+        holds.then(|| Arc::clone(&answer.answered))
     }
 
     fn remember(&self, answer: Answer, py: Python<'_>) {
@@ -368,11 +368,11 @@ pub fn answered(
     };
     let series = told.map(|told| core.series(Kind::Model, &names.a, told));
     let lasting = series.is_none_or(|series| series.lasting().is_some());
-    let found = Arc::new(Answered { series: series.map(|series| series.id), card });
+    let answered = Arc::new(Answered { series: series.map(|series| series.id), card });
     if lasting && let Some(known) = known {
         let (deployment, tier) = (Arc::from(deployment), Arc::from(tier));
-        let answer = Answer { told: told.map(Arc::from), deployment, tier, found: Arc::clone(&found), version };
+        let answer = Answer { told: told.map(Arc::from), deployment, tier, answered: Arc::clone(&answered), version };
         known.remember(answer, py);
     }
-    Some(found)
+    Some(answered)
 }

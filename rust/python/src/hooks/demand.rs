@@ -152,12 +152,12 @@ impl Demands {
             counted.call0(py)?;
         }
         let names = [call.names.provider, call.names.model];
-        let found = if let Some(found) = self.scopes.get(py, names) {
-            found
+        let scope = if let Some(scope) = self.scopes.get(py, names) {
+            scope
         } else {
             self.scopes.keep(py, names, self.covers.call1(py, (names[0], names[1]))?.extract(py)?)
         };
-        let (mut budgets, mut others) = *found;
+        let (mut budgets, mut others) = *scope;
         while others != 0 {
             let place = others.trailing_zeros();
             others &= others.wrapping_sub(1);

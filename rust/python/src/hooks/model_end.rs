@@ -13,8 +13,8 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDictMethods, PyString, PyStringMethods};
 
-/// Ends a call, priced by the card that the price book holds under the names of the call; false when the response
-/// is of another kind or somebody waits for the end, and nothing has been done.
+/// Ends a call, priced by the rate card that the price book holds for its names. Returns false, having changed nothing,
+/// when the response is of another kind or a listener waits for the end.
 pub fn common(
     services: &Bound<'_, Services>,
     run_id: &Bound<'_, PyAny>,
@@ -43,24 +43,24 @@ pub fn common(
         },
         None => None,
     };
-    let Some(asked) = core.asked(key) else { return Ok(false) };
-    let told = reading.model.as_ref().map(PyStringMethods::to_cow).transpose()?;
-    let told = told.as_deref().filter(|told| !told.is_empty());
-    let known = this.clients.model(asked.model, py);
+    let Some(call) = core.asked(key) else { return Ok(false) };
+    let model = reading.model.as_ref().map(PyStringMethods::to_cow).transpose()?;
+    let model = model.as_deref().filter(|model| !model.is_empty());
+    let client = this.clients.model(call.model, py);
     let cards = this.cards.as_ref().filter(|_| !reading.cache_hit).map(|cards| cards.bind(py));
     let called = this.deployments.bind(py);
     let called = if called.is_empty() { None } else { prompts::find(called, &number)? };
     let deployment = called.as_ref().and_then(|[name, _]| name.cast::<PyString>().ok());
     let deployment = deployment.map(PyStringMethods::to_cow).transpose()?;
     let tier = if cards.is_some() { reading.tier.as_str() } else { "" };
-    let names = clients::Names { told, deployment: deployment.as_deref().unwrap_or(""), tier };
+    let names = clients::Names { told: model, deployment: deployment.as_deref().unwrap_or(""), tier };
     let mut again = false;
     let (answered, cost) = loop {
-        let answered = clients::answered(core, cards, asked.model, known.as_deref(), names, py, again);
+        let answered = clients::answered(core, cards, call.model, client.as_deref(), names, py, again);
         let Some(answered) = answered else { return Ok(false) };
         let Some(card) = &answered.card else { break (answered, None) };
         #[allow(clippy::cast_precision_loss)] // seconds to the microsecond
-        let cost = card.get().at(asked.at as f64 / 1e9, &usage);
+        let cost = card.get().at(call.at as f64 / 1e9, &usage);
         if cost.is_some() {
             break (answered, cost);
         }
@@ -75,12 +75,12 @@ pub fn common(
     if let Some([_, number]) = &called {
         let _ = this.deployments.bind(py).del_item(number); // another thread may have been faster
     }
-    let kept = this.prompts.bind(py);
-    if !kept.is_empty() {
-        prompts::take(kept, &number)?;
+    let stored = this.prompts.bind(py);
+    if !stored.is_empty() {
+        prompts::take(stored, &number)?;
     }
-    if let Some(known) = known {
-        known.ended(true, asked.streamed);
+    if let Some(client) = client {
+        client.ended(true, call.streamed);
     }
     let crossed = core.run_ended(&End {
         outcome: if reading.cache_hit { Outcome::CacheHit } else { Outcome::Ok },

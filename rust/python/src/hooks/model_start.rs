@@ -96,24 +96,24 @@ pub fn name_of<'py>(
     fallback: &Bound<'py, PyString>,
 ) -> PyResult<Bound<'py, PyString>> {
     let py = serialized.py();
-    let mut found = name.filter(|n| !n.is_none()).cloned();
-    if !found.as_ref().map_or(Ok(false), PyAnyMethods::is_truthy)? {
-        found = entry(Some(serialized), intern!(py, "name"))?;
-        if !found.as_ref().map_or(Ok(false), PyAnyMethods::is_truthy)? {
+    let mut value = name.filter(|n| !n.is_none()).cloned();
+    if !value.as_ref().map_or(Ok(false), PyAnyMethods::is_truthy)? {
+        value = entry(Some(serialized), intern!(py, "name"))?;
+        if !value.as_ref().map_or(Ok(false), PyAnyMethods::is_truthy)? {
             let path = entry(Some(serialized), intern!(py, "id"))?;
-            found = path
+            value = path
                 .and_then(|path| path.cast_into::<PyList>().ok())
                 .filter(|p| !p.is_empty())
                 .map_or(Ok(None), |path| path.get_item(path.len() - 1).map(Some))?;
         }
     }
-    match found {
-        Some(found) if found.is_truthy()? => found.cast_into::<PyString>().or_else(|e| e.into_inner().str()),
+    match value {
+        Some(value) if value.is_truthy()? => value.cast_into::<PyString>().or_else(|e| e.into_inner().str()),
         _ => Ok(fallback.clone()),
     }
 }
 
-/// Whether no other prompt goes with this one, as far as is known.
+/// Whether this is the only prompt of its batch, if the size of the batch is known.
 pub fn alone(batch_size: Option<&Bound<'_, PyAny>>) -> bool {
     batch_size.is_none_or(|n| n.extract::<u64>().is_ok_and(|n| n == 1))
 }
@@ -189,8 +189,8 @@ pub fn begin(services: &Bound<'_, Services>, start: &Start<'_, '_>) -> PyResult<
         let (deployment, shares) = (deployment.bind(py).as_any(), started == Started::SharesId);
         prompts::keep_deployment(this.deployments.bind(py), number.clone(), deployment, shares)?;
     }
-    let kept = this.keep_prompts || client.model.as_ref().is_none_or(|model| model.needs_prompts());
-    if kept && started != Started::Echo {
+    let keeps_prompt = this.keep_prompts || client.model.as_ref().is_none_or(|model| model.needs_prompts());
+    if keeps_prompt && started != Started::Echo {
         prompts::keep(this.prompts.bind(py), start, number, started == Started::SharesId)?;
     }
     Ok(Ok(started))

@@ -31,12 +31,12 @@ pub fn keep(
     let batch_size = start.batch_size()?;
     let alone = batch_size.is_some() && alone(batch_size.as_ref());
     let tools = entry(start.invocation_params()?.as_ref(), intern!(py, "tools"))?;
-    let asked = match tools {
+    let request = match tools {
         Some(tools) if tools.is_truthy()? => (&start.prompts, tools, alone).into_pyobject(py)?.into_any(),
         _ if alone => start.prompts.clone(),
         _ => PyTuple::new(py, [&start.prompts])?.into_any(),
     };
-    put(prompts, number, &asked, shares, MAX_PROMPTS)
+    put(prompts, number, &request, shares, MAX_PROMPTS)
 }
 
 /// Keeps the name of the deployment that is called.

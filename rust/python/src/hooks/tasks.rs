@@ -44,7 +44,7 @@ impl Origins {
             }
             return Ok(());
         }
-        // An id that is no UUID cannot be held weakly: then its task alone is looked at.
+        // An id that is not a UUID cannot be referenced weakly: then only its task is checked.
         let id = PyWeakrefReference::new(run_id).ok();
         let (Ok(task), Ok(running)) = (PyWeakrefReference::new(&task), PyWeakrefReference::new(&running)) else {
             return Ok(()); // of a foreign kind

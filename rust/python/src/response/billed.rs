@@ -10,7 +10,7 @@ use pyo3::types::{PyDict, PyFloat, PyInt};
 pub struct Billed(String);
 
 impl Billed {
-    /// A cost in USD, or in ticks of 10^-10 of it; None where it is no plain number.
+    /// A cost in USD, or in ticks of 10^-10 USD; None where it is not a plain number.
     fn of(value: &Bound<'_, PyAny>, ticks: bool) -> Read<Self> {
         let text = if value.cast_exact::<PyInt>().is_ok() {
             usage::number(value)?.to_string()

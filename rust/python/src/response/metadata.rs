@@ -123,34 +123,34 @@ impl Key {
 
 impl<'py> Metadata<'py> {
     pub fn of(meta: &Bound<'py, PyDict>) -> Read<Self> {
-        let mut found = Self::default();
+        let mut metadata = Self::default();
         usage::each(meta, Key::of_key, |key, _, value| {
             match key {
                 None => {}
-                Some(Key::Dialect) => found.dialect = filled(value),
-                Some(Key::Name(place)) => found.names[place] = filled(value),
-                Some(Key::Cost) => found.cost = Some(value),
-                Some(Key::Ticks) => found.ticks = Some(value),
-                Some(Key::Tier) => found.tier = Some(value),
-                Some(Key::TierOfAws) => found.tier_of_aws = Some(value),
-                Some(Key::Performance) => found.performance = Some(value),
-                Some(Key::Grounding(place)) => found.grounding[place] = Some(value),
-                Some(Key::Searches) => found.searches = usage::number(&value)?,
-                Some(Key::Incomplete) => found.incomplete = Some(value),
-                Some(Key::Reason) => found.truncated |= too_long(&value)?,
+                Some(Key::Dialect) => metadata.dialect = filled(value),
+                Some(Key::Name(place)) => metadata.names[place] = filled(value),
+                Some(Key::Cost) => metadata.cost = Some(value),
+                Some(Key::Ticks) => metadata.ticks = Some(value),
+                Some(Key::Tier) => metadata.tier = Some(value),
+                Some(Key::TierOfAws) => metadata.tier_of_aws = Some(value),
+                Some(Key::Performance) => metadata.performance = Some(value),
+                Some(Key::Grounding(place)) => metadata.grounding[place] = Some(value),
+                Some(Key::Searches) => metadata.searches = usage::number(&value)?,
+                Some(Key::Incomplete) => metadata.incomplete = Some(value),
+                Some(Key::Reason) => metadata.truncated |= too_long(&value)?,
                 Some(Key::Place(place)) => {
-                    found.raws[place] = value.cast_into::<PyDict>().ok().filter(|raw| !raw.is_empty());
+                    metadata.raws[place] = value.cast_into::<PyDict>().ok().filter(|raw| !raw.is_empty());
                 }
-                Some(Key::Count) => found.itself = true,
+                Some(Key::Count) => metadata.itself = true,
             }
             Ok(())
         })?;
-        if let Some(Ok(details)) = found.incomplete.as_ref().map(|details| details.cast::<PyDict>())
+        if let Some(Ok(details)) = metadata.incomplete.as_ref().map(|details| details.cast::<PyDict>())
             && let Some(reason) = details.get_item(intern!(meta.py(), "reason"))?
         {
-            found.truncated |= too_long(&reason)?;
+            metadata.truncated |= too_long(&reason)?;
         }
-        Ok(found)
+        Ok(metadata)
     }
 
     pub fn take_raws(&mut self, meta: &Bound<'py, PyDict>, to: &mut Raws<'py>) {

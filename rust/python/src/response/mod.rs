@@ -71,7 +71,7 @@ pub fn read<'py>(response: &Bound<'py, PyAny>) -> PyResult<Option<Reading<'py>>>
     match look(response) {
         Ok(reading) => Ok(Some(reading)),
         Err(Stop::Careful) => Ok(None),
-        // Not what is no `Exception`: Ctrl-C may arrive while a response's own code runs.
+        // Exceptions that are not an `Exception` pass: Ctrl-C may arrive while a response's own code runs.
         Err(Stop::Raised(e)) if e.is_instance_of::<PyException>(response.py()) => Ok(None),
         Err(Stop::Raised(e)) => Err(e),
     }
@@ -144,28 +144,28 @@ fn look<'py>(response: &Bound<'py, PyAny>) -> Read<Reading<'py>> {
             if source.is_empty() {
                 continue;
             }
-            let mut found = Metadata::of(source)?;
-            reading.dialect = reading.dialect.or_else(|| found.dialect.take());
-            reading.model = reading.model.or_else(|| found.model());
-            reading.truncated |= found.truncated;
-            reading.web_searches = reading.web_searches.max(found.searches);
-            grounding.extend(found.grounding.iter_mut().filter_map(Option::take));
-            found.take_raws(source, &mut raws);
+            let mut metadata = Metadata::of(source)?;
+            reading.dialect = reading.dialect.or_else(|| metadata.dialect.take());
+            reading.model = reading.model.or_else(|| metadata.model());
+            reading.truncated |= metadata.truncated;
+            reading.web_searches = reading.web_searches.max(metadata.searches);
+            grounding.extend(metadata.grounding.iter_mut().filter_map(Option::take));
+            metadata.take_raws(source, &mut raws);
             if place == 0 && reading.usage.is_none() {
-                cost = billed::billed(found.cost.as_ref(), found.ticks.as_ref())?;
-                named = found.modifiers()?;
+                cost = billed::billed(metadata.cost.as_ref(), metadata.ticks.as_ref())?;
+                named = metadata.modifiers()?;
             }
         }
         if raws.first.is_none()
             && let Some(whole) = whole
         {
-            let found = match &mut of_whole {
-                Some(found) => found,
+            let metadata = match &mut of_whole {
+                Some(metadata) => metadata,
                 None => of_whole.insert(Metadata::of(whole)?),
             };
-            found.raws(whole, &mut raws);
+            metadata.raws(whole, &mut raws);
             if raws.first.is_some() {
-                named.complete(found.modifiers()?);
+                named.complete(metadata.modifiers()?);
             }
         }
         let first = match &raws.first {
@@ -210,12 +210,12 @@ fn look<'py>(response: &Bound<'py, PyAny>) -> Read<Reading<'py>> {
     }
     if let Some(whole) = whole {
         if reading.dialect.is_none() || reading.model.is_none() {
-            let mut found = match of_whole.take() {
-                Some(found) => found,
+            let mut metadata = match of_whole.take() {
+                Some(metadata) => metadata,
                 None => Metadata::of(whole)?,
             };
-            reading.dialect = reading.dialect.or_else(|| found.dialect.take());
-            reading.model = reading.model.or_else(|| found.model());
+            reading.dialect = reading.dialect.or_else(|| metadata.dialect.take());
+            reading.model = reading.model.or_else(|| metadata.model());
         }
         if reading.usage.is_none() {
             let shared = whole.get_item(intern!(py, "token_usage"))?;
@@ -330,8 +330,8 @@ fn once(name: Bound<'_, PyString>) -> Read<Bound<'_, PyString>> {
     })
 }
 
-/// What a response says, as far as it is read natively: counts, tier, LangChain's name of the provider, model, cache
-/// hit, billed, shared, truncated, queue, web searches, file searches. None: the careful reader has to look.
+/// Return what a response reports: counts, tier, LangChain's name of the provider, model, cache hit, billed, shared,
+/// truncated, queue, web searches, file searches. None: the careful reader has to read it.
 #[pyfunction]
 pub fn read_response<'py>(response: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyTuple>>> {
     let Some(reading) = read(response)? else { return Ok(None) };

@@ -131,15 +131,15 @@ pub fn grounded(metadata: &Bound<'_, PyAny>, model: &str) -> Read<u64> {
     let keys = [intern!(py, "web_search_queries"), intern!(py, "webSearchQueries")];
     let Some(queries) = entry(metadata, &keys)? else { return Ok(0) };
     let Ok(queries) = queries.cast::<PyList>() else { return Ok(0) };
-    let mut found: Vec<String> = Vec::new();
+    let mut distinct: Vec<String> = Vec::new();
     for query in queries.iter() {
         let Ok(query) = query.cast::<PyString>() else { continue };
         let query = query.to_str().map_err(|_| Stop::Careful)?;
-        if !query.is_empty() && !found.iter().any(|known| known == query) {
-            found.push(query.to_owned());
+        if !query.is_empty() && !distinct.iter().any(|known| known == query) {
+            distinct.push(query.to_owned());
         }
     }
     let by_answer = model.contains("gemini-1") || model.contains("gemini-2");
-    let count = u64::try_from(found.len()).unwrap_or(u64::MAX);
+    let count = u64::try_from(distinct.len()).unwrap_or(u64::MAX);
     Ok(if by_answer { count.min(1) } else { count })
 }

@@ -73,7 +73,7 @@ macro_rules! step {
 }
 
 impl<'py> Event<'_, 'py> {
-    /// What the event is: the first visible kind in it, else reasoning; None when it is no output.
+    /// The kind of the event: the first visible kind in it, else reasoning; None when it has no output.
     #[inline]
     pub fn kind(&self) -> PyResult<Option<Kind>> {
         // By far the most common, and all there is to look at.
@@ -83,12 +83,12 @@ impl<'py> Event<'_, 'py> {
         {
             return Ok(Some(Kind::Text));
         }
-        let mut found = None;
+        let mut kind = None;
         let _ = self.walk(&mut |delta| {
-            found = Some(delta.kind);
+            kind = Some(delta.kind);
             if delta.kind.visible() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
-        Ok(found)
+        Ok(kind)
     }
 
     /// The text of an event that is nothing but a text: by far the most common, and looked at first.
@@ -255,7 +255,7 @@ fn walk_block<'py>(block: &Bound<'py, PyDict>, index: Option<isize>, silent: boo
     let about = text_at(block, intern!(py, "type"))?;
     let about = about.as_ref().map(PyStringMethods::to_cow).transpose()?.unwrap_or_default();
     if about.starts_with("redacted") {
-        return Ok(ControlFlow::Continue(())); // encrypted: nothing that anybody can read
+        return Ok(ControlFlow::Continue(())); // encrypted: not readable by the caller
     }
     for key in
         [intern!(py, "reasoning"), intern!(py, "thinking"), intern!(py, "reasoning_content"), intern!(py, "summary")]

@@ -19,7 +19,7 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// What somebody wants: the texts kept, each event told, each text told, each end told.
+/// What listeners want: collected texts, every event, every text, every end.
 const COLLECT: u8 = 1;
 const EVENTS: u8 = 2;
 const TEXTS: u8 = 4;
@@ -27,7 +27,7 @@ const ENDS: u8 = 8;
 /// Their names: the position is the bit.
 pub const WANTS: [&str; 4] = ["collect", "events", "texts", "ends"];
 
-/// So many streams may be open before those are looked for that nobody will end.
+/// Number of open streams from which abandoned ones are looked for.
 const FEW: usize = 1024;
 
 /// A key is even already: multiplied, so that the map's tag, which is its top bits, is too.
@@ -49,7 +49,7 @@ struct Open {
     streams: HashMap<u64, Stream, BuildHasherDefault<Spread>>,
     bytes: usize,
     clock: u64,
-    /// More open streams than this are looked through for those that nobody will end.
+    /// Number of open streams from which they are searched for abandoned ones.
     look_at: usize,
 }
 
@@ -121,13 +121,13 @@ fn plain_text<'py>(response: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, P
 
 fn message_of<'py>(response: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
     let py = response.py();
-    let mut found = response.getattr_opt(intern!(py, "generations"))?;
+    let mut value = response.getattr_opt(intern!(py, "generations"))?;
     for _ in 0..2 {
-        let only = found.as_ref().and_then(|list| list.cast::<PyList>().ok()).filter(|list| list.len() == 1);
+        let only = value.as_ref().and_then(|list| list.cast::<PyList>().ok()).filter(|list| list.len() == 1);
         let Some(only) = only else { return Ok(None) };
-        found = Some(only.get_item(0)?);
+        value = Some(only.get_item(0)?);
     }
-    found.map_or(Ok(None), |generation| generation.getattr_opt(intern!(py, "message")))
+    value.map_or(Ok(None), |generation| generation.getattr_opt(intern!(py, "message")))
 }
 
 /// What a listener is told of a piece, beside the piece.
@@ -167,13 +167,13 @@ impl Streams {
         self.wanted.load(Relaxed) & what != 0
     }
 
-    /// Whether a token is of interest to anybody.
+    /// Whether any listener wants tokens.
     #[inline]
     pub fn listening(&self) -> bool {
         self.wants(COLLECT | EVENTS | TEXTS)
     }
 
-    /// Keeps what a token event said, and tells of it.
+    /// Keeps the output of a token event and notifies listeners.
     #[inline]
     pub fn heard<'py>(
         slf: &Bound<'py, Self>,
@@ -192,7 +192,7 @@ impl Streams {
         Self::pieces(slf, recorder, key, run_id, event)
     }
 
-    /// Keeps the pieces of an event one by one, and tells of each.
+    /// Keeps the pieces of an event one by one, and notifies listeners of each.
     #[inline(never)]
     fn pieces<'py>(
         slf: &Bound<'py, Self>,
@@ -263,7 +263,7 @@ impl Streams {
         Ok(())
     }
 
-    /// Keeps a piece; what is to be told of it, if somebody wants to hear.
+    /// Keeps a piece; returns what to report of it, if a listener wants it.
     fn keep(
         &self,
         py: Python<'_>,
@@ -325,7 +325,7 @@ impl Streams {
         if !self.open(py).streams.get(&key.get()).is_some_and(compares) {
             return Ok(true);
         }
-        // Not what is no `Exception`: Ctrl-C may arrive while a response's own code runs.
+        // Exceptions that are not an `Exception` pass: Ctrl-C may arrive while a response's own code runs.
         let text =
             plain_text(response).or_else(|e| if e.is_instance_of::<PyException>(py) { Ok(None) } else { Err(e) })?;
         let Some(text) = text else { return Ok(false) };
@@ -406,8 +406,8 @@ impl Streams {
         let py = slf.py();
         let dead = slf.get().open(py).dead(recorder);
         for stream in dead {
-            let shown = stream.shown(py, recorder.core.unix_now())?;
-            slf.call_method1(intern!(py, "on_gone"), (&stream.run_id, shown))?;
+            let fields = stream.shown(py, recorder.core.unix_now())?;
+            slf.call_method1(intern!(py, "on_gone"), (&stream.run_id, fields))?;
         }
         Ok(())
     }

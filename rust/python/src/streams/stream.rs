@@ -1,4 +1,4 @@
-//! One stream as far as it has come, put together from its pieces.
+//! One stream, put together from the pieces received so far.
 
 use crate::recorder::Recorder;
 use crate::streams::delta::{Delta, Kind};
@@ -10,7 +10,7 @@ use std::borrow::Cow;
 /// Tool calls of a stream; what belongs to further ones is told and not kept.
 const MOST_CALLS: usize = 1024;
 
-/// A tool call as far as it has come.
+/// A tool call, from the pieces received so far.
 #[derive(Default, Clone)]
 pub struct ToolCall {
     pub index: Option<isize>,
@@ -21,7 +21,7 @@ pub struct ToolCall {
     pub server: bool,
 }
 
-/// A stream as far as it has come.
+/// A stream, from the pieces received so far.
 pub struct Stream {
     pub run_id: Py<PyAny>,
     pub provider: String,
@@ -64,7 +64,7 @@ impl<'a> Said<'a> {
 
 /// Where a piece went.
 pub struct Placed {
-    /// Its number in the stream; None where it is nothing to tell of.
+    /// Its number in the stream; None if it is not reported.
     pub index: Option<u64>,
     /// Which of the tool calls it belongs to.
     pub call: Option<usize>,
@@ -75,12 +75,12 @@ pub struct Placed {
 
 impl Stream {
     pub fn begun(py: Python<'_>, recorder: &Recorder, key: RunKey, run_id: &Bound<'_, PyAny>) -> Option<Self> {
-        let asked = recorder.core.requested(key)?;
+        let call = recorder.core.requested(key)?;
         Some(Self {
             run_id: run_id.clone().unbind(),
-            provider: asked.model.a,
-            model: PyString::new(py, &asked.model.b).unbind(),
-            started: asked.at,
+            provider: call.model.a,
+            model: PyString::new(py, &call.model.b).unbind(),
+            started: call.at,
             first: recorder.core.unix_now(),
             events: 0,
             last: 0,
@@ -99,20 +99,20 @@ impl Stream {
     /// The call that a piece belongs to, by LangChain's rule: the same index, and ids that do not differ.
     fn call_of(&mut self, said: &Said<'_>) -> Option<usize> {
         let agrees = |id: &str| id.is_empty() || said.id.is_empty() || id == said.id;
-        let found = match said.index {
+        let position = match said.index {
             Some(_) => self.calls.iter().rposition(|call| call.index == said.index && agrees(&call.id)),
             // Neither index nor id nor name: it goes on with the last one.
             None if said.id.is_empty() && said.name.is_empty() => self.calls.len().checked_sub(1),
             None => None,
         };
-        if found.is_none() && self.calls.len() < MOST_CALLS {
+        if position.is_none() && self.calls.len() < MOST_CALLS {
             self.calls.push(ToolCall { index: said.index, ..ToolCall::default() });
             return Some(self.calls.len() - 1);
         }
-        found
+        position
     }
 
-    /// Keeps a piece, as far as the stream stays within `most` bytes; None: nothing of it.
+    /// Appends a piece, within `most` bytes of the stream; returns None if nothing of it fits.
     pub fn add(&mut self, said: &Said<'_>, most: Option<usize>) -> Placed {
         let room = if self.cut { 0 } else { most.unwrap_or(0).saturating_sub(self.bytes()) };
         let mut placed = Placed { index: Some(self.events), call: None, kept: 0, cut: 0 };
