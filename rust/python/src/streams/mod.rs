@@ -17,7 +17,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 /// What listeners want: collected texts, every event, every text, every end.
 const COLLECT: u8 = 1;
@@ -155,7 +155,12 @@ impl Streams {
     #[inline]
     fn open(&self, py: Python<'_>) -> MutexGuard<'_, Open> {
         // PyO3's method does this first too, and is not inlined: 28 instructions a token.
-        self.open.try_lock().unwrap_or_else(|_| self.waited_for(py))
+        match self.open.try_lock() {
+            Ok(open) => open,
+            // The lock is held already, and kept.
+            Err(TryLockError::Poisoned(open)) => open.into_inner(),
+            Err(TryLockError::WouldBlock) => self.waited_for(py),
+        }
     }
 
     #[cold]
