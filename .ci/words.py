@@ -19,7 +19,7 @@ _SUFFIXES = {".py", ".pyi", ".rs", ".md"}
 _PHRASES = {
     r"(?<!there[\s])\b(?:is|are|was|were) no\b(?! longer\b)": "'is not a …'",
     r"\b(?:nobody|somebody|no one|anybody)\b": "the noun: the caller, a user, no handler …",
-    r"\b(?:of|for|by) who\b": "the noun and a relative clause",
+    r"\bof who\b": "the noun and a relative clause",
     r"\btells? of\b": "'reports', 'describes', 'warns about'",
     r"\bas far as\b": "'if', 'where', 'up to'",
     r"\bfor good\b": "'permanently'",

@@ -371,7 +371,7 @@ class Recorder:
         """
 
     def count(self, kind: int, name: str, outcome: int, duration: int | None = None) -> None:
-        """One finished piece of work that was no run, e.g. a fix; `duration` in nanoseconds."""
+        """Count finished work that was not a run, e.g. a fix; `duration` in nanoseconds."""
 
     def dropped(self, name: str, n: int = 1) -> None:
         """Add to a named count of what was lost; a name outside `DROPPED` is counted as "other"."""
@@ -417,7 +417,7 @@ class Snapshot:
         """Rebuild from what `series` and the properties show.
 
         A series is (kind, a, b, counters, [each of MEASURES as `to_hdr`, or ""], rates, in flight,
-        peak). Raises ValueError on what is no such thing.
+        peak). Raises ValueError for other values.
         """
 
     def series(self) -> list[SeriesStats]: ...

@@ -79,7 +79,7 @@ class Call:
 
 
 def plan(calls: int, seed: int) -> list[Call]:
-    """The calls in order; nobody gives up in a sync `invoke`, nor in the first quarter's rush."""
+    """Return the calls in order; no sync `invoke` is given up, nor one of the first quarter."""
     rng = random.Random(seed)
     ways = itertools.cycle(WAYS)
     return [
@@ -309,7 +309,7 @@ def _chains(url: str, client: Any, async_client: Any) -> Mapping[tuple[str, str]
 
 
 def _impatient(model: Runnable[Any, Any]) -> Runnable[Any, Any]:
-    """A step that gives its model up after `PATIENCE`; no callback tells of the end of that run."""
+    """A step that gives its model up after `PATIENCE`; no callback reports the end of that run."""
     from langchain_core.runnables import RunnableLambda
 
     async def impatient(messages: Any, config: Any) -> Any:
@@ -370,7 +370,7 @@ def _differences(snapshot: Snapshot, truth: Truth, gave_up: int) -> Iterator[str
         tokens = sum((row.tokens for row in rows), start=Tokens())
         for what, expected, counted in (
             ("completed calls", sent.calls, sum(row.outcomes["ok"] for row in rows)),
-            # What the meter estimated itself, for streams cut short, nobody has sent.
+            # Without what the meter estimated for streams cut short: the service did not send it.
             ("tokens", sent.input + sent.output, tokens.total - tokens.estimated),
             ("cached tokens", sent.cache_read, tokens.cache_read),
             ("reasoning tokens", sent.reasoning, tokens.reasoning),

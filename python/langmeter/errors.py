@@ -134,4 +134,4 @@ class StreamTruncated(LangmeterError):  # noqa: N818
 
 
 class SnapshotError(LangmeterError, ValueError):
-    """A text or dict is no snapshot, or one of a newer format."""
+    """A text or dict is not a snapshot, or has a newer format."""

@@ -75,7 +75,8 @@ def _check(meter: object, settings: Mapping[str, Any]) -> None:
     # LangChain would take anything for a handler, and fail on it in every call.
     if not isinstance(meter, Callback):
         raise TypeError(
-            f"{meter!r} is no handler of langmeter; pass a Meter(), or settings by keyword"
+            f"meter must be a langmeter callback, got {meter!r}; "
+            "pass a Meter(), or settings by keyword"
         )
     if settings:
         raise TypeError(f"give either a meter or {', '.join(settings)}, not both")

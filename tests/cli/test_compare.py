@@ -73,7 +73,7 @@ def test_json_is_the_comparison_as_data(
         (["setup.py", "{base}"], "cannot read setup.py"),
         (["{base}", "{foreign}"], "{foreign}: not a langmeter snapshot"),
         (["{base}", "{same}", "--fail-on", "speed>+10%"], "no metric 'speed'; there are latency"),
-        (["{base}", "{same}", "--fail-on", "latency.p95"], "is no rule"),
+        (["{base}", "{same}", "--fail-on", "latency.p95"], "invalid rule"),
         (["{base}", "{same}", "--level", "5"], "level must be between 0 and 1"),
         (["{base}", "{same}", "--level", "x"], "argument --level: invalid float value: 'x'"),
         (["{base}", "{same}", "--strict"], "strict is about rules"),

@@ -227,7 +227,7 @@ def test_any_of_the_callbacks_can_be_the_meter() -> None:
 
 def test_what_is_no_embeddings_is_refused(meter: Meter) -> None:
     """The error comes at once and names what was given."""
-    with pytest.raises(TypeError, match=r"'text' is no .*Embeddings"):
+    with pytest.raises(TypeError, match=r"must be .*Embeddings, got 'text'"):
         track_embeddings("text", meter)  # type: ignore[arg-type]
 
 

@@ -291,7 +291,7 @@ class _LoopWorker(_Waiting):
 
     def put(self, item: Item, loop: asyncio.AbstractEventLoop) -> None:
         if self.add(item) and self.task is None:
-            # A context of its own: that of the stream which happens to be first is nobody else's.
+            # A context of its own, not that of the stream which happens to be first.
             self.task = loop.create_task(self._work(), context=Context())
 
     async def _work(self) -> None:

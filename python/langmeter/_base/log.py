@@ -52,9 +52,9 @@ def _traceback(error: BaseException, depth: int = 8) -> str:
 
 def logger(name: str) -> logging.Logger:
     """Return the logger of this name, whose records are escaped."""
-    found = logging.getLogger(name)
-    found.addFilter(_PRINTABLE)
-    return found
+    result = logging.getLogger(name)
+    result.addFilter(_PRINTABLE)
+    return result
 
 
 _PRINTABLE: Final = _Printable()

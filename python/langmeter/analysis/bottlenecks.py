@@ -23,7 +23,7 @@ from langmeter._base.text import (
 )
 from langmeter.snapshot import ComponentStats, Distribution, ModelStats, Snapshot
 
-#: Kinds of components that have no row: models stand for `llm`, and a fix is no run.
+#: Kinds of components that have no row: models stand for `llm`, and a fix is not a run.
 _ABSENT: Final = ("llm", "fix")
 #: Part of the pipelines' time that may be missing without a word: less than the table can show.
 _UNSEEN: Final = 0.0005
@@ -46,7 +46,7 @@ class Bottleneck:
         kind: chain, node, agent, tool, retriever; or model, in place of the runs that called it.
         name: the component's, or `provider/model`.
         calls: ended runs, whatever their outcome,
-        abandoned: and those of them that nobody ended.
+        abandoned: calls among them without an end event.
         latency: start to end, seconds.
         self_time: own time of a run, seconds: without what ran under it, parallel runs once.
         self_seconds: own time of all runs.
@@ -74,18 +74,18 @@ class Bottleneck:
 def bottlenecks(snapshot: Snapshot) -> tuple[Bottleneck, ...]:
     """Everything that took time: the greatest part of the critical path first, then own time."""
     seconds, runs = snapshot.pipeline_seconds, snapshot.pipeline_runs
-    found = [
+    rows = [
         _bottleneck(kind, name, stats, seconds, runs)
         for (kind, name), stats in snapshot.components.items()
         if kind not in _ABSENT
     ]
-    found += [
+    rows += [
         _bottleneck("model", "/".join(filter(None, key)) or "unknown", stats, seconds, runs)
         for key, stats in snapshot.models.items()
     ]
-    shown = (one for one in found if one.calls)
+    timed = (one for one in rows if one.calls)
     return tuple(
-        sorted(shown, key=lambda b: (-b.critical_seconds, -b.self_seconds, b.kind, b.name))
+        sorted(timed, key=lambda b: (-b.critical_seconds, -b.self_seconds, b.kind, b.name))
     )
 
 
@@ -118,8 +118,8 @@ def unattributed(snapshot: Snapshot) -> float:
 
     They are of trees of more than 512 runs, or whose runs had made room for later ones.
     """
-    told = sum(one.critical_seconds for one in bottlenecks(snapshot))
-    return max(0.0, round(snapshot.pipeline_seconds - told, 9))
+    attributed = sum(one.critical_seconds for one in bottlenecks(snapshot))
+    return max(0.0, round(snapshot.pipeline_seconds - attributed, 9))
 
 
 def text(snapshot: Snapshot, width: int | None = None) -> str:
@@ -133,10 +133,10 @@ def text(snapshot: Snapshot, width: int | None = None) -> str:
     title = f"where the time went: {plural(runs, 'pipeline')}, {format_duration(seconds)}"
     if runs > 1:
         title += f" in all, {format_duration(seconds / runs)} each"
-    found = bottlenecks(snapshot)
-    rows = [_row(one) for one in found[:MAX_ROWS]]
+    rows_all = bottlenecks(snapshot)
+    rows = [_row(one) for one in rows_all[:MAX_ROWS]]
     blocks = [title, "\n".join(render_table(_HEADER, rows, width)), _KEY]
-    blocks += ["\n".join(notes)] if (notes := list(_notes(snapshot, found))) else []
+    blocks += ["\n".join(notes)] if (notes := list(_notes(snapshot, rows_all))) else []
     return "\n\n".join(blocks)
 
 

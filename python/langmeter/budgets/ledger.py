@@ -80,8 +80,10 @@ class Ledger:
                 warn = _Warnings(recorder)
                 for budget in self.budgets:
                     budget._open(recorder)
-                    told = budget.on_threshold or warn
-                    self._listeners.append(notice_listener("on_threshold", told, recorder.dropped))
+                    callback = budget.on_threshold or warn
+                    self._listeners.append(
+                        notice_listener("on_threshold", callback, recorder.dropped)
+                    )
                 self._plans.count_in(recorder)
                 self.recorder = recorder
 

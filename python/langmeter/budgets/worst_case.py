@@ -50,7 +50,7 @@ class Plans:
         self._warnings.count = partial(recorder.dropped, "warnings")
 
     def demands(self) -> _core.Demands:
-        """Return what tells of a call which budgets it belongs to, and its worst case."""
+        """Return the native object that finds the budgets of a call and its worst case."""
         budgets = self._budgets
         priced = mask(
             b.unit == "usd" and (b.action == "block" or b.unpriced not in ("allow", "block"))

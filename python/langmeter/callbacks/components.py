@@ -8,7 +8,7 @@ from langmeter.callbacks.base import Callback
 class ComponentCallback(Callback):
     """Counts chains, tools and retrievers beside model calls.
 
-    Also tells sooner what became of a model call that nobody ended: the end of an ancestor does.
+    Also detects abandoned model calls sooner: the end of an ancestor ends them.
     """
 
     ignore_chain = False

@@ -173,7 +173,7 @@ def _bound_elsewhere(part: Callback) -> ValueError:
 
 def _check_foreign(handler: object) -> None:
     if not isinstance(handler, BaseCallbackHandler):
-        raise TypeError(f"{handler!r} is no BaseCallbackHandler")
+        raise TypeError(f"a handler must be a BaseCallbackHandler, got {handler!r}")
     for hook in HOOKS:
         if inspect.iscoroutinefunction(getattr(handler, hook)):
             raise TypeError(

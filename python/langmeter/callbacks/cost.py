@@ -96,8 +96,8 @@ class CostTrackingCallback(Callback):
         Without `model` by the price that holds for the whole provider; where there is none, as
         providers price by the model, by the mix of traffic metered so far: the mean over the
         provider's models, each weighted by its priced calls. None before the first of them. May
-        load the catalogue first. Raises ValueError for counts that are no whole numbers or
-        negative.
+        load the catalogue first. Raises ValueError for counts that are not whole
+        numbers or are negative.
         """
         price = partial(self.prices.cost, input=input_tokens, output=output_tokens)
         cost = price(provider, model or "*")

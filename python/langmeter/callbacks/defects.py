@@ -34,8 +34,8 @@ class DefectAnalysisCallback(Callback):
     ) -> None:
         """Count one fix; `duration` in seconds.
 
-        Raises TypeError when `success` is no bool or `kind` no string, ValueError when `duration`
-        is negative or not finite.
+        Raises TypeError when `success` is not a bool or `kind` not a string, ValueError when
+        `duration` is negative or not finite.
         """
         if not isinstance(success, bool):
             raise TypeError(f"success = {success!r}: must be True or False")
@@ -56,7 +56,7 @@ class DefectAnalysisCallback(Callback):
         metadata: Any = None,
         **kwargs: Any,
     ) -> None:
-        """Count a fix; events of other names are somebody else's."""
+        """Count a fix; events of other names are ignored."""
         if name != EVENT:
             return
         try:

@@ -38,12 +38,12 @@ def model_end(
     partial = None if streams is None else streams.take(run_id)
     reading = NOTHING if response is None else read(response)
     usage, cache_hit, billed = reading.usage, reading.cache_hit, reading.billed
-    told, model = as_text(reading.provider), as_text(reading.model)
+    dialect, model = as_text(reading.provider), as_text(reading.model)
     # The response names the dialect it speaks ("openai" for Azure too), the request who serves.
-    asked = recorder.requested(run_id)
-    asked_provider, asked_model, started, *_ = asked or _NOT_ASKED
+    request = recorder.requested(run_id)
+    asked_provider, asked_model, started, *_ = request or _NOT_ASKED
     # Beyond `max_series` the recorder no longer knows who was asked; the response may.
-    provider = told or asked_provider if asked_provider == "other" else asked_provider or told
+    provider = dialect or asked_provider if asked_provider == "other" else asked_provider or dialect
     if reading.refused:
         recorder.dropped("usage_refused", reading.refused)
     prompts, deployment = services.take_prompt(run_id), services.take_deployment(run_id)
@@ -73,14 +73,14 @@ def model_end(
         reading.queue,
         reading.truncated,
         None if error is None or outcome == INTERRUPTED else cause_of(error),
-        () if asked else services.labels,
+        () if request else services.labels,
     )
     if crossed:
         services.crossed(crossed)
     # A run that is not in flight may have ended before: its price would come twice.
-    if asked and usage is not None and cost is None and not cache_hit:
+    if request and usage is not None and cost is None and not cache_hit:
         names = Priced(provider, answered, asked_model, deployment, usage.tier)
-        services.unpriced(names, outcome, asked, [part[:-1] for part in parts])
+        services.unpriced(names, outcome, request, [part[:-1] for part in parts])
     if streams is not None:
         if usage is None and refused and partial is not None and partial.said:
             # No spend, as the server said that the call failed; but this is what had come.

@@ -17,7 +17,7 @@ class PerformanceCallback(ComponentCallback):
     """Measures model calls, chains, tools and retrievers from start to end.
 
     From its first model call on it also looks every five seconds whether latency, error rate,
-    tokens or cost of a call have changed for good: `snapshot().anomalies`.
+    tokens or cost of a call have changed permanently: `snapshot().anomalies`.
     """
 
     def __init__(self, *, config: Config | None = None, **settings: Any) -> None:
@@ -41,12 +41,12 @@ class PerformanceCallback(ComponentCallback):
         snapshot = self.snapshot()
         if model is None:
             return snapshot.totals.latency.quantile(q / 100)
-        found = [
+        latencies = [
             stats.latency
             for (provider, name), stats in snapshot.models.items()
             if model in (name, f"{provider}/{name}")
         ]
-        return sum(found, Distribution()).quantile(q / 100)
+        return sum(latencies, Distribution()).quantile(q / 100)
 
     @property
     def throughput(self) -> float:

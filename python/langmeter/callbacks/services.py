@@ -165,14 +165,14 @@ class Services(_core.ServicesBase):
         changes = [change for watch in self.observers for change in watch.changes]
         snapshot = Snapshot(self.recorder.snapshot(changes))
         try:
-            if self.streams is not None:  # the recorder has just given up those that nobody ends
+            if self.streams is not None:  # the recorder has just reaped abandoned streams
                 self.streams.give_up()
         except BaseException as exc:
             self.hook_failed("on_error", exc)
         return snapshot
 
     def _price_later(self) -> None:
-        """Price what ended without a price, as far as that is possible by now."""
+        """Price calls that ended without a price and have one by now."""
         later = self.later
         if later is None:
             return

@@ -43,8 +43,8 @@ class StreamingCallback(Callback):
         on_event: gets a `StreamEvent` for each piece of output: text, reasoning, tool calls.
         on_complete: gets a `StreamResult` for each stream that gave its whole answer.
         on_error: gets a `StreamFailure` for each call that failed, was cancelled or, as soon as it
-            is known, abandoned; also before its first token, when nobody knows whether it would
-            have streamed.
+            is known, abandoned; also before its first token, when it is unknown whether it
+            would have streamed.
         collect: keep what each stream says until it ends: True, False or a `Collect` with limits.
             By default only for `on_complete` and `on_error`, which hand it over.
         delivery: "inline", in the thread that streams; "queued", through a bounded queue by a
@@ -58,7 +58,7 @@ class StreamingCallback(Callback):
             the 99th percentile of that model's gaps between tokens, if that is more.
 
     Raises:
-        TypeError: a listener is no function.
+        TypeError: a listener is not a function.
         ValueError: `stall_after` is outside its range.
         ConfigError: another value cannot be.
     """
@@ -104,8 +104,8 @@ class StreamingCallback(Callback):
             if is_async(function):
                 if delivery == "inline":
                     raise ConfigError(
-                        f"{name} = {function!r} is async and cannot run inline, where nobody "
-                        "awaits it; leave out delivery='inline', or pass a plain function"
+                        f"{name} = {function!r} is async and cannot run inline, where it is not "
+                        "awaited; leave out delivery='inline', or pass a plain function"
                     )
                 inline = False
             among.append(
@@ -155,8 +155,8 @@ class StreamingCallback(Callback):
 
     def partial(self, run_id: UUID) -> str:
         """The text of a stream in flight so far; "" where there is none, or unless collecting."""
-        found = self._streams.peek(run_id)
-        return "" if found is None else found.text
+        partial = self._streams.peek(run_id)
+        return "" if partial is None else partial.text
 
     def events(self, run_id: UUID | None = None, *, queue_size: int = 1024) -> Feed:
         """The events from now on, as an iterator: `for` and `async for` both go.

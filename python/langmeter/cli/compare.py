@@ -53,12 +53,12 @@ def run(options: argparse.Namespace) -> int:
 
     base, now = (read_snapshot(file, options.parser) for file in (options.base, options.now))
     try:
-        found = compare(base, now, options.fail_on, level=options.level, strict=options.strict)
+        comparison = compare(base, now, options.fail_on, level=options.level, strict=options.strict)
     except ValueError as error:
         options.parser.error(str(error))
     if options.json:
-        output.show(json.dumps(found.to_dict(), indent=1, ensure_ascii=False, allow_nan=False))
+        output.show(json.dumps(comparison.to_dict(), indent=1, ensure_ascii=False, allow_nan=False))
     else:
         width = output.terminal_width(sys.stdout)
-        output.show(found.text(everything=options.all, width=width))
-    return 1 if found.failed else 0
+        output.show(comparison.text(everything=options.all, width=width))
+    return 1 if comparison.failed else 0

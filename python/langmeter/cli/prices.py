@@ -13,8 +13,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the command."""
     command = commands.add_parser(
         "prices",
-        help="what a model costs, and who says so",
-        description="Print what a model costs, and who says so; exit code 1 when nobody does.",
+        help="show a model's price and its source",
+        description="Print a model's price and its source; exit code 1 when no price is known.",
     )
     command.add_argument(
         "model", metavar="MODEL", help="a name, or provider/name as reports show it"

@@ -49,7 +49,7 @@ def unknown_setting(name: str, source: str, names: Collection[str]) -> ConfigErr
     """Return the error about a name that is not in `names`."""
     near = get_close_matches(name, names, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(RANGES)}"
-    return ConfigError(f"{source} {name!r} is no setting of langmeter; {hint}")
+    return ConfigError(f"unknown setting {name!r} in {source}; {hint}")
 
 
 def from_environment(environ: Mapping[str, str]) -> dict[str, Any]:

@@ -95,7 +95,7 @@ class AnomalyDetector:
         The first figures of a model are what later ones are counted from. Figures that fall are of
         a recorder that began anew: what was learned of that model is forgotten.
         """
-        found: list[Anomaly] = []
+        changes: list[Anomaly] = []
         unwatched = 0
         for row in rows:
             name, figures = row[:2], row[2:]
@@ -106,13 +106,13 @@ class AnomalyDetector:
                     model.begin = self._last
                 model.seen = figures
                 if figures[0] - model.done[0] >= self._min_calls:
-                    found += self._test(name, model, at_ns)
+                    changes += self._test(name, model, at_ns)
             elif model is not None or len(self._models) < self._max_models:
                 self._models[name] = _Model(figures, at_ns, self._sensitivity)
             else:
                 unwatched += 1
         self._unwatched, self._last = unwatched, at_ns
-        return found
+        return changes
 
     def _test(self, name: tuple[str, str], model: _Model, now: int) -> Iterator[Anomaly]:
         calls, errors, tokens, cost, latency = map(sub, model.seen, model.done)
@@ -171,9 +171,9 @@ class AnomalyWatch(Watch[Source]):
             self._detector, self._changes = self._new(), ()
             self._pid = os.getpid()
         rows = ((*row[:6], row[6] / 1e9) for row in recorder.pulse())
-        found = self._detector.observe(rows, self._clock())
-        if found:
-            changes = (*self._changes, *map(_native, found))
+        detected = self._detector.observe(rows, self._clock())
+        if detected:
+            changes = (*self._changes, *map(_native, detected))
             # Replaced, not changed: snapshots are taken meanwhile.
             self._changes = changes[-_KEPT:]
             if len(changes) > _KEPT:

@@ -8,21 +8,21 @@ from typing import Final, NamedTuple, TypeAlias
 
 from langmeter._base.check import real_number, whole_number
 
-#: One batch counts at most so many spreads: an outlier is no change.
+#: Clip each deviation to this many standard deviations: one outlier cannot raise an alarm.
 _CLIP: Final = 5.0
-#: And tells of the spread at most so many, or a change would hide behind the spread it makes.
+#: Tighter clip for the variance: else a level shift inflates it and masks itself.
 _TRUSTED: Final = 2.5
 #: The spread is that of about so many batches.
 _MEMORY: Final = 256
 #: And of the sums of so many in a row: where batches are alike, as when a provider's load comes and
 #: goes in minutes, those spread more than the batches say. False alarms in 1,000 hours of a mean
-#: that wanders by 5 %: 1,933 without, 46 with; time to tell of 50 and 100 % unchanged.
+#: that wanders by 5 %: 1,933 without, 46 with; time to detect 50 and 100 % unchanged.
 _RUN: Final = 12
 #: In variances, what one of those sums tells at most.
 _TRUSTED_RUN: Final = 4.0
 #: A change is looked for where a direction last had no more than that piled up.
 _MARKS: Final = (0.0, 1.5, 4.0)
-#: The least error rate whose binomial spread is taken: a single failed call is no change.
+#: Lowest error rate whose binomial deviation is used: a single failed call is not a change.
 _RARE: Final = 0.01
 _RANGES: Final = {
     # Beyond the clip nothing would ever be found.
@@ -47,8 +47,8 @@ class Sensitivity:
         ConfigError: a value is outside its range.
     """
 
-    # A threshold of 10 tells of +20 % in 30 s instead of 45, and of nothing at all 50 times in
-    # 1,000 hours of a model instead of never; delta 1 with threshold 8 is as quick and quiet, but
+    # A threshold of 10 detects +20 % in 30 s instead of 45, and raises 50 false alarms in
+    # 1,000 hours of a model instead of none; delta 1 with threshold 8 is as quick and quiet, but
     # blind to a change of less than a spread.
     delta: float = 0.5
     threshold: float = 15.0
@@ -274,7 +274,7 @@ class Level:
 class Mean(Level):
     """Something positive by call: its logarithm, whose spread is learned.
 
-    Nothing at all (no usage, no price) is no figure to learn from, but a fall when it follows one.
+    A mean of 0 (no usage, no price) is not learned from, but is a fall when it follows a figure.
     """
 
     __slots__ = ()

@@ -75,7 +75,7 @@ class Source(observer.Source, Protocol):
 
 
 class StallWatch(Watch[Source]):
-    """Looks for stalled streams, and tells of each once, and again after more tokens.
+    """Looks for stalled streams, and reports each once, and again after more tokens.
 
     A stream stalls that has sent something and then nothing for `stall_after` seconds; by default
     for 10, or 8 times the model's 99th percentile of the gaps between tokens, if that is more.
@@ -93,7 +93,7 @@ class StallWatch(Watch[Source]):
 
     Raises:
         ConfigError: `stall_after` is outside its range.
-        TypeError: `on_stall` is no plain function.
+        TypeError: `on_stall` is not a plain function.
     """
 
     def __init__(
@@ -120,8 +120,8 @@ class StallWatch(Watch[Source]):
         silent = list(recorder.silent(_PATIENCE if self._limit is None else self._limit))
         now = self._clock()
         # First all that is known: what fails below makes no stall be told twice.
-        told = {run[0]: (run[3], run[5]) for run in silent}
-        self._told = {key: this for key, this in told.items() if self._told.get(key) == this}
+        reported = {run[0]: (run[3], run[5]) for run in silent}
+        self._told = {key: this for key, this in reported.items() if self._told.get(key) == this}
         for key, provider, model, started, last, events in silent:
             known = key in self._told
             if known or now - last < self._more_patience(recorder, provider, model, now):
@@ -148,7 +148,7 @@ class StallWatch(Watch[Source]):
     def _more_patience(self, recorder: Source, provider: str, model: str, now: int) -> float:
         """Nanoseconds that a silence has to last beyond what the recorder was asked for, or -inf.
 
-        Where there are none the recorder's clock alone decides, which nobody sets.
+        Without them the recorder's clock alone decides.
         """
         if self._limit is not None:
             return -inf
@@ -156,7 +156,7 @@ class StallWatch(Watch[Source]):
             self._gaps_at, self._gaps = now, _gaps(Snapshot(recorder.snapshot()))
         gap = self._gaps.get((provider, model))
         if gap is None:
-            # A stream is known by what was asked for, the gaps by who answered: gpt-4o and
+            # A stream has the requested model, the gaps the one that answered: gpt-4o and
             # gpt-4o-2024-11-20.
             dated = (
                 gap

@@ -180,8 +180,8 @@ class PriceBook:
         cards: dict[RateCard, None] = {}
         for model in dict.fromkeys(models):
             for tier in dict.fromkeys((names.tier, "")):
-                asked = names._replace(model=model, requested=names.model, tier=tier)
-                card = self.card_now(**asked._asdict())
+                question = names._replace(model=model, requested=names.model, tier=tier)
+                card = self.card_now(**question._asdict())
                 if card is not None:
                     cards[card] = None
         return cards
@@ -290,10 +290,10 @@ class PriceBook:
         variants: tuple[str, ...] = ()
         comment = ""
         if card is not None and card.source.startswith("genai-prices"):
-            found = self._find(provider_name(provider), model)
-            if found is not None:
-                variants = listed.variants(found)
-                comment = found.model.comment
+            listing = self._find(provider_name(provider), model)
+            if listing is not None:
+                variants = listed.variants(listing)
+                comment = listing.model.comment
         elif card is not None:
             mine = self._own.get((provider_name(provider), card.model))
             variants = tuple(sorted(mine.tiers.keys() - {""})) if mine else ()
@@ -337,8 +337,8 @@ class PriceBook:
         if not (wait or self.ready):
             raise _NotLoadedError
         # A deployment is called as its owner likes: to the catalogue its name means nothing.
-        found = [self._find(ours, name) for name in dict.fromkeys((model, requested)) if name]
-        known = [listing for listing in found if listing is not None]
+        listings = [self._find(ours, name) for name in dict.fromkeys((model, requested)) if name]
+        known = [listing for listing in listings if listing is not None]
         for listing in known:
             # An own price of `gpt-3.5-turbo` is meant for what Azure calls `gpt-35-turbo` too.
             name = listing.model.id.lower()

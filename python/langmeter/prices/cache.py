@@ -1,8 +1,8 @@
 """Keep the price table in the user's cache folder: only a machine's first process builds it.
 
-A file is used when it belongs to this user, no one else may write to it, its name fits this version
-of genai-prices, byte for byte, and its checksum is right; otherwise it is written again. A folder
-that cannot be written to costs the time of building the table, and nothing else.
+A file is used when it belongs to this user, only this user may write to it, its name fits this
+version of genai-prices, byte for byte, and its checksum is right; otherwise it is written again. A
+folder that cannot be written to costs the time of building the table, and nothing else.
 
 `LANGMETER_CACHE` names another folder (an absolute path); when it is empty no file is kept.
 """
@@ -65,10 +65,10 @@ def read(path: Path) -> Table | None:
         if data is None:
             return None
         head, _, body = data.partition(b"\n")
-        told = json.loads(head)
-        if told["schema"] != _SCHEMA or told["sha256"] != hashlib.sha256(body).hexdigest():
+        header = json.loads(head)
+        if header["schema"] != _SCHEMA or header["sha256"] != hashlib.sha256(body).hexdigest():
             raise ValueError("its checksum is wrong")
-        return table.from_text(told["source"], body)
+        return table.from_text(header["source"], body)
     except FileNotFoundError:
         return None
     except Exception as error:  # whatever may be in there
@@ -93,13 +93,17 @@ def write(path: Path, prices: Table) -> None:
     body = table.to_text(prices)
     if body is None:
         return
-    told = {"schema": _SCHEMA, "source": prices.source, "sha256": hashlib.sha256(body).hexdigest()}
+    header = {
+        "schema": _SCHEMA,
+        "source": prices.source,
+        "sha256": hashlib.sha256(body).hexdigest(),
+    }
     part = path.with_name(f".{path.stem}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
             with open(part, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-                file.write(json.dumps(told).encode() + b"\n" + body)
+                file.write(json.dumps(header).encode() + b"\n" + body)
             os.replace(part, path)
         finally:
             part.unlink(missing_ok=True)

@@ -83,16 +83,16 @@ def current() -> Table | None:
 def find(data: Table, provider: str, model: str) -> Found | None:
     """Return the listed model that a name means; provider "" is told from the name, if possible."""
     for name in (model, _resource_name(model)):
-        if name and (found := data.find(provider, name)) is not None:
-            return found
+        if name and (listing := data.find(provider, name)) is not None:
+            return listing
     return None
 
 
 def _resource_name(model: str) -> str:
     """Google's resource names without their path: `models/…`, `publishers/google/models/…`."""
-    head, found, tail = model.rpartition("models/")
+    head, separator, tail = model.rpartition("models/")
     google = not head or head.startswith(("publishers/", "projects/"))
-    return tail if found and google else ""
+    return tail if separator and google else ""
 
 
 def _load() -> None:
@@ -120,14 +120,14 @@ def _read() -> Table:
     data = Path(spec.submodule_search_locations[0]) / "data.py"
     folder = cache.folder()
     try:
-        kept = None if folder is None else folder / cache.file_name(data, number)
+        path = None if folder is None else folder / cache.file_name(data, number)
     except OSError:  # not a plain file: in an archive, for instance
-        kept = None
-    table = None if kept is None else cache.read(kept)
+        path = None
+    table = None if path is None else cache.read(path)
     if table is None:
         table = _built(source, data)
-        if kept is not None:
-            cache.write(kept, table)
+        if path is not None:
+            cache.write(path, table)
     return table
 
 

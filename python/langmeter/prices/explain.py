@@ -27,11 +27,11 @@ class Explanation(NamedTuple):
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; prices are decimal strings, in the units of `RateCard.usd_rate`."""
         card = self.card
-        found: dict[str, Any] = {"provider": self.provider, "model": self.model, "tier": self.tier}
+        fields: dict[str, Any] = {"provider": self.provider, "model": self.model, "tier": self.tier}
         if card is None:
-            return {**found, "bands": []}
+            return {**fields, "bands": []}
         return {
-            **found,
+            **fields,
             "source": card.source,
             "date": card.date,
             "listed_as": f"{card.provider}/{card.model}",

@@ -42,18 +42,18 @@ def context(tier: str) -> dict[str, str]:
     `batch` is a way of processing, `fast` also a speed; `key=value` passes through as it is.
     Several are joined by `;`.
     """
-    asked: dict[str, str] = {}
+    request: dict[str, str] = {}
     for part in filter(None, tier.split(";")):
         key, given, value = part.partition("=")
         if given:
-            asked[key] = value
+            request[key] = value
         elif part == "batch":
-            asked["processing"] = part
+            request["processing"] = part
         else:
-            asked["service_tier"] = part
+            request["service_tier"] = part
             if part == "fast":
-                asked["speed"] = part
-    return asked
+                request["speed"] = part
+    return request
 
 
 def card(found: Found, tier: str, moment: datetime) -> RateCard:
@@ -61,11 +61,11 @@ def card(found: Found, tier: str, moment: datetime) -> RateCard:
     model = found.model
     # A model of another provider's list has that one's prices but not its variants: so the
     # catalogue charges.
-    asked = context(tier) if found.listed else {}
-    prices = prices_at(model, moment, asked)
+    request = context(tier) if found.listed else {}
+    prices = prices_at(model, moment, request)
     table, uncounted = _table(prices)
     bands, scale = build_bands(table)
-    constraints = _constraints(model, asked)
+    constraints = _constraints(model, request)
     valid_from, valid_until = _window(constraints, moment)
     return RateCard(
         bands=bands,

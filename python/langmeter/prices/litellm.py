@@ -53,11 +53,11 @@ def recognises(table: Mapping[str, Any]) -> bool:
 
 def convert(table: Mapping[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
     """(provider, model) → an own price; without a price per token (images, minutes): left out."""
-    found: dict[tuple[str, str], dict[str, Any]] = {}
+    entries: dict[tuple[str, str], dict[str, Any]] = {}
     for key, spec in table.items():
         if key != "sample_spec" and isinstance(spec, Mapping) and "input_cost_per_token" in spec:
-            found.setdefault(_name(key, spec), _entry(key, spec))
-    return found
+            entries.setdefault(_name(key, spec), _entry(key, spec))
+    return entries
 
 
 def _name(key: str, spec: Mapping[str, Any]) -> tuple[str, str]:

@@ -73,7 +73,7 @@ Book = dict[tuple[str, str], Own]
 
 
 def load(prices: Mapping[str, Any] | str | Path) -> Book:
-    """Read own prices from a mapping or a .toml or .json file, be it ours or LiteLLM's.
+    """Read own prices from a mapping or a .toml or .json file, in our format or in LiteLLM's.
 
     Raises ValueError naming the value, what is allowed and what to do; OSError when the file cannot
     be read.

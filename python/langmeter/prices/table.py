@@ -128,20 +128,20 @@ class Table(NamedTuple):
             prefix, _, rest = name.partition("/")
             if prefix and self._provider(prefix):
                 who, name = prefix, rest
-        asked = self._provider(who) if who else None
-        if asked is None and (not who or who.lower() == "litellm"):
-            asked = next(
+        owner = self._provider(who) if who else None
+        if owner is None and (not who or who.lower() == "litellm"):
+            owner = next(
                 (p for p in self.providers if p.model_match and fits(p.model_match, name)), None
             )
-        if asked is None:
+        if owner is None:
             return None
         dashed = _COMPACT_DATE.sub(_dashed, name)
         for form in (name,) if dashed == name else (name, dashed):
-            for who in (asked.id, *asked.fallbacks):
-                listed = who == asked.id
-                lists = asked if listed else next((p for p in self.providers if p.id == who), None)
+            for who in (owner.id, *owner.fallbacks):
+                listed = who == owner.id
+                lists = owner if listed else next((p for p in self.providers if p.id == who), None)
                 if lists is not None and (row := lists.find(form)) is not None:
-                    return Found(self, asked, row, listed)
+                    return Found(self, owner, row, listed)
         return None
 
     def _provider(self, name: str) -> Provider | None:

@@ -124,11 +124,11 @@ class Later:
         """A call ended without a price. Returns thresholds crossed by what was priced meanwhile."""
         self._new.append(call)
         book = self.book
-        asked = book.ready and (
+        known = book.ready and (
             book.version != self._version
             or (call.names.model and call.names[:2] not in self._warnings)
         )
-        return self.settle(recorder) if asked or len(self._new) >= _MAX_NEW else []
+        return self.settle(recorder) if known or len(self._new) >= _MAX_NEW else []
 
     def __bool__(self) -> bool:
         return bool(self._new or self._groups)
@@ -238,7 +238,7 @@ class Later:
         else:
             self._warnings.warn(
                 (provider, model),
-                "no price is known for %s, because no one says who provides it: its calls are "
+                "no price is known for %s, because its provider is unknown: its calls are "
                 'unpriced (see snapshot.unpriced). Say it, config={"metadata": {"ls_provider": '
                 '"..."}}, and give it a price by meter.cost.prices.set if there is none',
                 model,

@@ -46,17 +46,19 @@ def track_embeddings(
     for the model, else as tiktoken does for a model of OpenAI, else not at all. A call that failed
     has none.
 
-    A call holds of a budget what its texts were counted at or, where nobody can count them, a token
-    a byte. The tokens of those are not known at the end either: they spend nothing but a call.
+    A call holds of a budget what its texts were counted at or, where no counter is exact, a token
+    a byte. The tokens of those are not known at the end either: they spend a call and no tokens.
 
     `meter` is any of langmeter's callbacks; None is the one that `install()` installed.
 
     Raises:
         ValueError: no meter was given and none is installed.
-        TypeError: the object is no `Embeddings`.
+        TypeError: the object is not an `Embeddings`.
     """
     if not isinstance(embeddings, Embeddings):
-        raise TypeError(f"{embeddings!r} is no langchain_core.embeddings.Embeddings")
+        raise TypeError(
+            f"embeddings must be langchain_core.embeddings.Embeddings, got {embeddings!r}"
+        )
     if meter is None:
         meter = installed()
         if meter is None:
@@ -78,7 +80,7 @@ class _Books(NamedTuple):
     token_counter: TokenCounter | None
 
     def tokens(self, texts: Sequence[str], asked: tuple[str, str]) -> int | None:
-        """Tokens of the texts; None when nobody can count them."""
+        """Return the tokens of the texts; None when no counter is exact."""
         count = self.token_counter or self.meter._services.estimator.measured(*asked)
         # What can only be gone through once is the wrapped object's to go through.
         if count is None or not isinstance(texts, list | tuple):
@@ -158,12 +160,12 @@ class _Call:
                 usage = Usage(input=tokens, total=tokens, estimated=tokens)
                 cost = services.cost(self._names(), usage, self.started)
             recorder = services.recorder
-            asked = recorder.requested(self.run)
+            request = recorder.requested(self.run)
             crossed = recorder.run_ended(self.run, LLM, outcome, usage=usage, cost=cost)
             if crossed:
                 services.crossed(crossed)
-            if asked and usage is not None and cost is None:
-                services.unpriced(self._names(), outcome, asked, [usage[:-1]])
+            if request and usage is not None and cost is None:
+                services.unpriced(self._names(), outcome, request, [usage[:-1]])
         except BaseException as exc:
             self.books.meter._failed("track_embeddings", exc)
 
@@ -232,7 +234,7 @@ def _asked(embeddings: Embeddings) -> tuple[str, str]:
     addresses = {name: _text(embeddings, name) for name in _ADDRESSES}
     guess = {"ls_provider": _vendor(embeddings), "ls_model_name": _text(embeddings, *_MODELS)}
     provider, model = requested(guess, None, {"kwargs": addresses})
-    # AzureOpenAIEmbeddings calls its deployment, and has a default for a model nobody named.
+    # AzureOpenAIEmbeddings calls its deployment, and has a default for a model that was not named.
     chosen = getattr(embeddings, "model_fields_set", ())
     if provider == "azure.ai.openai" and "model" not in chosen:
         model = _text(embeddings, "deployment") or model
@@ -242,8 +244,8 @@ def _asked(embeddings: Embeddings) -> tuple[str, str]:
 def _vendor(embeddings: Embeddings) -> str:
     """The class of the integration without "Embeddings"; a user's own subclass of it is it too."""
     classes = type(embeddings).__mro__
-    found = next((cls for cls in classes if cls.__module__.startswith("langchain")), classes[0])
-    name = (classes[0] if found is Embeddings else found).__name__
+    first = next((cls for cls in classes if cls.__module__.startswith("langchain")), classes[0])
+    name = (classes[0] if first is Embeddings else first).__name__
     for end in _ENDS:
         name = name.removesuffix(end)
     # HuggingFaceEndpointEmbeddings, HuggingFaceBgeEmbeddings and their like.

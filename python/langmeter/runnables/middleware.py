@@ -51,10 +51,10 @@ class BudgetMiddleware(AgentMiddleware):
             return self._answer(exc)
 
     def _answer(self, exc: BudgetExceeded) -> AIMessage:
-        told = {
+        answer = {
             "budget": exc.budget,
             "limit": str(exc.limit),
             "spent": str(exc.spent),
             "resets_at": exc.resets_at and exc.resets_at.isoformat(),
         }
-        return AIMessage(self._message(exc), response_metadata={"budget_exceeded": told})
+        return AIMessage(self._message(exc), response_metadata={"budget_exceeded": answer})

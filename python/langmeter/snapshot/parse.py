@@ -31,7 +31,7 @@ CHANGE: Final = (
     *("before_1e12", "after_1e12", "calls_before", "calls_after"),
 )
 #: Figures of a distribution that follow from its histogram, and how far a reader's rounding may
-#: have moved them: as far as the widest bucket.
+#: have moved them: by at most the widest bucket.
 _DERIVED: Final = ("mean", "p50", "p95", "p99", "max")
 _ROUNDING: Final = 0.011
 _MICROSECOND: Final = 2e-6
@@ -83,12 +83,12 @@ def snapshot(data: Mapping[str, Any]) -> _core.Snapshot:
         },
         origin=origin,
     )
-    found = {(s.kind, s.a, s.b): s for s in native.series()}
-    for where, shown, part, _ in listed:
-        if part[:3] in found:
-            _check(where, shown, found[part[:3]], max(0, in_flight))
-        elif shown.get("calls") or shown.get("errors"):  # nothing was counted
-            _refuse(f"{where}.calls", "0, as its counters have it", shown.get("calls"))
+    derived = {(s.kind, s.a, s.b): s for s in native.series()}
+    for where, given, part, _ in listed:
+        if part[:3] in derived:
+            _check(where, given, derived[part[:3]], max(0, in_flight))
+        elif given.get("calls") or given.get("errors"):  # nothing was counted
+            _refuse(f"{where}.calls", "0, as its counters have it", given.get("calls"))
     return native
 
 
@@ -96,20 +96,20 @@ def _series(
     where: str, series: object, kinds: tuple[str, ...]
 ) -> tuple[_Part, list[tuple[int, ...]]]:
     """Return one series as `from_parts` takes it, and its windows."""
-    shown = _mapping(where, series)
-    kind = shown.get("kind", "model")
+    given = _mapping(where, series)
+    kind = given.get("kind", "model")
     if kind not in kinds:
         _refuse(f"{where}.kind", f"one of {', '.join(kinds)}", kind)
     first, second = serialize.NAMES.get(kind, ("name", ""))
-    a, b = (_text(where, shown, name) if name else "" for name in (first, second))
+    a, b = (_text(where, given, name) if name else "" for name in (first, second))
     counters = [0] * len(_core.COUNTERS)
-    for name, n in _mapping(f"{where}.counters", _field(where, shown, "counters")).items():
+    for name, n in _mapping(f"{where}.counters", _field(where, given, "counters")).items():
         if name not in serialize.COUNTER_INDEX:
             _refuse(f"{where}.counters", "counters that are known", name, "upgrade langmeter")
         counters[serialize.COUNTER_INDEX[name]] = _whole(f"{where}.counters.{name}", n)
     hdrs = [
-        _text(f"{where}.{name}", _mapping(f"{where}.{name}", shown[name]), "hdr")
-        if name in shown
+        _text(f"{where}.{name}", _mapping(f"{where}.{name}", given[name]), "hdr")
+        if name in given
         else ""
         for name in _core.MEASURES
     ]
@@ -118,15 +118,15 @@ def _series(
             _whole(f"{where}.rates[{place}].{name}", _field(where, window, name))
             for name in serialize.WINDOW
         )
-        for place, window in enumerate(_list(f"{where}.rates", _field(where, shown, "rates")))
+        for place, window in enumerate(_list(f"{where}.rates", _field(where, given, "rates")))
     ]
     counted = kind in ("model", "label")
     windows = tuple(window[0] for window in rates)
     if windows not in ((), _core.WINDOWS) or (windows and not counted):
         allowed = f"windows of {', '.join(map(str, _core.WINDOWS))} s" if counted else "empty"
         _refuse(f"{where}.rates", allowed, windows)
-    in_flight = _signed(f"{where}.in_flight", shown.get("in_flight", 0))
-    peak = _whole(f"{where}.peak_in_flight", shown.get("peak_in_flight", 0))
+    in_flight = _signed(f"{where}.in_flight", given.get("in_flight", 0))
+    peak = _whole(f"{where}.peak_in_flight", given.get("peak_in_flight", 0))
     return (kind, a, b, counters, hdrs, rates, in_flight, peak), rates
 
 
@@ -151,10 +151,10 @@ def _check(where: str, shown: Mapping[str, Any], s: _core.SeriesStats, in_flight
     for name in _core.MEASURES:
         if name in shown:
             _check_distribution(f"{where}.{name}", shown[name], again.get(name, {"count": 0}))
-    told = _mapping(f"{where}.discrepancies", shown.get("discrepancies", {}))
-    found = again.get("discrepancies", {})
-    for part in {**found, **told}:
-        off = found.get(part, 0) - told.get(part, 0)
+    stated = _mapping(f"{where}.discrepancies", shown.get("discrepancies", {}))
+    computed = again.get("discrepancies", {})
+    for part in {**computed, **stated}:
+        off = computed.get(part, 0) - stated.get(part, 0)
         # Calls that were ending while the snapshot was taken.
         if abs(off) <= (in_flight if serialize.WHOLES.get(part, "made") in _CALLS else 0):
             continue
@@ -178,21 +178,21 @@ def _check_distribution(where: str, shown: Mapping[str, Any], again: Mapping[str
         _refuse(f"{where}.count", f"{again['count']}, as its histogram has it", shown["count"])
     for name in _DERIVED:
         if name in shown and name in again:
-            told, is_so = shown[name], again[name]
-            number = isinstance(told, int | float) and not isinstance(told, bool)
-            if not number or not abs(told - is_so) <= _ROUNDING * is_so + _MICROSECOND:
-                _refuse(f"{where}.{name}", f"{is_so}, as its histogram has it", told)
+            stated, is_so = shown[name], again[name]
+            number = isinstance(stated, int | float) and not isinstance(stated, bool)
+            if not number or not abs(stated - is_so) <= _ROUNDING * is_so + _MICROSECOND:
+                _refuse(f"{where}.{name}", f"{is_so}, as its histogram has it", stated)
 
 
 def _anomalies(listed: list[Any]) -> list[Any]:
     changes: list[tuple[Any, ...]] = []
     for place, change in enumerate(listed):
         where = f"anomalies[{place}]"
-        shown = _mapping(where, change)
+        given = _mapping(where, change)
         made: tuple[Any, ...] = tuple(
-            _text(where, shown, name)
+            _text(where, given, name)
             if name in ("provider", "model", "metric")
-            else _whole(f"{where}.{name}", _field(where, shown, name))
+            else _whole(f"{where}.{name}", _field(where, given, name))
             for name in CHANGE
         )
         if made[0] > made[1]:
@@ -256,20 +256,20 @@ def _refuse(where: str, allowed: str, value: object, remedy: str = _REMEDY) -> N
 
 
 def _contradiction(rule: str, value: object, remedy: str = _REMEDY) -> NoReturn:
-    shown = repr(value)
-    if len(shown) > _SHOWN:
-        shown = f"{shown[:_SHOWN]}…"
-    raise SnapshotError(f"not a langmeter snapshot: {rule}, got {shown}; {remedy}")
+    text = repr(value)
+    if len(text) > _SHOWN:
+        text = f"{text[:_SHOWN]}…"
+    raise SnapshotError(f"not a langmeter snapshot: {rule}, got {text}; {remedy}")
 
 
 def without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return a JSON object as a dict; raises SnapshotError where a field stands twice."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
         _refuse(f"field {twice!r}", "there once in its object", names)
-    return found
+    return fields
 
 
 def not_a_number(text: str) -> NoReturn:

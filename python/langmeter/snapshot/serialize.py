@@ -98,25 +98,25 @@ def series_to_dict(s: _core.SeriesStats, *, hdr: bool = True) -> dict[str, Any]:
     """
     counters = {name: n for name, n in zip(_core.COUNTERS, s.counters, strict=True) if n}
     first, second = NAMES.get(s.kind, ("name", ""))
-    shown: dict[str, Any] = {} if s.kind == "model" else {"kind": s.kind}
-    shown[first] = s.a
+    result: dict[str, Any] = {} if s.kind == "model" else {"kind": s.kind}
+    result[first] = s.a
     if second:
-        shown[second] = s.b
-    shown["calls"] = sum(counters.get(name, 0) for name in _core.OUTCOMES)
-    shown["errors"] = counters.get("error", 0)
+        result[second] = s.b
+    result["calls"] = sum(counters.get(name, 0) for name in _core.OUTCOMES)
+    result["errors"] = counters.get("error", 0)
     if s.kind in ("model", "label"):
         priced = counters.get("priced_calls", 0)
-        shown["cost_usd"] = f"{usd(counters.get('cost', 0)):f}" if priced else None
-    shown["counters"] = counters
+        result["cost_usd"] = f"{usd(counters.get('cost', 0)):f}" if priced else None
+    result["counters"] = counters
     for name in _core.MEASURES:
-        if found := _distribution(s.measure(name)):
-            shown[name] = {**found, "hdr": s.measure(name).to_hdr()} if hdr else found
+        if measure := _distribution(s.measure(name)):
+            result[name] = {**measure, "hdr": s.measure(name).to_hdr()} if hdr else measure
     if s.kind == "model":
-        shown["in_flight"], shown["peak_in_flight"] = s.in_flight, s.peak
+        result["in_flight"], result["peak_in_flight"] = s.in_flight, s.peak
     if apart := discrepancies(s):
-        shown["discrepancies"] = apart
-    shown["rates"] = [dict(zip(WINDOW, window, strict=True)) for window in s.rates]
-    return shown
+        result["discrepancies"] = apart
+    result["rates"] = [dict(zip(WINDOW, window, strict=True)) for window in s.rates]
+    return result
 
 
 def _distribution(d: _core.Distribution) -> dict[str, Any] | None:

@@ -103,7 +103,7 @@ class Snapshot(Immutable):
 
     @cached_property
     def anomalies(self) -> tuple[Anomaly, ...]:
-        """Figures of models that changed for good while they were watched, the oldest first."""
+        """Change points of models while they were watched, the oldest first."""
         return tuple(map(anomaly_of, self._native.anomalies))
 
     @property
@@ -235,8 +235,8 @@ class Snapshot(Immutable):
     def from_dict(data: Mapping[str, Any]) -> Snapshot:
         """Inverse of `to_dict`.
 
-        Raises SnapshotError, a ValueError, on what is no such dict, and on one that contradicts
-        itself: a histogram of more calls than were counted, a part above its whole, a series twice.
+        Raises SnapshotError, a ValueError, for other dicts, and for one that contradicts itself:
+        a histogram of more calls than were counted, a part above its whole, a series twice.
         """
         try:
             version = data.get("format")
@@ -261,7 +261,7 @@ class Snapshot(Immutable):
 
     @staticmethod
     def from_json(text: str | bytes) -> Snapshot:
-        """Inverse of `to_json`. Raises SnapshotError, a ValueError, on what is no such text."""
+        """Inverse of `to_json`. Raises SnapshotError, a ValueError, for other texts."""
         try:
             data = json.loads(
                 text,

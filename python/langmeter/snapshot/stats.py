@@ -289,7 +289,7 @@ class CallStats(SeriesCounts):
 
     @cached_property
     def time_to_first_visible_token(self) -> Distribution:
-        """Start to first output that is no reasoning of a streamed call, seconds."""
+        """Start to first output that is not reasoning, of streamed calls, seconds."""
         return self._distribution("time_to_first_visible_token")
 
     @cached_property

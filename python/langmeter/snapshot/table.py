@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _Key = TypeVar("_Key", bound=tuple[str, str])
 _Stats = TypeVar("_Stats", bound="ComponentStats | CallStats")
 
-#: What is counted as dropped and was no loss: an event that had been counted before.
+#: Dropped events that lost nothing: they had been counted before.
 _IGNORED = ("duplicate_start", "duplicate_end")
 
 
@@ -41,14 +41,14 @@ _QUANTILES = (0.5, 0.95, 0.99)
 
 def rows(snapshot: Snapshot) -> list[tuple[str, ...]]:
     """Figures of the busiest models under `HEADER`, and totals where there are several."""
-    shown = [
+    lines = [
         _row(short_name("/".join(filter(None, key)) or "unknown"), stats)
         for key, stats in _busiest(snapshot.models)
     ]
-    shown += _more(snapshot.models, len(HEADER))
-    if len(shown) > 1:
-        shown.append(_row("total", snapshot.totals))
-    return shown
+    lines += _more(snapshot.models, len(HEADER))
+    if len(lines) > 1:
+        lines.append(_row("total", snapshot.totals))
+    return lines
 
 
 def _busiest(series: Mapping[_Key, _Stats], most: int = MAX_ROWS) -> list[tuple[_Key, _Stats]]:
@@ -186,18 +186,18 @@ def _calls(n: int) -> str:
 def _labels(snapshot: Snapshot) -> _Table:
     """As the models, without what is not measured by label."""
     width = HEADER.index("p99") + 1
-    shown = [
+    lines = [
         _row(label_name(key, value), stats)[:width]
         for (key, value), stats in _busiest(snapshot.labels, MAX_SHORT_ROWS)
     ]
     header = ("label", *HEADER[1:width])
-    return header, [*shown, *_more(snapshot.labels, width, MAX_SHORT_ROWS)]
+    return header, [*lines, *_more(snapshot.labels, width, MAX_SHORT_ROWS)]
 
 
 def _failures(snapshot: Snapshot) -> _Table:
     most = sorted(snapshot.failures.items(), key=lambda item: (-item[1], item[0]))[:MAX_SHORT_ROWS]
-    shown = [(f"{short_name(who)}: {short_name(how)}", format_count(n)) for (who, how), n in most]
-    return ("failure", "times"), [*shown, *_more(snapshot.failures, 2, MAX_SHORT_ROWS)]
+    lines = [(f"{short_name(who)}: {short_name(how)}", format_count(n)) for (who, how), n in most]
+    return ("failure", "times"), [*lines, *_more(snapshot.failures, 2, MAX_SHORT_ROWS)]
 
 
 def _changes(snapshot: Snapshot) -> Iterable[str]:
@@ -219,7 +219,7 @@ def _figure(change: Anomaly, value: float) -> str:
 
 
 def _components(snapshot: Snapshot) -> _Table:
-    shown: list[tuple[str, ...]] = [
+    lines: list[tuple[str, ...]] = [
         (
             short_name(f"{kind} {name}"),
             format_count(stats.calls),
@@ -229,7 +229,7 @@ def _components(snapshot: Snapshot) -> _Table:
         for (kind, name), stats in _busiest(snapshot.components)
     ]
     header = ("component", "calls", "errors", "p50", "p95", "p99")
-    return header, [*shown, *_more(snapshot.components, len(header))]
+    return header, [*lines, *_more(snapshot.components, len(header))]
 
 
 def _named(counts: Mapping[str, int]) -> str:

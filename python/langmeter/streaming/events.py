@@ -101,7 +101,7 @@ class StreamFailure(_Streamed):
 
     Attributes:
         outcome: "error", "cancelled", "interrupted" or "abandoned".
-        error: class of the exception; "" when abandoned, of which nobody tells.
+        error: class of the exception; "" when abandoned, which no exception reports.
         status: HTTP status, where the exception carries one.
     """
 

@@ -25,17 +25,17 @@ def message_of(response: Any) -> Any:
 def mismatches(partial: Partial, message: Any, usage: Usage | None) -> tuple[str, ...]:
     """In what a stream and its final message differ: "text", "tool_calls", "usage".
 
-    What was cut is compared with nothing. Usage differs when the provider tells of no output.
+    A text that was cut is not compared. Usage differs when the provider reports no output.
     """
-    found = []
+    differences = []
     if not partial.cut and message is not None:
         if partial.text != as_text(text_of(message)):
-            found.append("text")
+            differences.append("text")
         if not _same_calls(partial.tool_calls, calls_of(message)):
-            found.append("tool_calls")
+            differences.append("tool_calls")
     if partial.events and usage is not None and not usage.output:
-        found.append("usage")
-    return tuple(found)
+        differences.append("usage")
+    return tuple(differences)
 
 
 def text_of(message: Any) -> str:
@@ -56,7 +56,7 @@ def _text(block: Any) -> str:
 
 
 def calls_of(message: Any) -> tuple[ToolCall, ...]:
-    """The tool calls of a message, also those whose arguments are no JSON."""
+    """Return the tool calls of a message, also those whose arguments are not JSON."""
     kinds = ("tool_calls", "invalid_tool_calls")
     whole = [
         ToolCall(str(call.get("id") or ""), str(call.get("name") or ""), _json(call.get("args")))
@@ -104,10 +104,10 @@ def finish_reason(response: Any) -> str:
     """Why a model stopped, in its provider's word; "" if it does not say."""
     message = message_of(response)
     for holder in ("response_metadata", "generation_info"):
-        found = getattr(message, holder, None)
-        if isinstance(found, dict):
+        metadata = getattr(message, holder, None)
+        if isinstance(metadata, dict):
             for key in ("finish_reason", "stop_reason", "status"):
-                reason = found.get(key)
+                reason = metadata.get(key)
                 if reason and isinstance(reason, str):
                     return reason
     return ""

@@ -16,10 +16,10 @@ from langmeter.streaming.events import StreamEvent
 class Feed:
     """The events of streams as they come: `for event in feed` or `async for event in feed`.
 
-    Bounded: when nobody reads, the oldest go and are counted in
+    Bounded: when no reader takes them, the oldest are dropped and counted in
     `dropped["stream_events_dropped"]`. Waiting may be cancelled at any time and taken up again;
-    what waits stays. One reader at a time gets each event. A feed that nobody holds any more is
-    gone; `close()`, or a `with` block, ends it sooner.
+    what waits stays. One reader at a time gets each event. A feed without references is
+    removed; `close()`, or a `with` block, ends it sooner.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Feed:
         self._closed = False
 
     def put(self, event: StreamEvent) -> None:
-        """Hand it an event; waits for nobody."""
+        """Add an event; never waits."""
         with self._changed:
             if self._closed:
                 return
@@ -69,7 +69,7 @@ class Feed:
         for loop, future in self._waiting:
             try:
                 loop.call_soon_threadsafe(_done, future)
-            except RuntimeError:  # the reader's loop is closed: nobody waits there any more
+            except RuntimeError:  # the reader's loop is closed: no task waits there any more
                 continue
         self._waiting.clear()
 

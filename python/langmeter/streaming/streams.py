@@ -36,7 +36,7 @@ from langmeter.usage import Usage
 #: What the native side is asked to do, by bit.
 _COLLECT, _EVENTS, _TEXTS, _ENDS = (1 << bit for bit in range(len(_core.STREAM_WANTS)))
 _OK: Final = _core.OUTCOMES.index("ok")
-#: Failures kept for who asks later: this many, with this many characters in all.
+#: Failures kept for later readers: this many, with this many characters in all.
 _FAILURES: Final = 64
 _FAILURE_CHARS: Final = 1 << 23
 _MOST_BYTES: Final = 1 << 40
@@ -117,7 +117,7 @@ class Streams(_core.Streams):
     # What is wanted.
 
     def listen(self, *, collect: bool) -> None:
-        """Ask the native side for what somebody wants, and for nothing else."""
+        """Ask the native side for what listeners want, and for nothing else."""
         with self._lock:
             self.collects |= collect
             for run_id, feeds in list(self._feeds.items()):
@@ -144,7 +144,7 @@ class Streams(_core.Streams):
             self._losses += other._losses
             for run_id, feeds in other._feeds.items():
                 self._feeds.setdefault(run_id, []).extend(feeds)
-                for feed in filter(None, (found() for found in feeds)):
+                for feed in filter(None, (reference() for reference in feeds)):
                     feed.on_close = self.forget
             self._raise_limits(other)
             self.listen(collect=other.collects)
@@ -163,8 +163,8 @@ class Streams(_core.Streams):
         """The events of a run, or of all, from now on."""
         feed = Feed(run_id, queue_size, self.count, self.forget)
         with self._lock:
-            found = ref(feed, lambda _: self.listen(collect=False))
-            self._feeds.setdefault(_number(run_id), []).append(found)
+            reference = ref(feed, lambda _: self.listen(collect=False))
+            self._feeds.setdefault(_number(run_id), []).append(reference)
             self.listen(collect=False)
         return feed
 
@@ -173,12 +173,12 @@ class Streams(_core.Streams):
         with self._lock:
             number = _number(feed.run_id)
             feeds = self._feeds.get(number, [])
-            self._feeds[number] = [found for found in feeds if found() is not feed]
+            self._feeds[number] = [reference for reference in feeds if reference() is not feed]
             self.listen(collect=False)
 
     def _read_by(self, *numbers: Any) -> list[Feed]:
-        found = (feed() for number in numbers for feed in self._feeds.get(number, ()))
-        return [feed for feed in found if feed is not None]
+        live = (feed() for number in numbers for feed in self._feeds.get(number, ()))
+        return [feed for feed in live if feed is not None]
 
     # Called natively: `_core.StreamSink`.
 
@@ -206,7 +206,7 @@ class Streams(_core.Streams):
             listener.tell(event)
 
     def on_gone(self, run_id: UUID, shown: tuple[Any, ...]) -> None:
-        """Nobody ended a stream, and the recorder gave it up."""
+        """Report an abandoned stream: the recorder reaped its run without an end event."""
         partial = self._partial(shown)
         names = partial.provider, partial.model
         try:
@@ -217,11 +217,11 @@ class Streams(_core.Streams):
     # Ends.
 
     def take(self, run_id: UUID) -> Partial | None:
-        """What a run that ends has said; None where nobody wants to know."""
+        """Return what a run that ends has sent; None where no listener wants it."""
         if not self._curious or self.recorder is None:
             return None
-        shown = self._take(self.recorder, run_id)
-        return None if shown is None else self._partial(shown)
+        fields = self._take(self.recorder, run_id)
+        return None if fields is None else self._partial(fields)
 
     def _partial(self, shown: tuple[Any, ...]) -> Partial:
         partial = Partial(*shown)
@@ -230,8 +230,8 @@ class Streams(_core.Streams):
 
     def peek(self, run_id: UUID) -> Partial | None:
         """What a run in flight has said so far."""
-        shown = None if self.recorder is None else self._peek(self.recorder, run_id)
-        return None if shown is None else self._partial(shown)
+        fields = None if self.recorder is None else self._peek(self.recorder, run_id)
+        return None if fields is None else self._partial(fields)
 
     def ended(
         self,
@@ -265,12 +265,12 @@ class Streams(_core.Streams):
         cost: int | None,
         response: Any,
     ) -> None:
-        found: tuple[str, ...] = ()
+        differences: tuple[str, ...] = ()
         if self.collects:
             message = message_of(response)
             partial = completed(partial, message)
-            found = mismatches(partial, message, usage)
-            for kind in found:
+            differences = mismatches(partial, message, usage)
+            for kind in differences:
                 self._mismatched(kind, names)
         if not self.listeners.complete:
             return
@@ -281,7 +281,7 @@ class Streams(_core.Streams):
             tokens=tokens_of(usage),
             cost=None if cost is None else usd(cost),
             finish_reason=finish_reason(response),
-            mismatches=found,
+            mismatches=differences,
             **partial.fields(),
         )
         for listener in self.listeners.complete:
@@ -339,7 +339,7 @@ class Streams(_core.Streams):
     # The rest of a life.
 
     def give_up(self) -> None:
-        """Tell of the streams that nobody will end, as far as the recorder knows of them."""
+        """Report the streams that the recorder has reaped as abandoned."""
         if self.recorder is not None:
             self._give_up(self.recorder)
 

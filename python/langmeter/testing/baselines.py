@@ -63,7 +63,7 @@ class Baselines:
         __tracebackhide__ = True
         if not _NAME.fullmatch(name):
             raise ValueError(
-                f"{name!r} is no name of a baseline; use letters, digits, '_', '-' and '.', "
+                f"invalid name of a baseline: {name!r}; use letters, digits, '_', '-' and '.', "
                 "beginning with a letter or digit"
             )
         now = metered if isinstance(metered, Snapshot) else metered.snapshot()
@@ -75,14 +75,14 @@ class Baselines:
                 'config={"callbacks": [meter]}'
             )
         base = now if self.update else _read(path)
-        found = compare(base, now, rules, level=level, strict=strict)
+        comparison = compare(base, now, rules, level=level, strict=strict)
         if self.update:
             _write(path, now)
-        elif found.failed:
+        elif comparison.failed:
             raise AssertionError(
-                f"{found}\n\ncompared with {path}; if this is how it is to be: {_UPDATE}"
+                f"{comparison}\n\ncompared with {path}; if this is how it is to be: {_UPDATE}"
             )
-        return found
+        return comparison
 
 
 def _read(path: Path) -> Snapshot:

@@ -83,7 +83,7 @@ class Offline:
         return count
 
     def measured(self, provider: str, model: str) -> TokenCounter | None:
-        """The same where it is no ratio, else None."""
+        """Return the counter of a model; None if it is neither exact nor the user's own."""
         return own_counter(self._factories, provider, model) or exact_counter(model)
 
     def input(self, provider: str, model: str, prompts: Any, tools: Any = ()) -> int:
@@ -94,8 +94,8 @@ class Offline:
         Raises what the counter raises, ValueError where it counts fewer than 0.
         """
         count, overhead = self.counter(provider, model), _core.chat_overhead(model)
-        asked = sum(_prompt(prompt, count, overhead) for prompt in _list(prompts))
-        return asked + tools_tokens(model, tools, count) if tools else asked
+        tokens = sum(_prompt(prompt, count, overhead) for prompt in _list(prompts))
+        return tokens + tools_tokens(model, tools, count) if tools else tokens
 
     def with_input(
         self, provider: str, model: str, prompts: Any, told: Usage, tools: Any = ()
@@ -104,8 +104,8 @@ class Offline:
 
         Raises as `input`.
         """
-        asked = self.input(provider, model, prompts, tools)
-        return told._replace(input=asked, total=told.total + asked, estimated=asked)
+        tokens = self.input(provider, model, prompts, tools)
+        return told._replace(input=tokens, total=told.total + tokens, estimated=tokens)
 
     def usage(
         self,
@@ -125,18 +125,20 @@ class Offline:
         count = self.counter(provider, model)
         said = thought = 0
         for is_thought, text in _received(response):
-            found = counted(count, text)
-            said += found
-            thought += found * is_thought
+            tokens = counted(count, text)
+            said += tokens
+            thought += tokens * is_thought
         if not said and not ended:
             return None
-        asked = self.input(provider, model, prompts, tools)
-        total = asked + said
+        input_tokens = self.input(provider, model, prompts, tools)
+        total = input_tokens + said
         if not total:
             return None
         if ended:
             self._warn(provider, model)
-        return Usage(input=asked, output=said, total=total, reasoning=thought, estimated=total)
+        return Usage(
+            input=input_tokens, output=said, total=total, reasoning=thought, estimated=total
+        )
 
     def _warn(self, provider: str, model: str) -> None:
         """Name the remedy, once for each model and process."""

@@ -110,13 +110,13 @@ class Mapped(NamedTuple):
 
 def from_mapping(raw: Raw, parser: NumberParser) -> Mapped | None:
     """Read one mapping of usage, whoever wrote it. None if it has no number in its sums."""
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for key, value in raw.items():
         field = _FIELD_OF.get(key)
-        if field is not None and value is not None and field not in found:
-            found[field] = value
-    get, count = found.get, parser.count
-    sums = ("input" in found) + ("output" in found)
+        if field is not None and value is not None and field not in values:
+            values[field] = value
+    get, count = values.get, parser.count
+    sums = ("input" in values) + ("output" in values)
     before = parser.rejected
     inputs, outputs = count(get("input")), count(get("output"))
     if parser.rejected - before == sums:
@@ -131,7 +131,7 @@ def from_mapping(raw: Raw, parser: NumberParser) -> Mapped | None:
     cache_read = into["cache_read"] or beside_read or count(get("read_within"))
     # Where the lifetimes are given, LangChain leaves 0 in the sum; adding both counts them twice.
     cache_write = into["cache_write"] or beside_write or into["five"] + into["hour"]
-    if (beside_read or beside_write) and "into" not in found:
+    if (beside_read or beside_write) and "into" not in values:
         inputs += cache_read + cache_write
         total = max(total, inputs + outputs)
 
@@ -207,8 +207,8 @@ def _add_lifetimes(parts: dict[str, int], lifetimes: Any, parser: NumberParser) 
 
 def _searches(tools: Any, parser: NumberParser) -> int:
     """Return web searches: of Anthropic and OpenRouter, of xAI, of Perplexity's agent API."""
-    asked = entry(tools, "web_search_requests", "web_search_calls")
-    return parser.count(asked) or parser.count(entry(entry(tools, "search_web"), "invocation"))
+    requests = entry(tools, "web_search_requests", "web_search_calls")
+    return parser.count(requests) or parser.count(entry(entry(tools, "search_web"), "invocation"))
 
 
 def _iterations(iterations: Any, parser: NumberParser) -> tuple[Usage, ...]:
@@ -320,13 +320,13 @@ def grounded(metadata: Any, model: str) -> int:
 
     Each query is billed, but a grounded answer as one up to Gemini 2.
     """
-    found: set[str] = set()
+    distinct: set[str] = set()
     for item in metadata if isinstance(metadata, list) else (metadata,):
         queries = entry(item, "web_search_queries", "webSearchQueries")
         if isinstance(queries, list):
-            found.update(query for query in queries if isinstance(query, str) and query)
+            distinct.update(query for query in queries if isinstance(query, str) and query)
     by_answer = any(name in model for name in ("gemini-1", "gemini-2"))
-    return min(len(found), 1) if by_answer else len(found)
+    return min(len(distinct), 1) if by_answer else len(distinct)
 
 
 def too_long(metadata: Iterable[Any]) -> bool:

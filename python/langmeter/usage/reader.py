@@ -111,7 +111,7 @@ def read_any(response: Any) -> Reading:
         if usage is not None:
             usages.append(usage)
 
-    # Text models, and what is no LLMResult but has a usage.
+    # Text models, and objects that are not an LLMResult but have a usage.
     for whole in (llm_output,) if prompts else (llm_output, response):
         dialect = dialect or _text(whole, "model_provider")
         model = model or _text(whole, *_MODEL)
@@ -186,15 +186,15 @@ def _usage(
     """
     usage, named = None, Modifiers()
     beside: tuple[Usage, ...] = ()
-    if isinstance(figures, dict) and (found := from_mapping(figures, parser)) is not None:
-        usage, named = found.usage, found.modifiers
+    if isinstance(figures, dict) and (mapped := from_mapping(figures, parser)) is not None:
+        usage, named = mapped.usage, mapped.modifiers
     for raw in raws:
-        found = from_mapping(raw, parser)
-        if found is not None:
-            usage = found.usage if usage is None else completed(usage, found.usage)
-            output, total = usage.output + found.extra, usage.total + found.extra
-            usage, beside = usage._replace(output=output, total=total), found.beside
-            named = named | found.modifiers
+        mapped = from_mapping(raw, parser)
+        if mapped is not None:
+            usage = mapped.usage if usage is None else completed(usage, mapped.usage)
+            output, total = usage.output + mapped.extra, usage.total + mapped.extra
+            usage, beside = usage._replace(output=output, total=total), mapped.beside
+            named = named | mapped.modifiers
             break
     for meta in metadata:
         tier = entry(meta, "service_tier") or entry(entry(meta, "serviceTier"), "type")

@@ -63,7 +63,7 @@ def counters_of(sources: Mapping[str, Source] | None) -> dict[str, Factory]:
     """Load what counts for which models, by the beginning of their names.
 
     Raises:
-        ConfigError: a source cannot be loaded, or is no source.
+        ConfigError: a source cannot be loaded, or is not a source.
     """
     if sources is None:
         return {}
@@ -115,20 +115,22 @@ def ratio_of(model: str) -> float:
 
 def counted(count: TokenCounter, text: str) -> int:
     """The tokens of a text, if that is what the counter gives; ValueError, TypeError if not."""
-    found = operator.index(count(text)) if text else 0
-    if not 0 <= found < LIMIT:
-        raise ValueError(f"a token counter must count 0 to {LIMIT} tokens, not {found}")
-    return found
+    tokens = operator.index(count(text)) if text else 0
+    if not 0 <= tokens < LIMIT:
+        raise ValueError(f"a token counter must count 0 to {LIMIT} tokens, not {tokens}")
+    return tokens
 
 
 def _version(pattern: re.Pattern[str], name: str) -> tuple[int, int]:
-    found = pattern.search(name)
-    return (int(found[1]), int(found[2] or 0)) if found else (0, 0)
+    match = pattern.search(name)
+    return (int(match[1]), int(match[2] or 0)) if match else (0, 0)
 
 
 def _prefix(name: object) -> str:
     if not isinstance(name, str) or not name.strip():
-        raise ConfigError(f"token_counters: {name!r} is no beginning of a model's name")
+        raise ConfigError(
+            f"token_counters: a key must be the beginning of a model's name, got {name!r}"
+        )
     return name.strip().lower()
 
 

@@ -52,8 +52,8 @@ def _properties(schema: Any, count: TokenCounter) -> Iterator[int]:
     if not isinstance(properties, dict) or not properties:
         return
     yield _PROPERTIES
-    for name, found in properties.items():
-        inner = found if isinstance(found, dict) else {}
+    for name, definition in properties.items():
+        inner = definition if isinstance(definition, dict) else {}
         if choices := _list(inner.get("enum")):
             yield _CHOICES
             yield from (_CHOICE + counted(count, str(choice)) for choice in choices)

@@ -19,7 +19,7 @@ from langmeter.prices import Band, PriceBook, RateCard
 from langmeter.prices.book import Moment
 from langmeter.snapshot import Snapshot
 
-#: Service tiers that cost less for who can wait, and what taking them asks of every call.
+#: Service tiers that cost less for callers who can wait, with what each requires of a call.
 _TIERS: Final = {
     "batch": "every call can wait for a batch, up to a day",
     "flex": "every call can be slower and now and then refused",
@@ -43,19 +43,19 @@ def advise(
     others = [named(book, name, at) for name in alternatives]
     findings: list[Finding] = []
     for (provider, model), stats in snapshot.models.items():
-        found = traffic(provider, model, stats, book.card(provider, model, at=at))
-        findings += unfinished(found)
-        findings += retried(found)
-        findings += truncated(found)
-        if found.calls:
-            findings += _reasoning(found)
-            findings += _prompt_caching(found)
-            findings += _unread_cache(found)
-            findings += _service_tiers(found, book, at)
-            siblings = list(relatives(found, book, at))
-            shown = {sibling.title for sibling in siblings}
+        usage = traffic(provider, model, stats, book.card(provider, model, at=at))
+        findings += unfinished(usage)
+        findings += retried(usage)
+        findings += truncated(usage)
+        if usage.calls:
+            findings += _reasoning(usage)
+            findings += _prompt_caching(usage)
+            findings += _unread_cache(usage)
+            findings += _service_tiers(usage, book, at)
+            siblings = list(relatives(usage, book, at))
+            titles = {sibling.title for sibling in siblings}
             findings += siblings
-            findings += (new for new in compared(found, others) if new.title not in shown)
+            findings += (new for new in compared(usage, others) if new.title not in titles)
     return sorted(findings, key=_order)
 
 
@@ -69,7 +69,7 @@ def _prompt_caching(found: Traffic) -> Iterator[Finding]:
     if card is None or cost is None or "cache_read" not in card.priced:
         return
     plain = found.plain_input
-    # Whatever the calls were, the longest of them is no repetition, and it is at least the mean.
+    # The longest call does not repeat another one, and it is at least as long as the mean.
     written = ceil(plain / found.calls)
     read = plain - written
     saving = max(
@@ -143,7 +143,7 @@ def _service_tiers(found: Traffic, book: PriceBook, at: Moment | None) -> Iterat
         return
     for tier in book.explain(found.provider, found.model, at=at).variants:
         card = book.card(found.provider, found.model, tier=tier, at=at)
-        # Nobody reads a batch as it is written.
+        # A batch cannot be streamed.
         if tier not in _TIERS or card is None or (tier == "batch" and streamed >= found.calls):
             continue
         instead = found.at(card)

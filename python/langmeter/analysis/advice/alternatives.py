@@ -25,7 +25,7 @@ class Other(NamedTuple):
 
 
 def named(book: PriceBook, name: str | tuple[str, str], at: Moment | None) -> Other:
-    """The model a user names; ValueError when it is no `provider/model` or has no price."""
+    """Return a model by its name; ValueError if it is not `provider/model` or has no price."""
     provider, model = (*name.split("/", 1), "")[:2] if isinstance(name, str) else name
     if not (provider and model):
         raise ValueError(

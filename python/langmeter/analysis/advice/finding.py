@@ -65,8 +65,8 @@ class Finding:
 
 def text(findings: Iterable[Finding]) -> str:
     """Findings as plain text, numbered."""
-    shown = [f"{number}. {finding}" for number, finding in enumerate(findings, 1)]
-    return "\n\n".join(shown) if shown else "nothing to save was found"
+    lines = [f"{number}. {finding}" for number, finding in enumerate(findings, 1)]
+    return "\n\n".join(lines) if lines else "nothing to save was found"
 
 
 def _shown(name: str, figure: Figure) -> str:
@@ -93,13 +93,17 @@ def finding(
         "unpriced_calls": found.stats.unpriced_calls,
         "estimated_tokens": found.stats.tokens.estimated,
     }
-    shown = {"calls": found.stats.calls, **figures, **{name: n for name, n in weak.items() if n}}
+    figures_shown = {
+        "calls": found.stats.calls,
+        **figures,
+        **{name: n for name, n in weak.items() if n},
+    }
     return Finding(
         kind,
         f"{found.name}: {title}",
         found.provider,
         found.model,
-        MappingProxyType(shown),
+        MappingProxyType(figures_shown),
         None if saving is None else usd(saving),
         bound,
         assumption,

@@ -1,9 +1,9 @@
 """Which models of a price list are of one family, told from their names alone.
 
 A name falls into words, sizes (`mini`, `opus`, `70b`), a version and a date. Of one family are
-models with the same words; a size is a choice within it. What is no known size is a word, so that
-`gpt-4o-audio-preview` or `gpt-4o:extended` is never taken for a `gpt-4o`: a family too small costs
-a finding, one too large a wrong one.
+models with the same words; a size is a choice within it. A part that is not a known size is a
+word, so that `gpt-4o-audio-preview` or `gpt-4o:extended` is never taken for a `gpt-4o`: a family
+too small costs a finding, one too large gives a wrong one.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 _TOKEN: Final = re.compile(r"[^a-z0-9]+")
 #: Parameters: 8b, 8x7b, a22b (those active in a mixture).
 _PARAMETERS: Final = re.compile(r"(?:\d+x|a)?\d+b")
-#: A number stuck to a word: llama3, o4, v1; and OpenAI's 4o, whose letter is no other family.
+#: A number stuck to a word: llama3, o4, v1; and OpenAI's 4o, whose letter does not make a family.
 _NUMBERED: Final = re.compile(r"([a-z]*?)v?(\d{1,2})o?")
 #: 0613, 2407, 20250929; and revisions, 001.
 _DATE: Final = re.compile(r"\d{4,}|0\d+")

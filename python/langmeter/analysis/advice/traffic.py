@@ -62,12 +62,12 @@ class Traffic(NamedTuple):
 
 def traffic(provider: str, model: str, stats: ModelStats, card: RateCard | None) -> Traffic:
     """The traffic of a model, from its figures and its standard rates."""
-    found = Traffic(provider, model, stats, card, None, stats.tokens.input)
+    result = Traffic(provider, model, stats, card, None, stats.tokens.input)
     if stats.cost is not None and not stats.unpriced_calls:
         charged = int(EXACT.scaleb(stats.cost, 12))
-        longest = found.most_input if card is None else _longest(found, card, charged)
-        return found._replace(cost=Cost(charged, charged), most_input=longest)
-    return found if card is None else found._replace(cost=found.at(card))
+        longest = result.most_input if card is None else _longest(result, card, charged)
+        return result._replace(cost=Cost(charged, charged), most_input=longest)
+    return result if card is None else result._replace(cost=result.at(card))
 
 
 def used(stats: ModelStats) -> int:

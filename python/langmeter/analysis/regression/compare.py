@@ -112,7 +112,7 @@ def _subjects(base: Snapshot, now: Snapshot, rules: tuple[Rule, ...]) -> Iterato
         yield _Subject("model", _model(key), base.models[key], now.models[key])
     for pair in sorted(base.components.keys() & now.components.keys()):
         kind, name = pair[0], _component(pair)
-        # A model once more, by the class that calls it: compared where somebody asks for it.
+        # A model once more, by the class that calls it: compared where a rule asks for it.
         if kind != "llm" or any(rule.covers(kind, name) for rule in rules):
             yield _Subject(kind, name, base.components[pair], now.components[pair])
 
@@ -187,7 +187,7 @@ def _verdict(
         return "no test", None
     if p is None:
         needed = tests.enough(evidence.floor_of, hardest) if evidence.floor_of else 0
-        # With enough calls, too few are only the cases among them: that is no change to be seen.
+        # With enough calls but too few cases among them, no change is visible.
         return ("too few", needed) if min(evidence.calls) < needed else ("same", None)
     if p > level:
         return "same", None

@@ -129,14 +129,14 @@ class Comparison:
         A table wider than `width` columns is divided.
         """
         stopped = {ruling.row for ruling in self.rulings if ruling.state != "held"}
-        shown = [
+        listed = [
             row
             for row in self.rows
             if everything or row in stopped or row.verdict in ("worse", "better")
         ]
         blocks = ["\n".join([self._headline(), *self._rulings()])]
-        if shown:
-            blocks.append("\n".join(render_table(self._header(), map(_cells, shown), width)))
+        if listed:
+            blocks.append("\n".join(render_table(self._header(), map(_cells, listed), width)))
         if notes := list(self._notes()):
             blocks.append("\n".join(notes))
         return "\n\n".join(blocks)
@@ -166,14 +166,16 @@ class Comparison:
         }
 
     def _headline(self) -> str:
-        found = Counter(row.verdict for row in self.rows)
-        told = ", ".join(f"{found[verdict]} {verdict}" for verdict in _ORDER if found[verdict])
+        counts = Counter(row.verdict for row in self.rows)
+        verdicts = ", ".join(
+            f"{counts[verdict]} {verdict}" for verdict in _ORDER if counts[verdict]
+        )
         why = ""
         if self.rulings:
-            broken, asked = ({r.rule.text for r in of} for of in (self.broken, self.rulings))
-            why = f"{len(broken)} of {plural(len(asked), 'rule')} broken; "
+            broken, judged = ({r.rule.text for r in of} for of in (self.broken, self.rulings))
+            why = f"{len(broken)} of {plural(len(judged), 'rule')} broken; "
         word = "FAILED" if self.failed else "ok"
-        return f"{word}: {why}{told or 'nothing to compare'} (level {self.level:g})"
+        return f"{word}: {why}{verdicts or 'nothing to compare'} (level {self.level:g})"
 
     def _header(self) -> tuple[str, ...]:
         interval = f"{100 * (1 - self.level):.4g} % interval"

@@ -54,8 +54,8 @@ class Discrete:
         """The largest k with P(X <= k) at most p; `low - 1` when there is none."""
         if p >= 1.0:
             return self.high
-        found = bisect_right(self._below, p) - 1
-        return self._first + found if found >= 0 else self.low - 1
+        place = bisect_right(self._below, p) - 1
+        return self._first + place if place >= 0 else self.low - 1
 
 
 @lru_cache(maxsize=64)

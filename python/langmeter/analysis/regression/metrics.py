@@ -98,8 +98,8 @@ def measure(name: str) -> Measure:
         if figure == "ks":
             read = partial(_distribution, what)
             return Measure(f"{what}.ks", "share", read, relative=False)
-        if (found := _QUANTILE.fullmatch(figure)) and float(found[1]) > 0:
-            percent = float(found[1])
+        if (match := _QUANTILE.fullmatch(figure)) and float(match[1]) > 0:
+            percent = float(match[1])
             if percent < 1:
                 raise ValueError(
                     f"{name!r} must name a percentile in percent, p1 to p99.99; "
@@ -110,7 +110,7 @@ def measure(name: str) -> Measure:
 
 
 def usual(stats: Stats) -> list[Measure]:
-    """What is compared of a model or of a component when nobody asks for more."""
+    """Return what is compared of a model or a component by default."""
     durations = _DURATIONS if isinstance(stats, ModelStats) else _DURATIONS[:1]
     timed = [measure(f"{what}.{figure}") for what in durations for figure in (*_QUANTILES, "ks")]
     counted = _COUNTED if isinstance(stats, ModelStats) else ("error_rate", "abandoned_rate")
@@ -240,8 +240,8 @@ def _run(stats: Stats) -> int:
 
 
 _COUNTED: Final = {
-    found.name: found
-    for found in (
+    measure.name: measure
+    for measure in (
         Measure(
             "error_rate",
             "share",

@@ -50,27 +50,27 @@ class Rule:
     @staticmethod
     def parse(text: str) -> Rule:
         """Read a rule. Raises ValueError on what is none, naming what is wrong and the remedy."""
-        found = _RULE.fullmatch(text)
-        if found is None:
-            raise ValueError(f"{text!r} is no rule; {_HINT}")
+        match = _RULE.fullmatch(text)
+        if match is None:
+            raise ValueError(f"invalid rule {text!r}; {_HINT}")
         try:
-            metric = measure(found["metric"])
+            metric = measure(match["metric"])
         except ValueError as error:
             raise ValueError(f"{text!r}: {error}") from None
-        rise = found["sense"] == ">"
-        if found["sign"] != ("+" if rise else "-"):
+        rise = match["sense"] == ">"
+        if match["sign"] != ("+" if rise else "-"):
             raise ValueError(
-                f"{text!r}: a rule is about a change; write >+{found['number']}{found['unit']} "
-                f"against a rise, <-{found['number']}{found['unit']} against a fall"
+                f"{text!r}: a rule is about a change; write >+{match['number']}{match['unit']} "
+                f"against a rise, <-{match['number']}{match['unit']} against a fall"
             )
-        unit, number = found["unit"], float(found["number"])
+        unit, number = match["unit"], float(match["number"])
         units = _UNITS[metric.unit]
         # The greatest difference of two shares is itself a difference, a part of nothing.
         known = units if metric.name.endswith(".ks") else {"%": 0.01, **units}
         if unit not in known:
-            shown = " or ".join(name or "a plain number" for name in known)
-            raise ValueError(f"{text!r}: {metric.name} changes by {shown}, not by {unit!r}")
-        where, sense = found["where"] or "", 1 if rise else -1
+            choices = " or ".join(name or "a plain number" for name in known)
+            raise ValueError(f"{text!r}: {metric.name} changes by {choices}, not by {unit!r}")
+        where, sense = match["where"] or "", 1 if rise else -1
         return Rule(text.strip(), metric, where, sense, number * known[unit], unit == "%")
 
     def covers(self, kind: str, name: str) -> bool:

@@ -23,7 +23,7 @@ from langmeter.analysis.regression.discrete import binomial, hypergeometric
 Bucket: TypeAlias = tuple[int, int, int]
 
 #: Product of two sample sizes up to which Kolmogorov-Smirnov counts lattice paths, 2 ms of work.
-#: From there on the limit is no smaller than the exact p, and greater by less than half of it.
+#: Beyond it the asymptotic p is at least the exact p, and less than 1.5 times as large.
 KS_EXACT: Final = 20_000
 _NORMAL: Final = NormalDist()
 
@@ -84,11 +84,11 @@ class Sample:
 
 
 def quantile_test(base: Sample, now: Sample, q: float) -> Tails:
-    """Whether the q-quantile moved, by binomial ranks; distribution-free and valid under ties.
+    """Test whether the q-quantile moved, by binomial ranks; distribution-free and valid under ties.
 
-    Were c the quantile of both, at most so many of `base` would lie below c and at least so many of
-    `now` at or below it, each by a binomial law. What speaks for c is the product of the two
-    p-values; what is judged is the largest over all c.
+    Null hypothesis: both samples have the same q-quantile c. Then the number of values of `base`
+    below c and of `now` at or below it are binomial. The p-value for c is the product of the two
+    tails, and the largest over all c is reported.
     """
     return Tails(_risen(base, now, q), _risen(now, base, q))
 
@@ -131,7 +131,7 @@ def _product(p: float) -> float:
 def _risen(base: Sample, now: Sample, q: float) -> float:
     below, above = binomial(base.n, q), binomial(now.n, q)
     # As c goes up, the first factor falls and the second rises. So outwards from the quantile of
-    # `base` the search ends where one of them alone is no more than the best product: 10 of 170
+    # `base` the search ends where one of them alone is not above the best product: 10 of 170
     # buckets of 200 calls where nothing changed.
     likeliest = 0.0
     middle = bisect_left(base.before, base.n * q)

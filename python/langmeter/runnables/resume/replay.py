@@ -46,14 +46,14 @@ class _Mark(str):
 
 
 def restart_of(chunk: Any) -> Restart | None:
-    """What a chunk of a resumed stream says about a restart; None if it is no marker.
+    """Return what a chunk of a resumed stream says about a restart; None if it is not a marker.
 
     Of a sum of chunks, it is the last restart among them.
     """
     if isinstance(chunk, str):
         return getattr(chunk, "restart", None)
-    told = (getattr(chunk, "response_metadata", None) or {}).get(_RESTARTS)
-    return Restart(**told[-1]) if told else None
+    data = (getattr(chunk, "response_metadata", None) or {}).get(_RESTARTS)
+    return Restart(**data[-1]) if data else None
 
 
 class _Tape:
@@ -130,7 +130,7 @@ class Splice:
         """What to hand on, now that an attempt has given this chunk.
 
         Raises:
-            TypeError: the chunk is no str and no AIMessageChunk.
+            TypeError: the chunk is neither a str nor an AIMessageChunk.
             StreamDiverged: it belongs to another answer, and that is not to be signalled.
         """
         if not isinstance(chunk, str | AIMessage):
@@ -325,9 +325,9 @@ class Splice:
         self._owed_usage = _sum(self._owed_usage, usage)
         if self._left:
             return None
-        told, self._owed_usage = self._owed_usage, {}
-        self._given_usage = _sum(self._given_usage, told)
-        return told if _any(told) else None
+        owed, self._owed_usage = self._owed_usage, {}
+        self._given_usage = _sum(self._given_usage, owed)
+        return owed if _any(owed) else None
 
 
 def _visible(path: _Path) -> bool:

@@ -76,7 +76,7 @@ def resume(
     """
     if not isinstance(runnable, Runnable):
         raise TypeError(
-            f"{runnable!r} is no langchain_core.runnables.Runnable; "
+            f"runnable must be a langchain_core.runnables.Runnable, got {runnable!r}; "
             "a function becomes one by RunnableLambda or RunnableGenerator"
         )
     if on_restart not in ("signal", "raise"):
@@ -209,7 +209,7 @@ class Resumed(Runnable[Input, Output]):
             stream: Any = None
             try:
                 while True:
-                    # Not around the yield: what a consumer throws in is no broken stream.
+                    # Not around the yield: what the consumer throws in does not break the stream.
                     try:
                         if stream is None:
                             stream = iter(self.bound.stream(input_, child, **kwargs))
@@ -223,10 +223,10 @@ class Resumed(Runnable[Input, Output]):
                     try:
                         out = splice.end() if chunk is _END else splice.take(chunk)
                     except StreamDiverged as error:
-                        tries.again(error, begun=True)  # never; but it tells of the break before
+                        tries.again(error, begun=True)  # never; but it reports the break before
                         raise
-                    if told := splice.news():
-                        dispatch_custom_event(_DIVERGED, told, config=config)
+                    if data := splice.news():
+                        dispatch_custom_event(_DIVERGED, data, config=config)
                     yield from out
                     if chunk is _END:
                         return
@@ -265,10 +265,10 @@ class Resumed(Runnable[Input, Output]):
                     try:
                         out = splice.end() if chunk is _END else splice.take(chunk)
                     except StreamDiverged as error:
-                        tries.again(error, begun=True)  # never; but it tells of the break before
+                        tries.again(error, begun=True)  # never; but it reports the break before
                         raise
-                    if told := splice.news():
-                        await adispatch_custom_event(_DIVERGED, told, config=config)
+                    if data := splice.news():
+                        await adispatch_custom_event(_DIVERGED, data, config=config)
                     for each in out:
                         yield each
                     if chunk is _END:

@@ -78,8 +78,8 @@ class Reply:
         id: the identifier in the reply.
         fault: what goes wrong; None if nothing does.
         status: 0, or the HTTP status with which the request is refused.
-        cut: how many pieces a stream sends before its fault. A stall after 0 pieces sends nothing
-            at all, not even the head of the response.
+        cut: how many pieces a stream sends before its fault. A stall after 0 pieces sends not even
+            the head of the response.
         delays: seconds before each piece, the choices interleaved; missing ones are 0.
         retry_after: seconds in the headers of status 429.
     """
