@@ -169,7 +169,7 @@ def test_what_cannot_be_joined_is_refused() -> None:
         CompositeCallback([Mine()])
     with pytest.raises(TypeError, match=r"Later\..* is async.*beside the composite"):
         CompositeCallback([Later()])
-    with pytest.raises(TypeError, match="no BaseCallbackHandler"):
+    with pytest.raises(TypeError, match="must be a BaseCallbackHandler"):
         CompositeCallback([print])  # type: ignore[list-item]
 
 

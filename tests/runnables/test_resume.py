@@ -524,7 +524,7 @@ def test_bad_settings_are_named(settings: Any, says: str) -> None:
 
 def test_only_runnables_are_wrapped() -> None:
     """A function is told how it becomes one."""
-    with pytest.raises(TypeError, match="Runnable; a function becomes one by"):
+    with pytest.raises(TypeError, match=r"Runnable, got .*; a function becomes one by"):
         resume(print)  # type: ignore[arg-type]
 
 

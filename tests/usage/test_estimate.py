@@ -482,8 +482,8 @@ def test_what_is_no_counter_is_refused_with_the_remedy(tmp_path: Path, monkeypat
         ({"llama": junk}, "cannot load .*junk.json"),
         ({"llama": tmp_path / "absent"}, "cannot load .*absent"),
         ({"llama": 7}, "must be a function"),
-        ({"": words}, "no beginning"),
-        ({7: words}, "no beginning"),
+        ({"": words}, "must be the beginning"),
+        ({7: words}, "must be the beginning"),
         ([words], "must map names"),
     ):
         with pytest.raises(ConfigError, match=says):
