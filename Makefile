@@ -72,6 +72,8 @@ lint: $(VENV)/native $(VENV)/lint ## check style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest langmeter._core
+	$(BIN)/python .ci/words.py
+	git ls-files '*.py' '*.pyi' '*.rs' '*.md' '*.toml' | xargs $(BIN)/codespell
 
 # The site, with search and the API reference; a warning is an error. Every page that runs code is a test of `test-python`.
 docs: $(VENV)/docs ## build the site in target/docs

@@ -34,7 +34,7 @@ _RULES = [
     (re.compile(pattern.replace(" ", _GAP), re.IGNORECASE), advice)
     for pattern, advice in _PHRASES.items()
 ]
-#: A local variable has the noun of what it holds; these name the value's history.
+#: A local variable has the noun of what it holds; these name the value's history. Tests are exempt.
 _HISTORY = {"found", "told", "asked", "shown", "kept"}
 _RUST_LET = re.compile(rf"\blet (?:mut )?({'|'.join(sorted(_HISTORY))})\b")
 _QUOTED = re.compile(r"[\"“`][^\"”`\n]*[\"”`]")
@@ -66,6 +66,8 @@ def _phrases(path: Path, text: str) -> Iterator[tuple[int, str]]:
 
 def _locals(path: Path, text: str) -> Iterator[tuple[int, str]]:
     advice = "name the value by the noun of what it holds"
+    if path.relative_to(ROOT).parts[0] in ("tests", "benches") or "tests" in path.stem:
+        return
     if path.suffix == ".rs":
         for number, line in enumerate(text.splitlines(), 1):
             for match in _RUST_LET.finditer(line):

@@ -124,7 +124,7 @@ def _markdown(lines: list[list[str]], numbers: bool) -> str:
 
 
 def _processor() -> str:
-    """Model and second-level cache of the processor, as far as Linux tells."""
+    """Model and second-level cache of the processor, where Linux reports them."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         model = next(line.partition(":")[2].strip() for line in lines if "model name" in line)

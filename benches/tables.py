@@ -74,7 +74,7 @@ def _alone(name: str, numbers: tuple[int, ...]) -> list[Row]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Measure what was asked for and print the tables. A target that is missed is no error."""
+    """Measure what was asked for and print the tables. A missed target is not an error."""
     options = _options(arguments)
     if options.alone:
         rows = _ALONE[options.alone][0](*options.numbers)

@@ -28,7 +28,7 @@ def pytest_unconfigure() -> None:
     _CACHE.cleanup()
 
 
-# A shared machine stalls now and then; that is no finding about the code.
+# A shared machine stalls now and then; that says nothing about the code.
 settings.register_profile(
     "langmeter",
     settings.default,

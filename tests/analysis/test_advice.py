@@ -1,4 +1,4 @@
-"""Advice: what a snapshot says about spending less, its figures worked out by somebody else."""
+"""Advice: what a snapshot says about spending less, its figures computed independently."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def test_a_relative_that_is_named_is_shown_once() -> None:
 
 
 def test_an_embedding_model_is_compared_with_its_kind_only() -> None:
-    """What writes is no alternative to what only reads, nor the other way round."""
+    """A model with output is not an alternative to one without, nor the reverse."""
     traffic = Traffic().call("openai/text-embedding-3-large", 10, input=3000)
     traffic.call("openai/gpt-4o", input=10, output=10)
     findings = traffic.advise(
@@ -364,7 +364,7 @@ def test_what_waits_costs_less() -> None:
 
 
 def test_streams_are_not_told_to_wait_for_a_batch() -> None:
-    """Nobody reads a batch as it is written; the flex tier streams."""
+    """A batch cannot be streamed; the flex tier can."""
     tiers = {name: {"input": 1, "output": 4} for name in ("batch", "flex", "priority")}
     traffic = Traffic(own(input=2, output=8, tiers=tiers))
     traffic.call("acme/one", 3, input=500, output=250, streamed=True)
@@ -392,7 +392,7 @@ def test_reasoning_is_shown_with_its_price() -> None:
     (finding,) = traffic.advise()
     assert (finding.saving, finding.bound) == (Decimal("0.006"), "at most")
     assert finding.figures["reasoning_share"] == 0.75
-    (finding,) = Traffic().call("nobody/x", 10, input=100, output=80, reasoning=60).advise()
+    (finding,) = Traffic().call("unlisted/x", 10, input=100, output=80, reasoning=60).advise()
     assert finding.saving is None
     assert finding.assumption == ""
 
@@ -447,7 +447,7 @@ def test_calls_without_an_answer_are_counted_with_what_they_cost(wasted: dict[st
 def test_failures_that_cost_nothing_claim_no_saving(wasted: dict[str, Any], cost: Any) -> None:
     """They are counted all the same."""
     wasted["cost_of"] = lambda outcome: cost
-    (finding,) = Traffic().call("nobody/x", 2, outcome="error").advise()
+    (finding,) = Traffic().call("unlisted/x", 2, outcome="error").advise()
     assert (finding.kind, finding.saving, finding.assumption) == ("unfinished", None, "")
     assert finding.figures["error_calls"] == 2
 
@@ -470,7 +470,7 @@ def test_second_attempts_are_shown_with_their_cost(wasted: dict[str, Any]) -> No
 
 
 def test_answers_that_were_cut_are_counted(wasted: dict[str, Any]) -> None:
-    """With their share of the answers and the mean length; what they cost nobody knows."""
+    """With their share of the answers and the mean length; what they cost is unknown."""
     traffic = Traffic(own(input=2, output=8)).call("acme/one", 8, input=100, output=10)
     wasted["truncated"] = 6
     (finding,) = traffic.advise()

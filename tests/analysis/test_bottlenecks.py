@@ -74,7 +74,7 @@ PIPELINE = snapshot(
 
 
 def test_models_stand_for_llm_components_and_the_greatest_part_of_the_path_comes_first() -> None:
-    """Nothing is counted twice; a fix, which is no run, is not there."""
+    """Nothing is counted twice; a fix, which is not a run, has no row."""
     found = [(one.kind, one.name) for one in bottlenecks(PIPELINE)]
     assert found == [
         ("model", "openai/gpt-4o"),

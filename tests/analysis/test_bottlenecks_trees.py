@@ -48,7 +48,7 @@ class Run:
 
 @dataclass
 class Part:
-    """A run as far as its parent ran, and without the time it waited for what it is piped from."""
+    """A run is clipped to its parent, without the time it waited for its upstream step."""
 
     run: Run
     start: int
@@ -165,14 +165,14 @@ STEPS = st.tuples(
 
 
 def play(stage: Stage, steps: list[tuple[str, int, tuple[str, str], str, bool, int]]) -> None:
-    """One root and what happens under it; what still runs when it ends is ended by nobody."""
+    """One root and what happens under it; what still runs when it ends gets no end event."""
     root = stage.start(None, "chain", "root", "", False)
     running = [root]
     for step, which, (kind, name), model, piped, milliseconds in steps:
         if step == "wait":
             stage.wait(milliseconds)
         elif step == "start":
-            # Under anything but a call of a model, which has no runs of its own to tell of.
+            # Under anything but a call of a model, which has no runs of its own.
             parents = [run for run in running if run.kind != "llm" and not left_behind(run)]
             parent = parents[which % len(parents)]
             running.append(stage.start(parent, kind, name, model, piped))

@@ -164,7 +164,7 @@ def test_components_are_compared_by_their_latency_and_errors() -> None:
     assert row(found, "latency.p50", "tool search").verdict == "worse"
     assert row(found, "error_rate", "tool search").verdict == "worse"
     assert {row.name for row in found.worse} == {"tool search"}
-    # A tool has neither cost nor tokens: to ask for them is no error, but nothing can be judged.
+    # A tool has neither cost nor tokens: to ask for them is allowed, but nothing can be judged.
     for metric in ("cost.per_call", "web_searches.per_call", "ttft.p50"):
         (ruling,) = compare(base, now, [f"{metric}[tool search]>+1%"]).rulings
         assert ruling.state == "no data"
@@ -180,7 +180,7 @@ def test_the_class_that_calls_a_model_is_compared_where_a_rule_names_it() -> Non
 
 
 def test_empty_snapshots_have_nothing_to_compare() -> None:
-    """That is no failure, unless it is asked for."""
+    """It fails only where a rule asks for it."""
     found = compare(Snapshot(), Snapshot())
     assert (found.rows, found.failed) == ((), False)
     assert str(found) == "ok: nothing to compare (level 0.05)"

@@ -52,7 +52,7 @@ def test_hypergeometric_tails_are_those_of_scipy(n: int, m: int, data: st.DataOb
 
 
 def test_ten_million_coins_are_summed_as_exactly() -> None:
-    """The greatest sample is no special case."""
+    """The greatest sample is not a special case."""
     n, k = 10_000_000, 5_003_000
     law = ours.binomial(n, 0.5)
     assert law.at_least(k) == pytest.approx(stats.binom.sf(k - 1, n, 0.5), rel=1e-8)

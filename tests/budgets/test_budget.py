@@ -1,4 +1,4 @@
-"""Budgets: what they cover, when they refuse, and that nothing is ever held for good."""
+"""Budgets: what they cover, when they refuse, and that no reservation is permanent."""
 
 from __future__ import annotations
 
@@ -209,7 +209,7 @@ def test_failed_cancelled_and_cached_calls_give_back_what_they_held() -> None:
 
 
 def test_an_abandoned_call_gives_back_what_it_held() -> None:
-    """Nobody ends a cancelled `ainvoke`: its age does, when somebody needs the room."""
+    """A cancelled `ainvoke` gets no end event: its age ends it when another call needs the room."""
     clock = ManualClock()
     budget = Budget(calls=1, action="block")
     meter = Meter(budgets=[budget], clock=clock, max_run_age=60.0)
@@ -377,7 +377,7 @@ def test_a_listener_that_fails_is_counted(monkeypatch: pytest.MonkeyPatch) -> No
         ({"tenant": "a"}, True),
         ({"tenant": ["b", "a"], "model": "big"}, True),
         ({"tenant": "b"}, False),
-        ({"nobody": "a"}, False),
+        ({"unlisted": "a"}, False),
         ({"tag": "t1"}, True),
         ({"tag": ["t3", "t2"], "tenant": "a", "provider": "acme"}, True),
         ({"tag": "t3"}, False),
@@ -392,7 +392,7 @@ def test_a_scope_covers_provider_model_tags_and_metadata(scope: Any, covered: bo
 
 
 def test_a_call_outside_the_scope_is_not_refused() -> None:
-    """One tenant's exhausted budget is no other tenant's."""
+    """A tenant's exhausted budget does not affect other tenants."""
     budget, meter = blocking(calls=1, scope={"tenant": "a"})
     for _ in range(3):
         Priced().invoke("x", {"callbacks": [meter], "metadata": {"tenant": "b"}})

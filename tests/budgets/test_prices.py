@@ -19,7 +19,7 @@ from langmeter.errors import ConfigError
 from langmeter.prices import PriceBook, catalogue
 from tests.budgets.test_budget import ACME, Priced
 
-#: Nobody knows "acme/big"; "acme/free" costs nothing, "acme/dear" 1 dollar per 1,000 tokens.
+#: "acme/big" has no price; "acme/free" costs nothing, "acme/dear" 1 dollar per 1,000 tokens.
 SOME: Any = {"acme/free": {"input": 0, "output": 0}, "acme/dear": {"input": 1000, "output": 1000}}
 
 
@@ -113,7 +113,7 @@ def test_a_policy_that_is_none_is_refused(wrong: Any, message: str) -> None:
 
 @pytest.fixture
 def never_loaded(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """A catalogue that does not come; the seconds that somebody waits for it."""
+    """A catalogue that does not load; the seconds that a call waits for it."""
     waited: list[float] = []
 
     def warm(*, wait: bool | float = False) -> None:
@@ -176,8 +176,8 @@ def test_the_wait_is_shared_by_the_first_calls(never_loaded: list[float]) -> Non
         ({"model": "gpt-4*"}, True),
         ({"provider": "acme", "model": "small"}, True),
         ({"provider": "acme"}, False),
-        ({"model": "acme/b*", "tenant": "nobody"}, False),
-        ({"tenant": "nobody"}, False),
+        ({"model": "acme/b*", "tenant": "unlisted"}, False),
+        ({"tenant": "unlisted"}, False),
         ({}, False),
     ],
 )

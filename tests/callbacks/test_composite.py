@@ -154,7 +154,7 @@ def test_a_handler_with_books_of_its_own_is_refused() -> None:
 
 
 def test_what_cannot_be_joined_is_refused() -> None:
-    """Composites, async handlers, own subclasses with hooks, and what is no handler."""
+    """Composites, async handlers, own subclasses with hooks, and other objects are refused."""
 
     class Mine(TokenCountingCallback):
         def on_llm_end(self, response: Any, **kwargs: Any) -> None:

@@ -167,7 +167,7 @@ def test_an_abandoned_v3_stream_is_abandoned_by_age() -> None:
 
 
 def test_of_a_batch_of_prompts_each_ends_or_is_abandoned() -> None:
-    """`generate([a, b])` where a fails: an error, and one run that nobody ends."""
+    """`generate([a, b])` where a fails: an error, and one run without an end event."""
     clock = ManualClock()
     meter = Meter(clock=clock)
     with pytest.raises(ValueError, match="a"):
@@ -283,7 +283,7 @@ def test_outcomes_of_exceptions(error: BaseException, name: str) -> None:
 
 
 class ClassifierResponse:
-    """What a decision model of langchain-core 1.8 gives, as far as it matters."""
+    """The relevant fields of what a decision model of langchain-core 1.8 returns."""
 
     def __init__(self) -> None:
         self.model = "judge-1"
@@ -292,7 +292,7 @@ class ClassifierResponse:
 
 @pytest.mark.parametrize("cls", [TokenCountingCallback, PerformanceCallback])
 def test_a_decision_model_is_a_model_call(cls: Any) -> None:
-    """It arrives as a chain of run_type llm; a chain that returns its answer is no second call."""
+    """It arrives as a chain of run_type llm; one that returns its answer is not counted twice."""
     handler = cls()
     chain, judge = uuid.uuid4(), uuid.uuid4()
     metadata = {"ls_provider": "judges", "ls_model_name": "judge"}

@@ -119,9 +119,9 @@ def test_cost_is_exact(prices: PriceBook) -> None:
 def test_without_a_price_there_is_no_cost(prices: PriceBook) -> None:
     """An unknown model costs None, not 0, and its calls are counted as unpriced."""
     cost = CostTrackingCallback(prices)
-    model = chat_model(metadata={"model_name": "nobody-knows"})
+    model = chat_model(metadata={"model_name": "unlisted-model"})
     model.invoke("hi", config={"callbacks": [cost]})
-    stats = cost.snapshot().models[KEY[0], "nobody-knows"]
+    stats = cost.snapshot().models[KEY[0], "unlisted-model"]
     assert stats.cost is None
     assert stats.unpriced_calls == 1
     assert cost.total_cost is None
@@ -143,7 +143,7 @@ def test_calculate_cost(prices: PriceBook) -> None:
     cost = CostTrackingCallback(prices)
     assert cost.calculate_cost(KEY[0], 1_000_000, 100_000, model="fake-1") == 3
     assert cost.calculate_cost("nvidia_nim", 1000, 1000) == Decimal("0.0004")
-    assert cost.calculate_cost("nobody", 1, 1) is None
+    assert cost.calculate_cost("unlisted", 1, 1) is None
 
 
 def test_calculate_cost_by_the_mix_of_traffic(prices: PriceBook) -> None:
@@ -290,7 +290,7 @@ def test_defects_count_fixes_by_kind() -> None:
 
     def fix(x: Any) -> Any:
         dispatch_custom_event("langmeter.fix", {"success": True, "kind": "import"})
-        dispatch_custom_event("somebody.else", {"success": False})
+        dispatch_custom_event("another.app", {"success": False})
         return x
 
     RunnableLambda(fix).invoke(1, config={"callbacks": [defects]})

@@ -220,7 +220,9 @@ def test_any_id_that_langchain_lets_through_works_in_every_path(run_id: Any) -> 
     config: Any = {"callbacks": [meter], "run_id": run_id}
 
     def call(model: Any) -> None:
-        with suppress(ValidationError):  # LangChain's own, of what is no UUID, after the end
+        with suppress(
+            ValidationError
+        ):  # LangChain's own, of an id that is not a UUID, after the end
             model.invoke("hi", config=config)
 
     call(Words())

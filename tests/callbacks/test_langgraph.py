@@ -38,7 +38,7 @@ class Messages(TypedDict):
 
 
 class Scripted(GenericFakeChatModel):
-    """A chat model with tools, as long as nobody asks which."""
+    """A chat model that accepts any tools."""
 
     def bind_tools(self, tools: Any, **kwargs: Any) -> Any:
         return self
@@ -83,7 +83,7 @@ AGENT = {
 
 @pytest.mark.parametrize("node", [None, "researcher", "step"])
 def test_an_agent_is_one_and_its_steps_are_nodes(node: str | None) -> None:
-    """Alone, and as a node of a graph, be it of its own name: each run counts once, as one kind."""
+    """Each run counts once, as one kind: alone, and as a node of a graph, also under its name."""
     clock = ManualClock()
     meter = Meter(clock=clock)
     runnable, expected = agent_of(clock), dict(AGENT)
@@ -142,7 +142,7 @@ def wait_for(condition: Callable[[], Any]) -> None:
 
 
 def test_parallel_branches_count_their_own_time() -> None:
-    """A takes 1 s, b beside it 3 s, c after both 2 s: 5 s in all, of which a made nobody wait."""
+    """A takes 1 s, b beside it 3 s, c after both 2 s: 5 s in all, and a delayed nothing."""
     clock = ManualClock()
     meter = Meter(clock=clock)
     both = threading.Barrier(2)

@@ -72,7 +72,7 @@ def test_a_hook_without_its_run_says_so(hook: str) -> None:
 
 @pytest.mark.parametrize("cls", [TokenCountingCallback, PerformanceCallback, Meter])
 def test_inspect_takes_native_hooks_for_functions(cls: type[Any]) -> None:
-    """That are no coroutine functions: LangChain asks so at each async event."""
+    """A hook is not a coroutine function: LangChain checks that at each async event."""
     handler = cls()
     for name, native in _core.HOOKS.items():
         hook = getattr(handler, name)

@@ -304,8 +304,8 @@ def test_of_a_retry_each_attempt_is_a_call(client: Any, service: Server, book: P
 def test_a_fallback_recovers_a_failure(service: Server, book: PriceBook) -> None:
     """An error of the first model, an ok of the second, which made it good.
 
-    In a chain: LangChain calls each model of a fallback as if by who called the fallback, and so
-    by nobody where that is at the top (`RunnableWithFallbacks.invoke` passes its own config on).
+    In a chain: LangChain calls each model of a fallback as a child of the fallback's caller, and so
+    without a parent where that is at the top: `RunnableWithFallbacks.invoke` passes its config on.
     """
     service.script(refuse(500), REPLY)
     meter = metered(book)

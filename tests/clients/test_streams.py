@@ -182,7 +182,7 @@ def test_a_refusal_has_its_status(api: str, service: Server) -> None:
 
 @pytest.mark.parametrize("api", APIS)
 def test_a_stream_that_is_left_is_cancelled(api: str, service: Server) -> None:
-    """`break`: what had come is there, and the outcome is no error."""
+    """`break`: what had come is there, and the outcome is not an error."""
     make, _ = APIS[api]
     service.script(REPLY)
     failures: list[StreamFailure] = []

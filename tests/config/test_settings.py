@@ -19,7 +19,7 @@ def test_defaults_are_those_of_the_issue() -> None:
 
 
 def test_a_config_is_frozen_and_hashable() -> None:
-    """A config never changes, and equal ones are one key; the clock is no part of that."""
+    """A config never changes, and equal ones are one key; the clock is not part of that."""
     config = Config(max_runs=7)
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.max_runs = 8  # type: ignore[misc]

@@ -32,7 +32,7 @@ ENCODINGS = ("cl100k_base", "o200k_base", "o200k_harmony", "p50k_base")
 
 # Each stands at a border of some pattern: white space and newlines, contractions and what folds to
 # them (long s), case and its absence (titlecase, modifiers, Han, kana), marks, joiners, numbers
-# that are no digits, planes above the first, special tokens as text.
+# that are not digits, planes above the first, special tokens as text.
 ATOMS = [
     *"aAzZ09 \t\n\r\f\v'.,!/-_#@<|>\\\"{}\x00\x1c\x7f\x85\xa0\u1680\u180e\u200b\u2028\u3000\ufeff",
     *("  ", "   ", "\r\n", "\n\n", "\n ", " \n", "\n/", "/\n", " Hello"),

@@ -249,7 +249,7 @@ async def test_an_answer_in_one_piece_has_no_first_token(client: str, peer: Peer
 async def test_a_fault_is_an_error_without_tokens(
     client: str, mode: str, fault: str, peer: Peer
 ) -> None:
-    """A 500, a 429, a body that is no JSON, a closed connection."""
+    """A 500, a 429, a body that is not JSON, a closed connection."""
     meter = Meter()
     with pytest.raises(Exception):  # noqa: B017, PT011 (each client has its own)
         await ask(model(client, peer, {fault: 1}), mode, "question 002", meter)

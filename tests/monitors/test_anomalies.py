@@ -145,7 +145,7 @@ def test_a_short_trouble_is_told_both_ways() -> None:
 
 
 def test_an_outlier_is_no_change() -> None:
-    """However far out, one batch alone or two; a thousandfold for good is one."""
+    """However far out, one batch alone or two; a permanent change by a thousandfold is."""
     quiet = noisy(1, 1.0, 60)
     wild = noisy(2, 1000.0, 1)
     assert changes(Mean(Sensitivity()), quiet + wild + quiet + wild * 2 + quiet) == []
@@ -153,7 +153,7 @@ def test_an_outlier_is_no_change() -> None:
 
 
 def test_an_even_mean_is_given_some_spread() -> None:
-    """What never varied and now is 1 % more is no news; 20 % is."""
+    """A constant figure that rises by 1 % is not an anomaly; by 20 % it is."""
     even = [(20, 20.0)] * 60
     assert changes(Mean(Sensitivity()), even + [(20, 20.2)] * 400) == []
     assert len(changes(Mean(Sensitivity()), even + [(20, 24.0)] * 30)) == 1
@@ -290,7 +290,7 @@ def test_a_slower_model_is_told_with_its_times() -> None:
     ],
 )
 def test_each_figure_is_told_in_its_unit(changed: Sums, expected: list[Any]) -> None:
-    """A share, tokens, US dollars. Failures make calls no cheaper; more calls are no change."""
+    """A share, tokens, US dollars. Failures do not make calls cheaper."""
     found = play(AnomalyDetector(), rows((100, Sums()), (60, changed), seed=1))
     assert sorted((one.metric, one.before, one.after) for one in found) == [
         (metric, pytest.approx(before, rel=0.2), pytest.approx(after, rel=0.2))
@@ -338,7 +338,7 @@ def test_figures_that_fall_begin_anew() -> None:
 
 
 def test_a_detector_that_begins_late_counts_from_there() -> None:
-    """What was before its first tick is no batch."""
+    """What was before its first tick is not a batch."""
     stream = list(rows((100, Sums(latency=5.0)), (100, Sums()), (10, Sums(latency=2.0))))
     (found,) = play(AnomalyDetector(), stream[100:])
     assert found.calls_before == 2000
@@ -502,4 +502,4 @@ def test_a_real_recorders_pulse_is_understood() -> None:
     (found,) = Snapshot(recorder.snapshot(watch.changes)).anomalies
     assert (found.metric, found.provider, found.model) == ("latency", "openai", "gpt-4o")
     assert (found.before, found.after) == (pytest.approx(1.0), pytest.approx(1.5))
-    assert found.calls_before == 49 * 20  # what was before the first look is no batch
+    assert found.calls_before == 49 * 20  # what was before the first look is not a batch

@@ -220,7 +220,7 @@ def test_gaps_are_asked_for_at_most_every_half_minute(recorder: Recorder) -> Non
 
 
 def test_a_clock_set_back_delays_no_stall(recorder: Recorder, told: list[Stall]) -> None:
-    """Whether a stream is silent is the recorder's to say, whose clock nobody sets."""
+    """The recorder decides whether a stream is silent, by its own clock."""
     watch = StallWatch(recorder, told.append, 1, clock=lambda: BEGIN - 3600 * 10**9)
     default = StallWatch(recorder, told.append, clock=lambda: BEGIN - 3600 * 10**9)
     recorder.begin(1)

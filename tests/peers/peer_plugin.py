@@ -1,4 +1,4 @@
-"""pytest plugin: run somebody else's tests with one inline handler installed in the process.
+"""pytest plugin: run another project's tests with one inline handler installed in the process.
 
 The environment says which: `LANGMETER_PEER=empty` installs a handler that does nothing, `meter` a
 `Meter`. The outcome of each test, and for the meter what is in flight and dropped at the end, is

@@ -248,7 +248,7 @@ def test_litellm_prices_keep_their_meaning(litellm: PriceBook) -> None:
 def test_litellm_entries_without_a_price_per_token_are_left_to_the_catalogue(
     litellm: PriceBook,
 ) -> None:
-    """An image model of LiteLLM's is no own price, and its sample entry is no model."""
+    """An image model of LiteLLM's is not an own price, and its sample entry is not a model."""
     assert litellm.cost("openai", "dall-e", input=1) is None
     assert litellm.cost("one of", "sample_spec", input=1) is None
 
@@ -369,7 +369,7 @@ def test_explanations_say_what_a_model_costs_and_why() -> None:
     assert prices.explain("azure.ai.openai", "gpt-4o").variants == ()
     routed = prices.explain("openrouter", "mistralai/mistral-large-4-0")
     assert routed.variants == ("route=mistral/eu",)
-    unknown = prices.explain("", "nobody-knows")
+    unknown = prices.explain("", "unlisted-model")
     assert "PROVIDER" in str(unknown)
     assert unknown.to_dict()["bands"] == []
     assert "default" in str(prices.explain("nvidia_nim", "x"))

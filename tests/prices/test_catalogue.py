@@ -264,7 +264,7 @@ def test_names_are_matched_by_the_catalogue(provider: str, model: str, listed: s
     ],
 )
 def test_a_model_without_a_price_costs_none_not_zero(provider: str, model: str) -> None:
-    """An unknown provider or model is unpriced: nobody's price list is guessed."""
+    """An unknown provider or model is unpriced: no price list is guessed."""
     assert BOOK.card(provider, model) is None
     assert BOOK.card(provider, model) is None  # and so the second time, from the dict
     assert BOOK.cost(provider, model, input=10, output=10) is None

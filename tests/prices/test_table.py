@@ -44,7 +44,7 @@ SNAPSHOT = get_snapshot()
 TABLE = table.from_objects("genai-prices", SNAPSHOT.providers)
 KEPT = table.from_text("genai-prices", table.to_text(TABLE) or b"")
 PROVIDERS = [provider.id for provider in SNAPSHOT.providers]
-#: Other names of providers, of nobody, and of the two ways that a provider is not given.
+#: Other names of providers, unknown ones, and the two ways of giving none.
 NAMES = [
     *PROVIDERS,
     "",
@@ -53,7 +53,7 @@ NAMES = [
     "gemini",
     "azure_ai",
     "bedrock",
-    "nobody",
+    "unlisted",
     " OpenAI ",
 ]
 
@@ -373,12 +373,12 @@ def test_files_of_old_versions_go(folder: Path, monkeypatch: pytest.MonkeyPatch)
         old.write_text("")
         os.utime(old, (n, n))
     unfinished, running = folder / ".prices-1.tmp", folder / ".prices-2.tmp"
-    for part in (unfinished, running, folder / "of somebody else"):
+    for part in (unfinished, running, folder / "of another user"):
         part.write_text("")
     os.utime(unfinished, (1, 1))
     load(monkeypatch)
     names = {file.name for file in folder.iterdir()}
-    assert {".prices-2.tmp", "of somebody else", "prices-7.jsonl"} <= names
+    assert {".prices-2.tmp", "of another user", "prices-7.jsonl"} <= names
     assert len(names) == 6
     assert unfinished.name not in names
 
@@ -482,7 +482,7 @@ def test_a_child_forked_in_an_import_goes_on_without_prices(
 
 
 def test_waiting_has_an_end(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A disk that does not answer holds nobody for longer than was said."""
+    """A disk that does not answer delays no caller beyond the timeout."""
     on = threading.Event()
     monkeypatch.setattr(catalogue, "_read", lambda: on.wait(60) and TABLE)
     PriceBook().warm(wait=0.05)

@@ -154,7 +154,7 @@ def test_late_is_as_at_once(spec: dict[str, Any], ended: list[Any], ready: bool)
 def test_an_odd_band_is_exact_or_leaves_calls_unpriced(
     inputs: tuple[int, int], unpriced: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A band that begins among calls added up already: they stay unpriced, and are no guess."""
+    """A band that begins among calls added up already: they stay unpriced, and are not guessed."""
     book = PriceBook().warm(wait=True)
     ended = [((n, 0, n, *[0] * 16), "", OK, None, 0.0) for n in inputs]
     books, later = load(book, ended, True, monkeypatch)

@@ -78,7 +78,7 @@ def test_every_method_is_one_call_and_gives_what_the_model_gives(way: str, meter
 
 
 def test_without_a_counter_calls_have_no_tokens(meter: Meter) -> None:
-    """A model whose vocabulary nobody knows is metered all the same."""
+    """A model with an unknown vocabulary is metered all the same."""
     track_embeddings(fake(), meter).embed_query("text")
     totals = meter.snapshot().totals
     assert (totals.calls, totals.tokens.total, totals.unpriced_calls) == (1, 0, 0)

@@ -168,7 +168,7 @@ WHOLE = pytest.mark.parametrize("how", ["invoke", "ainvoke"])
 
 @BOTH
 async def test_a_broken_stream_goes_on_where_it_was(how: str) -> None:
-    """The caller sees the answer once; the events tell of the restarts."""
+    """The caller sees the answer once; the events report the restarts."""
     seen = Recorder()
     model = Scripted(scripts=[["Hel", "lo", BROKEN], ["He", BROKEN], ["H", "ello wo", "rld"]])
     out = await collect(resume(model), how, "hi", config={"callbacks": [seen]})
@@ -195,7 +195,7 @@ async def test_another_answer_is_signalled(how: str) -> None:
 
 @BOTH
 async def test_another_answer_is_raised_where_asked(how: str) -> None:
-    """`StreamDiverged` tells of the error that broke the first, and the stream is closed."""
+    """`StreamDiverged` names the error that broke the first, and the stream is closed."""
     model = Scripted(scripts=[["Hello", BROKEN], ["Good", " day"]])
     chain = resume(model, on_restart="raise", restart_on=(Exception,))
     with pytest.raises(StreamDiverged) as caught:
@@ -549,7 +549,7 @@ async def test_it_is_metered_as_one_call_with_its_attempts(how: str) -> None:
 
 @BOTH
 async def test_a_budget_that_refuses_the_restart_ends_it(how: str) -> None:
-    """`BudgetExceeded` passes, and tells of the break before it."""
+    """`BudgetExceeded` passes, and names the break before it."""
     second = {"tag": "retry:attempt:2"}
     meter = Meter(budgets=[Budget(tokens=1, scope=second, action="block")])
     model = Scripted(scripts=[["Hel", BROKEN], ["Hello"]])
@@ -692,7 +692,7 @@ async def test_an_error_in_the_middle_of_a_stream_starts_again(
 
 @BOTH
 async def test_a_stream_that_just_ends_starts_again_where_asked(how: str, service: Server) -> None:
-    """A proxy that closes politely: without `require_finish` nobody can tell."""
+    """A proxy that closes politely: without `require_finish` the answer counts as whole."""
     cut, full = reply(HELLO, cut=1, fault="truncated"), reply(HELLO)
     service.script(cut, cut, full, cut)
     model = chat_openai(service)

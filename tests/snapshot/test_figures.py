@@ -162,7 +162,7 @@ def test_sums_and_differences_hold_all_of_it() -> None:
 
 @pytest.mark.parametrize(("version", "told"), [(1, "read it with langmeter 0.0.9"), (3, "upgrade")])
 def test_other_formats_are_refused_with_what_to_do(version: int, told: str) -> None:
-    """An older one has to be read by who wrote it, a newer one by a newer langmeter."""
+    """An older one is read by the version that wrote it, a newer one by a newer langmeter."""
     data = {**Snapshot().to_dict(), "format": version, "langmeter": "0.0.9"}
     with pytest.raises(SnapshotError, match=told):
         Snapshot.from_dict(data)

@@ -131,7 +131,7 @@ def test_live_snapshots_are_read_back() -> None:
 
 
 def test_a_series_that_contradicts_itself_says_by_how_much() -> None:
-    """A provider that reports more cached than sent is believed; the text tells of it."""
+    """A provider that reports more cached than sent is believed; the text shows it."""
     recorder = _core.Recorder()
     for started in (True, False):
         run = uuid.uuid4()

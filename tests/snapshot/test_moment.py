@@ -98,7 +98,7 @@ def test_a_stream_of_hours_is_told_to_three_digits() -> None:
 
 
 def test_tools_and_chains_of_hours_are_told_too() -> None:
-    """What is no model call has the same range."""
+    """Runs that are not model calls have the same range."""
     clock = ManualClock()
     meter = Meter(clock=clock)
 

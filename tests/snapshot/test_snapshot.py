@@ -227,7 +227,7 @@ def test_laws_of_the_sum(first: list[dict[str, Any]], then: list[dict[str, Any]]
 
 
 def test_what_cannot_be_added_is_a_type_error(snapshot: Snapshot) -> None:
-    """A number is no snapshot, and no snapshot is equal to one."""
+    """A number is not a snapshot, and no snapshot is equal to one."""
     for operation in ("__add__", "__sub__", "__eq__"):
         assert getattr(snapshot, operation)(3) is NotImplemented
     assert Tokens().__add__(3) is NotImplemented  # type: ignore[arg-type, operator]

@@ -135,7 +135,7 @@ def test_failures_now_and_then_are_forgiven(delivery: Any) -> None:
 
 
 def test_ctrl_c_in_an_inline_listener_is_the_hosts() -> None:
-    """It passes; in the worker's thread, where it is nobody's, it is a failure like any other."""
+    """It passes; in the worker's thread it is a failure like any other."""
 
     def stop(text: str) -> None:
         raise KeyboardInterrupt
@@ -417,7 +417,7 @@ def test_events_are_read_in_another_thread() -> None:
     reader.join(60)
     assert heard == PIECES * 2
     assert list(feed) == []
-    stream(handler)  # nobody listens any more
+    stream(handler)  # no listener is left
     assert handler._streams._open == (0, 0)
 
 
@@ -493,7 +493,7 @@ async def test_streams_in_threads_wake_readers_in_loops() -> None:
 
 
 def test_events_that_nobody_reads_are_bounded() -> None:
-    """The oldest go and are counted; a feed that nobody holds is no listener."""
+    """The oldest go and are counted; a feed without references is not a listener."""
     handler = StreamingCallback()
     feed = handler.events(queue_size=3)
     stream(handler)

@@ -451,7 +451,7 @@ def test_the_final_message_is_held_to_the_pieces(
 
 
 def test_broken_arguments_are_compared_as_they_are() -> None:
-    """LangChain hands on what is no JSON as an invalid tool call."""
+    """LangChain hands on arguments that are not JSON as an invalid tool call."""
     heard = Heard()
     run = Run(heard.handler)
     run.token("", tool_call_chunks=[call(0, '{"a', "f", "1")])
@@ -495,7 +495,7 @@ def test_an_answer_has_its_tokens_price_and_times(prices: Any) -> None:
         100_000,
         False,
     )
-    assert result.cost is None  # nobody knows what provider p asks
+    assert result.cost is None  # the prices of provider p are unknown
     assert "text=" not in repr(result)
 
 
@@ -568,7 +568,7 @@ def test_a_refusal_in_the_middle_is_no_spend_and_says_what_had_come() -> None:
 
 
 def test_a_call_that_fails_before_its_first_token_is_told_too() -> None:
-    """Nobody knows whether it would have streamed; an answer given at once is no stream."""
+    """Whether it would have streamed is unknown; an answer given at once is not a stream."""
     heard = Heard()
     Run(heard.handler).fail(TimeoutError())
     Run(heard.handler).end("all at once")
@@ -591,7 +591,7 @@ def test_abandoned_streams_are_told_and_do_not_leak() -> None:
     assert [(f.outcome, f.error, len(f.text)) for f in heard.failures] == [
         ("abandoned", "", 100)
     ] * 20
-    # Nobody asks, and nobody ends them: `max_runs` bounds the recorder, and that the streams.
+    # They get no end event: `max_runs` bounds the recorder, and that bounds the streams.
     handler = StreamingCallback(collect=True, max_runs=100)
     for _ in range(20_000):
         Run(handler).token("y")
@@ -867,7 +867,7 @@ def test_an_end_that_never_began_here_is_tolerated() -> None:
 
 
 def test_surrogates_neither_fail_nor_mismatch() -> None:
-    """A lone half of a character, which is no UTF-8, is shown as the replacement character."""
+    """A lone half of a character, which is not UTF-8, is shown as the replacement character."""
     handler = StreamingCallback(collect=True)
     run = Run(handler)
     run.token("a\ud83d")
@@ -877,7 +877,7 @@ def test_surrogates_neither_fail_nor_mismatch() -> None:
 
 
 def test_a_handler_is_collected_with_its_listeners() -> None:
-    """A listener that leads back to its handler is no leak."""
+    """A listener that refers to its handler does not leak."""
 
     class Page:
         def __init__(self) -> None:

@@ -506,7 +506,7 @@ def test_ctok_counts_claude_where_asked(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_the_remedy_is_named_once_for_each_model(caplog: pytest.LogCaptureFixture) -> None:
-    """For answers that came whole; a stream that was left is nobody's mistake."""
+    """For answers that came whole; a stream that its reader left is not a mistake."""
     name = f"silent-{uuid.uuid4()}"
     meter = Meter()
     for _ in range(2):

@@ -269,7 +269,7 @@ def test_another_total_than_the_sum_is_the_providers() -> None:
 
 @pytest.mark.parametrize("total", [None, 0])
 def test_a_missing_total_is_the_sum(total: Any) -> None:
-    """None and 0 beside positive parts are no totals."""
+    """None and 0 beside positive parts are not totals."""
     usage = figures(4, 3)
     usage["total_tokens"] = total
     assert usage_of(chat(usage)).total == 7

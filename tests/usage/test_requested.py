@@ -100,7 +100,7 @@ def test_other_providers_are_named_as_themselves(ls_provider: str, name: str) ->
     ],
 )
 def test_a_vendor_is_known_by_its_host(url: str, vendor: str) -> None:
-    """By whole labels from the right; an unknown or unreadable address is nobody's."""
+    """By whole labels from the right; an unknown or unreadable address names no provider."""
     assert provider_at(url) == vendor
 
 
