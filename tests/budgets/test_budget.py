@@ -583,6 +583,34 @@ def test_a_price_that_changes_is_held_from_the_next_call_on() -> None:
     assert held == [117, 117, 17 + 200, 351, 351]
 
 
+@pytest.mark.parametrize(
+    ("tier", "parameters"),
+    [
+        ("priority", {"service_tier": "priority"}),
+        ("flex", {"serviceTier": {"type": "flex"}}),
+        ("fast", {"speed": "fast"}),
+        ("inference_geo=us", {"inference_geo": "us"}),
+        ("latency=optimized", {"performanceConfig": {"latency": "optimized"}}),
+        ("search_context_size=high", {"web_search_options": {"search_context_size": "high"}}),
+    ],
+)
+def test_a_modifier_of_price_that_a_request_names_is_held(
+    tier: str, parameters: dict[str, Any]
+) -> None:
+    """A request for a dearer speed, region, latency or search holds the dearer price."""
+    prices = {"acme/*": {"input": 1, "output": 1, "tiers": {tier: {"output": 2}}}}
+    budget = Budget(usd=1, action="block")
+    meter = Meter(prices=PriceBook(prices), budgets=[budget])
+    held = []
+
+    class Look(BaseCallbackHandler):
+        def on_chat_model_start(self, *args: Any, **kwargs: Any) -> None:
+            held.append(int(budget.reserved * 10**6))
+
+    Priced().bind(**parameters).invoke("x", {"callbacks": [meter, Look()]})
+    assert held[0] >= 17 + 200
+
+
 def test_a_call_that_is_no_messages_is_bounded_too() -> None:
     """The inputs of a decision model may be anything: their text is what is taken."""
     budget, meter = blocking(tokens=3000)

@@ -5,7 +5,9 @@
 //! Unicode. One that rewrites the text before it looks at it can: that of Claude 2 (NFKC) for 252 ligatures and their
 //! like, U+FDFA the worst with 15 tokens for 3 bytes.
 
-use crate::response::usage;
+use crate::response::keys::USUAL;
+use crate::response::metadata::inside;
+use crate::response::usage::{self, Modifiers};
 use pyo3::exceptions::PyException;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -32,7 +34,22 @@ enum Param {
     Tools,
     /// What else is sent beside the messages and counts as input.
     Sent,
+    /// What changes the price, named as in a response.
+    Modifier(Modifier),
+}
+
+/// A modifier of the price that a request may name.
+#[derive(Clone, Copy)]
+enum Modifier {
     Tier,
+    /// Bedrock's, a mapping.
+    TierOfAws,
+    Speed,
+    Region,
+    /// Bedrock's, a mapping with the latency.
+    Performance,
+    /// A mapping with the size of the search context.
+    Search,
 }
 
 fn param(name: &str) -> Option<Param> {
@@ -61,7 +78,12 @@ fn param(name: &str) -> Option<Param> {
         | "nvext"
         | "extra_body"
         | "suffix" => Param::Sent,
-        "service_tier" => Param::Tier,
+        "service_tier" => Param::Modifier(Modifier::Tier),
+        "serviceTier" => Param::Modifier(Modifier::TierOfAws),
+        "speed" => Param::Modifier(Modifier::Speed),
+        "inference_geo" => Param::Modifier(Modifier::Region),
+        "performanceConfig" | "performance_config" => Param::Modifier(Modifier::Performance),
+        "web_search_options" => Param::Modifier(Modifier::Search),
         _ => return None,
     })
 }
@@ -75,8 +97,34 @@ pub struct Params {
     pub output: Option<u64>,
     /// How many answers it asks for; 0 where it does not say.
     pub answers: u64,
-    /// The service tier, as prices know it; empty for the standard one.
+    /// Modifiers of the price, as `Usage.tier` has them; empty for the standard price.
     pub tier: String,
+}
+
+impl Modifier {
+    /// Adds the value of a parameter to the modifiers; one that is not a text changes nothing.
+    fn add(self, value: &Bound<'_, PyAny>, to: &mut Modifiers) -> PyResult<()> {
+        let part = match self {
+            Self::TierOfAws => inside(Some(value), "type")?,
+            Self::Performance => inside(Some(value), "latency")?,
+            Self::Search => inside(Some(value), "search_context_size")?,
+            Self::Tier | Self::Speed | Self::Region => Some(value.clone()),
+        };
+        let Some(part) = part else { return Ok(()) };
+        let name = match self {
+            Self::Tier | Self::TierOfAws => usage::tier(&part),
+            _ => usage::modifier(&part, USUAL),
+        };
+        let name = name.unwrap_or_default();
+        match self {
+            Self::Tier | Self::TierOfAws => to.set(|named| &mut named.tier, name),
+            Self::Speed => to.set(|named| &mut named.speed, name),
+            Self::Region => to.set(|named| &mut named.region, name),
+            Self::Performance => to.set(|named| &mut named.latency, name),
+            Self::Search => to.set(|named| &mut named.context, name),
+        }
+        Ok(())
+    }
 }
 
 impl Params {
@@ -84,7 +132,7 @@ impl Params {
     /// where no parameter names a limit.
     pub fn read(params: Option<&Bound<'_, PyAny>>, metadata: Option<&Bound<'_, PyAny>>) -> PyResult<Self> {
         let (mut read, mut limited) = (Self::default(), false);
-        let mut sent = Vec::new();
+        let (mut sent, mut modifiers) = (Vec::new(), Modifiers::default());
         if let Some(Ok(params)) = params.map(|params| params.cast::<PyDict>()) {
             for (name, value) in params {
                 let name = name.cast::<PyString>().ok().map(PyStringMethods::to_cow);
@@ -95,11 +143,12 @@ impl Params {
                         read.output = read.output.max(count(&value));
                     }
                     Some(Param::Answers) => read.answers = read.answers.max(count(&value).unwrap_or(0)),
-                    Some(Param::Tier) => read.tier = usage::tier(&value).unwrap_or_default(),
+                    Some(Param::Modifier(modifier)) => modifier.add(&value, &mut modifiers)?,
                     Some(what @ (Param::Tools | Param::Sent)) => sent.push((what, value)),
                 }
             }
         }
+        read.tier = modifiers.into_text();
         // Only now: it may run code of the user's, and nothing may change the parameters while they are gone through.
         for (what, value) in sent {
             let bound = match what {

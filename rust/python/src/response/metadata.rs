@@ -192,7 +192,8 @@ impl<'py> Metadata<'py> {
     }
 }
 
-fn inside<'py>(of: Option<&Bound<'py, PyAny>>, key: &str) -> PyResult<Option<Bound<'py, PyAny>>> {
+/// An entry of a mapping that is not None; None where it is missing or the value is not a mapping.
+pub fn inside<'py>(of: Option<&Bound<'py, PyAny>>, key: &str) -> PyResult<Option<Bound<'py, PyAny>>> {
     match of.map(|of| of.cast::<PyDict>()) {
         Some(Ok(of)) => Ok(of.get_item(key)?.filter(|value| !value.is_none())),
         _ => Ok(None),

@@ -4,7 +4,7 @@
 
 mod billed;
 pub mod keys;
-mod metadata;
+pub mod metadata;
 mod searches;
 pub mod usage;
 pub mod words;
