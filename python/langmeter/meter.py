@@ -28,7 +28,8 @@ class Meter(CompositeCallback):
     `Meter(budgets=[Budget(usd=5, per="day", action="block")])` refuses calls beyond 5 USD a day.
 
     Attributes:
-        tokens, cost, performance, streaming, defects: the views of its recorder.
+        tokens, cost, performance, streaming, defects: the views of its recorder. A property of
+            theirs takes a whole snapshot; `meter.tokens.of(snapshot)` reads all from one.
     """
 
     def __init__(

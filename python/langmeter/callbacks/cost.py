@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from decimal import Decimal
 from fractions import Fraction
 from functools import partial
-from types import MappingProxyType
 from typing import Any
 
 from langmeter._base.money import PICO, usd
 from langmeter._base.provider_names import provider_name
 from langmeter.budgets import Budget, Ledger
 from langmeter.callbacks.base import Callback, Share
+from langmeter.callbacks.views import CostView
 from langmeter.config import Config
 from langmeter.prices import PriceBook
+from langmeter.snapshot import Snapshot
 
 
-class CostTrackingCallback(Callback):
+class CostTrackingCallback(Callback, CostView):
     """Prices every call as it ends, by the model that the response names.
 
     The price catalogue loads in a thread of its own; `prices.warm(wait=True)` waits for it. A call
     that ends before it is loaded is priced afterwards. A model without a price is unpriced: its
     cost is None, never 0. Own prices never wait.
+
+    `total_cost`, `provider_costs` and `label_costs` each take a whole snapshot; `of(snapshot)`
+    reads them of one moment.
 
     Args:
         prices: where prices come from; the catalogue by default.
@@ -46,18 +50,15 @@ class CostTrackingCallback(Callback):
         super().__init__(share, config=config, **settings)
         self._prices.warm()
 
+    @staticmethod
+    def of(snapshot: Snapshot) -> CostView:
+        """Return the same figures of a snapshot: `meter.cost.of(snapshot)`."""
+        return CostView(snapshot)
+
     @property
     def prices(self) -> PriceBook:
         """Where the prices come from."""
         return self._services.prices or self._prices
-
-    @property
-    def total_cost(self) -> Decimal | None:
-        """US dollars of all priced calls; None where none has a price.
-
-        Calls that wait for their price are priced first, as by `snapshot()`.
-        """
-        return self.snapshot().totals.cost
 
     @property
     def burn_rate(self) -> Decimal:
@@ -72,21 +73,6 @@ class CostTrackingCallback(Callback):
         """The budgets that calls are held to."""
         ledger = self._services.ledger
         return () if ledger is None else ledger.budgets
-
-    @property
-    def provider_costs(self) -> Mapping[str, Decimal]:
-        """US dollars by provider; a provider none of whose calls has a price is not in it."""
-        costs: dict[str, Decimal] = {}
-        for (provider, _), stats in self.snapshot().models.items():
-            if stats.cost is not None:
-                costs[provider] = costs.get(provider, Decimal(0)) + stats.cost
-        return MappingProxyType(costs)
-
-    @property
-    def label_costs(self) -> Mapping[tuple[str, str], Decimal]:
-        """US dollars by `(key, value)` of `labels`; those without a price are not there."""
-        stats = self.snapshot().labels.items()
-        return MappingProxyType({key: s.cost for key, s in stats if s.cost is not None})
 
     def calculate_cost(
         self, provider: str, input_tokens: int, output_tokens: int, *, model: str | None = None

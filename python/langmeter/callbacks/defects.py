@@ -3,31 +3,37 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
 from langmeter._base.failures import ERROR
 from langmeter.callbacks.base import FIX, Callback
 from langmeter.callbacks.model_end import OK
-from langmeter.snapshot import ComponentStats
+from langmeter.callbacks.views import DefectView
+from langmeter.snapshot import Snapshot
 
 #: Name of the custom event that `dispatch_custom_event` sends.
 EVENT = "langmeter.fix"
 
 
-class DefectAnalysisCallback(Callback):
+class DefectAnalysisCallback(Callback, DefectView):
     """Counts fixes that worked and fixes that did not, by kind.
 
     Tell it directly, `record_fix(True, kind="syntax")`, or from inside a runnable that has it among
     its callbacks: `dispatch_custom_event("langmeter.fix", {"success": True, "kind": "syntax"})`.
+
+    Each property takes a whole snapshot; `of(snapshot)` reads several of one moment.
     """
 
     ignore_llm = True
     ignore_chat_model = True
     ignore_chain = True
     ignore_custom_event = False
+
+    @staticmethod
+    def of(snapshot: Snapshot) -> DefectView:
+        """Return the same figures of a snapshot: `meter.defects.of(snapshot)`."""
+        return DefectView(snapshot)
 
     def record_fix(
         self, success: bool, kind: str = "fix", *, duration: float | None = None
@@ -63,18 +69,3 @@ class DefectAnalysisCallback(Callback):
             self.record_fix(data["success"], data.get("kind", "fix"), duration=data.get("duration"))
         except BaseException as exc:
             self._failed("on_custom_event", exc)
-
-    @property
-    def success_rate(self) -> float:
-        """Share of fixes that worked, 0 to 1; nan before the first."""
-        ok = sum(stats.outcomes["ok"] for stats in self.fixes.values())
-        calls = ok + sum(stats.errors for stats in self.fixes.values())
-        return ok / calls if calls else float("nan")
-
-    @property
-    def fixes(self) -> Mapping[str, ComponentStats]:
-        """Figures by kind of fix."""
-        components = self.snapshot().components.items()
-        return MappingProxyType(
-            {name: stats for (kind, name), stats in components if kind == "fix"}
-        )

@@ -13,10 +13,11 @@ from langmeter._base.delivery import Listener, Queue, is_async
 from langmeter._base.observer import Watch
 from langmeter.callbacks.base import Callback, Share
 from langmeter.callbacks.services import Services
+from langmeter.callbacks.views import StreamingView
 from langmeter.config import Config
 from langmeter.errors import ConfigError
 from langmeter.monitors.stalls import Stall, StallWatch, checked
-from langmeter.snapshot import Distribution
+from langmeter.snapshot import Snapshot
 from langmeter.streaming import (
     Collect,
     Feed,
@@ -31,12 +32,15 @@ from langmeter.streaming import (
 Delivery: TypeAlias = Literal["inline", "queued"] | Queued
 
 
-class StreamingCallback(Callback):
+class StreamingCallback(Callback, StreamingView):
     """Measures streamed calls token by token, those of `stream_events(version="v3")` too.
 
     Listeners are plain functions of one argument, or coroutine functions. What they raise is logged
     once, counted in `dropped["callback_errors"]`, and does not end the stream; after `max_failures`
     in a row a listener is not called any more.
+
+    `output_tokens_per_second` and each distribution take a whole snapshot; `of(snapshot)` reads
+    them of one moment.
 
     Args:
         on_token_callback: gets each piece of the answer's text.
@@ -117,33 +121,16 @@ class StreamingCallback(Callback):
         share["keep_prompts"] = on_stall is not None  # a stall names its run
         super().__init__(share, config=config, **settings)
 
+    @staticmethod
+    def of(snapshot: Snapshot) -> StreamingView:
+        """Return the same figures of a snapshot: `meter.streaming.of(snapshot)`."""
+        return StreamingView(snapshot)
+
     @property
     def _streams(self) -> Streams:
         streams = self._services.streams
         assert streams is not None
         return streams
-
-    @property
-    def time_to_first_token(self) -> Distribution:
-        """From the start of a streamed call to its first output, seconds, over all models."""
-        return self.snapshot().totals.time_to_first_token
-
-    @property
-    def inter_token_latency(self) -> Distribution:
-        """From one piece of output to the next, seconds, over all models."""
-        return self.snapshot().totals.inter_token_latency
-
-    @property
-    def longest_gap(self) -> Distribution:
-        """The longest of each stream's gaps between pieces of output, seconds, over all models."""
-        return self.snapshot().totals.longest_gap
-
-    def output_tokens_per_second(self, q: float = 0.5) -> float:
-        """How fast streams write, at quantile `q` of them; nan before the first.
-
-        By the tokens of the final usage. Raises ValueError outside [0, 1].
-        """
-        return self.snapshot().totals.output_tokens_per_second(q)
 
     @property
     def failures(self) -> tuple[StreamFailure, ...]:
