@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 
-from benches import anomalies, instructions, regression, streams, tables
+from benches import anomalies, instructions, native_loop, regression, streams, tables
 
 
 def _hooks(arguments: list[str]) -> None:
@@ -19,9 +19,12 @@ def _hooks(arguments: list[str]) -> None:
 
 
 def _instructions(arguments: list[str]) -> None:
-    # In short form nothing is counted: `make gates` does that.
+    # In short form nothing is counted: `make gates` does that. The loops that it counts run once.
     if "--smoke" not in arguments:
         instructions.main(arguments)
+        return
+    for operation in native_loop.OPERATIONS:
+        native_loop.main(operation, 61)
 
 
 #: What there is to measure, in the order of a whole run.

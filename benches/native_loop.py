@@ -13,6 +13,7 @@ from uuid import UUID
 
 from langmeter import _core
 
+OPERATIONS = ("call", "token", "collected token")
 MODEL, ANSWERED_BY = "gpt-4o-mini", "gpt-4o-mini-2024-07-18"
 _RATES = (150_000, 600_000, *([0] * 16))
 _COUNTS = {"input_tokens": 28, "output_tokens": 100, "total_tokens": 128}
@@ -34,8 +35,8 @@ class _Services(_core.ServicesBase):
 
     def first_call(self) -> None: ...
 
-    def requested(self, *client: Any) -> tuple[str, str, bool]:
-        return "openai", MODEL, False
+    def requested(self, *client: Any) -> tuple[str, str, bool, str]:
+        return "openai", MODEL, False, ""
 
     def model_end(self, *call: Any) -> NoReturn:
         raise SystemExit("a common response was not read natively")
@@ -127,7 +128,7 @@ def main(operation: str, times: int) -> None:
             loop.finish(loop.begin(number))
         calls, tokens = times, 0
     else:
-        raise SystemExit(f"operation = {operation!r}: must be call, token or collected token")
+        raise SystemExit(f"operation must be one of {OPERATIONS}, got {operation!r}")
     (series,) = (s for s in loop.recorder.snapshot().series() if s.kind == "model")
     counters = dict(zip(_core.COUNTERS, series.counters, strict=True))
     counted = counters["ok"], counters["priced_calls"], counters["token_events"]
