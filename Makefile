@@ -9,7 +9,7 @@ UV := VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv
 MSRV := $(shell sed -n 's/^rust-version = "\(.*\)"/\1.0/p' Cargo.toml)
 RUST := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
 
-.PHONY: help demo test test-python test-rust loom miri e2e peers bench bench-smoke gates valgrind lint msrv format docs pictures coverage clean
+.PHONY: help demo test quick test-python test-rust loom miri e2e peers bench bench-smoke gates valgrind lint msrv format docs pictures coverage clean
 
 help: ## list what there is to make
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,7 +20,12 @@ demo: $(VENV)/native ## meter a real pipeline under load on this machine
 test: test-rust loom test-python ## run every test
 
 test-python: $(VENV)/native ## run the tests of the Python package, with coverage
-	$(BIN)/python -m pytest --cov --cov-report=term
+	$(BIN)/python -m pytest -n auto --dist worksteal --cov --cov-report=term --durations=20
+
+# No coverage, fewer examples, no real clients, no processes.
+quick: $(VENV)/native ## run the tests of the Python package that need seconds
+	$(BIN)/python -m pytest -n auto --dist worksteal --no-cov --ignore=tests/clients --ignore=tests/e2e \
+		-m "not clients and not process and not slow" --hypothesis-profile=quick
 
 test-rust: ## run the tests of the Rust core
 	cargo test --locked --quiet --package langmeter-core --lib --tests

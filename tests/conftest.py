@@ -1,9 +1,14 @@
-"""What several tests need."""
+"""What several tests need.
+
+Nothing here imports langmeter while it is loaded: pytest-xdist's workers start to watch coverage
+only afterwards.
+"""
 
 from __future__ import annotations
 
 import math
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -12,10 +17,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 from langchain_core.tracers.context import _configure_hooks
 
-import langmeter
-from langmeter.prices import PriceBook
-
 if TYPE_CHECKING:
+    from langmeter.prices import PriceBook
     from langmeter.testing.simulator.server import Server
 
 # The price table of a run is its own, and its child processes read it too.
@@ -36,12 +39,23 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
     max_examples=50 if os.environ.get("CI") else 100,
 )
+settings.register_profile("quick", settings.get_profile("langmeter"), max_examples=10)
 settings.load_profile("langmeter")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that go through the simulator, before `-m` chooses."""
+    for item in items:
+        if "service" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.clients)
 
 
 @pytest.fixture(scope="session")
 def prices() -> PriceBook:
     """Own prices in round numbers: USD per million tokens."""
+    from langmeter.prices import PriceBook
+
     book = PriceBook({"genericfakechatmodel/fake-1": {"input": 2, "output": 10, "cache_read": 1}})
     return book.warm(wait=True)
 
@@ -51,9 +65,15 @@ def _server() -> Iterator[Server]:
     from langmeter.testing.simulator import Traffic
     from langmeter.testing.simulator.server import Server
 
-    faults = {"rate_limited": 0.0, "server_error": 0.0, "broken": 0.0}
     # No system prompt of its own: the words of a request are all there is to bill.
-    traffic = Traffic(7, speed=math.inf, input_tokens=(0.0, 1.0), **faults)
+    traffic = Traffic(
+        seed=7,
+        speed=math.inf,
+        input_tokens=(0.0, 1.0),
+        rate_limited=0.0,
+        server_error=0.0,
+        broken=0.0,
+    )
     # One for the session. Each connection ends with its reply: LangChain's clients are cached, and
     # an async one would use a connection of the event loop of an earlier test.
     with Server(traffic, keep_alive=False) as server:
@@ -70,7 +90,10 @@ def service(_server: Server) -> Iterator[Server]:
 @pytest.fixture(autouse=True)
 def _nothing_installed() -> Iterator[None]:
     yield
-    langmeter.uninstall()
+    if "langmeter" in sys.modules:
+        import langmeter
+
+        langmeter.uninstall()
 
 
 @pytest.fixture

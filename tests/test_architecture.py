@@ -135,6 +135,7 @@ def test_a_room_is_of_a_size_to_read(path: Path) -> None:
     assert fits != (_name(path) in EXCEPTIONS), f"{_name(path)} has {lines} lines"
 
 
+@pytest.mark.process
 def test_every_exception_is_a_room() -> None:
     """An exception for a file that has gone is removed."""
     assert set(EXCEPTIONS) <= set(map(_name, FILES))

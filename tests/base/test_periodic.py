@@ -296,6 +296,7 @@ def test_a_forked_child_resumes_its_parents_tasks() -> None:
     assert not handle.active  # others may go on: the whole process shares this ticker
 
 
+@pytest.mark.process
 def test_it_keeps_no_interpreter_from_its_exit() -> None:
     """A task that is due in a day, and one that runs for ever, die with the process."""
     script = (

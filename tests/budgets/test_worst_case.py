@@ -66,6 +66,7 @@ def public() -> Path:
     return Path(spec.submodule_search_locations[0], "litellm_core_utils", "tokenizers")
 
 
+@pytest.mark.slow
 def test_the_vocabularies_of_others_stay_below_too(public: Path) -> None:
     """DeepSeek's everywhere; Claude 2's but where it takes a ligature apart before it looks."""
     tokenizers = pytest.importorskip("tokenizers")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 
 from langmeter import TokenCountingCallback, _core
@@ -57,6 +58,7 @@ def test_a_call_ends_with_everything_that_the_careful_reader_reads() -> None:
             assert abs(queue.max * 10**9 - waited) <= waited / 50
 
 
+@pytest.mark.slow
 @settings(max_examples=200)
 @given(mapping, mapping)
 def test_junk_ends_a_call_as_the_reader_says(usage: Any, meta: Any) -> None:

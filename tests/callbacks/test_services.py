@@ -150,6 +150,7 @@ print("done")
 """
 
 
+@pytest.mark.process
 @pytest.mark.skipif(sys.platform == "win32", reason="no limit of address space here")
 @pytest.mark.parametrize(
     ("requests", "extra"),

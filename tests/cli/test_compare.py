@@ -106,6 +106,7 @@ def test_help_shows_how_a_rule_is_written(capsys: pytest.CaptureFixture[str]) ->
     assert '"latency.p95>+10%"' in capsys.readouterr().out
 
 
+@pytest.mark.process
 def test_the_command_needs_neither_langchain_nor_the_price_catalogue(files: dict[str, str]) -> None:
     """Comparing figures takes figures."""
     script = (

@@ -17,6 +17,8 @@ from langmeter import Meter, Snapshot, demo
 from langmeter.demo import WAYS, plan, run_demo
 from langmeter.testing.simulator import Truth
 
+pytestmark = pytest.mark.process
+
 
 class Terminal(io.StringIO):
     """A stream that rich takes for a terminal."""

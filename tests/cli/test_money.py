@@ -207,6 +207,7 @@ def test_prices_says_what_is_wrong(
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.process
 def test_the_command_loads_neither_langchain_nor_rich(snapshot: Snapshot, tmp_path: Path) -> None:
     """Questions about money need no handler and no live table."""
     path = tmp_path / "snapshot"

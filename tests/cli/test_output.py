@@ -42,6 +42,7 @@ COMMANDS = {
 }
 
 
+@pytest.mark.process
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a full disk to try")
 @pytest.mark.parametrize("name", COMMANDS)
 def test_output_that_cannot_be_written_changes_no_exit_code(folder: Path, name: str) -> None:

@@ -18,6 +18,8 @@ from langmeter.cli import main as cli
 from langmeter.cli import run, session
 from langmeter.errors import ConfigError
 
+pytestmark = pytest.mark.process
+
 CHAT = """
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
 def chat(**metadata):

@@ -21,6 +21,8 @@ from langmeter.cli import main as cli
 from langmeter.cli import run_program
 from langmeter.cli.session import _sessions
 
+pytestmark = pytest.mark.process
+
 CHAT = """
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
 def chat(): return FakeListChatModel(responses=["hello"]).invoke("hi").content

@@ -21,6 +21,8 @@ from langmeter.testing import ManualClock
 from langmeter.testing.simulator import Choice, Reply, Text, Thought
 from langmeter.testing.simulator.server import Server
 
+pytestmark = pytest.mark.clients
+
 WORDS = ("one", " two", " three", " four", " five")
 THOUGHTS = ("hm", " well")
 USAGE = (1000, 5)

@@ -23,7 +23,10 @@ APIS = "openai-chat,openai-responses,anthropic"
 #: What the server waits before it answers.
 FIRST_MS = 5
 
-pytestmark = pytest.mark.skipif(not REPLAY.is_file(), reason="no recorded traffic beside the repo")
+pytestmark = [
+    pytest.mark.clients,
+    pytest.mark.skipif(not REPLAY.is_file(), reason="no recorded traffic beside the repo"),
+]
 
 
 def replay(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -18,6 +18,8 @@ from langmeter.streaming import StreamEvent, StreamFailure, StreamResult, ToolCa
 from langmeter.testing.simulator import MODELS, Choice, Reply, Text, Thought, ToolUse
 from langmeter.testing.simulator.server import Server
 
+pytestmark = pytest.mark.clients
+
 TEXT = ("It ", "is é", "!")
 THOUGHT = ("let me ", "see")
 ARGS = ('{"city":', ' "Oslo"}')

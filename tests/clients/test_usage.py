@@ -16,6 +16,8 @@ from langchain_openai import ChatOpenAI, OpenAI
 
 from langmeter.usage import Reading, Usage, read, requested
 
+pytestmark = pytest.mark.clients
+
 USAGE = {
     "prompt_tokens": 120,
     "completion_tokens": 40,

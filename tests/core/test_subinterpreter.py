@@ -12,6 +12,8 @@ import pytest
 
 from langmeter import _core
 
+pytestmark = pytest.mark.process
+
 PROGRAM = """
 import sys
 sys.path.insert(0, {path!r})

@@ -74,6 +74,7 @@ def differences(oracle: Encoding, texts: list[str]) -> list[tuple[str, int, int]
     return sorted((c for c in counts if c[1] != c[2]), key=lambda c: len(c[0]))[:5]
 
 
+@pytest.mark.slow
 def test_atoms_alone_and_in_pairs_count_alike(oracle: Encoding) -> None:
     """Every atom, and every two of them next to each other, count as in tiktoken."""
     assert not differences(oracle, [*ATOMS, *(a + b for a in ATOMS for b in ATOMS)])
@@ -94,6 +95,7 @@ def test_random_mixtures_count_alike(oracle: Encoding) -> None:
     assert not differences(oracle, texts)
 
 
+@pytest.mark.slow
 def test_every_assigned_code_point_counts_alike(oracle: Encoding) -> None:
     """Each beside letters, spaces, newlines, digits and quotes, so that its class shows."""
     nothing = ("Cn", "Co", "Cs")
@@ -126,6 +128,7 @@ def test_pages_of_text_count_alike(oracle: Encoding, sample: str) -> None:
     assert not differences(oracle, [text, *(text[i : i + 500] for i in range(0, len(text), 100))])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", RUNS, ids=ascii)
 def test_long_runs_count_alike(oracle: Encoding, unit: str) -> None:
     """100 kB of the same: one piece, on which a naive merge is quadratic."""

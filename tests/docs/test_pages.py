@@ -9,6 +9,8 @@ import pytest
 
 from tests.support.pages import ROOT, Block, Page, matches, matches_whole, run, run_program
 
+pytestmark = pytest.mark.process
+
 NAMES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))
 GUIDES = [name for name in NAMES if name.startswith("docs/guides/")]
 #: Pages that run nothing: they explain, or their examples need another machine or tool.

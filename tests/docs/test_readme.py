@@ -10,6 +10,8 @@ import pytest
 
 from tests.support.pages import ROOT, Page, run, run_program
 
+pytestmark = pytest.mark.process
+
 README = Page("README.md")
 COMMANDS = README.commands()
 

@@ -154,6 +154,7 @@ def moments(model: ModelInfo) -> set[datetime]:
     return found
 
 
+@pytest.mark.slow
 def test_every_model_costs_what_the_catalogue_says_to_the_pico_dollar() -> None:
     """For every model, tier and side of a price change our integers equal `calc_price`."""
     number = random.Random(20261020)

@@ -101,6 +101,7 @@ def ours(provider: str, name: str, of: table.Table = KEPT) -> tuple[str, str] | 
     return found and (found.provider.id, found.model.id)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("provider", SNAPSHOT.providers, ids=lambda p: p.id)
 def test_every_name_finds_the_model_that_genai_prices_finds(provider: Provider) -> None:
     """Ids, aliases, prefixes, dated and upper-case names of every model, asked of its provider."""
@@ -281,6 +282,7 @@ def spoiled(way: str, file: Path) -> None:
             os.mkfifo(file, 0o600)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="owners, links and pipes of POSIX")
 @pytest.mark.parametrize(
     "way",
@@ -311,6 +313,7 @@ def test_a_file_that_cannot_be_trusted_is_built_again(
     assert len(built) == 2
 
 
+@pytest.mark.slow
 def test_a_file_of_another_user_is_not_used(
     folder: Path, built: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -383,6 +386,7 @@ def test_files_of_old_versions_go(folder: Path, monkeypatch: pytest.MonkeyPatch)
     assert unfinished.name not in names
 
 
+@pytest.mark.process
 def test_eight_processes_at_once_leave_one_whole_file(folder: Path) -> None:
     """Each writes a file of its own name and renames it; all have the price."""
     code = (
@@ -399,6 +403,7 @@ def test_eight_processes_at_once_leave_one_whole_file(folder: Path) -> None:
     assert cache.read(file) is not None
 
 
+@pytest.mark.process
 def test_nothing_of_genai_prices_is_imported(folder: Path) -> None:
     """Neither by the process that builds the table nor by the one that reads it."""
     code = (

@@ -342,6 +342,7 @@ print(meter.cost.total_cost)
 """
 
 
+@pytest.mark.process
 def test_a_short_script_is_priced() -> None:
     """One call and its cost, in a process that ends before the catalogue would be there."""
     script = SCRIPT.format(root=str(Path(__file__).parents[2]))

@@ -187,6 +187,7 @@ def after_the_last_mark(chunks: list[Any]) -> list[Any]:
     return chunks[marks[-1] + 1 :] if marks else chunks
 
 
+@pytest.mark.slow
 @given(RENDERS, ANSWERS, st.lists(st.tuples(SIZES, st.integers(1, 12)), max_size=3), SIZES)
 def test_the_caller_gets_the_whole_answer_once(
     render: Render, answer: Answer, breaks: list[tuple[list[int], int]], sizes: list[int]

@@ -100,6 +100,7 @@ def test_what_was_recorded_is_read_back(
         forms(snapshot)
 
 
+@pytest.mark.slow
 def test_live_snapshots_are_read_back() -> None:
     """Taken beside eight threads, with their differences and sums."""
     recorder = _core.Recorder(max_series=32)

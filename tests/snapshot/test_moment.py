@@ -228,6 +228,7 @@ def agrees(snapshot: Snapshot) -> None:
         assert row.latency.count == row.calls
 
 
+@pytest.mark.slow
 def test_snapshots_beside_eight_threads_are_of_one_moment() -> None:
     """Of each call a snapshot, and a difference of two, has every figure or none."""
     recorder = _core.Recorder()

@@ -701,6 +701,7 @@ def test_2000_interleaved_streams_do_not_mix() -> None:
     assert not lost(handler)
 
 
+@pytest.mark.slow
 def test_10000_streams_of_100_tokens_are_exact() -> None:
     """All in flight at once; counts, texts and memory come out even."""
     handler = StreamingCallback(collect=True)

@@ -107,6 +107,7 @@ def test_the_folder_is_a_setting_and_an_option(project: pytest.Pytester) -> None
     assert not (project.path / "kept" / "checkout.json").exists()
 
 
+@pytest.mark.process
 def test_the_plugin_loads_nothing_before_a_test_asks() -> None:
     """Every pytest of every project where langmeter is installed pays for it."""
     script = (

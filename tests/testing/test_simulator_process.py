@@ -17,6 +17,8 @@ from langmeter.testing.simulator import OUTCOMES, Sent, Simulator, Traffic, Trut
 from langmeter.testing.simulator.__main__ import main
 from langmeter.testing.simulator.server import Server
 
+pytestmark = pytest.mark.process
+
 NO_FAULTS = {"rate_limited": 0.0, "server_error": 0.0, "broken": 0.0}
 
 

@@ -31,6 +31,7 @@ def test_same_requests_same_replies() -> None:
     assert forward != sorted(other.reply(r).id for r in requests)
 
 
+@pytest.mark.slow
 def test_shape() -> None:
     """Sizes and gaps have the medians and sigmas of the traffic, faults their shares."""
     traffic = Traffic(3, speed=2, rate_limited=0.3, server_error=0.2, broken=0.1, spikes=0.05)

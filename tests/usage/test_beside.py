@@ -12,7 +12,6 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from langchain_anthropic import ChatAnthropic
 from langchain_core.messages import AIMessage
 from langchain_core.outputs import ChatGeneration, Generation, LLMResult
 from langchain_openai import ChatOpenAI
@@ -165,6 +164,9 @@ def claude(*results: Any, **usage: Any) -> Raw:
 
 
 def anthropic(url: str, **more: Any) -> Any:
+    # Its client takes 3 s of CPU to import, and `make quick` needs none.
+    from langchain_anthropic import ChatAnthropic
+
     made: Any = ChatAnthropic
     tool = {"type": "web_search_20250305", "name": "web_search"}
     model = made(model="claude-x", base_url=url, api_key="x", max_tokens=100, **more)

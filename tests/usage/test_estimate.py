@@ -15,7 +15,6 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from langchain_anthropic import ChatAnthropic
 from langchain_core.embeddings import DeterministicFakeEmbedding
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.language_models.llms import LLM
@@ -634,6 +633,9 @@ def test_a_counter_that_fails_leaves_what_the_provider_told() -> None:
 
 def test_a_stream_of_anthropic_whose_end_names_no_input_has_it_estimated(service: Server) -> None:
     """The client drops what `message_start` says, and not every server repeats it at the end."""
+    # Its client takes 3 s of CPU to import, and `make quick` needs none.
+    from langchain_anthropic import ChatAnthropic
+
     name = "claude-test-4-6"
     told = {"id": "m", "type": "message", "role": "assistant", "model": name, "content": []}
     events: list[dict[str, Any]] = [

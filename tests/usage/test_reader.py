@@ -557,7 +557,7 @@ def test_what_is_a_number_is_read_as_one(value: Any, number: int) -> None:
         {"a": 1},
         object(),
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__ if type(value) is object else repr(value),
 )
 @pytest.mark.parametrize("place", ["cache_read", "audio", "ephemeral_1h_input_tokens"])
 def test_what_is_no_number_is_counted_and_read_as_zero(value: Any, place: str) -> None:

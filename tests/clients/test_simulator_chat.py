@@ -18,6 +18,8 @@ from langmeter.testing.simulator.reply import Fault
 from langmeter.testing.simulator.server import Server
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.clients
+
 NO_FAULTS = {"rate_limited": 0.0, "server_error": 0.0, "broken": 0.0}
 
 

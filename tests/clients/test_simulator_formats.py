@@ -28,6 +28,8 @@ from langmeter.testing.simulator import (
 )
 from langmeter.testing.simulator.server import Server
 
+pytestmark = pytest.mark.clients
+
 ARGUMENTS = ("", '{"city":', ' "Oslo"}')
 REPLY = Reply(
     (Choice((Thought(("let me", " see")), Text(("It", " is")), ToolUse("c-1", "w", ARGUMENTS))),),

@@ -1,0 +1,108 @@
+"""The public API as a type checker sees it. Checked by `make lint`, never run.
+
+`assert_type` fails where a type changes, `type: ignore` where an error is no longer one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from decimal import Decimal
+from typing import Any, assert_type
+
+from langchain_core.embeddings import Embeddings
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage
+from langchain_core.runnables import RunnableConfig
+
+import langmeter
+from langmeter import (
+    Budget,
+    BudgetExceeded,
+    CompositeCallback,
+    Config,
+    CostTrackingCallback,
+    DefectAnalysisCallback,
+    Meter,
+    PerformanceCallback,
+    PriceBook,
+    Snapshot,
+    StreamingCallback,
+    TokenCountingCallback,
+)
+from langmeter.snapshot import ComponentStats, ModelStats
+from langmeter.testing import ManualClock
+from langmeter.testing.simulator import Sent, Simulator
+
+
+def meters() -> None:
+    """Settings are keywords; views have their classes; a snapshot adds up."""
+    meter = Meter(
+        on_token_callback=print,
+        prices=PriceBook({"openai/gpt-4o": {"input": 2.5, "output": Decimal(10)}}),
+        budgets=[Budget(usd=5, per="day", action="block"), Budget(tokens=10, at=(0.5,))],
+        labels=("team",),
+        max_runs=1000,
+    )
+    Meter(config=Config(clock=ManualClock()))
+    Meter(on_event="x")  # type: ignore[arg-type]
+    Budget(usd=1, per="fortnight")  # type: ignore[arg-type]
+    config: RunnableConfig = {"callbacks": [meter]}
+    assert config
+    assert_type(meter.tokens, TokenCountingCallback)
+    assert_type(meter.cost, CostTrackingCallback)
+    assert_type(meter.performance, PerformanceCallback)
+    assert_type(meter.streaming, StreamingCallback)
+    assert_type(meter.defects, DefectAnalysisCallback)
+    CompositeCallback([meter.tokens, meter.cost])
+
+
+def snapshots(one: Snapshot, two: Snapshot) -> None:
+    """Figures by model and component, their sums, and the forms that they travel in."""
+    assert_type(one + two, Snapshot)
+    assert_type(two - one, Snapshot)
+    assert_type(one.models, Mapping[tuple[str, str], ModelStats])
+    assert_type(one.components, Mapping[tuple[str, str], ComponentStats])
+    assert_type(one.totals.tokens.total, int)
+    assert_type(one.totals.cost, Decimal | None)
+    assert_type(one.dropped, Mapping[str, int])
+    assert_type(Snapshot.from_json(one.to_json()), Snapshot)
+    assert_type(Snapshot.from_bytes(one.to_bytes()), Snapshot)
+
+
+def scopes() -> None:
+    """A meter for everything, and one for a block."""
+    assert_type(langmeter.install(labels=("team",)), Meter)
+    assert_type(langmeter.uninstall(), Meter | None)
+    with langmeter.track(max_runs=10) as meter:
+        assert_type(meter, Meter)
+        assert_type(meter.snapshot(), Snapshot)
+
+
+async def streams(handler: StreamingCallback, model: BaseChatModel) -> None:
+    """A wrapped model keeps the types of its input and output."""
+    wrapped = langmeter.resume(model, max_restarts=3, on_restart="raise")
+    assert_type(wrapped.invoke("hi"), AIMessage)
+    chunks: AsyncIterator[Any] = wrapped.astream("hi")
+    async for chunk in chunks:
+        assert_type(langmeter.restart_of(chunk), langmeter.Restart | None)
+    langmeter.resume(model, on_restart="shrug")  # type: ignore[arg-type]
+
+
+def embeddings(model: Embeddings, meter: Meter) -> None:
+    """A tracked model is a model."""
+    assert_type(langmeter.track_embeddings(model, meter), Embeddings)
+
+
+def errors() -> None:
+    """The one exception that reaches a chain names the budget that refused the call."""
+    try:
+        raise NotImplementedError
+    except BudgetExceeded as error:
+        assert_type(error.budget, str)
+
+
+def simulators() -> None:
+    """The truth of a simulator is typed."""
+    with Simulator(seed=1, speed=20) as service:
+        assert_type(service.truth().sent("ok"), Sent)
+        assert_type(service.url, str)
