@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Iterator
 from decimal import Decimal
@@ -25,6 +24,7 @@ from langmeter import (
     track_embeddings,
 )
 from langmeter.prices import PriceBook
+from langmeter.testing import ManualClock
 from tests.support.models import chat_model
 
 
@@ -243,13 +243,14 @@ def test_labels_add_subtract_and_travel(prices: PriceBook) -> None:
 @pytest.mark.parametrize("late", [False, True])
 def test_an_end_without_a_start_counts_without_a_value(prices: PriceBook, late: bool) -> None:
     """Rows of a label add up to the totals, also of calls whose start is not known any more."""
-    meter = Meter(prices=prices, labels=("team", "customer"), max_run_age=0.05)
+    clock = ManualClock()
+    meter = Meter(prices=prices, labels=("team", "customer"), max_run_age=60.0, clock=clock)
     invoke(meter, team="a")
     run = uuid.uuid4()
     if late:
         asked: Any = {"ls_provider": "openai", "ls_model_name": "gpt-4o", "team": "a"}
         meter.on_chat_model_start({}, [[]], run_id=run, metadata=asked)
-        time.sleep(0.1)
+        clock.advance(61.0)
         meter.snapshot()
     message = AIMessage(
         "x",
