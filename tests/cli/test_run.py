@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -72,9 +74,12 @@ class Program:
 
 
 @pytest.fixture
-def program(tmp_path: Path) -> Program:
+def program() -> Iterator[Program]:
     """A program that is still to be written."""
-    return Program(tmp_path)
+    # Not `tmp_path`: under it the socket of a fork server has a path longer than Unix allows (108
+    # bytes), as pytest-xdist's workers add a folder of their own.
+    with tempfile.TemporaryDirectory() as folder:
+        yield Program(Path(folder))
 
 
 # --- signals -------------------------------------------------------------------------------------

@@ -96,6 +96,7 @@ def by_fractions(spec: dict[str, Any], usage: dict[str, int]) -> Fraction:
     return cost
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(prices(), usages())
 def test_a_cost_is_exact(spec: dict[str, Any], usage: dict[str, int]) -> None:

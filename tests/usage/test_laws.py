@@ -107,6 +107,7 @@ def assert_agreeing(response: Any) -> Reading:
     return reading
 
 
+@pytest.mark.slow
 @given(usage=st.one_of(mapping, tree), meta=st.one_of(mapping, tree), info=tree, output=tree)
 @settings(max_examples=100, deadline=None)
 def test_junk_in_every_place_is_read_without_an_exception(
