@@ -13,7 +13,7 @@ import pytest
 
 from langmeter import Snapshot, _core
 from langmeter.analysis import Finding, advise, text
-from langmeter.analysis.advice.model_family import line, may_replace
+from langmeter.analysis.advice.model_family import is_successor, model_name
 from langmeter.prices import PriceBook
 from langmeter.snapshot import ModelStats
 
@@ -130,8 +130,9 @@ def test_a_family_is_words_and_no_older_version(
     model: str, relatives: list[str], strangers: list[str]
 ) -> None:
     """Sizes and dates differ within a family; another word or an older version is outside."""
-    assert [name for name in relatives if not may_replace(line(name), line(model))] == []
-    assert [name for name in strangers if may_replace(line(name), line(model))] == []
+    current = model_name(model)
+    assert [n for n in relatives if not is_successor(model_name(n), current)] == []
+    assert [n for n in strangers if is_successor(model_name(n), current)] == []
 
 
 def test_a_named_model_is_compared_even_where_it_costs_more() -> None:

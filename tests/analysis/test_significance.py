@@ -98,8 +98,8 @@ def brute_quantile_p(base: Sequence[int], now: Sequence[int], q: float) -> float
 def test_quantile_test_is_its_definition(base: list[int], now: list[int], q: float) -> None:
     """Largest product over all values that could be the quantile of both."""
     found = ours.quantile_test(histogram(base), histogram(now), q)
-    assert found.up == pytest.approx(brute_quantile_p(base, now, q), rel=1e-7, abs=1e-30)
-    assert found.down == pytest.approx(brute_quantile_p(now, base, q), rel=1e-7, abs=1e-30)
+    assert found.increase == pytest.approx(brute_quantile_p(base, now, q), rel=1e-7, abs=1e-30)
+    assert found.decrease == pytest.approx(brute_quantile_p(now, base, q), rel=1e-7, abs=1e-30)
 
 
 @QUICK
@@ -189,12 +189,21 @@ def test_floors_are_what_the_clearest_samples_give(n: int, m: int, q: float) -> 
     """All of now above, or below, all of base gives the least p there is."""
     base, now = histogram(range(1, n + 1)), histogram(range(1000, 1000 + m))
     above, below = histogram(range(1000, 1000 + n)), histogram(range(1, m + 1))
-    rise, fall = ours.quantile_test(base, now, q).up, ours.quantile_test(above, below, q).down
+    rise, fall = (
+        ours.quantile_test(base, now, q).increase,
+        ours.quantile_test(above, below, q).decrease,
+    )
     assert min(1.0, 2 * max(rise, fall)) == pytest.approx(ours.quantile_floor(n, m, q))
-    assert min(1.0, 2 * ours.ks_test(base, now).tails.up) == pytest.approx(ours.ks_floor(n, m))
+    assert min(1.0, 2 * ours.ks_test(base, now).tails.increase) == pytest.approx(
+        ours.ks_floor(n, m)
+    )
     assert ours.share_test(0, n, m, m).p == pytest.approx(ours.share_floor_of_sizes(n, m))
-    assert min(1.0, 2 * ours.share_test(0, n, 1, m).up) == pytest.approx(ours.share_floor(1, n, m))
-    assert min(1.0, 2 * ours.rate_test(0, n, 3, m).up) == pytest.approx(ours.rate_floor(3, n, m))
+    assert min(1.0, 2 * ours.share_test(0, n, 1, m).increase) == pytest.approx(
+        ours.share_floor(1, n, m)
+    )
+    assert min(1.0, 2 * ours.rate_test(0, n, 3, m).increase) == pytest.approx(
+        ours.rate_floor(3, n, m)
+    )
 
 
 @QUICK
@@ -203,11 +212,11 @@ def test_thinned_keeps_the_shape(sample: list[int], data: st.DataObject) -> None
     """So many values as asked for, each rank within half of where it was."""
     n = data.draw(st.integers(1, len(sample)))
     whole = histogram(sample)
-    fewer = whole.thinned(n)
+    fewer = whole.downsampled(n)
     assert fewer.n == n
     for c in range(61):
         assert abs(whole.up_to(c) * n / len(sample) - fewer.up_to(c)) <= 0.5
-    same = whole.thinned(len(sample))
+    same = whole.downsampled(len(sample))
     assert (same.lows, same.highs, same.before) == (whole.lows, whole.highs, whole.before)
 
 
@@ -223,8 +232,8 @@ def test_without_ties_ks_is_scipys(seed: int, n: int, m: int) -> None:
     found = ours.ks_test(histogram(base), histogram(now))
     up = stats.ks_2samp(base, now, alternative="greater", method="exact")
     down = stats.ks_2samp(base, now, alternative="less", method="exact")
-    assert found.tails.up == pytest.approx(up.pvalue, rel=1e-6)
-    assert found.tails.down == pytest.approx(down.pvalue, rel=1e-6)
+    assert found.tails.increase == pytest.approx(up.pvalue, rel=1e-6)
+    assert found.tails.decrease == pytest.approx(down.pvalue, rel=1e-6)
     assert abs(found.after - found.before) == pytest.approx(max(up.statistic, down.statistic))
     assert found.before == pytest.approx(sum(x > found.at for x in base) / n)
     assert found.after == pytest.approx(sum(y > found.at for y in now) / m)
@@ -262,7 +271,7 @@ def test_the_limit_of_ks_errs_to_the_careful_side(n: int, m: int, shift: float) 
     base = [round(1e9 * rng.gauss(10, 1)) for _ in range(n)]
     now = [round(1e9 * rng.gauss(10 + shift, 1)) for _ in range(m)]
     assert n * m > ours.KS_EXACT
-    found = ours.ks_test(histogram(base), histogram(now)).tails.up
+    found = ours.ks_test(histogram(base), histogram(now)).tails.increase
     exact = stats.ks_2samp(base, now, alternative="greater", method="exact").pvalue
     assert exact <= found < 1.5 * exact
 
@@ -288,8 +297,8 @@ def test_shares_are_compared_by_fishers_exact_test(n: int, m: int, data: st.Data
     x, y = data.draw(st.integers(0, n)), data.draw(st.integers(0, m))
     table = [[y, m - y], [x, n - x]]
     found = ours.share_test(x, n, y, m)
-    assert found.up == pytest.approx(stats.fisher_exact(table, "greater").pvalue, rel=1e-6)
-    assert found.down == pytest.approx(stats.fisher_exact(table, "less").pvalue, rel=1e-6)
+    assert found.increase == pytest.approx(stats.fisher_exact(table, "greater").pvalue, rel=1e-6)
+    assert found.decrease == pytest.approx(stats.fisher_exact(table, "less").pvalue, rel=1e-6)
 
 
 def test_the_interval_of_two_shares_is_newcombes() -> None:
@@ -323,8 +332,8 @@ def test_rates_are_compared_given_their_sum(x: int, y: int, n: int, m: int) -> N
         return
     up = stats.binomtest(y, x + y, m / (n + m), "greater")
     down = stats.binomtest(y, x + y, m / (n + m), "less")
-    assert found.up == pytest.approx(up.pvalue, rel=1e-6)
-    assert found.down == pytest.approx(down.pvalue, rel=1e-6)
+    assert found.increase == pytest.approx(up.pvalue, rel=1e-6)
+    assert found.decrease == pytest.approx(down.pvalue, rel=1e-6)
     part = stats.binomtest(y, x + y).proportion_ci(0.95, "exact")
     low, high = ours.rate_interval(x, n, y, m, 0.05)
     assert low == pytest.approx(part.low / (1 - part.low) * n / m, rel=1e-6, abs=1e-12)
@@ -410,6 +419,6 @@ def test_enough_is_the_least_number(q: float, least: int) -> None:
     def floor(n: int) -> float:
         return ours.quantile_floor(n, n, q)
 
-    assert ours.enough(floor, 0.05) == least
+    assert ours.required_sample_size(floor, 0.05) == least
     assert floor(least) <= 0.05 < floor(least - 1)
-    assert ours.enough(lambda n: 0.0, 0.05) == 1
+    assert ours.required_sample_size(lambda n: 0.0, 0.05) == 1

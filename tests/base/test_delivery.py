@@ -41,10 +41,10 @@ def test_a_call_that_finds_no_room_is_dropped_and_counted(small: Queue) -> None:
         seen.append(argument)
 
     slow_listener = listener(recorder, slow)
-    slow_listener.tell(0)
+    slow_listener.notify(0)
     assert begun.wait(30)
     for argument in (1, 2, 3):
-        slow_listener.tell(argument)
+        slow_listener.notify(argument)
     go.set()
     assert small.flush(30)
     assert seen == [0, 1, 2]
@@ -62,10 +62,10 @@ def test_failures_are_counted_and_logged_once(
 
     failing = listener(recorder, fail)
     with caplog.at_level(logging.WARNING, "langmeter"):
-        failing.tell(SystemExit(1))
-        failing.tell(ValueError("no"))
+        failing.notify(SystemExit(1))
+        failing.notify(ValueError("no"))
         assert small.flush(30)
-        listener(recorder, lambda _: done.set()).tell(None)
+        listener(recorder, lambda _: done.set()).notify(None)
         assert done.wait(30)
     assert dropped(recorder) == {"callback_errors": 2}
     assert [record.getMessage().split(" failed")[1] for record in caplog.records] == [
@@ -80,7 +80,7 @@ def test_an_async_callback_is_awaited(small: Queue) -> None:
     async def note(argument: int) -> None:
         seen.append(argument)
 
-    listener(recorder, note).tell(5)
+    listener(recorder, note).notify(5)
     assert small.flush(30)
     assert seen == [5]
 
@@ -89,14 +89,14 @@ def test_an_async_callback_is_awaited(small: Queue) -> None:
 def test_a_forked_child_has_a_thread_of_its_own() -> None:
     """The parent's thread does not exist in the child, and its lock may be held there for ever."""
     recorder, done = _core.Recorder(), threading.Event()
-    listener(recorder, lambda _: done.set()).tell(None)
+    listener(recorder, lambda _: done.set()).notify(None)
     assert done.wait(30)
     out, into = os.pipe()
     with delivery.notices._thread._changed:
         child = os.fork()
         if child == 0:
             told = threading.Event()
-            listener(recorder, lambda _: told.set()).tell(None)
+            listener(recorder, lambda _: told.set()).notify(None)
             os.write(into, b"yes" if told.wait(30) else b"no")
             os._exit(0)
     os.waitpid(child, 0)

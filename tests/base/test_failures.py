@@ -12,7 +12,7 @@ from langchain_core.messages import AIMessageChunk
 from langchain_core.outputs import ChatGenerationChunk
 
 from langmeter import Meter, StreamingCallback
-from langmeter._base.failures import cause_of, outcome_of, refused_by_server, status_of
+from langmeter._base.failures import error_label, is_server_response, outcome_of, status_of
 
 
 class RaisingResponse:
@@ -62,8 +62,8 @@ def test_an_exception_that_cannot_be_read_is_an_error_without_a_status(
 ) -> None:
     """Its class is all that is known of it."""
     error = kind()
-    assert (outcome_of(error), status_of(error), cause_of(error)) == (1, None, kind.__name__)
-    assert isinstance(refused_by_server(error), bool)
+    assert (outcome_of(error), status_of(error), error_label(error)) == (1, None, kind.__name__)
+    assert isinstance(is_server_response(error), bool)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_the_status_is_read_where_clients_put_it(
     for name, value in attributes.items():
         setattr(error, name, value)
     assert status_of(error) == status
-    assert cause_of(error) == ("ValueError" if status is None else f"ValueError {status}")
+    assert error_label(error) == ("ValueError" if status is None else f"ValueError {status}")
 
 
 @pytest.mark.parametrize("kind", HOSTILE)

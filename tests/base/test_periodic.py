@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from langmeter._base import periodic
-from langmeter._base.periodic import Ticker
+from langmeter._base.periodic import PeriodicTasks
 
 
 class Clock:
@@ -50,51 +50,51 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def ticker(clock: Clock) -> Ticker:
-    return Ticker(clock, by_hand=True)
+def tasks(clock: Clock) -> PeriodicTasks:
+    return PeriodicTasks(clock, by_hand=True)
 
 
 @pytest.fixture
-def threaded() -> Iterator[Ticker]:
+def threaded() -> Iterator[PeriodicTasks]:
     """A ticker with a thread of its own, which has ended when the test has."""
-    ticker = Ticker()
-    yield ticker
-    for handle in list(ticker._tasks):
+    tasks = PeriodicTasks()
+    yield tasks
+    for handle in list(tasks._tasks):
         handle.cancel()
-    assert ended(ticker)
+    assert ended(tasks)
 
 
-def ended(ticker: Ticker) -> bool:
-    thread = ticker._thread
+def ended(tasks: PeriodicTasks) -> bool:
+    thread = tasks._thread
     if thread is not None:
         thread.join(10)
-    return not ticker.running
+    return not tasks.running
 
 
-def test_each_task_is_called_in_its_own_time(ticker: Ticker, clock: Clock) -> None:
-    """First after its time, then every time; `step` says how long to wait for the next."""
+def test_each_task_is_called_in_its_own_time(tasks: PeriodicTasks, clock: Clock) -> None:
+    """First after its time, then every time; `run_due` says how long to wait for the next."""
     fast, slow = Task(), Task()
-    ticker.every(1, fast.tick)
-    ticker.every(2.5, slow.tick)
+    tasks.every(1, fast.tick)
+    tasks.every(2.5, slow.tick)
     waits = []
     for clock.now in (0, 0.5, 1, 2, 2.5, 3, 4):
-        waits.append(ticker.step())
+        waits.append(tasks.run_due())
     assert (fast.calls, slow.calls) == (4, 1)
     assert waits == [1, 0.5, 1, 0.5, 0.5, 1, 1]
 
 
-def test_what_was_missed_is_not_made_up_for(ticker: Ticker, clock: Clock) -> None:
+def test_what_was_missed_is_not_made_up_for(tasks: PeriodicTasks, clock: Clock) -> None:
     """After an hour of sleep a task runs once, and next after its own time."""
     task = Task()
-    ticker.every(1, task.tick)
+    tasks.every(1, task.tick)
     clock.now = 3600
-    assert ticker.step() == 1
-    assert ticker.step() == 1
+    assert tasks.run_due() == 1
+    assert tasks.run_due() == 1
     assert task.calls == 1
 
 
 def test_a_task_slower_than_its_time_leaves_time_to_the_others(
-    ticker: Ticker, clock: Clock
+    tasks: PeriodicTasks, clock: Clock
 ) -> None:
     """It is due again only its own time after it ended."""
 
@@ -102,26 +102,26 @@ def test_a_task_slower_than_its_time_leaves_time_to_the_others(
         clock.now += 5
 
     task = Task(slow)
-    ticker.every(1, task.tick)
+    tasks.every(1, task.tick)
     clock.now = 1
-    assert ticker.step() == 1
+    assert tasks.run_due() == 1
     assert (clock.now, task.calls) == (6, 1)
 
 
-def test_a_cancelled_task_is_called_no_more(ticker: Ticker, clock: Clock) -> None:
+def test_a_cancelled_task_is_called_no_more(tasks: PeriodicTasks, clock: Clock) -> None:
     """And with the last task there is nothing to wait for."""
     task = Task()
-    handle = ticker.every(1, task.tick)
+    handle = tasks.every(1, task.tick)
     assert handle.active
     handle.cancel()
     handle.cancel()
     clock.now = 5
-    assert ticker.step() is None
+    assert tasks.run_due() is None
     assert task.calls == 0
     assert not handle.active
 
 
-def test_a_task_may_cancel_itself_and_others(ticker: Ticker, clock: Clock) -> None:
+def test_a_task_may_cancel_itself_and_others(tasks: PeriodicTasks, clock: Clock) -> None:
     """From within its call; a task that was due in the same step is not called any more."""
     second = Task()
 
@@ -130,30 +130,30 @@ def test_a_task_may_cancel_itself_and_others(ticker: Ticker, clock: Clock) -> No
             handle.cancel()
 
     first = Task(both)
-    handles = [ticker.every(1, first.tick), ticker.every(1, second.tick)]
+    handles = [tasks.every(1, first.tick), tasks.every(1, second.tick)]
     clock.now = 1
-    assert ticker.step() is None
+    assert tasks.run_due() is None
     assert (first.calls, second.calls) == (1, 0)
 
 
-def test_a_task_goes_with_its_object(ticker: Ticker, clock: Clock) -> None:
+def test_a_task_goes_with_its_object(tasks: PeriodicTasks, clock: Clock) -> None:
     """The ticker keeps nothing alive, not even an object whose method has run and failed."""
     task = Task()
     seen = weakref.ref(task)
-    handle = ticker.every(1, task.tick)
+    handle = tasks.every(1, task.tick)
     clock.now = 1
-    assert ticker.step() == 1
+    assert tasks.run_due() == 1
     del task
     gc.collect()
     assert seen() is None
     assert not handle.active
     clock.now = 2
-    assert ticker.step() is None
-    assert ticker._tasks == []
+    assert tasks.run_due() is None
+    assert tasks._tasks == []
 
 
 def test_a_failing_task_harms_no_other(
-    ticker: Ticker, clock: Clock, caplog: pytest.LogCaptureFixture
+    tasks: PeriodicTasks, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Each failure is counted, the first is logged, and all tasks go on."""
 
@@ -161,10 +161,10 @@ def test_a_failing_task_harms_no_other(
         raise SystemExit("no more")
 
     bad, good = Task(fail), Task()
-    failing, fine = ticker.every(1, bad.tick), ticker.every(1, good.tick)
+    failing, fine = tasks.every(1, bad.tick), tasks.every(1, good.tick)
     with caplog.at_level(logging.WARNING, "langmeter"):
         for clock.now in (1, 2, 3):
-            assert ticker.step() == 1
+            assert tasks.run_due() == 1
     assert (bad.calls, good.calls) == (3, 3)
     assert (failing.failures, fine.failures) == (3, 0)
     (record,) = caplog.records
@@ -174,21 +174,21 @@ def test_a_failing_task_harms_no_other(
 
 
 @pytest.mark.parametrize("wrong", [0, -1, 1e-9, 86_401, float("nan"), float("inf"), "1", True])
-def test_a_time_outside_its_range_is_refused(ticker: Ticker, wrong: Any) -> None:
+def test_a_time_outside_its_range_is_refused(tasks: PeriodicTasks, wrong: Any) -> None:
     """By name, with the range."""
     with pytest.raises(ValueError, match=r"seconds must be a number from 0.001 to 86,400.0, got "):
-        ticker.every(wrong, Task().tick)
+        tasks.every(wrong, Task().tick)
 
 
 @pytest.mark.parametrize("wrong", [print, lambda: None, [].clear, None])
-def test_only_bound_methods_are_taken(ticker: Ticker, wrong: Any) -> None:
+def test_only_bound_methods_are_taken(tasks: PeriodicTasks, wrong: Any) -> None:
     """Nothing says how long a plain function is needed."""
     with pytest.raises(TypeError, match="must be a bound method"):
-        ticker.every(1, wrong)
-    assert ticker.step() is None
+        tasks.every(1, wrong)
+    assert tasks.run_due() is None
 
 
-def test_the_thread_is_there_while_it_is_needed(threaded: Ticker) -> None:
+def test_the_thread_is_there_while_it_is_needed(threaded: PeriodicTasks) -> None:
     """It starts with the first task, is a daemon, ends with the last one, and starts again."""
     assert not threaded.running
     for _ in range(2):
@@ -208,7 +208,7 @@ def test_the_thread_is_there_while_it_is_needed(threaded: Ticker) -> None:
         assert not thread.is_alive()
 
 
-def test_the_thread_ends_when_the_last_object_has_gone(threaded: Ticker) -> None:
+def test_the_thread_ends_when_the_last_object_has_gone(threaded: PeriodicTasks) -> None:
     """At once, not after the day that its task had still to wait."""
     task = Task()
     threaded.every(86_400, task.tick)
@@ -218,7 +218,7 @@ def test_the_thread_ends_when_the_last_object_has_gone(threaded: Ticker) -> None
     assert ended(threaded)
 
 
-def test_a_new_task_wakes_a_thread_that_waits_for_a_later_one(threaded: Ticker) -> None:
+def test_a_new_task_wakes_a_thread_that_waits_for_a_later_one(threaded: PeriodicTasks) -> None:
     """The soonest task sets how long it waits."""
     later, soon = Task(), Task()
     threaded.every(86_400, later.tick)
@@ -227,13 +227,13 @@ def test_a_new_task_wakes_a_thread_that_waits_for_a_later_one(threaded: Ticker) 
     assert later.calls == 0
 
 
-def test_a_finaliser_may_begin_a_task_anywhere(ticker: Ticker) -> None:
+def test_a_finaliser_may_begin_a_task_anywhere(tasks: PeriodicTasks) -> None:
     """Also one that runs while the ticker itself holds its lock."""
     task = Task()
-    with ticker._lock:
-        handle = ticker.every(1, task.tick)
-        ticker.resume()
-    assert ticker._tasks == [handle]
+    with tasks._lock:
+        handle = tasks.every(1, task.tick)
+        tasks.resume()
+    assert tasks._tasks == [handle]
 
 
 def test_where_no_thread_can_start_nothing_breaks(
@@ -244,19 +244,19 @@ def test_where_no_thread_can_start_nothing_breaks(
     def refuse(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
-    ticker, task = Ticker(), Task()
+    tasks, task = PeriodicTasks(), Task()
     with monkeypatch.context() as patched, caplog.at_level(logging.WARNING, "langmeter"):
         patched.setattr(threading.Thread, "start", refuse)
-        handles = [ticker.every(0.001, task.tick) for _ in range(2)]
-        assert not ticker.running
+        handles = [tasks.every(0.001, task.tick) for _ in range(2)]
+        assert not tasks.running
     assert [record.message for record in caplog.records] == [
         "no thread for what is done at times: can't start new thread"
     ]
-    ticker.resume()
+    tasks.resume()
     assert task.called.wait(10)
     for handle in handles:
         handle.cancel()
-    assert ended(ticker)
+    assert ended(tasks)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")

@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from langmeter import Budget, BudgetExceeded, Meter
 from langmeter._core import call_bounds, chat_overhead, count_tokens, input_bound
 from langmeter.prices import PriceBook
-from langmeter.usage.estimate import Offline
+from langmeter.usage.estimate import TokenEstimator
 from tests.budgets.test_budget import Priced
 from tests.core.test_tokenizer import ATOMS, RUNS, SAMPLES
 
@@ -105,7 +105,7 @@ messages = st.lists(
 def test_a_chat_is_bounded_with_all_that_is_in_its_messages(chat: list[BaseMessage]) -> None:
     """The offline count, with the overhead of OpenAI's cookbook, never exceeds the bound."""
     if chat:
-        counted = Offline().input("openai", "gpt-4o", [chat]) - chat_overhead("gpt-4o")[2]
+        counted = TokenEstimator().input("openai", "gpt-4o", [chat]) - chat_overhead("gpt-4o")[2]
         assert counted <= input_bound([chat])
 
 

@@ -23,7 +23,7 @@ from langmeter import (
     TokenCountingCallback,
     _core,
 )
-from langmeter._base.failures import cause_of, refused_by_server
+from langmeter._base.failures import error_label, is_server_response
 from langmeter.callbacks.composite import HOOKS
 from tests.support.models import chat_model
 
@@ -255,8 +255,8 @@ def error_with(**attributes: Any) -> Exception:
 )
 def test_causes_of_failures(error: Exception, cause: str, refused: bool) -> None:
     """Class and HTTP status, where OpenAI's, Google's and Amazon's clients put it."""
-    assert cause_of(error) == cause
-    assert refused_by_server(error) is refused
+    assert error_label(error) == cause
+    assert is_server_response(error) is refused
 
 
 def test_a_hostile_exception_ends_its_runs() -> None:

@@ -151,7 +151,10 @@ def test_text_completions_of_two_prompts() -> None:
     model = OpenAI(model="davinci-002", api_key="x", http_client=serving(body), max_retries=0)
     model.generate(["a", "b"], callbacks=[ends])
     assert ends.asked == [("openai", "davinci-002")] * 2
-    assert [(r.usage, r.shared) for r in ends.read] == [(Usage(8, 16, 24), False), (None, True)]
+    assert [(r.usage, r.usage_on_first_of_batch) for r in ends.read] == [
+        (Usage(8, 16, 24), False),
+        (None, True),
+    ]
 
 
 def test_responses_api() -> None:

@@ -18,16 +18,16 @@ from hypothesis import strategies as st
 from river import drift
 
 from langmeter import _core
-from langmeter._base.periodic import Ticker
-from langmeter.monitors.anomalies import Anomaly, AnomalyDetector, AnomalyWatch, Row
+from langmeter._base.periodic import PeriodicTasks
+from langmeter.monitors.anomalies import Anomaly, AnomalyDetector, AnomalyObserver, Row
 from langmeter.monitors.change_point import (
     Change,
-    Level,
-    Mean,
+    ChangeDetector,
+    MeanDetector,
     PageHinkley,
+    ProportionDetector,
+    Segment,
     Sensitivity,
-    Share,
-    Stretch,
 )
 from langmeter.snapshot import Snapshot
 
@@ -96,7 +96,7 @@ def test_streams_with_changes_are_among_them() -> None:
         ({"threshold": float("nan")}, r"threshold must be a number from 1.0 to 1,000.0, got nan"),
         ({"warm_up": 4}, r"warm_up must be a whole number from 5 to 10,000, got 4"),
         ({"warm_up": 30.0}, r"warm_up must be a whole number from 5 to 10,000, got 30.0"),
-        ({"least": True}, r"least must be a number from 0.001 to 1.0, got True"),
+        ({"min_std": True}, r"min_std must be a number from 0.001 to 1.0, got True"),
     ],
 )
 def test_a_sensitivity_outside_its_range_is_refused(wrong: Any, message: str) -> None:
@@ -105,7 +105,9 @@ def test_a_sensitivity_outside_its_range_is_refused(wrong: Any, message: str) ->
         Sensitivity(**wrong)
 
 
-def changes(level: Level, batches: Iterable[tuple[int, float]]) -> list[tuple[int, Change]]:
+def changes(
+    level: ChangeDetector, batches: Iterable[tuple[int, float]]
+) -> list[tuple[int, Change]]:
     """Where a level changes; batch i begins at i."""
     found = ((i, level.update(i, *batch)) for i, batch in enumerate(batches))
     return [(i, change) for i, change in found if change is not None]
@@ -123,7 +125,7 @@ def noisy(seed: int, mean: float, n: int, calls: int = 20, sigma: float = 0.5) -
 def test_a_mean_that_changes_is_told_with_what_it_was_and_is(factor: float, scale: float) -> None:
     """In any unit, both ways, with the batch it began in and each call on one of the two sides."""
     batches = noisy(1, scale, 100) + noisy(2, scale * factor, 20)
-    ((at, (before, after)),) = changes(Mean(Sensitivity()), batches)
+    ((at, (before, after)),) = changes(MeanDetector(Sensitivity()), batches)
     assert 100 <= at < 108
     assert abs(after.begin - 100) <= 2
     assert before.batches + after.batches == at + 1
@@ -137,7 +139,7 @@ def test_a_mean_that_changes_is_told_with_what_it_was_and_is(factor: float, scal
 def test_a_short_trouble_is_told_both_ways() -> None:
     """What was learned of the spread outlives a change, so its end is not learned away."""
     batches = noisy(1, 1.0, 100) + noisy(2, 3.0, 10) + noisy(3, 1.0, 40)
-    (up, rise), (down, fall) = changes(Mean(Sensitivity()), batches)
+    (up, rise), (down, fall) = changes(MeanDetector(Sensitivity()), batches)
     assert 100 <= up < 110 <= down < 120
     assert fall.before.total / fall.before.calls == pytest.approx(
         rise.after.total / rise.after.calls, rel=0.2
@@ -148,34 +150,34 @@ def test_an_outlier_is_no_change() -> None:
     """However far out, one batch alone or two; a permanent change by a thousandfold is."""
     quiet = noisy(1, 1.0, 60)
     wild = noisy(2, 1000.0, 1)
-    assert changes(Mean(Sensitivity()), quiet + wild + quiet + wild * 2 + quiet) == []
-    assert len(changes(Mean(Sensitivity()), quiet + wild * 6)) == 1
+    assert changes(MeanDetector(Sensitivity()), quiet + wild + quiet + wild * 2 + quiet) == []
+    assert len(changes(MeanDetector(Sensitivity()), quiet + wild * 6)) == 1
 
 
 def test_an_even_mean_is_given_some_spread() -> None:
     """A constant figure that rises by 1 % is not an anomaly; by 20 % it is."""
     even = [(20, 20.0)] * 60
-    assert changes(Mean(Sensitivity()), even + [(20, 20.2)] * 400) == []
-    assert len(changes(Mean(Sensitivity()), even + [(20, 24.0)] * 30)) == 1
+    assert changes(MeanDetector(Sensitivity()), even + [(20, 20.2)] * 400) == []
+    assert len(changes(MeanDetector(Sensitivity()), even + [(20, 24.0)] * 30)) == 1
 
 
 def test_smaller_batches_are_trusted_less() -> None:
     """A model whose traffic fades to single calls does not alarm at each of them."""
     random_ = random.Random(5)
     single = [(1, random_.lognormvariate(-0.125, 0.5)) for _ in range(300)]
-    assert changes(Mean(Sensitivity()), noisy(1, 1.0, 60, calls=100) + single) == []
+    assert changes(MeanDetector(Sensitivity()), noisy(1, 1.0, 60, calls=100) + single) == []
 
 
 def test_nothing_is_a_fall_but_not_a_level() -> None:
     """Tokens that stop coming are told; a model that never sent any is not, nor its first ones."""
     none = [(20, 0.0)] * 60
-    ((at, (before, after)),) = changes(Mean(Sensitivity()), noisy(1, 300.0, 60) + none)
+    ((at, (before, after)),) = changes(MeanDetector(Sensitivity()), noisy(1, 300.0, 60) + none)
     assert 60 <= at < 66
     assert (after.begin, after.total) == (60, 0.0)
-    assert before == Stretch(before.begin, 1200, before.total, 60)
-    assert changes(Mean(Sensitivity()), none + noisy(1, 300.0, 200)) == []
+    assert before == Segment(before.begin, 1200, before.total, 60)
+    assert changes(MeanDetector(Sensitivity()), none + noisy(1, 300.0, 200)) == []
     # What follows nothing is learned anew, and watched.
-    level = Mean(Sensitivity())
+    level = MeanDetector(Sensitivity())
     assert len(changes(level, noisy(1, 300.0, 60) + none + noisy(2, 100.0, 60))) == 1
     assert len(changes(level, noisy(3, 300.0, 10))) == 1
 
@@ -190,7 +192,7 @@ def shares(seed: int, share: float, n: int, calls: int = 100) -> list[Any]:
 def test_an_error_rate_that_changes_is_told(low: float, high: float) -> None:
     """Up, and down again, from no error at all too."""
     batches = shares(1, low, 100) + shares(2, high, 60) + shares(3, low, 100)
-    found = changes(Share(Sensitivity()), batches)
+    found = changes(ProportionDetector(Sensitivity()), batches)
     assert [c.after.total / c.after.calls > c.before.total / c.before.calls for _, c in found] == [
         True,
         False,
@@ -201,7 +203,7 @@ def test_an_error_rate_that_changes_is_told(low: float, high: float) -> None:
 
 def test_rare_errors_are_no_change() -> None:
     """One in ten thousand calls, in batches of 20: most have none, none counts for much."""
-    assert changes(Share(Sensitivity()), shares(1, 0.0001, 3000, calls=20)) == []
+    assert changes(ProportionDetector(Sensitivity()), shares(1, 0.0001, 3000, calls=20)) == []
 
 
 def test_what_batches_have_in_common_is_no_change_for_long() -> None:
@@ -211,17 +213,17 @@ def test_what_batches_have_in_common_is_no_change_for_long() -> None:
     for calls, total in noisy(4, 1.0, 3000):
         level = 0.9 * level + random_.gauss(0, 0.2 * (1 - 0.9**2) ** 0.5)
         batches.append((calls, total * math.exp(level)))
-    at_first = changes(Mean(Sensitivity()), batches)
+    at_first = changes(MeanDetector(Sensitivity()), batches)
     assert len([i for i, _ in at_first if i >= 500]) <= 2
     tripled = [(calls, 3 * total) for calls, total in batches[:50]]
-    assert any(i >= 3000 for i, _ in changes(Mean(Sensitivity()), batches + tripled))
+    assert any(i >= 3000 for i, _ in changes(MeanDetector(Sensitivity()), batches + tripled))
 
 
 def test_a_thousand_quiet_batches_of_any_size_are_quiet() -> None:
     """Means and shares, with traffic that goes from 20 to 200 calls a batch and back."""
     random_ = random.Random(7)
     sizes = [20 + abs(i % 360 - 180) for i in range(1000)]
-    means, rates = Mean(Sensitivity()), Share(Sensitivity())
+    means, rates = MeanDetector(Sensitivity()), ProportionDetector(Sensitivity())
     for i, calls in enumerate(sizes):
         total = sum(random_.lognormvariate(-0.125, 0.5) for _ in range(calls))
         assert means.update(i, calls, total) is None
@@ -384,14 +386,14 @@ def test_the_watch_keeps_what_it_finds_for_snapshots() -> None:
     """Asked every five seconds by the ticker; what goes into a snapshot comes out of it."""
     recorder = Recorder(rows((100, Sums()), (20, Sums(latency=1.6))))
     clock = Clock()
-    ticker = Ticker(clock.seconds, by_hand=True)
-    watch = AnomalyWatch(recorder, clock=clock, ticker=ticker)
-    assert ticker.step() is None
+    tasks = PeriodicTasks(clock.seconds, by_hand=True)
+    watch = AnomalyObserver(recorder, clock=clock, tasks=tasks)
+    assert tasks.run_due() is None
     watch.start()
     watch.start()
     for _ in range(120):
         clock.ns += TICK
-        assert ticker.step() == 5
+        assert tasks.run_due() == 5
     (found,) = Snapshot(_core.Recorder().snapshot(watch.changes)).anomalies
     assert (found.provider, found.model, found.metric) == ("p", "m", "latency")
     # The first tick was after five seconds, with the figures of no call.
@@ -403,43 +405,43 @@ def test_the_watch_keeps_what_it_finds_for_snapshots() -> None:
     assert recorder.lost == []
     watch.stop()
     watch.stop()
-    assert ticker.step() is None
+    assert tasks.run_due() is None
     watch.start()
-    assert ticker.step() == 5
+    assert tasks.run_due() == 5
 
 
 def test_the_watch_holds_no_recorder_and_nobody_holds_the_watch() -> None:
     """It ends with the recorder, or when it is let go of."""
     clock = Clock()
-    ticker = Ticker(clock.seconds, by_hand=True)
+    tasks = PeriodicTasks(clock.seconds, by_hand=True)
     recorder = Recorder()
-    watch = AnomalyWatch(recorder, ticker=ticker)
+    watch = AnomalyObserver(recorder, tasks=tasks)
     watch.start()
     gone = weakref.ref(recorder)
     del recorder
     gc.collect()
     assert gone() is None
     clock.ns += TICK
-    assert ticker.step() is None
+    assert tasks.run_due() is None
     recorder = Recorder()
-    watch = AnomalyWatch(recorder, ticker=ticker)
+    watch = AnomalyObserver(recorder, tasks=tasks)
     watch.start()
-    assert ticker.step() == 5
+    assert tasks.run_due() == 5
     del watch
     gc.collect()
-    assert ticker.step() is None
+    assert tasks.run_due() is None
 
 
 def test_what_goes_wrong_is_counted_and_goes_on() -> None:
     """In the recorder, and by the ticker, which logs it once."""
     clock = Clock()
-    ticker = Ticker(clock.seconds, by_hand=True)
+    tasks = PeriodicTasks(clock.seconds, by_hand=True)
     recorder = Recorder()  # has no row to give
-    watch = AnomalyWatch(recorder, seconds=1, clock=clock, ticker=ticker)
+    watch = AnomalyObserver(recorder, seconds=1, clock=clock, tasks=tasks)
     watch.start()
     for _ in range(3):
         clock.ns += TICK
-        assert ticker.step() == 1
+        assert tasks.run_due() == 1
     assert recorder.lost == ["hook_errors"] * 3
     with pytest.raises(StopIteration):
         watch.tick()
@@ -449,7 +451,7 @@ def test_a_forked_child_learns_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its recorder begins from zero; what the parent learned is not compared with it."""
     stream = rows((40, Sums()), (80, Sums(latency=3.0)))
     recorder, clock = Recorder(stream), Clock()
-    watch = AnomalyWatch(recorder, clock=clock, ticker=Ticker(by_hand=True))
+    watch = AnomalyObserver(recorder, clock=clock, tasks=PeriodicTasks(by_hand=True))
     for tick in range(121):
         if tick == 40:
             monkeypatch.setattr(os, "getpid", lambda: -1)
@@ -461,7 +463,7 @@ def test_a_forked_child_learns_anew(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_forked_child_has_none_of_its_parents_anomalies(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not even before its first look."""
     recorder, clock = Recorder(rows((100, Sums()), (20, Sums(latency=3.0)))), Clock()
-    watch = AnomalyWatch(recorder, clock=clock, ticker=Ticker(by_hand=True))
+    watch = AnomalyObserver(recorder, clock=clock, tasks=PeriodicTasks(by_hand=True))
     for _ in range(121):
         clock.ns += TICK
         watch.tick()
@@ -478,7 +480,7 @@ def test_old_anomalies_are_forgotten_and_counted() -> None:
             return [Anomaly(at(n), at(n), "p", "m", "latency", 1.0, 2.0, n, 1) for n in range(300)]
 
     recorder = Recorder(rows((9, Sums())))
-    watch = AnomalyWatch(recorder, detector=Restless, ticker=Ticker(by_hand=True))
+    watch = AnomalyObserver(recorder, detector=Restless, tasks=PeriodicTasks(by_hand=True))
     for _ in range(4):
         watch.tick()
     assert [change[7] for change in watch.changes] == [*range(200, 300), *(3 * [*range(300)])]
@@ -489,7 +491,7 @@ def test_a_real_recorders_pulse_is_understood() -> None:
     """Calls that slow down, in a recorder whose clock moves by hand."""
     clock, wall = _core.ManualClock(), Clock()
     recorder = _core.Recorder(max_series=8, max_runs=8, clock=clock)
-    watch = AnomalyWatch(recorder, clock=wall, ticker=Ticker(by_hand=True))
+    watch = AnomalyObserver(recorder, clock=wall, tasks=PeriodicTasks(by_hand=True))
     usage, llm, ok = (100, 200, 300) + (0,) * 9, _core.KINDS.index("llm"), 0
     for tick in range(60):
         for _ in range(20):

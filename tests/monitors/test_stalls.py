@@ -15,9 +15,9 @@ import pytest
 
 from langmeter import _core
 from langmeter._base import delivery
-from langmeter._base.periodic import Ticker
+from langmeter._base.periodic import PeriodicTasks
 from langmeter.monitors import stalls
-from langmeter.monitors.stalls import Stall, StallWatch
+from langmeter.monitors.stalls import Stall, StallObserver
 from langmeter.snapshot import Snapshot
 
 BEGIN = 1_800_000_000 * 10**9
@@ -104,7 +104,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[Stall]:
 def test_a_stream_that_goes_silent_is_told_once(recorder: Recorder, told: list[Stall]) -> None:
     """With how long it is silent, how old it is and how far it came; and counted."""
     run = uuid4()
-    watch = StallWatch(
+    watch = StallObserver(
         recorder, told.append, 2, run_id=lambda key: run if key == 7 else None, clock=recorder.clock
     )
     recorder.begin(7, "gpt-4o", "openai")
@@ -123,7 +123,7 @@ def test_a_stream_that_goes_silent_is_told_once(recorder: Recorder, told: list[S
 
 def test_it_is_told_again_after_more_tokens(recorder: Recorder, told: list[Stall]) -> None:
     """Whether or not the watch looked in between."""
-    watch = StallWatch(recorder, told.append, 1, clock=recorder.clock)
+    watch = StallObserver(recorder, told.append, 1, clock=recorder.clock)
     recorder.begin(1)
     for look_between in (True, False, True):
         recorder.token(1)
@@ -138,7 +138,7 @@ def test_it_is_told_again_after_more_tokens(recorder: Recorder, told: list[Stall
 
 def test_a_key_that_another_run_has_now_is_that_runs(recorder: Recorder, told: list[Stall]) -> None:
     """The second stalls at the same number of tokens, in the place of the first."""
-    watch = StallWatch(recorder, told.append, 1, clock=recorder.clock)
+    watch = StallObserver(recorder, told.append, 1, clock=recorder.clock)
     for _ in range(2):
         recorder.begin(1)
         recorder.token(1)
@@ -149,7 +149,7 @@ def test_a_key_that_another_run_has_now_is_that_runs(recorder: Recorder, told: l
 
 def test_many_streams_are_told_apart(recorder: Recorder, told: list[Stall]) -> None:
     """Each once; one that never sent anything has not stalled; what ended is forgotten."""
-    watch = StallWatch(recorder, told.append, 1, clock=recorder.clock)
+    watch = StallObserver(recorder, told.append, 1, clock=recorder.clock)
     for key in range(100):
         recorder.begin(key, f"m{key}")
         if key % 2:
@@ -169,7 +169,7 @@ def test_many_streams_are_told_apart(recorder: Recorder, told: list[Stall]) -> N
 def test_by_default_a_stall_is_ten_seconds(recorder: Recorder, told: list[Stall]) -> None:
     """For a model whose gaps are short, or not known."""
     recorder.native = streamed(0.1)
-    watch = StallWatch(recorder, told.append, clock=recorder.clock)
+    watch = StallObserver(recorder, told.append, clock=recorder.clock)
     for key, model in enumerate(("m", "unknown")):
         recorder.begin(key, model)
         recorder.token(key)
@@ -188,7 +188,7 @@ def test_a_slow_model_may_be_silent_for_eight_of_its_gaps(
 ) -> None:
     """By the 99th percentile; also where the answer names the model more exactly."""
     recorder.native = streamed(4.0, model) + streamed(9.0, "slow", "another")
-    watch = StallWatch(recorder, told.append, clock=recorder.clock)
+    watch = StallObserver(recorder, told.append, clock=recorder.clock)
     recorder.begin(1, "slow")
     recorder.token(1)
     for _ in range(31):
@@ -205,7 +205,7 @@ def test_a_slow_model_may_be_silent_for_eight_of_its_gaps(
 def test_gaps_are_asked_for_at_most_every_half_minute(recorder: Recorder) -> None:
     """And only while something is silent that was not told of."""
     recorder.native = streamed(20.0)
-    watch = StallWatch(recorder, clock=recorder.clock)
+    watch = StallObserver(recorder, clock=recorder.clock)
     recorder.begin(1)
     recorder.token(1)
     for _ in range(99):
@@ -221,8 +221,8 @@ def test_gaps_are_asked_for_at_most_every_half_minute(recorder: Recorder) -> Non
 
 def test_a_clock_set_back_delays_no_stall(recorder: Recorder, told: list[Stall]) -> None:
     """The recorder decides whether a stream is silent, by its own clock."""
-    watch = StallWatch(recorder, told.append, 1, clock=lambda: BEGIN - 3600 * 10**9)
-    default = StallWatch(recorder, told.append, clock=lambda: BEGIN - 3600 * 10**9)
+    watch = StallObserver(recorder, told.append, 1, clock=lambda: BEGIN - 3600 * 10**9)
+    default = StallObserver(recorder, told.append, clock=lambda: BEGIN - 3600 * 10**9)
     recorder.begin(1)
     recorder.token(1)
     recorder.wait(10)
@@ -233,7 +233,7 @@ def test_a_clock_set_back_delays_no_stall(recorder: Recorder, told: list[Stall])
 
 def test_without_a_callback_stalls_are_counted(recorder: Recorder) -> None:
     """All that a snapshot needs."""
-    watch = StallWatch(recorder, clock=recorder.clock)
+    watch = StallObserver(recorder, clock=recorder.clock)
     recorder.begin(1)
     recorder.token(1)
     recorder.wait(10)
@@ -243,7 +243,7 @@ def test_without_a_callback_stalls_are_counted(recorder: Recorder) -> None:
 
 
 def stall_once(recorder: Recorder, on_stall: Callable[[Stall], Any]) -> None:
-    watch = StallWatch(recorder, on_stall, 1, clock=recorder.clock)
+    watch = StallObserver(recorder, on_stall, 1, clock=recorder.clock)
     recorder.begin(1)
     recorder.token(1)
     recorder.wait(1)
@@ -279,33 +279,33 @@ def test_a_callback_that_fails_or_waits_too_long_is_counted(
 
 def test_the_ticker_looks_every_second_or_four_times_in_a_stall(recorder: Recorder) -> None:
     """From `start` to `stop`."""
-    ticker = Ticker(recorder.seconds, by_hand=True)
+    tasks = PeriodicTasks(recorder.seconds, by_hand=True)
     for limit, seconds in ((None, 1.0), (60, 1.0), (1, 0.25), (0.05, 0.0125)):
-        watch = StallWatch(recorder, stall_after=limit, clock=recorder.clock, ticker=ticker)
+        watch = StallObserver(recorder, stall_after=limit, clock=recorder.clock, tasks=tasks)
         recorder.asked.clear()
         assert watch.seconds == seconds
         watch.start()
         watch.start()
         recorder.wait(seconds)
-        assert ticker.step() == pytest.approx(seconds)
+        assert tasks.run_due() == pytest.approx(seconds)
         assert len(recorder.asked) == 1
         watch.stop()
         watch.stop()
-        assert ticker.step() is None
+        assert tasks.run_due() is None
 
 
 def test_the_watch_holds_no_recorder(recorder: Recorder) -> None:
     """It ends with it."""
     clock = iter(range(0, 1000, 10))
-    ticker = Ticker(lambda: next(clock), by_hand=True)
+    tasks = PeriodicTasks(lambda: next(clock), by_hand=True)
     mortal = Recorder()
     gone = weakref.ref(mortal)
-    watch = StallWatch(mortal, ticker=ticker)
+    watch = StallObserver(mortal, tasks=tasks)
     watch.start()
     del mortal
     gc.collect()
     assert gone() is None
-    assert ticker.step() is None
+    assert tasks.run_due() is None
     watch.tick()
 
 
@@ -315,7 +315,7 @@ def test_what_goes_wrong_is_counted_and_goes_on(recorder: Recorder, told: list[S
     def run_id(key: int) -> UUID | None:
         return dict.fromkeys((1, 3))[key]
 
-    watch = StallWatch(recorder, told.append, 1, run_id=run_id, clock=recorder.clock)
+    watch = StallObserver(recorder, told.append, 1, run_id=run_id, clock=recorder.clock)
     for key in (1, 2, 3):
         recorder.begin(key, f"m{key}")
         recorder.token(key)
@@ -333,7 +333,7 @@ def test_what_goes_wrong_is_counted_and_goes_on(recorder: Recorder, told: list[S
 def test_a_time_outside_its_range_is_refused(recorder: Recorder, wrong: Any) -> None:
     """By name, with the range and what None would be."""
     with pytest.raises(ValueError, match=r"stall_after must be seconds from 0.05 .*; or None"):
-        StallWatch(recorder, stall_after=wrong)
+        StallObserver(recorder, stall_after=wrong)
 
 
 class Async:
@@ -350,7 +350,7 @@ async def tell(stall: Stall) -> None: ...
 def test_what_cannot_be_called_is_refused(recorder: Recorder, wrong: Any, message: str) -> None:
     """Also a coroutine, with what to do instead."""
     with pytest.raises(TypeError, match=message):
-        StallWatch(recorder, wrong)
+        StallObserver(recorder, wrong)
 
 
 def test_a_real_recorder_counts_a_real_stall(told: list[Stall]) -> None:
@@ -359,7 +359,7 @@ def test_a_real_recorder_counts_a_real_stall(told: list[Stall]) -> None:
     recorder = _core.Recorder(max_series=8, max_runs=8, clock=clock)
     quiet, busy = uuid4(), uuid4()
     ids = {hash(run.int): run for run in (quiet, busy)}
-    watch = StallWatch(recorder, told.append, 2, run_id=ids.get)
+    watch = StallObserver(recorder, told.append, 2, run_id=ids.get)
     for run in (quiet, busy):
         recorder.run_started(run, None, LLM, "Chat", "openai", "gpt-4o")
         recorder.token(run)

@@ -24,7 +24,7 @@ from langchain_core.outputs import ChatGeneration, LLMResult
 from langmeter import Budget, CostTrackingCallback, Meter, _core, track_embeddings
 from langmeter.prices import PriceBook, catalogue
 from langmeter.prices.book import Priced
-from langmeter.prices.unpriced import Call, Later
+from langmeter.prices.unpriced import Call, UnpricedCalls
 from langmeter.testing import ManualClock
 from tests.support.models import chat_model
 
@@ -113,9 +113,9 @@ class Books:
 
 def load(
     book: PriceBook, ended: list[Any], ready: bool, monkeypatch: pytest.MonkeyPatch
-) -> tuple[Books, Later]:
+) -> tuple[Books, UnpricedCalls]:
     """The calls, ended while the catalogue was not there, or was and had no price."""
-    books, later = Books(), Later(book)
+    books, later = Books(), UnpricedCalls(book)
     with monkeypatch.context() as patch:
         patch.setattr(catalogue, "ready", lambda: ready)
         for usage, tier, outcome, label, wait in ended:
@@ -139,7 +139,7 @@ def test_late_is_as_at_once(spec: dict[str, Any], ended: list[Any], ready: bool)
         book = PriceBook().warm(wait=True)
         late, later = load(book, ended, ready, patch)
         book.set(*NAMES, **spec)
-        later.settle(late.recorder)
+        later.price_pending(late.recorder)
     once = Books()
     for usage, tier, outcome, label, wait in ended:
         once.clock.advance(wait)
@@ -159,7 +159,7 @@ def test_an_odd_band_is_exact_or_leaves_calls_unpriced(
     ended = [((n, 0, n, *[0] * 16), "", OK, None, 0.0) for n in inputs]
     books, later = load(book, ended, True, monkeypatch)
     book.set(*NAMES, input=1, output=1, bands=[{"above": 1700, "input": 2, "output": 2}])
-    later.settle(books.recorder)
+    later.price_pending(books.recorder)
     cost, *_, priced, left, _ = books.money()["model", *NAMES]
     assert (cost, priced, left) == ((0, 0, 2) if unpriced else (3100 * 10**6, 2, 0))
 
@@ -173,14 +173,14 @@ def test_before_the_catalogue_each_call_waits_by_itself(
     book = PriceBook({"acme/one": spec}).warm(wait=True)
     ended = [((n, 0, n, *[0] * 16), "", OK, None, 0.0) for n in inputs]
     books, later = load(book, ended, False, monkeypatch)
-    later.settle(books.recorder)
+    later.price_pending(books.recorder)
     assert books.money()["model", *NAMES][0] == (inputs[0] + 2 * inputs[1]) * 10**6
 
 
 def test_prices_of_the_half_hour_in_which_a_call_began() -> None:
     """DeepSeek's nightly discount of 2025: by the catalogue, priced as each call at once."""
     book = PriceBook().warm(wait=True)
-    books, later = Books(), Later(book)
+    books, later = Books(), UnpricedCalls(book)
     usage = (1000, 100, 1100, *[0] * 16)
     expected = 0
     for minutes in range(0, 24 * 60, 10):
@@ -190,7 +190,7 @@ def test_prices_of_the_half_hour_in_which_a_call_began() -> None:
         card = book.card("deepseek", "deepseek-chat", at=at)
         assert card is not None
         expected += card.cost(usage)
-    later.settle(books.recorder)
+    later.price_pending(books.recorder)
     assert books.money()["model", "deepseek", "deepseek-chat"][0] == expected
     assert not later
 
@@ -198,7 +198,7 @@ def test_prices_of_the_half_hour_in_which_a_call_began() -> None:
 def test_it_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """1,024 calls wait one by one, 1,024 groups of them; more are counted as forgotten."""
     monkeypatch.setattr(catalogue, "ready", lambda: False)
-    books, later = Books(), Later(PriceBook())
+    books, later = Books(), UnpricedCalls(PriceBook())
     usage = (1, 1, 2, *[0] * 16)
     for n in range(4096):
         later.add(Call(Priced("acme", f"m{n}"), OK, 0, 0, False, 0.0, 0.0, usage), books.recorder)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, AIMessageChunk
 
 from langmeter.errors import StreamDiverged, StreamTruncated
-from langmeter.runnables.resume.replay import Restart, Splice, restart_of
+from langmeter.runnables.resume.replay import ReplayMerger, Restart, restart_of
 
 FINISH = {"finish_reason": "stop", "model_name": "m-1"}
 
@@ -145,7 +145,7 @@ RENDERS: st.SearchStrategy[Render] = st.sampled_from([flat, blocks, text])
 
 def run(attempts: list[list[Any]], **settings: Any) -> list[Any]:
     """What the caller gets of attempts of which all but the last broke."""
-    splice = Splice(**{"signal": True, "require_finish": False, **settings})
+    splice = ReplayMerger(**{"signal": True, "require_finish": False, **settings})
     out = []
     for number, chunks in enumerate(attempts, 1):
         splice.begin()

@@ -34,7 +34,7 @@ from langmeter.prices import PriceBook
 from langmeter.snapshot import Tokens
 from langmeter.testing.simulator import Raw
 from langmeter.testing.simulator.server import Server
-from langmeter.usage.estimate import Offline
+from langmeter.usage.estimate import TokenEstimator
 from langmeter.usage.token_counters import counters_of, own_counter, ratio_of, rough_counter
 from tests.support.models import chat_model
 
@@ -210,7 +210,7 @@ def test_chats_have_the_overhead_of_the_openai_cookbook() -> None:
     ]
     texts = ["You are brief.", "See", "it", "look", '{"at":"é"}', "seen", "example_user"]
     expected = 3 + 4 * len(messages) + 1 + sum(o200k(text) for text in texts)
-    assert Offline().input("openai", "gpt-4o", [messages]) == expected
+    assert TokenEstimator().input("openai", "gpt-4o", [messages]) == expected
 
 
 #: The example of OpenAI's cookbook, "How to count tokens with tiktoken", section 7.
@@ -248,14 +248,14 @@ ABOUT_WEATHER = [
 )
 def test_tools_cost_what_the_api_billed_in_the_cookbook(model: str, billed: int) -> None:
     """The counts that OpenAI's cookbook prints beside those of its API, which are the same."""
-    assert Offline().input("openai", model, [ABOUT_WEATHER], [WEATHER]) == billed
+    assert TokenEstimator().input("openai", model, [ABOUT_WEATHER], [WEATHER]) == billed
 
 
 def test_definitions_of_every_shape_are_counted() -> None:
     """Those of the Responses API like those of chats, nested ones, and of others as JSON."""
 
     def of(tools: Any, model: str = "gpt-4o") -> int:
-        return Offline().input("", model, [], tools)
+        return TokenEstimator().input("", model, [], tools)
 
     flat = {"type": "function", **WEATHER["function"]}
     assert of([flat]) == of([WEATHER])
@@ -283,7 +283,7 @@ def test_tools_of_a_stream_without_usage_are_in_its_estimate(service: Server) ->
         counts.append(tokens(meter).input)
         assert not meter._services.prompts
     assert counts[1] == 101
-    assert counts[1] - counts[0] == 101 - Offline().input("", "gpt-4o-mini", [ABOUT_WEATHER])
+    assert counts[1] - counts[0] == 101 - TokenEstimator().input("", "gpt-4o-mini", [ABOUT_WEATHER])
 
 
 def result(message: AIMessage) -> LLMResult:
@@ -322,7 +322,7 @@ def test_all_that_the_model_wrote_is_output(
     message: AIMessage, output: int, reasoning: int
 ) -> None:
     """Text, refusals, reasoning and tool calls, each once, in the words of a counter of words."""
-    usage = Offline({"m": words}).usage("", "m", (), result(message), ended=True)
+    usage = TokenEstimator({"m": words}).usage("", "m", (), result(message), ended=True)
     assert usage is not None
     assert (usage.output, usage.reasoning, usage.total, usage.estimated) == (
         output,
@@ -335,7 +335,7 @@ def test_all_that_the_model_wrote_is_output(
 def test_every_candidate_is_counted() -> None:
     """With n = 2 both answers were written."""
     both = LLMResult(generations=[[Generation(text="a b"), Generation(text="c")]])
-    usage = Offline({"m": words}).usage("", "m", ["d e"], both, ended=True)
+    usage = TokenEstimator({"m": words}).usage("", "m", ["d e"], both, ended=True)
     assert usage is not None
     assert (usage.input, usage.output) == (2, 3)
 
@@ -360,8 +360,8 @@ def test_an_error_that_the_server_names_in_its_stream_is_no_spend(error: Any, ou
 @pytest.mark.parametrize("response", [None, 7, {"generations": 3}, LLMResult(generations=[])])
 def test_what_says_nothing_counts_nothing(response: Any) -> None:
     """A call that failed without an answer, or ended with something else than one."""
-    assert Offline().usage("", "m", [[HumanMessage("hi")]], response, ended=False) is None
-    assert Offline().usage("", "m", (), response, ended=True) is None
+    assert TokenEstimator().usage("", "m", [[HumanMessage("hi")]], response, ended=False) is None
+    assert TokenEstimator().usage("", "m", (), response, ended=True) is None
 
 
 def test_estimates_are_priced(prices: PriceBook) -> None:
@@ -499,7 +499,7 @@ def test_ctok_counts_claude_where_asked(monkeypatch: pytest.MonkeyPatch) -> None
     fake: Any = ModuleType("ctok")
     fake.token_count = lambda text, version: words(text) + frames[version]
     monkeypatch.setitem(sys.modules, "ctok", fake)
-    offline = Offline({"claude": "ctok"})
+    offline = TokenEstimator({"claude": "ctok"})
     for model in ("claude-v2", "claude-sonnet-4-5", "claude-opus-4.7", "claude-sonnet-5-20260101"):
         assert offline.counter("anthropic", model)("one two three") == 3
 
@@ -582,7 +582,7 @@ def test_embeddings_are_counted_by_the_meters_counters() -> None:
 
 def test_the_table_of_a_meter_remembers_a_thousand_models() -> None:
     """And no more, whatever names come."""
-    offline = Offline()
+    offline = TokenEstimator()
     for number in range(1500):
         offline.counter("", f"model-{number}")
     assert len(offline._known) <= 1024

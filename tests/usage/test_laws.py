@@ -93,7 +93,7 @@ def assert_sound(reading: Reading) -> None:
         assert all(type(value) is int and 0 <= value < 8 * LIMIT for value in reading.usage[:-1])
         assert type(reading.usage.tier) is str
     assert type(reading.provider) is type(reading.model) is str
-    assert type(reading.cache_hit) is type(reading.shared) is bool
+    assert type(reading.cache_hit) is type(reading.usage_on_first_of_batch) is bool
     assert type(reading.refused) is int
     assert reading.billed is None or (type(reading.billed) is Decimal and reading.billed >= 0)
 

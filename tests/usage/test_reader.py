@@ -451,8 +451,16 @@ def test_text_usage_of_a_batch_is_whole_on_its_first_run() -> None:
         llm_output={"token_usage": RAW_OPENAI, "model_name": "davinci-002"},
     )
     first, second = (read(part) for part in result.flatten())
-    assert (first.usage, first.model, first.shared) == (Usage(10, 5, 15), "davinci-002", False)
-    assert (second.usage, second.model, second.shared) == (None, "davinci-002", True)
+    assert (first.usage, first.model, first.usage_on_first_of_batch) == (
+        Usage(10, 5, 15),
+        "davinci-002",
+        False,
+    )
+    assert (second.usage, second.model, second.usage_on_first_of_batch) == (
+        None,
+        "davinci-002",
+        True,
+    )
 
 
 def test_chat_usage_that_is_only_in_llm_output() -> None:

@@ -74,11 +74,11 @@ class Listener:
         "_limit",
         "_queue",
         "count",
+        "disabled",
         "dropped_as",
         "function",
         "is_async",
         "name",
-        "off",
     )
 
     def __init__(
@@ -93,16 +93,16 @@ class Listener:
         self.name = name
         self.function = function
         self.is_async = is_async(function)
-        self.off = False
+        self.disabled = False
         self.count = count
         self.dropped_as = dropped_as
         self._queue = queue
         self._limit = max_failures
         self._failed = 0
 
-    def tell(self, what: Any, *, end: bool = False) -> None:
+    def notify(self, what: Any, *, end: bool = False) -> None:
         """Call it, now or soon; only Ctrl-C and the like leave an inline listener."""
-        if self.off:
+        if self.disabled:
             return
         if self._queue is not None:
             self._queue.put((self, what, end))
@@ -116,7 +116,7 @@ class Listener:
 
     def run(self, what: Any, runner: Callable[[], asyncio.Runner]) -> None:
         """Call it in the worker thread; nothing that it raises leaves."""
-        if self.off:
+        if self.disabled:
             return
         try:
             if self.is_async:
@@ -130,7 +130,7 @@ class Listener:
 
     async def arun(self, what: Any) -> None:
         """Call and await it in a task of the loop."""
-        if self.off:
+        if self.disabled:
             return
         try:
             await self.function(what)
@@ -156,7 +156,7 @@ class Listener:
                 exc_info=exc,
             )
         if self._failed >= self._limit:
-            self.off = True
+            self.disabled = True
             log.warning(
                 "%s=%r failed %d times in a row and is not called any more",
                 self.name,

@@ -31,7 +31,7 @@ def outcome_of(error: BaseException) -> int:
     return ERROR
 
 
-def refused_by_server(error: BaseException) -> bool:
+def is_server_response(error: BaseException) -> bool:
     """Return whether a server reported the failure, also in the middle of a stream.
 
     Such a call costs nothing. The exceptions of HTTP clients then carry the server's response;
@@ -40,7 +40,7 @@ def refused_by_server(error: BaseException) -> bool:
     return any(_read(error, name) is not None for name in ("status_code", "body", "response"))
 
 
-def cause_of(error: BaseException) -> str:
+def error_label(error: BaseException) -> str:
     """Return the class of an exception, followed by the HTTP status if it carries one."""
     name, status = type(error).__name__, status_of(error)
     return name if status is None else f"{name} {status}"

@@ -9,28 +9,28 @@ from weakref import ref
 from langmeter._base import periodic
 
 
-class Source(Protocol):
+class ObservedRecorder(Protocol):
     """The least that is asked of a recorder."""
 
     def dropped(self, name: str, n: int = 1) -> object:
         """Count what was lost."""
 
 
-SourceT = TypeVar("SourceT", bound=Source)
+RecorderT = TypeVar("RecorderT", bound=ObservedRecorder)
 
 
-class Watch(Generic[SourceT]):
+class RecorderObserver(Generic[RecorderT]):
     """Looks at a recorder every `seconds`, from `start()` to `stop()`.
 
     It holds the recorder weakly, and nothing holds the watch but who made it: with either of them
     it ends. What goes wrong is counted in the recorder as `hook_errors`, and logged once.
     """
 
-    def __init__(self, recorder: SourceT, seconds: float, ticker: periodic.Ticker) -> None:
+    def __init__(self, recorder: RecorderT, seconds: float, tasks: periodic.PeriodicTasks) -> None:
         self._recorder = ref(recorder)
         self._seconds = seconds
-        self._ticker = ticker
-        self._handle: periodic.Handle | None = None
+        self._tasks = tasks
+        self._task: periodic.Task | None = None
 
     @property
     def changes(self) -> Sequence[Any]:
@@ -47,28 +47,28 @@ class Watch(Generic[SourceT]):
 
         ValueError when `seconds` is outside 0.001 to 86,400.
         """
-        if self._handle is None:
-            self._handle = self._ticker.every(self._seconds, self.tick)
+        if self._task is None:
+            self._task = self._tasks.every(self._seconds, self.tick)
         else:
-            self._ticker.resume()
+            self._tasks.resume()
 
     def stop(self) -> None:
         """End; what is known is kept for another `start`."""
-        if self._handle is not None:
-            self._handle.cancel()
-            self._handle = None
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
 
     def tick(self) -> None:
-        """Look once; the ticker calls this."""
+        """Observe once; the periodic task calls this."""
         recorder = self._recorder()
         if recorder is None:
             self.stop()
             return
         try:
-            self._look(recorder)
+            self._observe(recorder)
         except Exception:
             recorder.dropped("hook_errors")
-            raise  # the ticker logs it
+            raise  # the periodic task logs it
 
-    def _look(self, recorder: SourceT) -> None:
+    def _observe(self, recorder: RecorderT) -> None:
         raise NotImplementedError

@@ -27,19 +27,19 @@ _LEAST: Final = 0.001
 _MOST: Final = 86_400.0
 
 
-class Handle:
+class Task:
     """One task. `cancel()` ends it; the end of its object does too.
 
     Attributes:
         failures: how often it raised; the first time was logged.
     """
 
-    __slots__ = ("_due", "_method", "_seconds", "_ticker", "failures")
+    __slots__ = ("_due", "_method", "_owner", "_seconds", "failures")
 
     def __init__(
-        self, ticker: Ticker, seconds: float, method: Callable[[], Any], due: float
+        self, owner: PeriodicTasks, seconds: float, method: Callable[[], Any], due: float
     ) -> None:
-        self._ticker = ticker
+        self._owner = owner
         self._seconds = seconds
         self._method: WeakMethod[Callable[[], Any]] | None = WeakMethod(method, self._gone)
         self._due = due
@@ -53,11 +53,11 @@ class Handle:
     def cancel(self) -> None:
         """Call it no more; one that runs right now runs to its end. May be called again."""
         self._method = None
-        self._ticker._wake()
+        self._owner._wake()
 
     def _gone(self, _: object) -> None:
         # The garbage collector calls this in any thread at any place: no lock may be taken here.
-        self._ticker._wake()
+        self._owner._wake()
 
     def _run(self) -> None:
         method = self._method and self._method()
@@ -75,8 +75,8 @@ class Handle:
                 )
 
 
-class Ticker:
-    """The tasks and their thread; `by_hand`, there is none and the owner calls `step()`.
+class PeriodicTasks:
+    """The tasks and their thread; `by_hand`, there is none and the owner calls `run_due()`.
 
     `clock` gives seconds, from any beginning.
     """
@@ -84,7 +84,7 @@ class Ticker:
     def __init__(self, clock: Callable[[], float] = monotonic, *, by_hand: bool = False) -> None:
         self._clock = clock
         self._by_hand = by_hand
-        self._tasks: list[Handle] = []
+        self._tasks: list[Task] = []
         self._warned = False
         self._clear()
 
@@ -105,7 +105,7 @@ class Ticker:
         """Whether there is a thread."""
         return self._thread is not None
 
-    def every(self, seconds: float, method: Callable[[], Any], *, start: bool = True) -> Handle:
+    def every(self, seconds: float, method: Callable[[], Any], *, start: bool = True) -> Task:
         """Call a bound method every so many seconds, first after that time, until its object goes.
 
         What was missed, by a slow task or a computer that slept, is not made up for. With `start`
@@ -117,13 +117,13 @@ class Ticker:
             raise TypeError(
                 f"method = {method!r}: must be a bound method, whose object says how long it lasts"
             )
-        handle = Handle(self, seconds, method, self._clock() + seconds)
+        task = Task(self, seconds, method, self._clock() + seconds)
         with self._lock:
-            self._tasks.append(handle)
+            self._tasks.append(task)
         self._wake()
         if start:
             self.resume()
-        return handle
+        return task
 
     def resume(self) -> None:
         """Start the thread if there is work and it is not there, as in a child after a fork."""
@@ -131,7 +131,7 @@ class Ticker:
             return
         with self._lock:
             if self._thread is None:
-                thread = threading.Thread(target=self._work, name="langmeter:ticker", daemon=True)
+                thread = threading.Thread(target=self._work, name="langmeter:periodic", daemon=True)
                 self._thread = thread
                 try:
                     thread.start()
@@ -142,20 +142,20 @@ class Ticker:
                         self._warned = True
                         log.warning("no thread for what is done at times: %s", exc)
 
-    def step(self) -> float | None:
+    def run_due(self) -> float | None:
         """Call what is due; returns seconds until the next is, None when no task is left."""
-        for handle in list(self._tasks):
-            if handle._due <= self._clock():
-                handle._run()
-                handle._due += handle._seconds
-                if handle._due <= (now := self._clock()):
-                    handle._due = now + handle._seconds
+        for task in list(self._tasks):
+            if task._due <= self._clock():
+                task._run()
+                task._due += task._seconds
+                if task._due <= (now := self._clock()):
+                    task._due = now + task._seconds
         with self._lock:
             # In place: a finaliser may add a task meanwhile.
-            for handle in [handle for handle in self._tasks if not handle.active]:
-                self._tasks.remove(handle)
-                handle._method = None  # it and its callback refer to each other
-            first = min((handle._due for handle in self._tasks), default=None)
+            for task in [task for task in self._tasks if not task.active]:
+                self._tasks.remove(task)
+                task._method = None  # it and its callback refer to each other
+            first = min((task._due for task in self._tasks), default=None)
         return None if first is None else max(first - self._clock(), 0.0)
 
     def _wake(self) -> None:
@@ -164,7 +164,7 @@ class Ticker:
 
     def _work(self) -> None:
         while True:
-            wait = self.step()
+            wait = self.run_due()
             try:
                 self._news.get(timeout=_IDLE if wait is None else wait)
             except Empty:
@@ -177,7 +177,7 @@ class Ticker:
 
 
 #: The one of this process.
-shared = Ticker()
+shared = PeriodicTasks()
 os.register_at_fork(after_in_child=shared._after_fork)
 
 every = shared.every

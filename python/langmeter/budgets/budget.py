@@ -126,7 +126,7 @@ class Budget:
         self._name = name
         #: Weak, as the ledger holds the budget.
         self._owner: ref[Ledger] | None = None
-        self._books: tuple[_core.Recorder, int, int] | None = None
+        self._account: tuple[_core.Recorder, int, int] | None = None
 
     @property
     def name(self) -> str:
@@ -136,7 +136,7 @@ class Budget:
     @property
     def limit(self) -> Amount:
         """The most of a period: US dollars, tokens or calls."""
-        return self._shown(self._standing()[5])
+        return self._shown(self._status()[5])
 
     def set_limit(self, limit: Decimal | float | str) -> None:
         """Set another limit, from the next call on; calls in flight go on.
@@ -152,9 +152,9 @@ class Budget:
         """
         units = _units(self.unit, limit)
         self._limit = units
-        books = self._books
-        if books is not None:
-            recorder, position, _ = books
+        account = self._account
+        if account is not None:
+            recorder, position, _ = account
             crossed = recorder.set_limit(position, units, self._thresholds(units))
             owner = None if self._owner is None else self._owner()
             if crossed and owner is not None:
@@ -166,32 +166,32 @@ class Budget:
         Calls in flight hold what they held and count when they end. The period ends when it would
         have ended. Safe in any thread.
         """
-        books = self._books
-        if books is not None:
-            recorder, position, _ = books
+        account = self._account
+        if account is not None:
+            recorder, position, _ = account
             recorder.reset_budget(position)
-            self._books = (recorder, position, recorder.standing(position)[4])
+            self._account = (recorder, position, recorder.standing(position)[4])
 
     @property
     def spent(self) -> Amount:
         """Spent in this period by the calls that have ended."""
-        return self._shown(self._standing()[0])
+        return self._shown(self._status()[0])
 
     @property
     def reserved(self) -> Amount:
         """Held for calls in flight, at their worst; a budget that only warns holds nothing."""
-        return self._shown(self._standing()[1])
+        return self._shown(self._status()[1])
 
     @property
     def remaining(self) -> Amount:
         """Neither spent nor reserved; never below 0."""
-        spent, reserved, _, _, _, limit = self._standing()
+        spent, reserved, _, _, _, limit = self._status()
         return self._shown(max(0, limit - spent - reserved))
 
     @property
     def resets_at(self) -> datetime | None:
         """When the next period begins; None for `per="total"` and before the first call."""
-        return _moment(self._standing()[3])
+        return _moment(self._status()[3])
 
     def projected(self) -> Amount | None:
         """What will be spent when this period ends, if it goes on as since it began.
@@ -200,7 +200,7 @@ class Budget:
         """
         if self.per == "total":
             return None
-        spent, _, begins, ends, now, _ = self._standing()
+        spent, _, begins, ends, now, _ = self._status()
         if not spent or ends is None:
             return self._shown(0)
         elapsed = max(now - max(begins, self._opened()), 1)
@@ -215,14 +215,14 @@ class Budget:
         spent, limit = shown(self.spent), shown(self.limit)
         return f"<Budget {self.name!r}: {spent} of {limit} {unit_name(self.unit)} spent>"
 
-    def _standing(self) -> tuple[int, int, int, int | None, int, int]:
-        if self._books is None:
+    def _status(self) -> tuple[int, int, int, int | None, int, int]:
+        if self._account is None:
             return 0, 0, 0, None, 0, self._limit
-        recorder, position, _ = self._books
+        recorder, position, _ = self._account
         return recorder.standing(position)
 
     def _opened(self) -> int:
-        return 0 if self._books is None else self._books[2]
+        return 0 if self._account is None else self._account[2]
 
     def _open(self, recorder: _core.Recorder) -> None:
         limit = self._limit
@@ -234,7 +234,7 @@ class Budget:
             self._thresholds(limit),
             self._unpriced,
         )
-        self._books = (recorder, position, recorder.standing(position)[4])
+        self._account = (recorder, position, recorder.standing(position)[4])
         if self._limit != limit:  # set by another thread meanwhile
             recorder.set_limit(position, self._limit, self._thresholds(self._limit))
 
@@ -251,7 +251,7 @@ class Budget:
         return f"{amount}{per}" + (f" for {covers}" if covers else "")
 
     def _threshold(self, fraction: float) -> Threshold:
-        spent, reserved, _, ends, _, limit = self._standing()
+        spent, reserved, _, ends, _, limit = self._status()
         return Threshold(
             self,
             fraction,

@@ -130,7 +130,7 @@ class Ledger:
         """Report crossed thresholds to their listeners, in a thread of its own."""
         for position, which in crossed:
             budget = self.budgets[position]
-            self._listeners[position].tell(budget._threshold(budget.at[which]))
+            self._listeners[position].notify(budget._threshold(budget.at[which]))
 
 
 class _Warnings:

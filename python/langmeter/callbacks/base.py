@@ -16,14 +16,14 @@ from uuid import UUID
 from langchain_core.callbacks import BaseCallbackHandler
 
 from langmeter import _core
-from langmeter._base.failures import INTERRUPTED, cause_of, outcome_of
+from langmeter._base.failures import INTERRUPTED, error_label, outcome_of
 from langmeter._base.money import usd
 from langmeter._base.text import format_usd, plural
 from langmeter.callbacks.services import Observer, Services
 from langmeter.config import Config, checked_labels
 from langmeter.snapshot import Snapshot
 from langmeter.usage import Source
-from langmeter.usage.estimate import Offline
+from langmeter.usage.estimate import TokenEstimator
 
 if TYPE_CHECKING:
     from langmeter.budgets import Ledger
@@ -110,7 +110,7 @@ class Callback(BaseCallbackHandler):
         self._services = Services(
             Config.chosen(config, settings),
             labels=checked_labels(labels),
-            estimator=Offline(token_counters),
+            estimator=TokenEstimator(token_counters),
             **(share or {}),
         )
         self._hook_up()
@@ -213,7 +213,7 @@ class Callback(BaseCallbackHandler):
             if kind == CHAIN and services.recorder.requested(run_id):  # a decision model
                 services.model_end(run_id, outcome, None, LLM, error)
             elif self._components:
-                cause = None if outcome == INTERRUPTED else cause_of(error)
+                cause = None if outcome == INTERRUPTED else error_label(error)
                 services.recorder.run_ended(run_id, kind, outcome, error=cause)
         except BaseException as exc:
             self._failed(hook, exc)

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from langmeter import _core
-from langmeter._base.failures import INTERRUPTED, cause_of, refused_by_server
+from langmeter._base.failures import INTERRUPTED, error_label, is_server_response
 from langmeter._base.text import as_text
 from langmeter.prices.book import Priced
 from langmeter.prices.card import PICO
-from langmeter.streaming.final_message import answered as as_far_as_it_came
+from langmeter.streaming.final_message import response_or_collected
 from langmeter.usage import NOTHING, Reading, Usage, read
-from langmeter.usage.estimate import asked_of
+from langmeter.usage.estimate import unpack_prompt
 
 if TYPE_CHECKING:
     from langmeter.callbacks.services import Services
@@ -47,11 +47,12 @@ def model_end(
     if reading.refused:
         recorder.dropped("usage_refused", reading.refused)
     prompts, deployment = services.take_prompt(run_id), services.take_deployment(run_id)
-    refused = error is not None and refused_by_server(error)
+    refused = error is not None and is_server_response(error)
     answered = model or asked_model
-    if response is not None and not (cache_hit or refused) and (usage is None or usage.is_cut):
+    incomplete = usage is None or usage.input_missing
+    if response is not None and not (cache_hit or refused) and incomplete:
         # Of a v3 stream that breaks the response has nothing; what was collected has.
-        had = response if outcome == OK else as_far_as_it_came(response, partial)
+        had = response if outcome == OK else response_or_collected(response, partial)
         usage = _estimated(services, (provider, answered), prompts, had, outcome, reading) or usage
     cost = None
     # Priced one by one, because each has a band of its own.
@@ -72,7 +73,7 @@ def model_end(
         None if billed is None else services.sane(round(billed * PICO)),
         reading.queue,
         reading.truncated,
-        None if error is None or outcome == INTERRUPTED else cause_of(error),
+        None if error is None or outcome == INTERRUPTED else error_label(error),
         () if request else services.labels,
     )
     if crossed:
@@ -82,9 +83,9 @@ def model_end(
         names = Priced(provider, answered, asked_model, deployment, usage.tier)
         services.unpriced(names, outcome, request, [part[:-1] for part in parts])
     if streams is not None:
-        if usage is None and refused and partial is not None and partial.said:
+        if usage is None and refused and partial is not None and partial.has_content:
             # No spend, as the server said that the call failed; but this is what had come.
-            had = as_far_as_it_came(response, partial)
+            had = response_or_collected(response, partial)
             usage = _estimated(services, (provider, answered), prompts, had, outcome, reading)
         streams.ended(run_id, (provider, answered), outcome, partial, usage, cost, response, error)
 
@@ -107,8 +108,9 @@ def _estimated(
     reading: Reading,
 ) -> Usage | None:
     """Estimate the usage from the texts; None where there is nothing to count."""
-    prompts, tools, alone = asked_of(asked)
-    if reading.shared and not alone:  # the run of its batch's first prompt reports them all
+    prompts, tools, alone = unpack_prompt(asked)
+    # The run of its batch's first prompt reports them all.
+    if reading.usage_on_first_of_batch and not alone:
         return None
     try:
         if reading.usage is not None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from langmeter._base.observer import Watch
+from langmeter._base.observer import RecorderObserver
 from langmeter.callbacks.components import ComponentCallback
 from langmeter.callbacks.services import Services
 from langmeter.callbacks.views import PerformanceView
 from langmeter.config import Config
-from langmeter.monitors.anomalies import AnomalyWatch
+from langmeter.monitors.anomalies import AnomalyObserver
 from langmeter.snapshot import Snapshot
 
 
@@ -31,5 +31,5 @@ class PerformanceCallback(ComponentCallback, PerformanceView):
         return PerformanceView(snapshot)
 
 
-def _anomalies(services: Services) -> Watch[Any]:
-    return AnomalyWatch(services.recorder)
+def _anomalies(services: Services) -> RecorderObserver[Any]:
+    return AnomalyObserver(services.recorder)

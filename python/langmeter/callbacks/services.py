@@ -13,22 +13,22 @@ from weakref import WeakSet
 from langmeter import _core
 from langmeter._base import periodic
 from langmeter._base.log import log
-from langmeter._base.observer import Watch
+from langmeter._base.observer import RecorderObserver
 from langmeter._base.text import as_text
 from langmeter.budgets import Ledger
 from langmeter.callbacks.model_end import model_end
 from langmeter.config import Config
 from langmeter.prices import PriceBook
 from langmeter.prices.book import Priced
-from langmeter.prices.unpriced import MOST, Call, Later
+from langmeter.prices.unpriced import MAX_COST, Call, UnpricedCalls
 from langmeter.snapshot import Snapshot
 from langmeter.streaming import Streams
 from langmeter.streaming.streams import joined
-from langmeter.usage.estimate import Offline
+from langmeter.usage.estimate import TokenEstimator
 from langmeter.usage.requested import asked
 
 #: Makes an observer of a recorder.
-Observer: TypeAlias = Callable[["Services"], Watch[Any]]
+Observer: TypeAlias = Callable[["Services"], RecorderObserver[Any]]
 
 _all: WeakSet[Services] = WeakSet()
 
@@ -36,8 +36,8 @@ _all: WeakSet[Services] = WeakSet()
 def _after_fork() -> None:
     for services in list(_all):
         services.reset_after_fork()
-        if services.later is not None:
-            services.later.forget()
+        if services.unpriced_calls is not None:
+            services.unpriced_calls.clear()
 
 
 os.register_at_fork(after_in_child=_after_fork)
@@ -71,11 +71,11 @@ class Services(_core.ServicesBase):
 
     config: Config
     prices: PriceBook | None
-    later: Later | None
+    unpriced_calls: UnpricedCalls | None
     ledger: Ledger | None
     streams: Streams | None
     labels: tuple[str, ...]
-    estimator: Offline
+    estimator: TokenEstimator
     makers: tuple[Observer, ...]
     keep_prompts: bool
     _reported: bool
@@ -89,7 +89,7 @@ class Services(_core.ServicesBase):
         ledger: Ledger | None = None,
         streams: Streams | None = None,
         labels: Iterable[str] = (),
-        estimator: Offline | None = None,
+        estimator: TokenEstimator | None = None,
         observers: Iterable[Observer] = (),
         keep_prompts: bool = False,
     ) -> Services:
@@ -108,8 +108,8 @@ class Services(_core.ServicesBase):
         )
         self.keep_prompts = keep_prompts
         self.config, self.prices, self.ledger, self.streams = config, prices, ledger, streams
-        self.later = None if prices is None else Later(prices)
-        self.labels, self.estimator = labels, estimator or Offline()
+        self.unpriced_calls = None if prices is None else UnpricedCalls(prices)
+        self.labels, self.estimator = labels, estimator or TokenEstimator()
         self.makers = tuple(observers)
         self._reported = self._is_open = False
         _all.add(self)
@@ -117,7 +117,11 @@ class Services(_core.ServicesBase):
 
     @classmethod
     def joined(
-        cls, config: Config, labels: Iterable[str], estimator: Offline, parts: Sequence[Services]
+        cls,
+        config: Config,
+        labels: Iterable[str],
+        estimator: TokenEstimator,
+        parts: Sequence[Services],
     ) -> Services:
         """One in the place of several that have no recorder yet."""
         prices = next((part.prices for part in reversed(parts) if part.prices is not None), None)
@@ -141,9 +145,9 @@ class Services(_core.ServicesBase):
         return self.ledger is not None and self.ledger.blocks
 
     @property
-    def observers(self) -> tuple[Watch[Any], ...]:
+    def observers(self) -> tuple[RecorderObserver[Any], ...]:
         """What polls the recorder, from the first model call on."""
-        observers: tuple[Watch[Any], ...] = vars(self).get("_observers", ())
+        observers: tuple[RecorderObserver[Any], ...] = vars(self).get("_observers", ())
         return observers
 
     def open_books(self) -> Ledger | None:
@@ -154,32 +158,32 @@ class Services(_core.ServicesBase):
         if not self._is_open:
             self._is_open = True
             self.estimator.count_in(self.recorder)
-            if self.later is not None:
-                self.later.count_in(self.recorder)
+            if self.unpriced_calls is not None:
+                self.unpriced_calls.count_in(self.recorder)
         return self.ledger
 
     def snapshot(self) -> Snapshot:
         """Everything counted so far; see `Callback.snapshot`."""
-        if self.later:
+        if self.unpriced_calls:
             self._price_later()
         changes = [change for watch in self.observers for change in watch.changes]
         snapshot = Snapshot(self.recorder.snapshot(changes))
         try:
             if self.streams is not None:  # the recorder has just reaped abandoned streams
-                self.streams.give_up()
+                self.streams.notify_abandoned()
         except BaseException as exc:
             self.hook_failed("on_error", exc)
         return snapshot
 
     def _price_later(self) -> None:
         """Price calls that ended without a price and have one by now."""
-        later = self.later
-        if later is None:
+        unpriced_calls = self.unpriced_calls
+        if unpriced_calls is None:
             return
         try:
-            if not later.book.ready and not _in_event_loop():
-                later.book.warm(wait=True)
-            self.crossed(later.settle(self.recorder))
+            if not unpriced_calls.book.ready and not _in_event_loop():
+                unpriced_calls.book.warm(wait=True)
+            self.crossed(unpriced_calls.price_pending(self.recorder))
         except BaseException as exc:
             self.hook_failed("snapshot", exc)
 
@@ -190,13 +194,13 @@ class Services(_core.ServicesBase):
         card = self.prices.card_now(**names._asdict(), at=started)
         if card is None:
             return None
-        if names.tier and self.later is not None:
-            self.later.check_tier(names, card)
+        if names.tier and self.unpriced_calls is not None:
+            self.unpriced_calls.check_tier(names, card)
         return self.sane(card.cost(usage))
 
     def sane(self, cost: int) -> int | None:
         """Pico-dollars that the recorder can count; more is refused, and counted as that."""
-        if cost <= MOST:
+        if cost <= MAX_COST:
             return cost
         self.recorder.dropped("usage_refused")
         return None
@@ -213,7 +217,7 @@ class Services(_core.ServicesBase):
         `names.model` is what the call is counted under; `asked` as of `Recorder.requested`. The
         first of `usages` is that of its answer, any other was billed beside it.
         """
-        if self.later is None:
+        if self.unpriced_calls is None:
             return
         _, _, started, budgets, labels, charged, ended = asked
         calls = 1
@@ -221,7 +225,7 @@ class Services(_core.ServicesBase):
             if any(usage):  # a call that used nothing needs no price
                 end = outcome, budgets, labels, charged
                 call = Call(names, *end, started, ended, usage, calls)
-                self.crossed(self.later.add(call, self.recorder))
+                self.crossed(self.unpriced_calls.add(call, self.recorder))
             calls = 0
 
     # Called natively: the protocol `_core.Services`.
@@ -235,7 +239,7 @@ class Services(_core.ServicesBase):
             self.streams.recorder = self.recorder
         self.open_books()
         if not self.observers:
-            made: dict[type, Watch[Any]] = {}  # one of a kind
+            made: dict[type, RecorderObserver[Any]] = {}  # one of a kind
             for observer in (maker(self) for maker in self.makers):
                 made.setdefault(type(observer), observer)
             observers = tuple(made.values())

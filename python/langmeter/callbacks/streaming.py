@@ -10,17 +10,17 @@ from uuid import UUID
 from langmeter import _core
 from langmeter._base.check import whole_number
 from langmeter._base.delivery import Listener, Queue, is_async
-from langmeter._base.observer import Watch
+from langmeter._base.observer import RecorderObserver
 from langmeter.callbacks.base import Callback, Share
 from langmeter.callbacks.services import Services
 from langmeter.callbacks.views import StreamingView
 from langmeter.config import Config
 from langmeter.errors import ConfigError
-from langmeter.monitors.stalls import Stall, StallWatch, checked
+from langmeter.monitors.stalls import Stall, StallObserver, checked
 from langmeter.snapshot import Snapshot
 from langmeter.streaming import (
     Collect,
-    Feed,
+    EventIterator,
     Queued,
     StreamEvent,
     StreamFailure,
@@ -145,7 +145,7 @@ class StreamingCallback(Callback, StreamingView):
         partial = self._streams.peek(run_id)
         return "" if partial is None else partial.text
 
-    def events(self, run_id: UUID | None = None, *, queue_size: int = 1024) -> Feed:
+    def events(self, run_id: UUID | None = None, *, queue_size: int = 1024) -> EventIterator:
         """The events from now on, as an iterator: `for` and `async for` both go.
 
         Those of one model call, until it ends, or of all; `close()` ends both, and is the only end
@@ -175,9 +175,9 @@ class StreamingCallback(Callback, StreamingView):
 
 def _stalls(
     on_stall: Callable[[Stall], Any] | None, stall_after: float | None, services: Services
-) -> Watch[Any]:
+) -> RecorderObserver[Any]:
     run_id = partial(_run_of, services.prompts)
-    return StallWatch(services.recorder, on_stall, stall_after, run_id=run_id)
+    return StallObserver(services.recorder, on_stall, stall_after, run_id=run_id)
 
 
 def _run_of(prompts: Mapping[Any, Any], key: int) -> Any:

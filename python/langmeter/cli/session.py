@@ -85,7 +85,7 @@ class Session:
         self._file = _file_name()
         self._written: object = None
         self._flushing = threading.Lock()
-        self._flushed: periodic.Handle | None = None
+        self._flushed: periodic.Task | None = None
 
     def begin(self, settings: MeterSettings) -> None:
         """Begin in the first process. Raises what making the meter raises."""

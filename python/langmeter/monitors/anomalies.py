@@ -15,11 +15,16 @@ from typing import Final, Protocol, TypeAlias
 
 from langmeter._base import observer, periodic
 from langmeter._base.check import whole_number
-from langmeter._base.observer import Watch
-from langmeter.monitors.change_point import Level, Mean, Sensitivity, Share
+from langmeter._base.observer import RecorderObserver
+from langmeter.monitors.change_point import (
+    ChangeDetector,
+    MeanDetector,
+    ProportionDetector,
+    Sensitivity,
+)
 from langmeter.snapshot import Anomaly
 
-__all__ = ["Anomaly", "AnomalyDetector", "AnomalyWatch"]
+__all__ = ["Anomaly", "AnomalyDetector", "AnomalyObserver"]
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -45,11 +50,11 @@ class _Model:
         self.done = self.seen = figures
         #: When the batch begins.
         self.begin = now
-        self.levels: tuple[tuple[str, int, Level], ...] = (
-            ("latency", 1, Mean(sensitivity)),
-            ("error_rate", 1, Share(sensitivity)),
-            ("tokens_per_call", 1, Mean(sensitivity)),
-            ("cost_per_call", _PICO, Mean(sensitivity)),
+        self.levels: tuple[tuple[str, int, ChangeDetector], ...] = (
+            ("latency", 1, MeanDetector(sensitivity)),
+            ("error_rate", 1, ProportionDetector(sensitivity)),
+            ("tokens_per_call", 1, MeanDetector(sensitivity)),
+            ("cost_per_call", _PICO, MeanDetector(sensitivity)),
         )
 
 
@@ -136,14 +141,14 @@ class AnomalyDetector:
                 )
 
 
-class Source(observer.Source, Protocol):
+class ObservedRecorder(observer.ObservedRecorder, Protocol):
     """What is asked of a recorder."""
 
     def pulse(self) -> Iterable[tuple[str, str, int, int, int, int, int]]:
         """Rows, with the latencies in nanoseconds."""
 
 
-class AnomalyWatch(Watch[Source]):
+class AnomalyObserver(RecorderObserver[ObservedRecorder]):
     """Asks a recorder every few seconds, and keeps what is found for its snapshots.
 
     It holds the recorder weakly, and ends when its owner lets go of it. A forked child begins anew,
@@ -152,21 +157,21 @@ class AnomalyWatch(Watch[Source]):
 
     def __init__(
         self,
-        recorder: Source,
+        recorder: ObservedRecorder,
         *,
         seconds: float = 5.0,
         detector: Callable[[], AnomalyDetector] = AnomalyDetector,
         clock: Callable[[], int] = time_ns,
-        ticker: periodic.Ticker = periodic.shared,
+        tasks: periodic.PeriodicTasks = periodic.shared,
     ) -> None:
-        super().__init__(recorder, seconds, ticker)
+        super().__init__(recorder, seconds, tasks)
         self._new = detector
         self._detector = detector()
         self._clock = clock
         self._changes: tuple[Change, ...] = ()
         self._pid = os.getpid()
 
-    def _look(self, recorder: Source) -> None:
+    def _observe(self, recorder: ObservedRecorder) -> None:
         if self._pid != os.getpid():
             self._detector, self._changes = self._new(), ()
             self._pid = os.getpid()

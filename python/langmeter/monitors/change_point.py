@@ -21,7 +21,7 @@ _RUN: Final = 12
 #: In variances, what one of those sums tells at most.
 _TRUSTED_RUN: Final = 4.0
 #: A change is looked for where a direction last had no more than that piled up.
-_MARKS: Final = (0.0, 1.5, 4.0)
+_CANDIDATE_STARTS: Final = (0.0, 1.5, 4.0)
 #: Lowest error rate whose binomial deviation is used: a single failed call is not a change.
 _RARE: Final = 0.01
 _RANGES: Final = {
@@ -29,7 +29,7 @@ _RANGES: Final = {
     "delta": (0.01, 4.0),
     "threshold": (1.0, 1000.0),
     "warm_up": (5, 10_000),
-    "least": (0.001, 1.0),
+    "min_std": (0.001, 1.0),
 }
 
 
@@ -41,7 +41,7 @@ class Sensitivity:
         delta: half the change that is found soonest; less than it is never found.
         threshold: how much more than `delta` has to pile up.
         warm_up: batches from which the first level and its spread are learned.
-        least: the least spread of a mean, as a share of it.
+        min_std: lowest standard deviation of a mean, as a share of it.
 
     Raises:
         ConfigError: a value is outside its range.
@@ -53,7 +53,7 @@ class Sensitivity:
     delta: float = 0.5
     threshold: float = 15.0
     warm_up: int = 30
-    least: float = 0.05
+    min_std: float = 0.05
 
     def __post_init__(self) -> None:
         for name, (low, high) in _RANGES.items():
@@ -112,7 +112,7 @@ class PageHinkley:
         return 1 if up >= down else -1
 
 
-class Stretch(NamedTuple):
+class Segment(NamedTuple):
     """Calls on one level: what they add up to, in how many batches.
 
     `begin` is when the first of the calls can have ended, in nanoseconds.
@@ -127,15 +127,15 @@ class Stretch(NamedTuple):
 class Change(NamedTuple):
     """All of the old level, and what there is of the new one, which begins at `after.begin`."""
 
-    before: Stretch
-    after: Stretch
+    before: Segment
+    after: Segment
 
 
 #: A stretch, as a plain tuple for speed, and what had piled up at its end.
 _Mark: TypeAlias = tuple[tuple[int, int, float, int], float]
 
 
-class Level:
+class ChangeDetector:
     """One figure, a total by calls, batch by batch. Its memory is a dozen numbers.
 
     The first level and the spread of the batches around it are learned. The spread goes on being
@@ -143,11 +143,11 @@ class Level:
     """
 
     __slots__ = (
+        "_baseline",
         "_batches",
         "_calls",
         "_falls",
-        "_home",
-        "_least",
+        "_min_variance",
         "_rises",
         "_run",
         "_run_variance",
@@ -159,20 +159,20 @@ class Level:
         "_variance",
     )
 
-    def __init__(self, sensitivity: Sensitivity, least: float) -> None:
+    def __init__(self, sensitivity: Sensitivity, min_variance: float) -> None:
         self._sensitivity = sensitivity
         #: The least variance, in units of `_unit`.
-        self._least = least
+        self._min_variance = min_variance
         self._learn_anew()
 
     def _learn_anew(self) -> None:
         self._test: PageHinkley | None = None
         #: The level's so far; and as they were at the marks, with what had piled up then.
         self._calls, self._total, self._batches = 0, 0.0, 0
-        self._rises: list[_Mark] = [((0, 0, 0.0, 0), 0.0)] * len(_MARKS)
+        self._rises: list[_Mark] = [((0, 0, 0.0, 0), 0.0)] * len(_CANDIDATE_STARTS)
         self._falls = self._rises.copy()
         #: The place of the level.
-        self._home = 0.0
+        self._baseline = 0.0
         #: Of the batches' places, in units of `_unit`; while learning, the sum of squares.
         self._variance = 0.0
         #: The same from runs of batches, and the sum of the run that goes on.
@@ -198,12 +198,12 @@ class Level:
         if test is None:
             self._learn(calls, total, place)
             return None
-        if test.up <= _MARKS[-1] or test.down <= _MARKS[-1]:
+        if test.up <= _CANDIDATE_STARTS[-1] or test.down <= _CANDIDATE_STARTS[-1]:
             here = (begin, self._calls, self._total, self._batches)
             _mark(self._rises, here, test.up)
             _mark(self._falls, here, test.down)
-        variance = max(self._variance, self._run_variance, self._least)
-        away = (place - self._home) / (self._unit(calls) * sqrt(variance))
+        variance = max(self._variance, self._run_variance, self._min_variance)
+        away = (place - self._baseline) / (self._unit(calls) * sqrt(variance))
         away = -_CLIP if away < -_CLIP else _CLIP if away > _CLIP else away
         off = away - test.mean
         self._run += off
@@ -234,9 +234,9 @@ class Level:
         self._total += total
         self._batches += 1
         self._seen += 1
-        off = place - self._home
-        self._home += off / self._seen
-        self._variance += off * (place - self._home)
+        off = place - self._baseline
+        self._baseline += off / self._seen
+        self._variance += off * (place - self._baseline)
         self._typical += (calls - self._typical) / self._seen
         if self._seen == self._sensitivity.warm_up:
             self._variance /= (self._seen - 1) * self._unit(self._typical) ** 2
@@ -246,32 +246,32 @@ class Level:
         it = self._sensitivity
         self._test = PageHinkley(it.delta, it.threshold, samples=self._batches)
 
-    def _change(self, marks: list[_Mark], piled: float) -> Change:
+    def _change(self, marks: list[_Mark], cumulative_sum: float) -> Change:
         def likelihood(mark: _Mark) -> float:
             there, then = mark
             batches = self._batches - there[-1]
-            return (piled - then + self._sensitivity.delta * batches) ** 2 / batches
+            return (cumulative_sum - then + self._sensitivity.delta * batches) ** 2 / batches
 
         # Where a sum was last 0, the usual estimate, is too early for a change that is large: it
         # takes batches of the old level for ones of the new.
-        before = Stretch(*max(marks, key=likelihood)[0])
-        after = Stretch(
+        before = Segment(*max(marks, key=likelihood)[0])
+        after = Segment(
             before.begin,
             self._calls - before.calls,
             self._total - before.total,
             self._batches - before.batches,
         )
-        home = self._place(after.calls, after.total)
-        if home == -inf:
+        baseline = self._place(after.calls, after.total)
+        if baseline == -inf:
             self._learn_anew()
         else:
-            self._home, self._run = home, 0.0
+            self._baseline, self._run = baseline, 0.0
             _, self._calls, self._total, self._batches = after
             self._watch()
         return Change(before, after)
 
 
-class Mean(Level):
+class MeanDetector(ChangeDetector):
     """Something positive by call: its logarithm, whose spread is learned.
 
     A mean of 0 (no usage, no price) is not learned from, but is a fall when it follows a figure.
@@ -280,7 +280,7 @@ class Mean(Level):
     __slots__ = ()
 
     def __init__(self, sensitivity: Sensitivity) -> None:
-        super().__init__(sensitivity, sensitivity.least**2)
+        super().__init__(sensitivity, sensitivity.min_std**2)
 
     def _place(self, calls: int, total: float) -> float:
         return log(total / calls) if total > 0 else -inf
@@ -291,7 +291,7 @@ class Mean(Level):
         return sqrt(self._typical / calls) if calls < self._typical else 1.0
 
 
-class Share(Level):
+class ProportionDetector(ChangeDetector):
     """The share of calls that something holds for: at least its binomial spread."""
 
     __slots__ = ()
@@ -303,12 +303,12 @@ class Share(Level):
         return total / calls
 
     def _unit(self, calls: float) -> float:
-        share = max(self._home * (1 - self._home), _RARE * (1 - _RARE))
+        share = max(self._baseline * (1 - self._baseline), _RARE * (1 - _RARE))
         # As for a mean: nor is the level known better when batches get larger.
         return sqrt(share / (calls if calls < self._typical else self._typical))
 
 
-def _mark(marks: list[_Mark], here: tuple[int, int, float, int], piled: float) -> None:
-    for i, most in enumerate(_MARKS):
-        if piled <= most:
-            marks[i] = (here, piled)
+def _mark(marks: list[_Mark], here: tuple[int, int, float, int], cumulative_sum: float) -> None:
+    for i, most in enumerate(_CANDIDATE_STARTS):
+        if cumulative_sum <= most:
+            marks[i] = (here, cumulative_sum)

@@ -12,10 +12,10 @@ from uuid import UUID
 from langmeter._base import observer, periodic
 from langmeter._base.check import real_number
 from langmeter._base.delivery import is_async, notice_listener
-from langmeter._base.observer import Watch
+from langmeter._base.observer import RecorderObserver
 from langmeter.snapshot import Snapshot
 
-__all__ = ["Stall", "StallWatch"]
+__all__ = ["Stall", "StallObserver"]
 
 #: Silence that is none yet, whatever the model: seconds.
 _PATIENCE: Final = 10.0
@@ -53,11 +53,11 @@ Wanted: TypeAlias = tuple[Callable[[Stall], Any] | None, float | None]
 
 
 def checked(on_stall: Any, stall_after: Any) -> Wanted:
-    """Return both as they are; TypeError and ConfigError as of `StallWatch`."""
+    """Return both as they are; TypeError and ConfigError as of `StallObserver`."""
     return _plain(on_stall), None if stall_after is None else _seconds(stall_after)
 
 
-class Source(observer.Source, Protocol):
+class ObservedRecorder(observer.ObservedRecorder, Protocol):
     """What is asked of a recorder."""
 
     def silent(self, silence: float) -> Iterable[tuple[int, str, str, int, int, int]]:
@@ -74,7 +74,7 @@ class Source(observer.Source, Protocol):
         """A native snapshot, for the gaps between tokens."""
 
 
-class StallWatch(Watch[Source]):
+class StallObserver(RecorderObserver[ObservedRecorder]):
     """Looks for stalled streams, and reports each once, and again after more tokens.
 
     A stream stalls that has sent something and then nothing for `stall_after` seconds; by default
@@ -98,16 +98,16 @@ class StallWatch(Watch[Source]):
 
     def __init__(
         self,
-        recorder: Source,
+        recorder: ObservedRecorder,
         on_stall: Callable[[Stall], Any] | None = None,
         stall_after: float | None = None,
         *,
         run_id: Callable[[int], UUID | None] | None = None,
         clock: Callable[[], int] = time_ns,
-        ticker: periodic.Ticker = periodic.shared,
+        tasks: periodic.PeriodicTasks = periodic.shared,
     ) -> None:
         on_stall, self._limit = checked(on_stall, stall_after)
-        super().__init__(recorder, min(1.0, (stall_after or 4.0) / 4), ticker)
+        super().__init__(recorder, min(1.0, (stall_after or 4.0) / 4), tasks)
         self._listener = on_stall and notice_listener("on_stall", on_stall, self._count)
         self._run_id = run_id
         self._clock = clock
@@ -116,7 +116,7 @@ class StallWatch(Watch[Source]):
         self._gaps: dict[tuple[str, str], float] = {}
         self._gaps_at: int | None = None
 
-    def _look(self, recorder: Source) -> None:
+    def _observe(self, recorder: ObservedRecorder) -> None:
         silent = list(recorder.silent(_PATIENCE if self._limit is None else self._limit))
         now = self._clock()
         # First all that is known: what fails below makes no stall be told twice.
@@ -138,14 +138,16 @@ class StallWatch(Watch[Source]):
                 elapsed=max(now - started, 0) / _SECOND,
                 token_events=events,
             )
-            self._listener.tell(stall)
+            self._listener.notify(stall)
 
     def _count(self, name: str, n: int) -> None:
         recorder = self._recorder()
         if recorder is not None:
             recorder.dropped(name, n)
 
-    def _more_patience(self, recorder: Source, provider: str, model: str, now: int) -> float:
+    def _more_patience(
+        self, recorder: ObservedRecorder, provider: str, model: str, now: int
+    ) -> float:
         """Nanoseconds that a silence has to last beyond what the recorder was asked for, or -inf.
 
         Without them the recorder's clock alone decides.

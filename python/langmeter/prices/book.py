@@ -58,7 +58,7 @@ _NIM: Final = Fraction(PICO, 5_000_000)  # 0.0002 USD per 1,000 tokens
 
 #: Prices of whole providers, used when nothing else is known.
 _DEFAULTS: Final = {
-    "nvidia_nim": own.Own(
+    "nvidia_nim": own.CustomPrice(
         {"": {"input": ((-1, _NIM),), "output": ((-1, _NIM),)}}, source="default", date=""
     )
 }
@@ -76,7 +76,7 @@ class PriceBook:
 
     def __init__(self, prices: Mapping[str, Any] | str | Path | None = None) -> None:
         """`prices`: own prices, see `langmeter.prices.own`; a bad one raises ValueError."""
-        self._own: own.Book = {} if prices is None else own.load(prices)
+        self._own: own.CustomPrices = {} if prices is None else own.load(prices)
         self._answers: dict[Priced, _Answer] = {}
         self._snapshot: object = None
         #: The last price by each of the keys, for the native end of a call.

@@ -42,7 +42,7 @@ _DATED: Final = re.compile(r"[-@]20\d{2}(-?)(?:0[1-9]|1[0-2])\1(?:0[1-9]|[12]\d|
 _META: Final = frozenset({"bands", "tiers", "source", "date"})
 
 
-class Own(NamedTuple):
+class CustomPrice(NamedTuple):
     """One own price: what each service tier costs; tier "" is always there."""
 
     tiers: Mapping[str, Prices]
@@ -69,10 +69,10 @@ class Own(NamedTuple):
 
 
 #: (our provider name, model in lower case or "*") → price.
-Book = dict[tuple[str, str], Own]
+CustomPrices = dict[tuple[str, str], CustomPrice]
 
 
-def load(prices: Mapping[str, Any] | str | Path) -> Book:
+def load(prices: Mapping[str, Any] | str | Path) -> CustomPrices:
     """Read own prices from a mapping or a .toml or .json file, in our format or in LiteLLM's.
 
     Raises ValueError naming the value, what is allowed and what to do; OSError when the file cannot
@@ -105,7 +105,7 @@ def _parse(path: Path) -> Any:
     raise ValueError(f"prices file {path} must end in .toml or .json; rename it or pass a mapping")
 
 
-def _read(data: Any, file: str) -> Book:
+def _read(data: Any, file: str) -> CustomPrices:
     table = data.get("prices", data) if isinstance(data, Mapping) else data
     if not isinstance(table, Mapping):
         raise ValueError(
@@ -133,7 +133,7 @@ def split(key: object) -> tuple[str, str]:
     return provider_name(provider), model.strip().lower()
 
 
-def entry(name: str, spec: object, *, source: str = "own") -> Own:
+def entry(name: str, spec: object, *, source: str = "own") -> CustomPrice:
     """One price, checked."""
     if not isinstance(spec, Mapping):
         raise ValueError(
@@ -161,7 +161,7 @@ def entry(name: str, spec: object, *, source: str = "own") -> Own:
     source = spec.get("source", source)
     if not (isinstance(noted, str) and isinstance(source, str)):
         raise ValueError(f"date and source of {name} must be text, not {noted!r} and {source!r}")
-    return Own(tiers, source, noted)
+    return CustomPrice(tiers, source, noted)
 
 
 def _bands(name: str, spec: Mapping[str, Any]) -> list[tuple[int, Mapping[str, Any]]]:

@@ -29,7 +29,7 @@ _MAX_GROUPS: Final = 1024
 #: Calls that wait one by one, until the catalogue is loaded; about 400 bytes each.
 _MAX_NEW: Final = 1024
 #: Pico-dollars that are taken for a cost: 9.2 million USD. The recorder counts in 64 bits.
-MOST: Final = 2**63 - 1
+MAX_COST: Final = 2**63 - 1
 
 #: Thresholds of budgets that were crossed.
 _Crossed: TypeAlias = list[tuple[int, int]]
@@ -96,7 +96,7 @@ class _Group:
             self.sums[place] += count
 
 
-class Later:
+class UnpricedCalls:
     """Prices calls once a price for them is known; bounded, and fed without waiting for a lock.
 
     Calls that end before the catalogue is loaded wait one by one; those whose model has no price
@@ -107,13 +107,13 @@ class Later:
         self.book = book
         self._warnings = LimitedWarnings("models without a price")
         self._tiers = LimitedWarnings("tiers without a price")
-        self.forget()
+        self.clear()
 
     def count_in(self, recorder: _core.Recorder) -> None:
         """Count warnings that are not logged in a recorder."""
         self._warnings.count = self._tiers.count = partial(recorder.dropped, "warnings")
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         """Forget every call; only while no other thread is at it, as after a fork."""
         self._new: deque[Call] = deque()
         self._groups: dict[_Key, _Group] = {}
@@ -128,12 +128,12 @@ class Later:
             book.version != self._version
             or (call.names.model and call.names[:2] not in self._warnings)
         )
-        return self.settle(recorder) if known or len(self._new) >= _MAX_NEW else []
+        return self.price_pending(recorder) if known or len(self._new) >= _MAX_NEW else []
 
     def __bool__(self) -> bool:
         return bool(self._new or self._groups)
 
-    def settle(self, recorder: _core.Recorder) -> _Crossed:
+    def price_pending(self, recorder: _core.Recorder) -> _Crossed:
         """Price what can be priced now. Returns the thresholds of budgets that this crossed."""
         crossed: _Crossed = []
         if not self._lock.acquire(blocking=False):  # another thread does just this
@@ -157,11 +157,11 @@ class Later:
         return crossed
 
     def _price(self, call: Call, recorder: _core.Recorder) -> _Crossed | None:
-        """Price one call by itself; None while its model has no price, or for more than `MOST`."""
+        """Price one call by itself; None while its model has no price, or above `MAX_COST`."""
         names, outcome, budgets, labels, charged, started, ended, usage, calls = call
         card = self._card(names, started)
         cost = None if card is None else card.cost(usage)
-        if cost is None or cost > MOST:
+        if cost is None or cost > MAX_COST:
             return None
         series = names.provider, names.model, outcome, budgets, labels
         return recorder.repriced(*series, calls, usage[2], cost, charged, (ended, ended))
@@ -195,7 +195,7 @@ class Later:
             return []
         group = self._groups[key]
         cost = _cost(card, group, key.odd)
-        if cost is None or cost > MOST:
+        if cost is None or cost > MAX_COST:
             return []
         del self._groups[key]
         series = key.names.provider, key.names.model, key.outcome, key.budgets, key.labels

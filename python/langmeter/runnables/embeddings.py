@@ -81,7 +81,7 @@ class _Books(NamedTuple):
 
     def tokens(self, texts: Sequence[str], asked: tuple[str, str]) -> int | None:
         """Return the tokens of the texts; None when no counter is exact."""
-        count = self.token_counter or self.meter._services.estimator.measured(*asked)
+        count = self.token_counter or self.meter._services.estimator.exact_counter(*asked)
         # What can only be gone through once is the wrapped object's to go through.
         if count is None or not isinstance(texts, list | tuple):
             return None

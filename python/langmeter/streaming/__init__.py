@@ -2,12 +2,12 @@
 
 from langmeter._base.delivery import Queued
 from langmeter.streaming.events import StreamEvent, StreamFailure, StreamResult, ToolCall
-from langmeter.streaming.iterator import Feed
+from langmeter.streaming.iterator import EventIterator
 from langmeter.streaming.streams import Collect, Streams
 
 __all__ = [
     "Collect",
-    "Feed",
+    "EventIterator",
     "Queued",
     "StreamEvent",
     "StreamFailure",

@@ -129,7 +129,7 @@ class Partial(NamedTuple):
         return tuple(ToolCall(*call) for call in self.calls)
 
     @property
-    def said(self) -> bool:
+    def has_content(self) -> bool:
         """Whether anything of it is kept."""
         return bool(self.text or self.reasoning or self.calls)
 

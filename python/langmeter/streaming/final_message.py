@@ -126,9 +126,9 @@ class _Answer:
         self.additional_kwargs = {"reasoning_content": partial.reasoning}
 
 
-def answered(response: Any, partial: Partial | None) -> Any:
+def response_or_collected(response: Any, partial: Partial | None) -> Any:
     """What had come of a broken answer: the response, unless only the pieces were kept."""
-    if partial is None or not partial.said:
+    if partial is None or not partial.has_content:
         return response
     message = message_of(response)
     if message is not None and (text_of(message) or getattr(message, "content", None)):

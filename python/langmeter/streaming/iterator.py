@@ -13,7 +13,7 @@ from uuid import UUID
 from langmeter.streaming.events import StreamEvent
 
 
-class Feed:
+class EventIterator:
     """The events of streams as they come: `for event in feed` or `async for event in feed`.
 
     Bounded: when no reader takes them, the oldest are dropped and counted in
@@ -27,7 +27,7 @@ class Feed:
         run_id: UUID | None,
         queue_size: int,
         count: Callable[[str, int], None],
-        on_close: Callable[[Feed], None],
+        on_close: Callable[[EventIterator], None],
     ) -> None:
         self.run_id = run_id
         self._size = queue_size

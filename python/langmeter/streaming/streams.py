@@ -30,7 +30,7 @@ from langmeter.streaming.final_message import (
     message_of,
     mismatches,
 )
-from langmeter.streaming.iterator import Feed
+from langmeter.streaming.iterator import EventIterator
 from langmeter.usage import Usage
 
 #: What the native side is asked to do, by bit.
@@ -102,14 +102,14 @@ class Streams(_core.Streams):
     ) -> None:
         self.listeners = Listeners()
         self.collects = False
-        self._curious = False
+        self._has_listeners = False
         self.queues: list[Queue] = []
         self._losses = [Losses()]
         #: Counts what listeners lose.
         self.count = self._losses[0].count
         self.failures: deque[StreamFailure] = deque(maxlen=_FAILURES)
         #: By `run_number` of the run; None hears all.
-        self._feeds: dict[Any, list[ref[Feed]]] = {}
+        self._feeds: dict[Any, list[ref[EventIterator]]] = {}
         self._lock = threading.RLock()
         self._told: set[str] = set()
         _all.add(self)
@@ -128,7 +128,7 @@ class Streams(_core.Streams):
                     self._feeds.pop(run_id, None)
             events = bool(self.listeners.event or self._feeds)
             ends = bool(self.listeners.complete or self._feeds)
-            self._curious = self.collects or events or ends or bool(self.listeners.error)
+            self._has_listeners = self.collects or events or ends or bool(self.listeners.error)
             self._want(
                 _COLLECT * self.collects
                 | _EVENTS * events
@@ -136,7 +136,7 @@ class Streams(_core.Streams):
                 | _ENDS * ends
             )
 
-    def absorb(self, other: Streams) -> None:
+    def merge(self, other: Streams) -> None:
         """Listen for those who listen to another, which is not used any more."""
         with self._lock:
             self.listeners.join(other.listeners)
@@ -159,16 +159,16 @@ class Streams(_core.Streams):
         for losses in self._losses:
             losses.recorder = recorder
 
-    def feed(self, run_id: UUID | None, queue_size: int) -> Feed:
+    def feed(self, run_id: UUID | None, queue_size: int) -> EventIterator:
         """The events of a run, or of all, from now on."""
-        feed = Feed(run_id, queue_size, self.count, self.forget)
+        feed = EventIterator(run_id, queue_size, self.count, self.forget)
         with self._lock:
             reference = ref(feed, lambda _: self.listen(collect=False))
             self._feeds.setdefault(_number(run_id), []).append(reference)
             self.listen(collect=False)
         return feed
 
-    def forget(self, feed: Feed) -> None:
+    def forget(self, feed: EventIterator) -> None:
         """Tell a feed nothing any more."""
         with self._lock:
             number = _number(feed.run_id)
@@ -176,7 +176,7 @@ class Streams(_core.Streams):
             self._feeds[number] = [reference for reference in feeds if reference() is not feed]
             self.listen(collect=False)
 
-    def _read_by(self, *numbers: Any) -> list[Feed]:
+    def _read_by(self, *numbers: Any) -> list[EventIterator]:
         live = (feed() for number in numbers for feed in self._feeds.get(number, ()))
         return [feed for feed in live if feed is not None]
 
@@ -185,7 +185,7 @@ class Streams(_core.Streams):
     def on_text(self, text: str) -> None:
         """Hand a visible text to the listeners for text."""
         for listener in self.listeners.text:
-            listener.tell(text)
+            listener.notify(text)
 
     def on_event(
         self,
@@ -203,7 +203,7 @@ class Streams(_core.Streams):
         for feed in self._read_by(None, _core.run_number(run_id)) if self._feeds else ():
             feed.put(event)
         for listener in self.listeners.event:
-            listener.tell(event)
+            listener.notify(event)
 
     def on_gone(self, run_id: UUID, shown: tuple[Any, ...]) -> None:
         """Report an abandoned stream: the recorder reaped its run without an end event."""
@@ -218,7 +218,7 @@ class Streams(_core.Streams):
 
     def take(self, run_id: UUID) -> Partial | None:
         """Return what a run that ends has sent; None where no listener wants it."""
-        if not self._curious or self.recorder is None:
+        if not self._has_listeners or self.recorder is None:
             return None
         fields = self._take(self.recorder, run_id)
         return None if fields is None else self._partial(fields)
@@ -245,7 +245,7 @@ class Streams(_core.Streams):
         error: BaseException | None,
     ) -> None:
         """A model call ended, streamed or not; `cost` in pico-dollars."""
-        if not self._curious:
+        if not self._has_listeners:
             return
         try:
             if error is not None:
@@ -285,7 +285,7 @@ class Streams(_core.Streams):
             **partial.fields(),
         )
         for listener in self.listeners.complete:
-            listener.tell(result, end=True)
+            listener.notify(result, end=True)
 
     def _mismatched(self, kind: str, names: tuple[str, str]) -> None:
         self.count("stream_mismatch", 1)
@@ -323,7 +323,7 @@ class Streams(_core.Streams):
             if self.collects:
                 self._remember(failure)
             for listener in self.listeners.error:
-                listener.tell(failure, end=True)
+                listener.notify(failure, end=True)
 
     def _remember(self, failure: StreamFailure) -> None:
         with self._lock:
@@ -338,7 +338,7 @@ class Streams(_core.Streams):
 
     # The rest of a life.
 
-    def give_up(self) -> None:
+    def notify_abandoned(self) -> None:
         """Report the streams that the recorder has reaped as abandoned."""
         if self.recorder is not None:
             self._give_up(self.recorder)
@@ -384,7 +384,7 @@ def joined(all_streams: list[Streams]) -> Streams | None:
         return None
     first, *others = all_streams
     for other in others:
-        first.absorb(other)
+        first.merge(other)
     return first
 
 

@@ -34,27 +34,19 @@ _MAX_KNOWN: Final = 1024
 _warned: set[tuple[str, str]] = set()
 
 
-def kept(prompts: Any, params: Any, batch_size: Any) -> Any:
-    """What a start hook keeps of a call in case its provider should report no usage.
+def unpack_prompt(packed: Any) -> tuple[Any, Any, bool]:
+    """Prompts, tools, and whether they went alone, of what a start hook keeps; `()` is nothing.
 
-    The prompts; in a tuple if others went with them; with tools (prompts, tools, alone).
+    That is the prompts, in a tuple if others went with them; with tools (prompts, tools, alone).
     """
-    tools = params.get("tools") if params else None
-    if tools:
-        return prompts, tools, batch_size == 1
-    return prompts if batch_size == 1 else (prompts,)
+    if type(packed) is not tuple:
+        return packed, None, True
+    if len(packed) == 3:
+        return packed
+    return packed[0] if packed else (), None, False
 
 
-def asked_of(kept: Any) -> tuple[Any, Any, bool]:
-    """Prompts, tools, and whether they went alone, of what `kept` gave; `()` is nothing."""
-    if type(kept) is not tuple:
-        return kept, None, True
-    if len(kept) == 3:
-        return kept
-    return kept[0] if kept else (), None, False
-
-
-class Offline:
+class TokenEstimator:
     """Counts prompts and answers; keeps nothing of them."""
 
     def __init__(self, counters: Mapping[str, Source] | None = None) -> None:
@@ -67,7 +59,7 @@ class Offline:
         """Count warnings that are not logged in a recorder."""
         self._warnings.count = partial(recorder.dropped, "warnings")
 
-    def join(self, other: Offline) -> None:
+    def join(self, other: TokenEstimator) -> None:
         """Take over what `other` was given and this one was not."""
         self._factories = other._factories | self._factories
         self._known.clear()
@@ -78,11 +70,11 @@ class Offline:
         if count is None:
             if len(self._known) >= _MAX_KNOWN:
                 self._known.clear()
-            count = self.measured(provider, model) or rough_counter(model)
+            count = self.exact_counter(provider, model) or rough_counter(model)
             self._known[provider, model] = count
         return count
 
-    def measured(self, provider: str, model: str) -> TokenCounter | None:
+    def exact_counter(self, provider: str, model: str) -> TokenCounter | None:
         """Return the counter of a model; None if it is neither exact nor the user's own."""
         return own_counter(self._factories, provider, model) or exact_counter(model)
 

@@ -224,7 +224,7 @@ def _iterations(iterations: Any, parser: NumberParser) -> tuple[Usage, ...]:
     )
 
 
-def completed(usage: Usage, by: Usage) -> Usage:
+def fill_from_raw(usage: Usage, by: Usage) -> Usage:
     """Return a usage with every count that it lacks taken from another source of the same call."""
     counts = [mine or theirs for mine, theirs in zip(usage[:-1], by[:-1], strict=True)]
     whole = Usage._make((*counts, usage.tier))
@@ -233,7 +233,7 @@ def completed(usage: Usage, by: Usage) -> Usage:
     return whole
 
 
-def balanced(usage: Usage, dialect: str) -> Usage:
+def reconcile_total(usage: Usage, dialect: str) -> Usage:
     """Return a usage with its sum repaired in two ways that the figures themselves show.
 
     xAI and Google's OpenAI endpoint leave the reasoning out of the output, not out of the total.
@@ -248,7 +248,7 @@ def balanced(usage: Usage, dialect: str) -> Usage:
     return usage
 
 
-def added(usages: Sequence[Usage]) -> Usage:
+def sum_usages(usages: Sequence[Usage]) -> Usage:
     """Return the sum of at least one usage, with the first tier that is not the default one."""
     if len(usages) == 1:
         return usages[0]

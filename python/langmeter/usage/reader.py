@@ -18,16 +18,16 @@ from langmeter.usage.provider_formats import (
     MARKS,
     Modifiers,
     Raw,
-    added,
-    balanced,
     billed,
-    completed,
     entry,
+    fill_from_raw,
     from_mapping,
     grounded,
     modifier,
     queue_time,
+    reconcile_total,
     searches,
+    sum_usages,
     tier_name,
     too_long,
 )
@@ -56,14 +56,14 @@ def read(response: Any) -> Reading:
             return read_any(response)
     except Exception:  # an object that raises when looked at
         return NOTHING._replace(refused=1)
-    counts, tier, dialect, model, cache_hit, cost, shared, truncated, queue, web, files = native
+    counts, tier, dialect, model, cache_hit, cost, on_first, truncated, queue, web, files = native
     return Reading(
         usage=None if counts is None else Usage._make((*counts, tier)),
         provider=provider_name(dialect),
         model=model,
         cache_hit=cache_hit,
         billed=None if cost is None else Decimal(cost),
-        shared=shared,
+        usage_on_first_of_batch=on_first,
         truncated=truncated,
         queue=queue,
         web_searches=web,
@@ -124,14 +124,14 @@ def read_any(response: Any) -> Reading:
             costs.extend(_cost(here, parser))
             usages.extend(() if usage is None else (usage,))
     provider, model = names(dialect, model)
-    total = balanced(added(usages), dialect) if usages else None
+    total = reconcile_total(sum_usages(usages), dialect) if usages else None
     for meta in metadata:
         # langchain-perplexity takes it out of the usage.
         web = max(web, parser.count(meta.get("num_search_queries")))
         for key in ("grounding_metadata", "groundingMetadata"):
             web = max(web, grounded(meta.get(key), model))
     if total is not None:
-        total = added([total, *beside])
+        total = sum_usages([total, *beside])
         web, files = max(web, total.web_searches), max(files, total.file_searches)
         total = total._replace(web_searches=web, file_searches=files, tier=str(named))
     return Reading(
@@ -141,7 +141,7 @@ def read_any(response: Any) -> Reading:
         cache_hit=cache_hit,
         refused=parser.rejected,
         billed=sum(costs, Decimal()) if costs and not cache_hit else None,
-        shared=not usages and entry(llm_output, "token_usage") == {},
+        usage_on_first_of_batch=not usages and entry(llm_output, "token_usage") == {},
         truncated=too_long(metadata),
         queue=queue_time(raws),
         web_searches=web,
@@ -191,7 +191,7 @@ def _usage(
     for raw in raws:
         mapped = from_mapping(raw, parser)
         if mapped is not None:
-            usage = mapped.usage if usage is None else completed(usage, mapped.usage)
+            usage = mapped.usage if usage is None else fill_from_raw(usage, mapped.usage)
             output, total = usage.output + mapped.extra, usage.total + mapped.extra
             usage, beside = usage._replace(output=output, total=total), mapped.beside
             named = named | mapped.modifiers

@@ -52,7 +52,7 @@ class Usage(NamedTuple):
     tier: str = ""
 
     @property
-    def is_cut(self) -> bool:
+    def input_missing(self) -> bool:
         """Whether output tokens were reported without input tokens.
 
         Streams of Anthropic name their input at their beginning, which langchain-anthropic drops
@@ -79,7 +79,7 @@ class Reading(NamedTuple):
     billed: Decimal | None = None
     #: No usage here because it may be whole on another run: LangChain reports that of a batch of
     #: text prompts on the first one. Do not estimate such a run if its batch had several prompts.
-    shared: bool = False
+    usage_on_first_of_batch: bool = False
     #: The answer ended at the limit of its length.
     truncated: bool = False
     #: Nanoseconds that the call waited at the provider's; None where it does not say.

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from langmeter._base.provider_names import catalogue_id, provider_name
 from langmeter.analysis.advice.finding import Bound, Finding, costs, finding
-from langmeter.analysis.advice.model_family import line, may_replace
+from langmeter.analysis.advice.model_family import is_successor, model_name
 from langmeter.analysis.advice.traffic import Traffic
 from langmeter.prices import PriceBook, RateCard, catalogue
 from langmeter.prices.book import Moment
@@ -60,15 +60,15 @@ def relatives(found: Traffic, book: PriceBook, at: Moment | None) -> Iterator[Fi
     listing = data and catalogue.find(data, catalogue_id(ours), found.model)
     if not listing or found.cost is None:
         return
-    current = line(listing.model.id)
+    current = model_name(listing.model.id)
     mean_input = found.stats.tokens.input / found.calls
     cheapest: dict[frozenset[str], tuple[int, Other]] = {}
     for listed in listing.provider.models():
-        candidate = line(listed.id)
+        candidate = model_name(listed.id)
         too_small = listed.context_window is not None and listed.context_window < mean_input
         if listed == listing.model or listed.deprecated or too_small:
             continue
-        if not may_replace(candidate, current):
+        if not is_successor(candidate, current):
             continue
         card = book.card(found.provider, listed.id, at=at)
         # A name that finds another entry of the list has no price of its own.

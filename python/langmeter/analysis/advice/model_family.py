@@ -31,7 +31,7 @@ _UNFINISHED: Final = frozenset({"preview", "exp", "experimental"})
 _SILENT: Final = _UNFINISHED | {"latest"}
 
 
-class Line(NamedTuple):
+class ModelName(NamedTuple):
     """A model's name, taken apart."""
 
     words: frozenset[str]
@@ -41,7 +41,7 @@ class Line(NamedTuple):
     unfinished: bool
 
 
-def line(model: str) -> Line:
+def model_name(model: str) -> ModelName:
     """Take a model's name apart."""
     words: set[str] = set()
     sizes: set[str] = set()
@@ -60,10 +60,10 @@ def line(model: str) -> Line:
         else:
             words.add(token)
     unfinished = bool(words & _UNFINISHED)
-    return Line(frozenset(words - _SILENT), frozenset(sizes), tuple(version), date, unfinished)
+    return ModelName(frozenset(words - _SILENT), frozenset(sizes), tuple(version), date, unfinished)
 
 
-def may_replace(candidate: Line, current: Line) -> bool:
+def is_successor(candidate: ModelName, current: ModelName) -> bool:
     """True for a finished model of the same family, any size, that is the same or newer."""
     if candidate.words != current.words or candidate.unfinished:
         return False

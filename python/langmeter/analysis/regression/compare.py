@@ -146,7 +146,7 @@ def _measures(
 
 def _judge(family: Mapping[int, _Compared], level: float) -> tuple[dict[int, Row], float]:
     """Rows of what is corrected together, and how small the smallest p has to be."""
-    floors = [c.evidence.floor if c.evidence.tails else math.inf for c in family.values()]
+    floors = [c.evidence.min_p_value if c.evidence.tails else math.inf for c in family.values()]
     can = dict(zip(family, tests.testable(floors, level), strict=True))
     tested = [place for place, possible in can.items() if possible]
     raw = {place: c.evidence.tails.p for place, c in family.items() if c.evidence.tails}
@@ -186,12 +186,13 @@ def _verdict(
     if tails is None:
         return "no test", None
     if p is None:
-        needed = tests.enough(evidence.floor_of, hardest) if evidence.floor_of else 0
+        needed = tests.required_sample_size(evidence.floor_of, hardest) if evidence.floor_of else 0
         # With enough calls but too few cases among them, no change is visible.
         return ("too few", needed) if min(evidence.calls) < needed else ("same", None)
     if p > level:
         return "same", None
-    return ("worse" if (tails.up < tails.down) is measure.more_is_worse else "better"), None
+    increased = tails.increase < tails.decrease
+    return ("worse" if increased is measure.more_is_worse else "better"), None
 
 
 def _rule(rule: Rule, row: Row, smallest: float) -> Ruling:

@@ -38,7 +38,7 @@ class Evidence:
         interval: of `after / before - 1` where `relative`, else of `after - before`; None untested.
         relative: which of the two.
         tails: p-values of a rise and a fall; None where there is no test.
-        floor: the least p possible here, given only what tells nothing of a change.
+        min_p_value: the least p possible here, given only what tells nothing of a change.
         floor_of: the least p that n calls on each side could give; None where n sets no bound.
         note: what `before` and `after` are, where the metric's name does not say.
     """
@@ -49,7 +49,7 @@ class Evidence:
     interval: tuple[float, float] | None = None
     relative: bool = True
     tails: Tails | None = None
-    floor: float = 1.0
+    min_p_value: float = 1.0
     floor_of: Callable[[int], float] | None = None
     note: str = ""
 
@@ -129,7 +129,7 @@ def _sample(what: str, stats: Stats) -> Sample:
         # The gaps of one call resemble one another, so a call is worth at the least one gap, and
         # is taken for no more: counted one by one, 50 gaps a call made most comparisons of equals
         # significant (benches.regression prints it).
-        return sample.thinned(min(sample.n, stats.streamed))
+        return sample.downsampled(min(sample.n, stats.streamed))
     return sample
 
 
@@ -144,7 +144,7 @@ def _quantile(what: str, q: float, pair: Pair, level: float) -> Evidence | None:
         (n, m),
         (low - 1, high - 1),
         tails=tests.quantile_test(*samples, q),
-        floor=tests.quantile_floor(n, m, q),
+        min_p_value=tests.quantile_floor(n, m, q),
         floor_of=lambda n: tests.quantile_floor(n, n, q),
     )
 
@@ -160,7 +160,7 @@ def _distribution(what: str, pair: Pair, level: float) -> Evidence | None:
         (n, m),
         relative=False,
         tails=gap.tails,
-        floor=tests.ks_floor(n, m),
+        min_p_value=tests.ks_floor(n, m),
         floor_of=lambda n: tests.ks_floor(n, n),
         note=f"over {format_duration(gap.at / 1e6)}",
     )
@@ -185,7 +185,7 @@ def _share(
         tests.share_interval(x, n, y, m, level),
         relative=False,
         tails=tests.share_test(x, n, y, m),
-        floor=tests.share_floor(x + y, n, m),
+        min_p_value=tests.share_floor(x + y, n, m),
         floor_of=lambda n: tests.share_floor_of_sizes(n, n),
     )
 
@@ -204,7 +204,7 @@ def _rate(part: Callable[[ModelStats], int], pair: Pair, level: float) -> Eviden
         (n, m),
         (low - 1, high - 1),
         tails=tests.rate_test(x, n, y, m),
-        floor=tests.rate_floor(x + y, n, m),
+        min_p_value=tests.rate_floor(x + y, n, m),
     )
 
 

@@ -31,8 +31,8 @@ _NORMAL: Final = NormalDist()
 class Tails(NamedTuple):
     """How probable figures at least as far up, or down, are where nothing changed."""
 
-    up: float
-    down: float
+    increase: float
+    decrease: float
 
     @property
     def p(self) -> float:
@@ -69,7 +69,7 @@ class Sample:
         """Return the lowest value of the bucket that holds the value of this rank, from 0."""
         return self.lows[bisect_right(self.before, rank) - 1]
 
-    def thinned(self, n: int) -> Sample:
+    def downsampled(self, n: int) -> Sample:
         """Return the same shape with only `n` values, if these tell no more than `n` of their kind.
 
         `n` is at most the number of values.
@@ -106,10 +106,10 @@ def quantile_interval(base: Sample, now: Sample, q: float, level: float) -> tupl
 def quantile_floor(n: int, m: int, q: float) -> float:
     """The p that two samples of these sizes can reach for a rise as well as for a fall."""
     fewest = min(n, m)
-    return min(1.0, 2.0 * _joined(max(q, 1.0 - q) ** fewest))
+    return min(1.0, 2.0 * _product_p_value(max(q, 1.0 - q) ** fewest))
 
 
-def _joined(product: float) -> float:
+def _product_p_value(product: float) -> float:
     """P of a largest product at most this.
 
     As c goes up, one p-value falls as the other rises: in large samples their normal quantiles add
@@ -124,7 +124,7 @@ def _joined(product: float) -> float:
 
 
 def _product(p: float) -> float:
-    """Inverse of `_joined`."""
+    """Inverse of `_product_p_value`."""
     return _NORMAL.cdf(_NORMAL.inv_cdf(p) / math.sqrt(2.0)) ** 2
 
 
@@ -145,7 +145,7 @@ def _risen(base: Sample, now: Sample, q: float) -> float:
         if tail <= likeliest:
             break
         likeliest = max(likeliest, tail * above.at_most(now.up_to(base.highs[place])))
-    return _joined(max(likeliest, below.at_least(base.n)))
+    return _product_p_value(max(likeliest, below.at_least(base.n)))
 
 
 def _lowest_ratio(base: Sample, now: Sample, q: float, p: float) -> float:
@@ -376,13 +376,13 @@ def testable(floors: Sequence[float], level: float) -> list[bool]:
     return [floor <= level / k for floor in floors]
 
 
-def enough(floor: Callable[[int], float], level: float) -> int:
-    """The least n for which `floor(n)`, falling, is at most `level`."""
+def required_sample_size(min_p_value: Callable[[int], float], level: float) -> int:
+    """Return the least n for which `min_p_value(n)`, falling, is at most `level`."""
     high = 1
-    while floor(high) > level:
+    while min_p_value(high) > level:
         high *= 2
     low = high // 2
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if floor(middle) <= level else (middle, high)
+        low, high = (low, middle) if min_p_value(middle) <= level else (middle, high)
     return high

@@ -60,7 +60,7 @@ class Policy(NamedTuple):
         return cls(max_restarts, _predicate(restart_on), bool(retry_start), wait)
 
 
-class Tries:
+class Attempts:
     """The attempts at one answer."""
 
     def __init__(self, policy: Policy) -> None:
@@ -74,7 +74,7 @@ class Tries:
         return f"{_core.RETRY_TAG}{len(self._notes) + 1}" if self._notes else None
 
     @property
-    def told(self) -> dict[str, Any]:
+    def event_data(self) -> dict[str, Any]:
         """What `on_custom_event` is told of a restart."""
         return {"attempt": len(self._notes) + 1, "error": type(self._cause).__name__}
 
@@ -83,7 +83,7 @@ class Tries:
         wait = self._policy.wait
         return _seconds(wait(len(self._notes) + 1)) if callable(wait) else wait
 
-    def again(self, error: Exception, *, begun: bool) -> bool:
+    def should_restart(self, error: Exception, *, begun: bool) -> bool:
         """Whether to start again after an error; if not, it goes on with the earlier ones told."""
         policy, notes = self._policy, self._notes
         more = len(notes) < policy.max_restarts and (begun or policy.retry_start)
@@ -107,7 +107,7 @@ class Tries:
         return self._policy.restart_on(error)
 
 
-class Began(BaseCallbackHandler):
+class FirstTokenProbe(BaseCallbackHandler):
     """Sees whether a model that is invoked streams inside, as it does in many graphs."""
 
     run_inline = True

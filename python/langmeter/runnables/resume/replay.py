@@ -56,19 +56,19 @@ def restart_of(chunk: Any) -> Restart | None:
     return Restart(**data[-1]) if data else None
 
 
-class _Tape:
+class _Cursor:
     """What was given at one place of an answer, and how far a replay has said it again."""
 
-    __slots__ = ("at", "parts", "told")
+    __slots__ = ("at", "given", "parts")
 
     def __init__(self, empty: Any) -> None:
-        self.told = empty  # a str of characters or a list of items: given before this attempt
+        self.given = empty  # a str of characters or a list of items: given before this attempt
         self.parts: list[Any] = []  # since
         self.at = 0
 
     def rewind(self) -> None:
-        empty = self.told[:0]
-        self.told += empty.join(self.parts) if isinstance(empty, str) else sum(self.parts, empty)
+        empty = self.given[:0]
+        self.given += empty.join(self.parts) if isinstance(empty, str) else sum(self.parts, empty)
         self.parts, self.at = [], 0
 
 
@@ -76,7 +76,7 @@ class _Diverged(Exception):  # noqa: N818 (never leaves this room)
     pass
 
 
-class Splice:
+class ReplayMerger:
     """What one caller was given over all attempts at one answer.
 
     Answers are compared place by place: the text, the reasoning, the name and arguments of each
@@ -91,14 +91,14 @@ class Splice:
         #: Whether any attempt gave a chunk.
         self.begun = False
         self._finished = False
-        self._news: Restart | None = None
+        self._restart: Restart | None = None
         self._forget()
 
     def _forget(self) -> None:
         """A new answer: nothing of it was given yet."""
-        self._tapes: dict[_Path, _Tape] = {}
+        self._cursors: dict[_Path, _Cursor] = {}
         #: The tapes that the replay has not yet said again in full.
-        self._left: set[_Path] = set()
+        self._unreplayed: set[_Path] = set()
         #: Places of opaque and scalar values given in this attempt, and before it.
         self._once: set[_Path] = set()
         self._before: set[_Path] = set()
@@ -114,17 +114,17 @@ class Splice:
         """A new attempt begins; after the first it is a replay of what was given."""
         self.attempt += 1
         self._finished = False
-        if not self._left:  # else nothing of the last attempt was given
+        if not self._unreplayed:  # else nothing of the last attempt was given
             self._before |= self._once
-            for tape in self._tapes.values():
-                tape.rewind()
-        for tape in self._tapes.values():
-            tape.at = 0
-        self._left = {path for path, tape in self._tapes.items() if tape.told}
+            for cursor in self._cursors.values():
+                cursor.rewind()
+        for cursor in self._cursors.values():
+            cursor.at = 0
+        self._unreplayed = {path for path, cursor in self._cursors.items() if cursor.given}
         self._once, self._withheld, self._late = set(), [], []
         self._owed_usage = _sum({}, self._given_usage, -1)
         self._resumed = self.begun
-        self._shown = sum(len(t.told) for path, t in self._tapes.items() if _visible(path))
+        self._shown = sum(len(t.given) for path, t in self._cursors.items() if _visible(path))
 
     def take(self, chunk: Any) -> list[Any]:
         """What to hand on, now that an attempt has given this chunk.
@@ -145,7 +145,7 @@ class Splice:
             rest = self._rest_of(chunk)
         except _Diverged:
             return self._diverged([*self._withheld, chunk])
-        if self._left:
+        if self._unreplayed:
             self._withheld.append(chunk)
             self._late += rest
             return []
@@ -159,12 +159,12 @@ class Splice:
         Raises:
             StreamDiverged: its answer is shorter, and that is not to be signalled.
         """
-        return self._diverged(self._withheld) if self._left else []
+        return self._diverged(self._withheld) if self._unreplayed else []
 
-    def news(self) -> dict[str, Any] | None:
+    def pop_restart(self) -> dict[str, Any] | None:
         """What is to be told of a new answer; once, None when there is nothing."""
-        news, self._news = self._news, None
-        return news and news._asdict()
+        restart, self._restart = self._restart, None
+        return restart and restart._asdict()
 
     def check(self) -> None:
         """Ask, at the end of an attempt, whether its model came to an end as well.
@@ -189,10 +189,10 @@ class Splice:
         return chunk
 
     def _diverged(self, chunks: list[Any]) -> list[Any]:
-        restart = self._news = Restart(self.attempt, self._shown)
+        restart = self._restart = Restart(self.attempt, self._shown)
         if not self._signal:
             raise StreamDiverged(*restart)
-        text = isinstance(chunks[-1], str) if chunks else () in self._tapes
+        text = isinstance(chunks[-1], str) if chunks else () in self._cursors
         mark: Any = _Mark() if text else AIMessageChunk(content="")
         if text:
             mark.restart = restart
@@ -216,7 +216,7 @@ class Splice:
         else:  # whole, from a model that does not stream
             said = {"content": chunk.content, "tool_calls": chunk.tool_calls}
             rest = [chunk] if self._new(("message",), [_comparable(said)]) else []
-        if self._fresh and self._left:
+        if self._fresh and self._unreplayed:
             # It goes on with one thing before it is done with another.
             raise _Diverged
         return rest
@@ -250,20 +250,20 @@ class Splice:
 
     def _new(self, path: _Path, piece: Any) -> Any:
         """What is new of characters or items at their place. Raises _Diverged."""
-        tape = self._tapes.get(path)
-        if tape is None:
-            tape = self._tapes[path] = _Tape("" if isinstance(piece, str) else [])
-        if path in self._left:
-            size = min(len(piece), len(tape.told) - tape.at)
-            if tape.told[tape.at : tape.at + size] != piece[:size]:
+        cursor = self._cursors.get(path)
+        if cursor is None:
+            cursor = self._cursors[path] = _Cursor("" if isinstance(piece, str) else [])
+        if path in self._unreplayed:
+            size = min(len(piece), len(cursor.given) - cursor.at)
+            if cursor.given[cursor.at : cursor.at + size] != piece[:size]:
                 raise _Diverged
-            tape.at += size
-            if tape.at == len(tape.told):
-                self._left.discard(path)
+            cursor.at += size
+            if cursor.at == len(cursor.given):
+                self._unreplayed.discard(path)
             piece = piece[size:]
         if piece:
             self._fresh = True
-            tape.parts.append(piece)
+            cursor.parts.append(piece)
         return piece
 
     def _rest(self, path: _Path, value: Any) -> Any:
@@ -305,7 +305,7 @@ class Splice:
         # An empty signature comes before the one that counts.
         once = (*path, bool(value))
         self._once.add(once)
-        return _NOTHING if once in self._before or path in self._tapes else value
+        return _NOTHING if once in self._before or path in self._cursors else value
 
     def _metadata(self, metadata: Mapping[str, Any]) -> dict[str, Any]:
         rest = {}
@@ -323,7 +323,7 @@ class Splice:
         if not usage:
             return None
         self._owed_usage = _sum(self._owed_usage, usage)
-        if self._left:
+        if self._unreplayed:
             return None
         owed, self._owed_usage = self._owed_usage, {}
         self._given_usage = _sum(self._given_usage, owed)

@@ -17,8 +17,8 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import patch_config
 
 from langmeter.errors import ConfigError, StreamDiverged
-from langmeter.runnables.resume.policy import Began, Policy, RestartOn, Tries, Wait
-from langmeter.runnables.resume.replay import Splice
+from langmeter.runnables.resume.policy import Attempts, FirstTokenProbe, Policy, RestartOn, Wait
+from langmeter.runnables.resume.replay import ReplayMerger
 
 Input = TypeVar("Input")
 Output = TypeVar("Output")
@@ -163,16 +163,16 @@ class Resumed(Runnable[Input, Output]):
         config: RunnableConfig,
         **kwargs: Any,
     ) -> Output:
-        tries, began = Tries(self._policy), Began()
+        attempts, probe = Attempts(self._policy), FirstTokenProbe()
         while True:
-            child = patch_config(config, callbacks=began.join(run_manager.get_child(tries.tag)))
+            child = patch_config(config, callbacks=probe.join(run_manager.get_child(attempts.tag)))
             try:
                 return self.bound.invoke(input_, child, **kwargs)
             except Exception as error:
-                if not tries.again(error, begun=began.token):
+                if not attempts.should_restart(error, begun=probe.token):
                     raise
-            dispatch_custom_event(_RESTART, tries.told, config=config)
-            if pause := tries.pause():
+            dispatch_custom_event(_RESTART, attempts.event_data, config=config)
+            if pause := attempts.pause():
                 time.sleep(pause)
 
     async def _ainvoke(
@@ -182,16 +182,16 @@ class Resumed(Runnable[Input, Output]):
         config: RunnableConfig,
         **kwargs: Any,
     ) -> Output:
-        tries, began = Tries(self._policy), Began()
+        attempts, probe = Attempts(self._policy), FirstTokenProbe()
         while True:
-            child = patch_config(config, callbacks=began.join(run_manager.get_child(tries.tag)))
+            child = patch_config(config, callbacks=probe.join(run_manager.get_child(attempts.tag)))
             try:
                 return await self.bound.ainvoke(input_, child, **kwargs)
             except Exception as error:
-                if not tries.again(error, begun=began.token):
+                if not attempts.should_restart(error, begun=probe.token):
                     raise
-            await adispatch_custom_event(_RESTART, tries.told, config=config)
-            if pause := tries.pause():
+            await adispatch_custom_event(_RESTART, attempts.event_data, config=config)
+            if pause := attempts.pause():
                 await asyncio.sleep(pause)
 
     def _stream(
@@ -202,10 +202,10 @@ class Resumed(Runnable[Input, Output]):
         **kwargs: Any,
     ) -> Iterator[Output]:
         (input_,) = inputs
-        tries, splice = Tries(self._policy), self._splice()
+        attempts, merger = Attempts(self._policy), self._merger()
         while True:
-            splice.begin()
-            child = patch_config(config, callbacks=run_manager.get_child(tries.tag))
+            merger.begin()
+            child = patch_config(config, callbacks=run_manager.get_child(attempts.tag))
             stream: Any = None
             try:
                 while True:
@@ -215,17 +215,18 @@ class Resumed(Runnable[Input, Output]):
                             stream = iter(self.bound.stream(input_, child, **kwargs))
                         chunk = next(stream, _END)
                         if chunk is _END:
-                            splice.check()
+                            merger.check()
                     except Exception as error:
-                        if not tries.again(error, begun=splice.begun):
+                        if not attempts.should_restart(error, begun=merger.begun):
                             raise
                         break
                     try:
-                        out = splice.end() if chunk is _END else splice.take(chunk)
+                        out = merger.end() if chunk is _END else merger.take(chunk)
                     except StreamDiverged as error:
-                        tries.again(error, begun=True)  # never; but it reports the break before
+                        # Never; but it reports the break before.
+                        attempts.should_restart(error, begun=True)
                         raise
-                    if data := splice.news():
+                    if data := merger.pop_restart():
                         dispatch_custom_event(_DIVERGED, data, config=config)
                     yield from out
                     if chunk is _END:
@@ -233,8 +234,8 @@ class Resumed(Runnable[Input, Output]):
             finally:
                 if hasattr(stream, "close"):
                     stream.close()
-            dispatch_custom_event(_RESTART, tries.told, config=config)
-            if pause := tries.pause():
+            dispatch_custom_event(_RESTART, attempts.event_data, config=config)
+            if pause := attempts.pause():
                 time.sleep(pause)
 
     async def _astream(
@@ -245,10 +246,10 @@ class Resumed(Runnable[Input, Output]):
         **kwargs: Any,
     ) -> AsyncIterator[Output]:
         input_ = await anext(inputs)
-        tries, splice = Tries(self._policy), self._splice()
+        attempts, merger = Attempts(self._policy), self._merger()
         while True:
-            splice.begin()
-            child = patch_config(config, callbacks=run_manager.get_child(tries.tag))
+            merger.begin()
+            child = patch_config(config, callbacks=run_manager.get_child(attempts.tag))
             stream: Any = None
             try:
                 while True:
@@ -257,17 +258,18 @@ class Resumed(Runnable[Input, Output]):
                             stream = aiter(self.bound.astream(input_, child, **kwargs))
                         chunk = await _next(stream)
                         if chunk is _END:
-                            splice.check()
+                            merger.check()
                     except Exception as error:
-                        if not tries.again(error, begun=splice.begun):
+                        if not attempts.should_restart(error, begun=merger.begun):
                             raise
                         break
                     try:
-                        out = splice.end() if chunk is _END else splice.take(chunk)
+                        out = merger.end() if chunk is _END else merger.take(chunk)
                     except StreamDiverged as error:
-                        tries.again(error, begun=True)  # never; but it reports the break before
+                        # Never; but it reports the break before.
+                        attempts.should_restart(error, begun=True)
                         raise
-                    if data := splice.news():
+                    if data := merger.pop_restart():
                         await adispatch_custom_event(_DIVERGED, data, config=config)
                     for each in out:
                         yield each
@@ -276,12 +278,12 @@ class Resumed(Runnable[Input, Output]):
             finally:
                 if hasattr(stream, "aclose"):
                     await stream.aclose()
-            await adispatch_custom_event(_RESTART, tries.told, config=config)
-            if pause := tries.pause():
+            await adispatch_custom_event(_RESTART, attempts.event_data, config=config)
+            if pause := attempts.pause():
                 await asyncio.sleep(pause)
 
-    def _splice(self) -> Splice:
-        return Splice(signal=self._signal, require_finish=self._require_finish)
+    def _merger(self) -> ReplayMerger:
+        return ReplayMerger(signal=self._signal, require_finish=self._require_finish)
 
 
 async def _next(stream: AsyncIterator[Any]) -> Any:
