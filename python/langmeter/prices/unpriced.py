@@ -57,6 +57,12 @@ class Call(NamedTuple):
     usage: tuple[Any, ...]
     calls: int = 1
 
+    @property
+    def tokens(self) -> int:
+        """Its total of tokens; 0 of a part that was billed beside the answer."""
+        total: int = self.usage[2]
+        return total * self.calls
+
 
 class _Key(NamedTuple):
     """What calls have in common that share one price, whichever that will be."""
@@ -84,11 +90,14 @@ class _Group:
     least: int
     most: int
     calls: int = 0
+    #: Tokens of their answers: what is billed beside an answer is in no sum of tokens.
+    tokens: int = 0
     usages: int = 0
     sums: list[int] = field(default_factory=lambda: [0] * COUNTS)
 
     def add(self, call: Call) -> None:
         self.calls += call.calls
+        self.tokens += call.tokens
         self.usages += 1
         self.first, self.last = min(self.first, call.ended), max(self.last, call.ended)
         self.least, self.most = min(self.least, call.usage[0]), max(self.most, call.usage[0])
@@ -164,7 +173,7 @@ class UnpricedCalls:
         if cost is None or cost > MAX_COST:
             return None
         series = names.provider, names.model, outcome, budgets, labels
-        return recorder.repriced(*series, calls, usage[2], cost, charged, (ended, ended))
+        return recorder.repriced(*series, calls, call.tokens, cost, charged, (ended, ended))
 
     def _card(self, names: Priced, started: float) -> RateCard | None:
         """Return the price of calls; warns of one that is not known, or not for their tier."""
@@ -199,8 +208,8 @@ class UnpricedCalls:
             return []
         del self._groups[key]
         series = key.names.provider, key.names.model, key.outcome, key.budgets, key.labels
-        calls, total, ended = group.calls, group.sums[2], (group.first, group.last)
-        return recorder.repriced(*series, calls, total, cost, key.charged, ended)
+        calls, tokens, ended = group.calls, group.tokens, (group.first, group.last)
+        return recorder.repriced(*series, calls, tokens, cost, key.charged, ended)
 
     def check_tier(self, names: Priced, card: RateCard) -> None:
         """Warn once of a tier, speed or region that is charged at the standard price."""

@@ -131,7 +131,6 @@ def read_any(response: Any) -> Reading:
         for key in ("grounding_metadata", "groundingMetadata"):
             web = max(web, grounded(meta.get(key), model))
     if total is not None:
-        total = sum_usages([total, *beside])
         web, files = max(web, total.web_searches), max(files, total.file_searches)
         total = total._replace(web_searches=web, file_searches=files, tier=str(named))
     return Reading(

@@ -88,17 +88,13 @@ class Reading(NamedTuple):
     web_searches: int = 0
     file_searches: int = 0
     tier: str = ""
-    #: Parts of `usage` that are priced by themselves, because a band of prices goes by the input of
-    #: each: Claude's compactions.
+    #: Usages that were billed and are in no sum of the provider: Claude's compactions. They are in
+    #: the cost and not in the tokens, each priced by itself, because a band goes by its own input.
     beside: tuple[Usage, ...] = ()
 
     def parts(self, usage: Usage) -> list[Usage]:
-        """Return what makes up a usage and is priced by itself: the answer, and what is beside."""
-        if not self.beside:
-            return [usage]
-        apart = map(sum, zip(*(part[:-1] for part in self.beside), strict=True))
-        answer = (whole - part for whole, part in zip(usage[:-1], apart, strict=True))
-        return [Usage._make((*answer, usage.tier)), *self.beside]
+        """Return the usages that are priced by themselves: the answer's, and those beside it."""
+        return [usage, *self.beside]
 
     def complete(self, usage: Usage) -> Usage:
         """Return an estimated usage with the searches and the modifiers that the response names."""
