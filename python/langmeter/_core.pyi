@@ -18,18 +18,25 @@ __all__ = [
     "DEPLOYMENT_KEYS",
     "DROPPED",
     "FINISH_REASONS",
+    "FIX_OUTCOMES",
+    "FIX_SOURCES",
+    "FIX_STAGES",
     "HOOKS",
     "HOOKS_TIMED",
     "KINDS",
+    "MAX_CANDIDATES",
+    "MAX_DEFECT_TEXT",
     "MAX_LABELS",
     "MAX_PROMPTS",
     "MEASURES",
     "MODEL_KEYS",
     "OUTCOMES",
     "RETRY_TAG",
+    "SEPARATOR",
     "STANDARD_TIERS",
     "STREAM_KINDS",
     "STREAM_WANTS",
+    "TALLIES",
     "TIERS",
     "TIER_PARTS",
     "TOO_LONG",
@@ -39,6 +46,7 @@ __all__ = [
     "USAGE_PLACES",
     "USUAL_MODIFIERS",
     "WINDOWS",
+    "Attempts",
     "Cards",
     "Demands",
     "Distribution",
@@ -109,6 +117,19 @@ WINDOWS: Final[tuple[int, ...]]
 #: Labels that a call carries at most.
 MAX_LABELS: Final[int]
 
+#: Outcomes of attempts at defects, and the stages that they reach.
+FIX_OUTCOMES: Final[tuple[str, ...]]
+FIX_STAGES: Final[tuple[str, ...]]
+#: Sources of verdicts to their strength, 1 to 5; any other ranks as `caller`.
+FIX_SOURCES: Final[dict[str, int]]
+#: Names of the figures of attempts, in the order of their positions.
+TALLIES: Final[tuple[str, ...]]
+#: Candidates of an attempt that are counted, and characters of its texts that are kept.
+MAX_CANDIDATES: Final[int]
+MAX_DEFECT_TEXT: Final[int]
+#: Joins the two parts of a name of a series.
+SEPARATOR: Final[str]
+
 #: An anomaly: at, detected at (Unix nanoseconds), provider, model, metric, before, after
 #: (in 1e-12), calls before, calls after.
 _Change: TypeAlias = tuple[int, int, str, str, str, int, int, int, int]
@@ -154,6 +175,78 @@ def call_bounds(params: object, metadata: object = None) -> tuple[int, int | Non
     At least the tokens of tools, schemas and instructions; the most tokens of an answer, None where
     nothing says so; how many answers, at least 1; the service tier as prices know it.
     """
+
+#: An attempt as another process goes on with it: its id, the hash of its defect's id, six names
+#: (type, severity, provider, model, strategy, language), three times in Unix nanoseconds (begin of
+#: the first attempt, begin, end), three counts (number, fixed, with a verdict), pico-dollars, the
+#: outcome and the strength of its source, whether a model answered and whether its samples are
+#: left out, and the stated confidence.
+_Receipt: TypeAlias = tuple[
+    str,
+    int,
+    Sequence[str],
+    Sequence[int],
+    Sequence[int],
+    int,
+    tuple[str, int],
+    Sequence[bool],
+    float | None,
+]
+
+@final
+class Attempts:
+    """The attempts at defects of a recorder, by their numbers.
+
+    Numbers of attempts that are not remembered change nothing.
+    """
+
+    def __new__(cls, recorder: Recorder) -> Attempts: ...
+    def open(
+        self,
+        defect_id: str,
+        defect_type: str = "",
+        severity: str = "",
+        language: str = "",
+        strategy: str = "",
+        number: int | None = None,
+    ) -> int:
+        """Open an attempt that is no run; returns its number."""
+
+    def close(self, attempt: int, outcome: str) -> None:
+        """Close an attempt; `outcome` counts where there is no verdict. Raises ValueError."""
+
+    def join(self, run_id: object, attempt: int) -> None:
+        """Put a run in flight into an attempt."""
+
+    def of_run(self, run_id: object) -> int | None:
+        """Return the attempt that a run in flight is in."""
+
+    def owned_by(self, run_id: object) -> int | None:
+        """Return the open attempt that a run in flight is itself."""
+
+    def candidate(self, attempt: int, index: int, *, recommended: bool = False) -> None:
+        """Add a candidate, or recommend it."""
+
+    def state_confidence(self, attempt: int, confidence: float) -> None:
+        """Note the confidence that the model states, 0 to 1."""
+
+    def judge(self, attempt: int, outcome: str, source: str, score: float | None = None) -> str:
+        """Record a verdict: returns counts, same, weaker, or unknown. Raises ValueError."""
+
+    def judge_candidate(self, attempt: int, index: int, right: bool, source: str) -> None:
+        """Record whether a candidate is right."""
+
+    def id(self, attempt: int) -> str:
+        """Return the id of an attempt."""
+
+    def number(self, id: str) -> int | None:
+        """Return the number of an id of this process; None for any other text."""
+
+    def receipt(self, attempt: int) -> _Receipt | None:
+        """Return what another process needs; None while the attempt is open, or forgotten."""
+
+    def adopt(self, receipt: _Receipt) -> int:
+        """Return the number of the attempt of a receipt, remembered from now on."""
 
 @final
 class Demands:
@@ -271,11 +364,12 @@ class Recorder:
     def spent_lately(self) -> list[tuple[int, int, int]]:
         """Of 60, 300 and 900 seconds: (seconds, ns covered, nano-dollars)."""
 
-    def requested(self, run_id: UUID) -> tuple[str, str, float, int, int, bool, float] | None:
+    def requested(self, run_id: UUID) -> tuple[str, str, float, int, int, bool, float, int] | None:
         """What a model run in flight asked for.
 
         Provider, model, its start in Unix seconds, its budgets' bits, its labels as `repriced`
-        takes them, whether budgets took it for a call without a price, and now in Unix seconds.
+        takes them, whether budgets took it for a call without a price, now in Unix seconds, and the
+        number of the attempt at a defect that it is made for, or 0.
         """
 
     def repriced(
@@ -290,6 +384,7 @@ class Recorder:
         cost: int,
         charged: bool,
         ended: tuple[float, float],
+        attempt: int = 0,
     ) -> list[tuple[int, int]]:
         """A price has come for so many calls: their tokens, their cost in pico-dollars.
 
@@ -403,6 +498,7 @@ class Snapshot:
                 Sequence[tuple[int, int, int, int, int, int]],
                 int,
                 int,
+                dict[str, tuple[int, int]],
             ]
         ],
         *,
@@ -470,7 +566,8 @@ class SeriesStats:
     """One label set.
 
     Kind "model": a is the provider, b the model; "label": key and value; "error": who and how;
-    every other kind: a is the name, b empty.
+    "defect": type and severity, provider and model, each pair joined by SEPARATOR; "strategy":
+    strategy and language; every other kind: a is the name, b empty.
     """
 
     @property
@@ -494,6 +591,10 @@ class SeriesStats:
     @property
     def peak(self) -> int:
         """Of models: the most of them at once."""
+
+    @property
+    def tallies(self) -> dict[str, tuple[int, int]]:
+        """Of attempts at defects: what entered each figure, and what left it, by name."""
 
     def measure(self, name: str) -> Distribution:
         """A distribution by its name in MEASURES; ValueError for another."""
@@ -671,6 +772,12 @@ class ServicesBase:
         origins: dict[int, Any] | None = None,
         labels: Sequence[str] = ...,
         keep_prompts: bool = False,
+        attempts: tuple[
+            Sequence[str],
+            Callable[[], tuple[int, int | None] | None],
+            Callable[[UUID, Any], None] | None,
+        ]
+        | None = None,
     ) -> Self:
         """Take what never changes.
 
@@ -678,7 +785,10 @@ class ServicesBase:
         is called before a call is refused, and returns how many dead ones it found; `origins` gets,
         by the key of each run that holds budgets and began in an asyncio task, weak references to
         the task, its loop and the run's id. `labels` are keys of a call's metadata. `keep_prompts`:
-        those of clients that report usage too.
+        those of clients that report usage too. `attempts`: keys of a run's metadata (id, type and
+        severity of a defect, language, strategy, number of the attempt); what returns the attempt
+        and the candidate of the block around a run; what is called with a chain's run and its
+        output.
         """
 
     @property
@@ -703,6 +813,9 @@ class ServicesBase:
 
     def take_deployment(self, run_id: object) -> str:
         """Return the deployment that a run that ends has called, or "", and keep it no longer."""
+
+    def block_entered(self) -> None:
+        """Look for the block that runs begin in, from now on."""
 
     def reset_after_fork(self) -> None:
         """Forget the parent's calls; only for a child process that has just been forked."""

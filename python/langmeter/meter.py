@@ -15,6 +15,7 @@ from langmeter.callbacks.performance import PerformanceCallback
 from langmeter.callbacks.streaming import Delivery, StreamingCallback
 from langmeter.callbacks.tokens import TokenCountingCallback
 from langmeter.config import Config
+from langmeter.defects.options import DefectOptions
 from langmeter.monitors.stalls import Stall
 from langmeter.prices import PriceBook
 from langmeter.streaming import Collect, StreamEvent, StreamFailure, StreamResult
@@ -47,6 +48,7 @@ class Meter(CompositeCallback):
         budgets: Iterable[Budget] = (),
         token_counters: Mapping[str, Source] | None = None,
         labels: Iterable[str] = (),
+        defects: DefectOptions | None = None,
         config: Config | None = None,
         **settings: Any,
     ) -> None:
@@ -67,6 +69,7 @@ class Meter(CompositeCallback):
                 "budgets": budgets,
                 "token_counters": token_counters,
                 "labels": labels,
+                "defects": defects,
                 "config": config,
             }
         )
@@ -84,7 +87,7 @@ class Meter(CompositeCallback):
             stall_after=stall_after,
             config=config,
         )
-        self.defects = DefectAnalysisCallback(config=config)
+        self.defects = DefectAnalysisCallback(defects, config=config)
         views = (self.tokens, self.cost, self.performance, self.streaming, self.defects)
         super().__init__(views, token_counters=token_counters, labels=labels, config=config)
 

@@ -27,6 +27,7 @@ from langmeter.usage.estimate import TokenEstimator
 
 if TYPE_CHECKING:
     from langmeter.budgets import Ledger
+    from langmeter.defects import DefectOptions
     from langmeter.prices import PriceBook
     from langmeter.streaming import Streams
 
@@ -46,6 +47,7 @@ class Share(TypedDict, total=False):
     streams: Streams
     observers: Iterable[Observer]
     keep_prompts: bool
+    defects: DefectOptions
 
 
 class _Hook:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+from contextvars import ContextVar
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias
 from uuid import UUID
-from weakref import WeakSet
+from weakref import WeakSet, ref
 
 from langmeter import _core
 from langmeter._base import periodic
@@ -18,6 +20,9 @@ from langmeter._base.text import as_text
 from langmeter.budgets import Ledger
 from langmeter.callbacks.model_end import model_end
 from langmeter.config import Config
+from langmeter.defects.attempt import Block, apply
+from langmeter.defects.options import DefectOptions
+from langmeter.defects.outcome import fix_of
 from langmeter.prices import PriceBook
 from langmeter.prices.book import Priced
 from langmeter.prices.unpriced import MAX_COST, Call, UnpricedCalls
@@ -29,6 +34,9 @@ from langmeter.usage.requested import asked
 
 #: Makes an observer of a recorder.
 Observer: TypeAlias = Callable[["Services"], RecorderObserver[Any]]
+
+#: Reasons of failed attempts that are counted at most.
+_MAX_REASONS: Final = 256
 
 _all: WeakSet[Services] = WeakSet()
 
@@ -67,6 +75,9 @@ class Services(_core.ServicesBase):
         estimator: counts what providers do not report.
         makers: make the observers of the recorder at the first model call.
         keep_prompts: whether prompts of runs in flight are kept for clients that report usage too.
+        defects: how attempts at defects are found; None if no handler counts them.
+        block: where the innermost block of an attempt in a thread or task is kept.
+        reasons: why attempts failed, by outcome and reason, to how often.
     """
 
     config: Config
@@ -78,7 +89,11 @@ class Services(_core.ServicesBase):
     estimator: TokenEstimator
     makers: tuple[Observer, ...]
     keep_prompts: bool
+    defects: DefectOptions | None
+    block: Block
+    reasons: Counter[tuple[str, str]]
     _reported: bool
+    _output_reported: bool
     _is_open: bool
 
     def __new__(
@@ -92,9 +107,12 @@ class Services(_core.ServicesBase):
         estimator: TokenEstimator | None = None,
         observers: Iterable[Observer] = (),
         keep_prompts: bool = False,
+        defects: DefectOptions | None = None,
     ) -> Services:
         """All are optional but the settings of the recorder."""
         labels = tuple(labels)
+        block: Block = ContextVar("langmeter_attempt", default=None)
+        output = _Output(None if defects is None else defects.outcome)
         self = super().__new__(
             cls,
             partial(_core.Recorder, **config.recorder_settings()),
@@ -105,13 +123,16 @@ class Services(_core.ServicesBase):
             origins=ledger.origins if ledger is not None and ledger.blocks else None,
             labels=labels,
             keep_prompts=keep_prompts,
+            attempts=None if defects is None else (defects.names, block.get, output.read),
         )
+        self.block, self.defects, self.reasons = block, defects, Counter()
+        output.services = ref(self)
         self.keep_prompts = keep_prompts
         self.config, self.prices, self.ledger, self.streams = config, prices, ledger, streams
         self.unpriced_calls = None if prices is None else UnpricedCalls(prices)
         self.labels, self.estimator = labels, estimator or TokenEstimator()
         self.makers = tuple(observers)
-        self._reported = self._is_open = False
+        self._reported = self._is_open = self._output_reported = False
         _all.add(self)
         return self
 
@@ -137,6 +158,7 @@ class Services(_core.ServicesBase):
             estimator=estimator,
             observers=[maker for part in parts for maker in part.makers],
             keep_prompts=any(part.keep_prompts for part in parts),
+            defects=next((part.defects for part in parts if part.defects is not None), None),
         )
 
     @property
@@ -149,6 +171,17 @@ class Services(_core.ServicesBase):
         """What polls the recorder, from the first model call on."""
         observers: tuple[RecorderObserver[Any], ...] = vars(self).get("_observers", ())
         return observers
+
+    @cached_property
+    def attempts(self) -> _core.Attempts:
+        """The attempts at defects of the recorder."""
+        return _core.Attempts(self.recorder)
+
+    def reason_given(self, outcome: str, reason: str) -> None:
+        """Count why an attempt failed."""
+        key = outcome, reason
+        if key in self.reasons or len(self.reasons) < _MAX_REASONS:
+            self.reasons[key] += 1
 
     def open_books(self) -> Ledger | None:
         """The budgets, held by the recorder from now on."""
@@ -209,7 +242,7 @@ class Services(_core.ServicesBase):
         self,
         names: Priced,
         outcome: int,
-        asked: tuple[str, str, float, int, int, bool, float],
+        asked: tuple[str, str, float, int, int, bool, float, int],
         usages: Iterable[tuple[Any, ...]],
     ) -> None:
         """Keep a call that ended without a price until one is known.
@@ -219,12 +252,12 @@ class Services(_core.ServicesBase):
         """
         if self.unpriced_calls is None:
             return
-        _, _, started, budgets, labels, charged, ended = asked
+        _, _, started, budgets, labels, charged, ended, attempt = asked
         calls = 1
         for usage in usages:
             if any(usage):  # a call that used nothing needs no price
                 end = outcome, budgets, labels, charged
-                call = Call(names, *end, started, ended, usage, calls)
+                call = Call(names, *end, started, ended, usage, calls, attempt)
                 self.crossed(self.unpriced_calls.add(call, self.recorder))
             calls = 0
 
@@ -291,6 +324,16 @@ class Services(_core.ServicesBase):
         """End a model call that the native way does not take."""
         model_end(self, run_id, outcome, response, kind, error)
 
+    def output_failed(self, exc: Exception) -> None:
+        """Log the first failure of the function that reads outcomes."""
+        if not self._output_reported:
+            self._output_reported = True
+            log.warning(
+                "the function that reads outcomes of attempts failed; such attempts have no "
+                "verdict, and further failures are only counted",
+                exc_info=exc,
+            )
+
     def hook_failed(self, place: str, exc: BaseException) -> None:
         """Count a failure of ours and let the metered call go on.
 
@@ -311,6 +354,29 @@ class Services(_core.ServicesBase):
                 place,
                 exc_info=exc,
             )
+
+
+class _Output:
+    """Reads the verdict on an attempt from what its run returned; holds the services weakly."""
+
+    services: Callable[[], Services | None]
+
+    def __init__(self, outcome: Callable[[Any], Any] | None) -> None:
+        self._outcome = outcome
+        self.read = None if outcome is None else self._read
+
+    def _read(self, run_id: UUID, output: Any) -> None:
+        services = self.services()
+        if services is None or self._outcome is None:
+            return
+        number = services.attempts.owned_by(run_id)
+        if number is None:
+            return
+        try:
+            apply(services, number, fix_of(self._outcome(output)))
+        except Exception as exc:
+            services.recorder.dropped("callback_errors")
+            services.output_failed(exc)
 
 
 if TYPE_CHECKING:

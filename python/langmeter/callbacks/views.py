@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from types import MappingProxyType
 
-from langmeter.snapshot import ComponentStats, Distribution, Rate, Snapshot, Tokens
+from langmeter.snapshot import ComponentStats, DefectStats, Distribution, Rate, Snapshot, Tokens
 
 
 class View:
@@ -175,11 +175,22 @@ class DefectView(View):
 
     @property
     def success_rate(self) -> float:
-        """Share of fixes that worked, 0 to 1; nan before the first."""
-        fixes = self.fixes.values()  # of one moment
-        ok = sum(stats.outcomes["ok"] for stats in fixes)
-        calls = ok + sum(stats.errors for stats in fixes)
-        return ok / calls if calls else float("nan")
+        """Share of defects that were fixed, 0 to 1; nan before the first.
+
+        Fixes counted by `record_fix` are among them, each as a defect of its own.
+        """
+        snapshot = self.snapshot()
+        fixes = [stats for (kind, _), stats in snapshot.components.items() if kind == "fix"]
+        rows = snapshot.defects.values()
+        fixed = sum(stats.outcomes["ok"] for stats in fixes) + sum(row.fixed for row in rows)
+        failed = sum(stats.errors for stats in fixes)
+        closed = sum(stats.outcomes["ok"] for stats in fixes) + sum(row.closed for row in rows)
+        return fixed / (closed + failed) if closed + failed else float("nan")
+
+    @property
+    def rows(self) -> Mapping[tuple[str, str, str, str], DefectStats]:
+        """Attempts by defect type, provider, model and severity."""
+        return self.snapshot().defects
 
     @property
     def fixes(self) -> Mapping[str, ComponentStats]:

@@ -45,6 +45,7 @@ class Call(NamedTuple):
         started, ended: Unix seconds.
         usage: what it used.
         calls: 1; 0 of a part that was billed beside the answer.
+        attempt: number of the attempt at a defect that it was made for, or 0.
     """
 
     names: Priced
@@ -56,6 +57,7 @@ class Call(NamedTuple):
     ended: float
     usage: tuple[Any, ...]
     calls: int = 1
+    attempt: int = 0
 
     @property
     def tokens(self) -> int:
@@ -79,6 +81,7 @@ class _Key(NamedTuple):
     edge: int
     #: The usage itself if its parts overlap.
     odd: tuple[int, ...]
+    attempt: int
 
 
 @dataclass(slots=True)
@@ -167,13 +170,15 @@ class UnpricedCalls:
 
     def _price(self, call: Call, recorder: _core.Recorder) -> _Crossed | None:
         """Price one call by itself; None while its model has no price, or above `MAX_COST`."""
-        names, outcome, budgets, labels, charged, started, ended, usage, calls = call
+        names, outcome, budgets, labels, charged, started, ended, usage, calls, attempt = call
         card = self._card(names, started)
         cost = None if card is None else card.cost(usage)
         if cost is None or cost > MAX_COST:
             return None
         series = names.provider, names.model, outcome, budgets, labels
-        return recorder.repriced(*series, calls, call.tokens, cost, charged, (ended, ended))
+        return recorder.repriced(
+            *series, calls, call.tokens, cost, charged, (ended, ended), attempt
+        )
 
     def _card(self, names: Priced, started: float) -> RateCard | None:
         """Return the price of calls; warns of one that is not known, or not for their tier."""
@@ -189,7 +194,7 @@ class UnpricedCalls:
         given, odd = counts[0], _core.RateCard.is_contested(counts)
         slot, ended = (int(at // _HALF_HOUR) for at in (call.started, call.ended))
         edge = bisect_left(_EDGES, given)
-        key = _Key(*call[:5], slot, ended, edge, counts if odd else ())
+        key = _Key(*call[:5], slot, ended, edge, counts if odd else (), call.attempt)
         group = self._groups.get(key)
         if group is None:
             if len(self._groups) >= _MAX_GROUPS:
@@ -209,7 +214,7 @@ class UnpricedCalls:
         del self._groups[key]
         series = key.names.provider, key.names.model, key.outcome, key.budgets, key.labels
         calls, tokens, ended = group.calls, group.tokens, (group.first, group.last)
-        return recorder.repriced(*series, calls, tokens, cost, key.charged, ended)
+        return recorder.repriced(*series, calls, tokens, cost, key.charged, ended, key.attempt)
 
     def check_tier(self, names: Priced, card: RateCard) -> None:
         """Warn once of a tier, speed or region that is charged at the standard price."""

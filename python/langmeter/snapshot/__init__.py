@@ -1,12 +1,13 @@
 """What was metered up to a moment: immutable, mergeable, and read without asking again.
 
-Rooms: `snapshot` (the whole) · `counts`, `stats` and `anomaly` (its parts) · `serialize` and
+Rooms: `snapshot` (the whole) · `counts`, `stats`, `defect_stats` and `anomaly` (its parts) · `serialize` and
 `parse` (as plain data) · `table` (as text).
 """
 
 from langmeter._core import Distribution
 from langmeter.snapshot.anomaly import Anomaly
 from langmeter.snapshot.counts import Rate, Tokens
+from langmeter.snapshot.defect_stats import DefectStats
 from langmeter.snapshot.snapshot import FORMAT, Snapshot
 from langmeter.snapshot.stats import CallStats, ComponentStats, LabelStats, ModelStats, Overhead
 
@@ -15,6 +16,7 @@ __all__ = [
     "Anomaly",
     "CallStats",
     "ComponentStats",
+    "DefectStats",
     "Distribution",
     "LabelStats",
     "ModelStats",

@@ -15,7 +15,9 @@ from langmeter.errors import SnapshotError
 from langmeter.snapshot import serialize
 
 #: What `_core.Snapshot.from_parts` takes of a series.
-_Part: TypeAlias = tuple[str, str, str, list[int], list[str], list[Any], int, int]
+_Part: TypeAlias = tuple[
+    str, str, str, list[int], list[str], list[Any], int, int, dict[str, tuple[int, int]]
+]
 
 _MOST: Final = 2**64 - 1
 _MOST_SIGNED: Final = 2**63 - 1
@@ -23,6 +25,7 @@ _MOST_SIGNED: Final = 2**63 - 1
 _LISTS: Final[dict[str, tuple[str, ...]]] = {
     "models": ("model",),
     "components": ("llm", "chain", "node", "agent", "tool", "retriever", "fix"),
+    "defects": serialize.ATTEMPTS,
     "others": ("label", "error", "hook"),
 }
 #: Parts of an anomaly: times in Unix nanoseconds, figures in 1e-12.
@@ -45,7 +48,7 @@ def snapshot(data: Mapping[str, Any]) -> _core.Snapshot:
     listed = [
         (f"{name}[{place}]", series, *_series(f"{name}[{place}]", series, kinds))
         for name, kinds in _LISTS.items()
-        for place, series in enumerate(_list(name, _field("", data, name)))
+        for place, series in enumerate(_list(name, _listed(data, name)))
     ]
     first: dict[tuple[str, ...], str] = {}
     for where, _, part, _ in listed:
@@ -100,8 +103,10 @@ def _series(
     kind = given.get("kind", "model")
     if kind not in kinds:
         _refuse(f"{where}.kind", f"one of {', '.join(kinds)}", kind)
-    first, second = serialize.NAMES.get(kind, ("name", ""))
-    a, b = (_text(where, given, name) if name else "" for name in (first, second))
+    a, b = (
+        _core.SEPARATOR.join(_text(where, given, name) for name in parts)
+        for parts in serialize.NAMES.get(kind, (("name",), ()))
+    )
     counters = [0] * len(_core.COUNTERS)
     for name, n in _mapping(f"{where}.counters", _field(where, given, "counters")).items():
         if name not in serialize.COUNTER_INDEX:
@@ -127,7 +132,21 @@ def _series(
         _refuse(f"{where}.rates", allowed, windows)
     in_flight = _signed(f"{where}.in_flight", given.get("in_flight", 0))
     peak = _whole(f"{where}.peak_in_flight", given.get("peak_in_flight", 0))
-    return (kind, a, b, counters, hdrs, rates, in_flight, peak), rates
+    return (kind, a, b, counters, hdrs, rates, in_flight, peak, _tallies(where, given)), rates
+
+
+def _tallies(where: str, given: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
+    """Return what entered each figure of attempts at defects, and what left it."""
+    tallies: dict[str, tuple[int, int]] = {}
+    for name, pair in _mapping(f"{where}.tallies", given.get("tallies", {})).items():
+        if name not in _core.TALLIES:
+            _refuse(f"{where}.tallies", "figures that are known", name, "upgrade langmeter")
+        field = f"{where}.tallies.{name}"
+        counts = [_whole(field, n) for n in _list(field, pair)]
+        if len(counts) != 2:
+            _refuse(field, "what entered and what left: two whole numbers", pair)
+        tallies[name] = counts[0], counts[1]
+    return tallies
 
 
 def _check_windows(listed: list[tuple[str, Any, _Part, Any]], span: int) -> None:
@@ -145,7 +164,7 @@ def _check_windows(listed: list[tuple[str, Any, _Part, Any]], span: int) -> None
 def _check(where: str, shown: Mapping[str, Any], s: _core.SeriesStats, in_flight: int) -> None:
     """Hold what a series says of itself to its counters and histograms."""
     again = serialize.series_to_dict(s, hdr=False)
-    for name in ("calls", "errors", "cost_usd"):
+    for name in ("calls", "errors", "cost_usd", "attempts", "defects", "fixed"):
         if name in shown and name in again and shown[name] != again[name]:
             _refuse(f"{where}.{name}", f"{again[name]!r}, as its counters have it", shown[name])
     for name in _core.MEASURES:
@@ -226,6 +245,11 @@ def _field(where: str, data: Mapping[str, Any], name: str) -> Any:
         of = f" of {where}" if where else ""
         raise SnapshotError(f"not a langmeter snapshot: field {name!r}{of} is missing")
     return data[name]
+
+
+def _listed(data: Mapping[str, Any], name: str) -> Any:
+    # Snapshots from before attempts at defects were counted have no such list.
+    return data.get(name, []) if name == "defects" else _field("", data, name)
 
 
 def _text(where: str, data: Mapping[str, Any], name: str) -> str:

@@ -71,7 +71,7 @@ def discrepancies(s: _core.SeriesStats) -> dict[str, int]:
     wait for a call that was ending. `latency` is how many more calls were timed than ended; it is
     negative where calls ended that had not begun here.
     """
-    if s.kind in ("error", "hook"):
+    if s.kind in ("error", "hook", *ATTEMPTS):
         return {}
     known = amounts(s)
     ended = known["made" if s.kind in ("model", "label") else "calls"]
@@ -88,7 +88,24 @@ def discrepancies(s: _core.SeriesStats) -> dict[str, int]:
 
 
 #: The two names of a series, by its kind.
-NAMES: Final = {"model": ("provider", "model"), "label": ("key", "value"), "error": ("who", "how")}
+NAMES: Final = {
+    "model": (("provider",), ("model",)),
+    "label": (("key",), ("value",)),
+    "error": (("who",), ("how",)),
+    "defect": (("defect_type", "severity"), ("provider", "model")),
+    "strategy": (("strategy",), ("language",)),
+}
+#: Kinds of series that count attempts at defects.
+ATTEMPTS: Final = ("defect", "strategy")
+
+
+def names_of(s: _core.SeriesStats) -> dict[str, str]:
+    """Return the names of a series, by what each of them is."""
+    names: dict[str, str] = {}
+    for text, parts in zip((s.a, s.b), NAMES.get(s.kind, (("name",), ())), strict=True):
+        texts = text.split(_core.SEPARATOR, len(parts) - 1) if parts else []
+        names |= zip(parts, [*texts, *("" for _ in parts)], strict=False)
+    return names
 
 
 def series_to_dict(s: _core.SeriesStats, *, hdr: bool = True) -> dict[str, Any]:
@@ -97,16 +114,19 @@ def series_to_dict(s: _core.SeriesStats, *, hdr: bool = True) -> dict[str, Any]:
     Without `hdr` the histograms are left out, which are most of the work.
     """
     counters = {name: n for name, n in zip(_core.COUNTERS, s.counters, strict=True) if n}
-    first, second = NAMES.get(s.kind, ("name", ""))
     result: dict[str, Any] = {} if s.kind == "model" else {"kind": s.kind}
-    result[first] = s.a
-    if second:
-        result[second] = s.b
+    result |= names_of(s)
     result["calls"] = sum(counters.get(name, 0) for name in _core.OUTCOMES)
     result["errors"] = counters.get("error", 0)
-    if s.kind in ("model", "label"):
+    if s.kind in ("model", "label", *ATTEMPTS):
         priced = counters.get("priced_calls", 0)
         result["cost_usd"] = f"{usd(counters.get('cost', 0)):f}" if priced else None
+    if s.kind in ATTEMPTS:
+        current = {name: entered - left for name, (entered, left) in s.tallies.items()}
+        result["attempts"] = sum(current.get(f"outcome_{name}", 0) for name in _core.FIX_OUTCOMES)
+        result["defects"] = current.get("defects", 0)
+        result["fixed"] = current.get("defects_fixed", 0)
+        result["tallies"] = {name: list(pair) for name, pair in s.tallies.items()}
     result["counters"] = counters
     for name in _core.MEASURES:
         if measure := _distribution(s.measure(name)):

@@ -23,6 +23,7 @@ from langmeter.errors import SnapshotError
 from langmeter.snapshot import parse, serialize, table
 from langmeter.snapshot.anomaly import Anomaly, anomaly_of
 from langmeter.snapshot.counts import Rate, rates_by_window
+from langmeter.snapshot.defect_stats import DefectStats
 from langmeter.snapshot.stats import (
     ComponentStats,
     Immutable,
@@ -77,6 +78,27 @@ class Snapshot(Immutable):
                 (s.a, s.b): LabelStats(s.a, s.b, s.counters, s.rates, s.measure)
                 for s in self._of("label")
             }
+        )
+
+    @cached_property
+    def defects(self) -> Mapping[tuple[str, str, str, str], DefectStats]:
+        """`(defect_type, provider, model, severity)` to figures of the attempts at such defects.
+
+        An attempt without a model call has the row `(defect_type, "", "", severity)`.
+        """
+        rows: dict[tuple[str, str, str, str], DefectStats] = {}
+        for s in self._of("defect"):
+            names = serialize.names_of(s)
+            defect_type, severity, provider, model = names.values()
+            name = f"{defect_type} {severity} by {provider}/{model}"
+            rows[defect_type, provider, model, severity] = _attempts(s, name)
+        return MappingProxyType(rows)
+
+    @cached_property
+    def defect_strategies(self) -> Mapping[tuple[str, str], DefectStats]:
+        """`(strategy, language)` to figures of the attempts that named one of them."""
+        return MappingProxyType(
+            {(s.a, s.b): _attempts(s, f"{s.a} {s.b}") for s in self._of("strategy")}
         )
 
     @cached_property
@@ -228,6 +250,7 @@ class Snapshot(Immutable):
             "dropped": native.dropped,
             "models": [serialize.series_to_dict(s) for s in self._of("model")],
             "components": [serialize.series_to_dict(s) for s in self._of(*_COMPONENTS)],
+            "defects": [serialize.series_to_dict(s) for s in self._of("defect", "strategy")],
             "others": [serialize.series_to_dict(s) for s in self._of("label", "error", "hook")],
         }
 
@@ -302,6 +325,10 @@ class Snapshot(Immutable):
 
 
 _COMPONENTS = ("llm", "chain", "node", "agent", "tool", "retriever", "fix")
+
+
+def _attempts(s: _core.SeriesStats, name: str) -> DefectStats:
+    return DefectStats(name, s.counters, s.tallies, s.measure)
 
 
 def _moment(unix_nano: int) -> datetime | None:

@@ -17,6 +17,7 @@
 mod arena;
 pub mod budget;
 mod clock;
+pub mod defects;
 mod error;
 pub mod histogram;
 mod metrics;
@@ -34,8 +35,11 @@ pub use clock::{Clock, ManualClock};
 pub use error::Error;
 pub use metrics::{COUNTERS, Counter, Dropped, MEASURES, Measure, Outcome, Usage};
 pub use pipeline::{MAX_SPANS, Span, Spans, Tree};
-pub use recorder::{AskedSeries, Begin, Demand, End, Price, Pulse, Recorder, Repriced, Requested, Series, Settings};
+pub use recorder::{
+    AskedSeries, AttemptFigures, Begin, Demand, End, Price, Pulse, Receipt, Recorder, Repriced, Requested, Series,
+    Settings,
+};
 pub use runs::{Labels, Reserving, RunKey, RunTable, Start, Started, Streaming, Via};
-pub use series::{Kind, LabelSet, OTHER, SeriesId, SeriesTable};
+pub use series::{Kind, LabelSet, OTHER, SEPARATOR, SeriesId, SeriesTable};
 pub use snapshot::{Anomaly, Origin, SeriesData, Snapshot, WindowCounts};
 pub use window::{WINDOWS, Window};

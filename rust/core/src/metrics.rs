@@ -19,6 +19,8 @@ macro_rules! named {
     };
 }
 
+pub(crate) use named;
+
 named! {
     /// How a run ended; also the first counters of a series.
     Outcome {
@@ -130,7 +132,7 @@ named! {
 }
 
 named! {
-    /// Distributions of a series, all in seconds.
+    /// Distributions of a series: durations, but for the last two.
     Measure {
         /// Start to end.
         Latency = "latency",
@@ -152,6 +154,12 @@ named! {
         Queue = "queue_time",
         /// Time during which none of a run's children ran.
         SelfTime = "self_time",
+        /// From the begin of the first attempt at a defect to the end of the one that fixed it.
+        TimeToFix = "time_to_fix",
+        /// Attempts until a defect was fixed, in place of microseconds, which are exact up to 255.
+        AttemptsToFix = "attempts_to_fix",
+        /// Quality of fixes from 0 to 1, in place of seconds.
+        Quality = "quality",
     }
 }
 
@@ -217,6 +225,14 @@ named! {
         DurationsLost = "durations_lost",
         /// Warnings that were not logged, because ten of their kind had been.
         Warnings = "warnings",
+        /// Attempts at defects that were closed without a verdict because 4,096 others were open.
+        AttemptsCapped = "attempts_capped",
+        /// Runs under attempts at defects that are not counted there, because 65,536 others were in flight.
+        AttemptRunsCapped = "attempt_runs_capped",
+        /// Candidates of an attempt beyond the 16th.
+        CandidatesCapped = "candidates_capped",
+        /// Verdicts on attempts that are not known, or no longer.
+        VerdictsUnknown = "verdicts_unknown",
         /// Anything else.
         Other = "other",
     }

@@ -1,5 +1,6 @@
 //! The snapshot as plain data: merge, subtract, encode, decode.
 
+use crate::defects::{TALLIES, tally_name};
 use crate::error::Error;
 use crate::histogram::Histogram;
 use crate::metrics::{COUNTERS, MEASURES, Measure};
@@ -9,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 const MAGIC: &[u8; 4] = b"LMTR";
-const VERSION: u16 = 2;
+const VERSION: u16 = 3;
 
 /// The recorder that a snapshot comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -92,6 +93,8 @@ pub struct SeriesData {
     pub in_flight: i64,
     /// For models: the most calls in flight at once, in one recorder, since its beginning.
     pub peak: u64,
+    /// For attempts at defects: what entered each figure, and what left it; no zeros.
+    pub tallies: BTreeMap<u16, (u64, u64)>,
 }
 
 impl Default for SeriesData {
@@ -102,6 +105,7 @@ impl Default for SeriesData {
             windows: Vec::new(),
             in_flight: 0,
             peak: 0,
+            tallies: BTreeMap::new(),
         }
     }
 }
@@ -131,7 +135,10 @@ mod growing {
 impl SeriesData {
     /// Whether nothing was counted and nothing is in flight.
     pub fn is_zero(&self) -> bool {
-        self.counters.iter().all(|n| *n == 0) && self.measures.iter().all(|m| m.count() == 0) && self.in_flight == 0
+        self.counters.iter().all(|n| *n == 0)
+            && self.measures.iter().all(|m| m.count() == 0)
+            && self.in_flight == 0
+            && self.tallies.is_empty()
     }
 
     pub(crate) fn add(&mut self, other: &Self) {
@@ -146,6 +153,10 @@ impl SeriesData {
         self.windows = merged_windows(&self.windows, &other.windows);
         self.in_flight = self.in_flight.saturating_add(other.in_flight);
         self.peak = self.peak.max(other.peak);
+        for (tally, (entered, left)) in &other.tallies {
+            let to = self.tallies.entry(*tally).or_default();
+            *to = (to.0.saturating_add(*entered), to.1.saturating_add(*left));
+        }
     }
 
     /// Counters that a window counts: requests (all outcomes), input, output, errors.
@@ -176,12 +187,27 @@ impl SeriesData {
             let what = Measure::ALL.get(i).map_or("a distribution", |m| m.name());
             *to = a.without(b, || format!("{what} of {}", name()))?;
         }
+        for tally in self.tallies.keys().chain(other.tallies.keys()) {
+            let ((a, b), (c, d)) = (of(&self.tallies, *tally), of(&other.tallies, *tally));
+            let less = |left: u64, right: u64| {
+                let what = || format!("{} of {}", tally_name(usize::from(*tally)), name());
+                left.checked_sub(right).ok_or_else(|| Error::NotEarlier { what: what(), left, right })
+            };
+            let pair = (less(a, c)?, less(b, d)?);
+            if pair != (0, 0) {
+                data.tallies.insert(*tally, pair);
+            }
+        }
         if labels.kind.counts_calls() {
             let counts = data.window_counts();
             data.windows = WINDOWS.iter().map(|s| WindowCounts { seconds: *s, covered: interval, counts }).collect();
         }
         Ok(data)
     }
+}
+
+fn of(tallies: &BTreeMap<u16, (u64, u64)>, tally: u16) -> (u64, u64) {
+    tallies.get(&tally).copied().unwrap_or_default()
 }
 
 /// Adds the counts; the time covered is the longer of the two.
@@ -355,6 +381,10 @@ impl Snapshot {
             let ascending = data.windows.windows(2).all(|w| matches!(w, [a, b] if a.seconds < b.seconds));
             if !ascending || !(labels.kind.counts_calls() || data.windows.is_empty()) {
                 return Err(Error::Malformed(format!("windows of {} {} out of order", labels.a, labels.b)));
+            }
+            let known = data.tallies.keys().all(|tally| usize::from(*tally) < TALLIES);
+            if !known || !(labels.kind.counts_attempts() || data.tallies.is_empty()) {
+                return Err(Error::Malformed(format!("figures of attempts of {} {}", labels.a, labels.b)));
             }
         }
         self.series.retain(|_, data| !data.is_zero());

@@ -835,6 +835,7 @@ fn a_price_that_comes_later_prices_calls_labels_and_budgets() {
         cost,
         charged: false,
         ended: [call.now; 2],
+        attempt: 0,
     });
     assert_eq!(crossed.len(), 1);
     let s = b.recorder.snapshot();

@@ -1,6 +1,7 @@
 //! `langmeter._core`. `hooks` are what LangChain calls, `response` reads what a model answered, `streams` collects what it
 //! streams; every other module wraps one type of the core.
 
+mod attempts;
 mod cards;
 mod clock;
 mod convert;
@@ -17,9 +18,11 @@ mod streams;
 mod tokenizer;
 
 use langmeter_core::budget::{Period, Unit};
-use langmeter_core::{Counter, Dropped, Kind, Labels, Measure, Outcome, WINDOWS};
+use langmeter_core::defects::{FixOutcome, SAMPLES, SOURCES, Stage, TALLIES, tally_name};
+use langmeter_core::{Counter, Dropped, Kind, Labels, Measure, Outcome, SEPARATOR, WINDOWS};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
+use std::collections::BTreeMap;
 
 /// The native recorder.
 #[pymodule(gil_used = false, name = "_core")]
@@ -47,6 +50,14 @@ fn init(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("MODEL_KEYS", PyTuple::new(py, hooks::clients::MODEL_KEYS)?)?;
     m.add("DEPLOYMENT_KEYS", PyTuple::new(py, hooks::clients::DEPLOYMENT_KEYS)?)?;
     m.add("ADDRESS_KEYS", PyTuple::new(py, hooks::clients::ADDRESS_KEYS)?)?;
+    m.add("TALLIES", PyTuple::new(py, (0..TALLIES).map(tally_name))?)?;
+    m.add("FIX_OUTCOMES", PyTuple::new(py, FixOutcome::ALL.iter().map(|outcome| outcome.name()).collect::<Vec<_>>())?)?;
+    m.add("FIX_STAGES", PyTuple::new(py, Stage::ALL.iter().map(|stage| stage.name()).collect::<Vec<_>>())?)?;
+    m.add("FIX_SOURCES", SOURCES.iter().copied().collect::<BTreeMap<_, _>>())?;
+    m.add("MAX_CANDIDATES", SAMPLES)?;
+    m.add("MAX_DEFECT_TEXT", hooks::attempts::LONGEST)?;
+    m.add("SEPARATOR", SEPARATOR)?;
+    m.add_class::<attempts::Attempts>()?;
     m.add_class::<cards::Cards>()?;
     m.add("HOOKS", hooks::types(py)?)?;
     m.add_class::<clock::ManualClock>()?;

@@ -24,8 +24,8 @@ pub type Asks = (u64, u64, Option<u64>, u64, Option<Vec<u64>>);
 /// (budget, code of why, thresholds crossed): a call that was refused.
 pub type No = (usize, u8, Crossed);
 /// (provider, model, begin in Unix seconds, budgets, labels, whether budgets took it for one without a price, now in Unix
-/// seconds).
-type Asked = (String, String, f64, u64, u64, bool, f64);
+/// seconds, number of its attempt at a defect or 0).
+type Asked = (String, String, f64, u64, u64, bool, f64, u64);
 /// (run's key, provider, model, begin and last token in Unix nanoseconds, token events).
 type Silent = (u64, String, String, u64, u64, u64);
 /// (provider, model, calls, errors, tokens, pico-dollars, nanoseconds).
@@ -168,10 +168,13 @@ impl Recorder {
         let call = self.core.requested(identity::run_key(run_id)?);
         Ok(call.map(|a| {
             let (began, now) = (a.at as f64 / 1e9, a.now as f64 / 1e9);
-            (a.model.a, a.model.b, began, a.budgets, a.labels.get(), a.unpriced, now)
+            (a.model.a, a.model.b, began, a.budgets, a.labels.get(), a.unpriced, now, a.attempt)
         }))
     }
 
+    #[pyo3(signature = (
+        provider, model, outcome, budgets, labels, calls, total, cost, charged, ended, attempt=0
+    ))]
     #[allow(clippy::too_many_arguments, clippy::cast_possible_truncation, clippy::cast_sign_loss)] // one native call
     fn repriced(
         &self,
@@ -185,10 +188,11 @@ impl Recorder {
         cost: u64,
         charged: bool,
         ended: (f64, f64),
+        attempt: u64,
     ) -> PyResult<Crossed> {
         let (outcome, labels) = (convert::outcome(outcome)?, Labels::from_bits(labels));
         let ended = [ended.0, ended.1].map(|seconds| (seconds * 1e9) as u64);
-        let calls = Repriced { provider, model, outcome, budgets, labels, calls, total, cost, charged, ended };
+        let calls = Repriced { provider, model, outcome, budgets, labels, calls, total, cost, charged, ended, attempt };
         Ok(self.core.repriced(&calls))
     }
 
@@ -297,7 +301,8 @@ impl Recorder {
 
     #[pyo3(signature = (anomalies=None))]
     fn snapshot(&self, py: Python<'_>, anomalies: Option<Vec<Change>>) -> Snapshot {
-        let mut snapshot = py.detach(|| self.core.snapshot());
+        let figures = self.core.attempt_figures();
+        let mut snapshot = py.detach(|| self.core.snapshot_with(figures));
         snapshot.anomalies = anomalies.unwrap_or_default().into_iter().map(anomaly).collect();
         Snapshot(snapshot)
     }

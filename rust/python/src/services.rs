@@ -2,6 +2,7 @@
 
 use crate::cards::Cards;
 use crate::convert;
+use crate::hooks::attempts::Attempts;
 use crate::hooks::clients::Clients;
 use crate::hooks::demand::Demands;
 use crate::hooks::identity::{self, Steps};
@@ -47,6 +48,8 @@ pub struct Services {
     pub clients: Clients,
     /// Steps of graphs that started lately.
     pub steps: Steps,
+    /// How runs are found to belong to attempts at defects; None where no handler counts them.
+    pub attempts: Option<Attempts>,
     /// A model call has begun in this process.
     awake: AtomicBool,
 }
@@ -122,7 +125,7 @@ impl Services {
     #[new]
     #[pyo3(signature = (
         new_recorder, *, streams=None, cards=None, demand=None, release_dead=None, origins=None, labels=Vec::new(),
-        keep_prompts=false
+        keep_prompts=false, attempts=None
     ))]
     #[allow(clippy::too_many_arguments)] // what never changes, in one call
     fn new(
@@ -135,6 +138,7 @@ impl Services {
         origins: Option<Py<PyDict>>,
         labels: Vec<Py<PyString>>,
         keep_prompts: bool,
+        attempts: Option<([Py<PyString>; 6], Py<PyAny>, Option<Py<PyAny>>)>,
     ) -> Self {
         Self {
             new_recorder,
@@ -150,6 +154,7 @@ impl Services {
             keep_prompts,
             clients: Clients::default(),
             steps: Steps::default(),
+            attempts: attempts.map(|(keys, block, read_output)| Attempts::new(keys, block, read_output)),
             awake: AtomicBool::new(false),
         }
     }
@@ -164,6 +169,7 @@ impl Services {
         self.release_dead.as_ref().map_or(Ok(()), |r| visit.call(r))?;
         self.origins.as_ref().map_or(Ok(()), |o| visit.call(&o.entries))?;
         self.streams.as_ref().map_or(Ok(()), |s| visit.call(s))?;
+        self.attempts.iter().flat_map(Attempts::objects).try_for_each(|object| visit.call(object))?;
         visit.call(&self.deployments)?;
         visit.call(&self.prompts)
     }
@@ -196,6 +202,13 @@ impl Services {
         let called =
             if deployments.is_empty() { None } else { prompts::take(deployments, &identity::run_number(run_id)?)? };
         Ok(called.unwrap_or_else(|| intern!(py, "").clone().into_any()))
+    }
+
+    /// Looks for the block that runs begin in, from now on.
+    fn block_entered(&self) {
+        if let Some(attempts) = &self.attempts {
+            attempts.block_entered();
+        }
     }
 
     /// Forgets the parent's calls and clients in a process that has just been forked and has one thread.

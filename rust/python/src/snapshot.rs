@@ -2,6 +2,7 @@
 
 use crate::distribution::{Distribution, hashed};
 use crate::error::raise;
+use langmeter_core::defects::{TALLIES, tally_name};
 use langmeter_core::histogram::Histogram;
 use langmeter_core::{
     self as core, Anomaly, COUNTERS, Kind, LabelSet, MEASURES, Measure, Origin, SeriesData, WindowCounts,
@@ -13,8 +14,8 @@ use std::collections::BTreeMap;
 
 /// (window in s, ns covered, requests, input tokens, output tokens, errors).
 type Row = (u64, u64, u64, u64, u64, u64);
-/// (kind, a, b, counters, measures, rates, in flight, peak).
-type Part = (String, String, String, Vec<u64>, Vec<String>, Vec<Row>, i64, u64);
+/// (kind, a, b, counters, measures, rates, in flight, peak, tallies: what entered and what left, by name).
+type Part = (String, String, String, Vec<u64>, Vec<String>, Vec<Row>, i64, u64, BTreeMap<String, (u64, u64)>);
 /// (at, detected at, provider, model, metric, before, after, calls before, calls after).
 pub type Change = (u64, u64, String, String, String, u64, u64, u64, u64);
 
@@ -149,7 +150,9 @@ impl Snapshot {
     }
 }
 
-fn parsed((kind, a, b, counters, histograms, rates, in_flight, peak): Part) -> PyResult<(LabelSet, SeriesData)> {
+fn parsed(
+    (kind, a, b, counters, histograms, rates, in_flight, peak, tallies): Part,
+) -> PyResult<(LabelSet, SeriesData)> {
     let refuse = |what: String| PyValueError::new_err(format!("not a langmeter snapshot: {what}"));
     let kind = Kind::from_name(&kind).ok_or_else(|| refuse(format!("kind {kind:?} is none of llm, model, …")))?;
     if counters.len() > COUNTERS {
@@ -165,6 +168,10 @@ fn parsed((kind, a, b, counters, histograms, rates, in_flight, peak): Part) -> P
         }
     }
     data.counters.iter_mut().zip(counters).for_each(|(to, n)| *to = n);
+    for (name, pair) in tallies {
+        let tally = (0..TALLIES).find(|tally| tally_name(*tally) == name).and_then(|tally| u16::try_from(tally).ok());
+        data.tallies.insert(tally.ok_or_else(|| refuse(format!("tally {name:?} is not known")))?, pair);
+    }
     data.windows = rates.into_iter().map(counts).collect();
     Ok((LabelSet { kind, a, b }, data))
 }
@@ -211,6 +218,12 @@ impl SeriesStats {
     #[getter]
     fn peak(&self) -> u64 {
         self.data.peak
+    }
+
+    /// What entered each figure of attempts at defects and what left it, by name.
+    #[getter]
+    fn tallies(&self) -> BTreeMap<String, (u64, u64)> {
+        self.data.tallies.iter().map(|(tally, pair)| (tally_name(usize::from(*tally)), *pair)).collect()
     }
 
     /// A distribution by its name.

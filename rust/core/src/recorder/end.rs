@@ -44,6 +44,7 @@ impl Recorder {
             self.budgets.settle(&self.cells, &run.held, &used(end), self.clock.unix(now))
         };
         self.batch().ended(&run, end, now);
+        self.attempt_run_ended(end, Some(&run), now);
         crossed
     }
 }
@@ -258,10 +259,11 @@ impl Recorder {
                 if !late {
                     batch.finish_model(series, end, false, now);
                 } else if end.outcome != Outcome::CacheHit {
-                    batch.spend(series, end, false, now, 0);
+                    batch.spend(series, end, false, now);
                 }
             }
         }
+        self.attempt_run_ended(end, None, now);
         crossed
     }
 }

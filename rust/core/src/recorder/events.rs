@@ -158,6 +158,8 @@ pub struct Repriced<'a> {
     pub charged: bool,
     /// When the first and the last of them ended, Unix nanoseconds.
     pub ended: [u64; 2],
+    /// The attempt at a defect that they were made for; 0 for none.
+    pub attempt: u64,
 }
 
 /// What a model run in flight asked for.
@@ -175,6 +177,8 @@ pub struct Requested {
     pub labels: Labels,
     /// Budgets took it for a call without a price when it began.
     pub unpriced: bool,
+    /// The attempt at a defect that it is made for; 0 for none.
+    pub attempt: u64,
 }
 
 /// What a model run in flight asked for, as a handle.

@@ -5,6 +5,7 @@ use crate::arena::Cells;
 use crate::arena::Phaser;
 use crate::budget::Budgets;
 use crate::clock::Clock;
+use crate::defects::{TALLIES, Tally};
 use crate::error::Error;
 use crate::histogram::{self, Layout, Pool};
 use crate::metrics::{COUNTERS, Dropped, MEASURES, Measure, PRECISE};
@@ -12,8 +13,11 @@ use crate::pipeline::Spans;
 use crate::runs::RunTable;
 use crate::series::{Kind, SeriesId, SeriesTable};
 use crate::window::Window;
+use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
 
-// A series: counters of phase 0 | what is known of it | counters of phase 1 | windows | histograms, without buckets.
+// A series: counters of phase 0 | what is known of it | counters of phase 1 | windows | histograms, without buckets |
+// figures of attempts at defects, what entered and what left.
 pub(super) const COUNTER_CELLS: usize = 64;
 pub(super) const HOME: usize = COUNTERS;
 pub(super) const ALIAS: usize = COUNTERS + 1;
@@ -56,6 +60,8 @@ impl Recorder {
         let precise = histogram::Recorder::cells(layout).saturating_mul(PRECISE);
         let rest = histogram::Recorder::cells(coarse).saturating_mul(MEASURES - PRECISE);
         let stride = (COUNTER_CELLS * 2).saturating_add(Window::CELLS).saturating_add(precise).saturating_add(rest);
+        let tallies = stride;
+        let stride = stride.saturating_add(TALLIES * 2);
         let series = HEADER;
         let runs = series.saturating_add(SeriesTable::cells(slots));
         let budgets = runs.saturating_add(RunTable::cells(max_runs)).next_multiple_of(8);
@@ -84,6 +90,9 @@ impl Recorder {
             money: Window::at(money),
             blocks,
             stride,
+            tallies,
+            book: Mutex::default(),
+            tracked: AtomicBool::new(false),
             clock,
         };
         recorder.cells.set(STARTED, recorder.clock.now());
@@ -96,6 +105,11 @@ impl Recorder {
 
     pub(super) const fn window(&self, id: SeriesId) -> Window {
         Window::at(self.block(id).wrapping_add(COUNTER_CELLS * 2))
+    }
+
+    /// Where what entered a figure of attempts is counted; what left it follows.
+    pub(super) const fn tally(&self, id: SeriesId, tally: Tally) -> usize {
+        self.block(id).wrapping_add(self.tallies).wrapping_add(tally.wrapping_mul(2))
     }
 
     pub(super) fn histogram(&self, id: SeriesId, measure: Measure) -> histogram::Recorder {

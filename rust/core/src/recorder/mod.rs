@@ -1,6 +1,7 @@
 //! The events: where each one lands in the arena.
 
 mod batch;
+mod defects;
 mod end;
 mod events;
 mod layout;
@@ -9,12 +10,14 @@ mod pipeline;
 mod read;
 mod start;
 
+pub use defects::{AttemptFigures, Receipt};
 pub use events::{AskedSeries, Begin, Demand, End, Price, Pulse, Repriced, Requested, Series};
 
 use crate::arena::Cells;
 use crate::arena::Phaser;
 use crate::budget::Budgets;
 use crate::clock::Clock;
+use crate::defects::Book;
 use crate::histogram::{Histogram, Layout, Pool};
 use crate::metrics::{Counter, Dropped, Measure, Outcome};
 use crate::pipeline::Spans;
@@ -22,6 +25,8 @@ use crate::runs::RunTable;
 use crate::series::{Kind, SeriesId, SeriesTable};
 use crate::window::Window;
 use layout::{ALL_IN_FLIGHT, COUNTER_CELLS, DROPPED, GENERATION, HEADER, MEASURED, STARTED};
+use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 /// Sizes of a recorder.
@@ -76,6 +81,12 @@ pub struct Recorder {
     money: Window,
     blocks: usize,
     stride: usize,
+    /// Where figures of attempts lie in the block of a series.
+    tallies: usize,
+    /// Attempts at defects; see `defects`.
+    book: Mutex<Book>,
+    /// Whether a run may be in an attempt.
+    tracked: AtomicBool,
 }
 
 impl Recorder {
@@ -142,6 +153,7 @@ impl Recorder {
         if !self.cells.forget(self.budgets.range()) {
             self.clear();
         }
+        self.forget_attempts();
         self.budgets.release_all(&self.cells);
         self.cells.set(GENERATION, depth << 32 | identity() >> 32);
         self.cells.set(STARTED, self.clock.now());
@@ -158,6 +170,7 @@ impl Recorder {
             for measure in Measure::ALL {
                 self.histogram(id, *measure).clear(&self.cells);
             }
+            self.clear_tallies(id);
         }
         self.series.clear(&self.cells);
         self.runs.clear(&self.cells);

@@ -9,54 +9,106 @@ use crate::metrics::{Counter, OUTCOMES, Outcome};
 use crate::series::{Kind, SeriesId};
 use crate::window::WINDOWS;
 
-impl Batch<'_> {
-    pub(super) fn finish_model(&self, series: SeriesId, end: &End<'_>, retried: bool, now: u64) {
-        self.outcome(series, end.outcome);
+/// Where the counters of calls are added: a series, or an open attempt at a defect.
+pub(super) trait Counters {
+    /// Adds to a counter by its position in a series.
+    fn add(&mut self, position: usize, n: u64);
+
+    /// Adds pico-dollars.
+    fn add_money(&mut self, counter: Counter, n: u64);
+
+    fn bump(&mut self, counter: Counter, n: u64) {
+        if n > 0 {
+            self.add(OUTCOMES.wrapping_add(counter as usize), n);
+        }
+    }
+
+    /// Counts a call: its outcome, its tokens, its money.
+    fn call(&mut self, end: &End<'_>, retried: bool) {
+        self.add(end.outcome as usize, 1);
         if end.outcome == Outcome::CacheHit {
-            self.window(series).add(&self.cells, now, [1, 0, 0, 0]);
-            self.bump(series, Counter::SavedTotal, end.usage.map_or(0, |[_, _, total, ..]| total));
+            self.bump(Counter::SavedTotal, end.usage.map_or(0, |[_, _, total, ..]| total));
             return;
         }
-        self.bump(series, Counter::RetriedCalls, u64::from(retried));
-        self.bump(series, Counter::Truncated, u64::from(end.truncated));
-        self.spend(series, end, retried, now, 1);
+        self.bump(Counter::RetriedCalls, u64::from(retried));
+        self.bump(Counter::Truncated, u64::from(end.truncated));
+        self.spending(end, retried);
     }
 
-    /// Tokens and money of a call.
-    pub(super) fn spend(&self, series: SeriesId, end: &End<'_>, retried: bool, now: u64, requests: u64) {
+    /// Counts tokens and money of a call.
+    fn spending(&mut self, end: &End<'_>, retried: bool) {
         let usage = end.usage.as_ref().unwrap_or(&[0; Counter::Estimated as usize + 1]);
-        let first = self.counter(series, OUTCOMES);
         for (i, n) in usage.iter().enumerate() {
             if *n > 0 {
-                self.cells.add(first.wrapping_add(i), *n);
+                self.add(OUTCOMES.wrapping_add(i), *n);
             }
         }
-        let [input, output, total, ..] = usage;
+        let [_, _, total, ..] = usage;
         if let Some(cost) = end.cost {
-            self.cost(series, cost, end.outcome, retried);
-            self.bump(series, Counter::PricedCalls, 1);
+            self.cost(cost, end.outcome, retried);
+            self.bump(Counter::PricedCalls, 1);
         } else if usage.iter().any(|n| *n > 0) {
-            self.bump(series, Counter::UnpricedCalls, 1);
-            self.bump(series, Counter::UnpricedTotal, *total);
+            self.bump(Counter::UnpricedCalls, 1);
+            self.bump(Counter::UnpricedTotal, *total);
         }
         if let Some(billed) = end.billed {
-            self.bump_money(series, Counter::Billed, billed);
-            self.bump(series, Counter::BilledCalls, 1);
+            self.add_money(Counter::Billed, billed);
+            self.bump(Counter::BilledCalls, 1);
         }
-        let errors = u64::from(end.outcome == Outcome::Error && requests > 0);
-        self.window(series).add(&self.cells, now, [requests, *input, *output, errors]);
     }
 
-    pub(super) fn cost(&self, series: SeriesId, cost: u64, outcome: Outcome, retried: bool) {
-        self.bump_money(series, Counter::Cost, cost);
+    fn cost(&mut self, cost: u64, outcome: Outcome, retried: bool) {
+        self.add_money(Counter::Cost, cost);
         match outcome {
-            Outcome::Error => self.bump_money(series, Counter::CostError, cost),
-            Outcome::Cancelled => self.bump_money(series, Counter::CostCancelled, cost),
+            Outcome::Error => self.add_money(Counter::CostError, cost),
+            Outcome::Cancelled => self.add_money(Counter::CostCancelled, cost),
             _ => {}
         }
         if retried {
-            self.bump_money(series, Counter::RetriedCost, cost);
+            self.add_money(Counter::RetriedCost, cost);
         }
+    }
+
+    /// Counts a price that came late.
+    fn repriced(&mut self, calls: &Repriced<'_>) {
+        self.bump(Counter::PricedCalls, calls.calls);
+        self.bump(Counter::RepricedCalls, calls.calls);
+        self.bump(Counter::RepricedTotal, calls.total);
+        self.cost(calls.cost, calls.outcome, false);
+    }
+}
+
+/// The counters of a series, for one event.
+pub(super) struct Row<'a, 'b>(pub &'a Batch<'b>, pub SeriesId);
+
+impl Counters for Row<'_, '_> {
+    #[inline]
+    fn add(&mut self, position: usize, n: u64) {
+        self.0.cells.add(self.0.counter(self.1, position), n);
+    }
+
+    fn add_money(&mut self, counter: Counter, n: u64) {
+        self.0.bump_money(self.1, counter, n);
+    }
+}
+
+impl Batch<'_> {
+    pub(super) fn finish_model(&self, series: SeriesId, end: &End<'_>, retried: bool, now: u64) {
+        Row(self, series).call(end, retried);
+        self.in_window(series, end, now, 1);
+    }
+
+    /// Tokens and money of a call that was counted before.
+    pub(super) fn spend(&self, series: SeriesId, end: &End<'_>, retried: bool, now: u64) {
+        Row(self, series).spending(end, retried);
+        self.in_window(series, end, now, 0);
+    }
+
+    fn in_window(&self, series: SeriesId, end: &End<'_>, now: u64, requests: u64) {
+        let used = end.usage.filter(|_| end.outcome != Outcome::CacheHit);
+        let [input, output] = used.map_or([0, 0], |[input, output, ..]| [input, output]);
+        let errors = u64::from(end.outcome == Outcome::Error && requests > 0);
+        self.window(series).add(&self.cells, now, [requests, input, output, errors]);
     }
 }
 
@@ -80,12 +132,10 @@ impl Recorder {
         let model = self.resolve(Kind::Model, calls.provider, calls.model);
         let batch = self.batch();
         for series in std::iter::once(model).chain(calls.labels.iter()) {
-            batch.bump(series, Counter::PricedCalls, calls.calls);
-            batch.bump(series, Counter::RepricedCalls, calls.calls);
-            batch.bump(series, Counter::RepricedTotal, calls.total);
-            batch.cost(series, calls.cost, calls.outcome, false);
+            Row(&batch, series).repriced(calls);
         }
         drop(batch);
+        self.attempt_repriced(calls);
         self.pay(calls.cost, now);
         let charged = if calls.charged && calls.outcome != Outcome::Error { calls.calls } else { 0 };
         let late = Late { budgets: calls.budgets, cost: calls.cost, charged, ended: calls.ended };

@@ -1,5 +1,6 @@
 //! What goes out: snapshots, and what is asked between them.
 
+use super::defects::AttemptFigures;
 use super::layout::{ALIAS, ALL_PEAK, CALLS_HOME, COUNTER_CELLS, DROPPED, GENERATION, HOME, IN_FLIGHT, PEAK, STARTED};
 use super::{AskedSeries, Pulse, Recorder, Requested, Series};
 use crate::arena::Phase;
@@ -26,9 +27,19 @@ impl Recorder {
     /// Everything so far, at one moment; recorders go on meanwhile. Reaps runs past `max_run_age`, and those whose
     /// ancestor has ended, first.
     pub fn snapshot(&self) -> Snapshot {
+        self.snapshot_with(self.attempt_figures())
+    }
+
+    /// The same with figures of attempts that were read by a thread which holds Python's global lock, as those do that
+    /// write them: so each verdict is in them whole or not at all, and their costs are never ahead of the counters.
+    pub fn snapshot_with(&self, figures: AttemptFigures) -> Snapshot {
         let now = self.clock.now();
         let (in_flight, _) = self.reap(now);
         let started = self.cells.get(STARTED);
+        let mut series = self.at_one_moment(now, started);
+        for (labels, tallies) in figures.0 {
+            series.entry(labels).or_default().tallies = tallies;
+        }
         Snapshot {
             origin: Origin::One { recorder: self.id, generation: self.cells.get(GENERATION) },
             started_at: self.clock.unix(started),
@@ -36,7 +47,7 @@ impl Recorder {
             in_flight: i64::try_from(in_flight).unwrap_or(i64::MAX),
             peak: self.cells.get(ALL_PEAK),
             anomalies: BTreeSet::new(),
-            series: self.at_one_moment(now, started),
+            series,
             dropped: Dropped::ALL
                 .iter()
                 .map(|d| (d.name().to_owned(), self.cells.get(DROPPED.wrapping_add(*d as usize))))
@@ -176,7 +187,8 @@ impl Recorder {
         let model = self.series.labels(&self.cells, call.model)?;
         let (at, now) = (self.clock.unix(call.start), self.clock.unix(self.clock.now()));
         let (budgets, labels, unpriced) = (call.budgets, call.labels, call.unpriced);
-        Some(Requested { model, at, now, budgets, labels, unpriced })
+        let attempt = self.attempt_of(key).map_or(0, |place| place.attempt);
+        Some(Requested { model, at, now, budgets, labels, unpriced, attempt })
     }
 
     /// The same as a handle: its requested model, when it began (Unix nanoseconds), whether it has streamed.

@@ -32,11 +32,15 @@ pub enum Kind {
     Error,
     /// The time spent inside one of our own hooks.
     Hook,
+    /// Attempts to fix defects, by type and severity, and by provider and model.
+    Defect,
+    /// The same by the strategy of the fix and the language of the code.
+    Strategy,
 }
 
 impl Kind {
     /// Every kind, in the order of its code.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Llm,
         Self::Chain,
         Self::Tool,
@@ -48,6 +52,8 @@ impl Kind {
         Self::Label,
         Self::Error,
         Self::Hook,
+        Self::Defect,
+        Self::Strategy,
     ];
 
     /// The name users see.
@@ -64,6 +70,8 @@ impl Kind {
             Self::Label => "label",
             Self::Error => "error",
             Self::Hook => "hook",
+            Self::Defect => "defect",
+            Self::Strategy => "strategy",
         }
     }
 
@@ -77,9 +85,14 @@ impl Kind {
         matches!(self, Self::Model | Self::Label)
     }
 
+    /// Whether its series have figures of attempts at defects.
+    pub const fn counts_attempts(self) -> bool {
+        matches!(self, Self::Defect | Self::Strategy)
+    }
+
     /// Whether its series have a second name beside the first.
     const fn has_two_names(self) -> bool {
-        matches!(self, Self::Model | Self::Label | Self::Error)
+        matches!(self, Self::Model | Self::Label | Self::Error | Self::Defect | Self::Strategy)
     }
 
     /// The kind of a name.
@@ -89,7 +102,8 @@ impl Kind {
 }
 
 /// Who a series counts for. Models: `a` is the provider and `b` the model; labels: key and value; errors: who
-/// failed, and how; all others: `a` is the name.
+/// failed, and how; defects: type and severity, provider and model, each pair joined by [`SEPARATOR`]; strategies: that
+/// of the fix and the language; all others: `a` is the name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct LabelSet {
     /// What it is about.
@@ -99,6 +113,9 @@ pub struct LabelSet {
     /// Model, or empty.
     pub b: String,
 }
+
+/// Joins the two parts of a name: the unit separator of ASCII.
+pub const SEPARATOR: char = '\u{1F}';
 
 /// Name of the series that takes what does not fit.
 pub const OTHER: &str = "other";
@@ -112,6 +129,6 @@ mod tests {
         for (code, kind) in (0..).zip(Kind::ALL) {
             assert_eq!((Kind::from_code(code), Kind::from_name(kind.name())), (Some(kind), Some(kind)));
         }
-        assert_eq!((Kind::from_code(11), Kind::from_name("x")), (None, None));
+        assert_eq!((Kind::from_code(13), Kind::from_name("x")), (None, None));
     }
 }

@@ -242,6 +242,18 @@ impl SeriesTable {
         Some(LabelSet { kind, a: read(len_a), b: read(len_b) })
     }
 
+    /// As `labels`, for series of some kinds only.
+    pub fn labels_of(self, cells: &Cells, id: SeriesId, is_wanted: impl Fn(Kind) -> bool) -> Option<LabelSet> {
+        let kind = match id.checked_sub(Kind::ALL.len()) {
+            None => *Kind::ALL.get(id)?,
+            Some(slot) => {
+                let head = cells.observe(self.text(slot));
+                Kind::from_code(((head & !SHOWN) >> 32).checked_sub(1)?)?
+            }
+        };
+        if is_wanted(kind) { self.labels(cells, id) } else { None }
+    }
+
     fn taken(self, cells: &Cells) -> usize {
         usize::try_from(cells.observe(self.base.wrapping_add(TAKEN))).map_or(self.slots, |n| n.min(self.slots))
     }

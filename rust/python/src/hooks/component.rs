@@ -58,6 +58,11 @@ hook! {
         let (outputs, run_id) = (given.at(0, intern!(py, "outputs"))?, given.required(intern!(py, "run_id"))?);
         let components = self.0.components;
         self.0.run(py, "on_chain_end", |services| {
+            if let Some(attempts) = &services.get().attempts
+                && let Some(read_output) = &attempts.read_output
+            {
+                read_output.bind(py).call1((&run_id, &outputs))?;
+            }
             let decides = if components {
                 outputs.get_type().name()?.to_cow()? == "ClassifierResponse"
             } else {

@@ -4,7 +4,7 @@ use crate::hooks::Arguments;
 use crate::hooks::identity;
 use crate::hooks::model_start::{Tagged, name_of};
 use crate::services::Services;
-use langmeter_core::{Begin, End, Kind, Outcome};
+use langmeter_core::{Begin, End, Kind, Outcome, Started};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
@@ -66,7 +66,12 @@ pub fn begin(services: &Bound<'_, Services>, kind: Kind, start: &Start<'_>) -> P
         witness: identity::witness(&start.given),
     };
     // Without a demand nothing is refused.
-    let _ = recorder.get().core.run_started(&begin);
+    let started = recorder.get().core.run_started(&begin);
+    if let Some(attempts) = &services.get().attempts
+        && started == Ok(Started::New)
+    {
+        attempts.join(&recorder.get().core, key, parent, start.metadata.as_ref(), py)?;
+    }
     Ok(())
 }
 

@@ -6,6 +6,7 @@
 //! handler is freed by its reference count.
 
 mod arguments;
+pub mod attempts;
 pub mod bounds;
 pub mod clients;
 mod component;

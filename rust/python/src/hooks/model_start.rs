@@ -183,6 +183,11 @@ pub fn begin(services: &Bound<'_, Services>, start: &Start<'_, '_>) -> PyResult<
     {
         origins.note(core, begin.key, &start.run_id)?;
     }
+    if let Some(attempts) = &this.attempts
+        && started == Started::New
+    {
+        attempts.join(core, begin.key, begin.parent, start.metadata.as_ref(), py)?;
+    }
     if let Some(deployment) = &client.deployment
         && started != Started::Echo
     {

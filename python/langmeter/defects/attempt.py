@@ -1,0 +1,305 @@
+"""Attempts to fix a defect, as blocks of code."""
+
+from __future__ import annotations
+
+import threading
+from contextvars import ContextVar
+from types import TracebackType
+from typing import Any, Final, Protocol
+
+from langmeter import _core
+from langmeter._base.check import real_number, refusal, whole_number
+from langmeter._base.failures import INTERRUPTED, outcome_of
+from langmeter.defects import receipt
+from langmeter.defects.outcome import Fix, checked_outcome
+
+#: The attempt and the candidate that a thread or task works on; None outside of blocks.
+Block = ContextVar[tuple[int, int | None] | None]
+#: Blocks around the innermost one.
+_around: ContextVar[tuple[tuple[int, int | None] | None, ...]] = ContextVar(
+    "langmeter_blocks", default=()
+)
+_MAX_TEXT: Final = _core.MAX_DEFECT_TEXT
+
+
+class Books(Protocol):
+    """What attempts need of the services of their handler."""
+
+    @property
+    def attempts(self) -> _core.Attempts:
+        """The native attempts."""
+
+    @property
+    def block(self) -> Block:
+        """Where the innermost block of a thread or task is kept."""
+
+    def block_entered(self) -> None:
+        """Begin to look for blocks at each run."""
+
+    def reason_given(self, outcome: str, reason: str) -> None:
+        """Count why an attempt failed."""
+
+
+def outcome_of_error(error: BaseException) -> str:
+    """Return the outcome of an attempt whose block an exception left, without a verdict."""
+    if any(cls.__name__ == "OutputParserException" for cls in type(error).__mro__):
+        return "unparsable"
+    return "unverified" if outcome_of(error) == INTERRUPTED else "infrastructure"
+
+
+class _InBlock:
+    """A block: what runs in it belongs to an attempt, and to a candidate of it."""
+
+    _books: Books
+
+    def _place(self) -> tuple[int, int | None]:
+        raise NotImplementedError
+
+    def _left(self, error: BaseException | None) -> None:
+        """Called when the block is left."""
+
+    def __enter__(self) -> Any:
+        place = self._place()
+        self._books.block_entered()
+        _around.set((*_around.get(), self._books.block.get()))
+        self._books.block.set(place)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        # By value, not by token: a generator may leave in another context than it entered.
+        *others, last = _around.get() or (None,)
+        _around.set(tuple(others))
+        self._books.block.set(last)
+        self._left(error)
+
+    async def __aenter__(self) -> Any:
+        return self.__enter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.__exit__(kind, error, trace)
+
+
+class Candidate(_InBlock):
+    """One change that an attempt proposes; as a block, its calls are those that made it.
+
+    Attributes:
+        index: its number in the attempt.
+    """
+
+    def __init__(self, attempt: Attempt, index: int) -> None:
+        self._attempt, self.index, self._books = attempt, index, attempt._books
+
+    def __enter__(self) -> Candidate:
+        super().__enter__()
+        return self
+
+    def _place(self) -> tuple[int, int | None]:
+        return self._attempt._number, self.index
+
+    def succeeded(self, *, source: str = "caller") -> None:
+        """Record that the change is right."""
+        self._judge(True, source)
+
+    def failed(self, *, source: str = "caller") -> None:
+        """Record that the change is wrong."""
+        self._judge(False, source)
+
+    def _judge(self, right: bool, source: str) -> None:
+        self._books.attempts.judge_candidate(self._attempt._number, self.index, right, source)
+
+
+class Attempt(_InBlock):
+    """One attempt to fix a defect.
+
+    The model, tool and retriever calls in its block count to it, also in tasks and threads that
+    LangChain starts. In a thread of your own enter it again, `with attempt:`, or run the function
+    in `contextvars.copy_context()`. It ends when its last block is left; verdicts may come before
+    and after.
+
+    A block that an exception leaves is `infrastructure`, or `unparsable` for an
+    OutputParserException, until a verdict says otherwise.
+    """
+
+    def __init__(
+        self,
+        books: Books,
+        defect_id: str,
+        *,
+        type: str = "",  # as the metadata calls it
+        severity: str = "",
+        language: str = "",
+        number: int | None = None,
+        strategy: str = "",
+    ) -> None:
+        self._books = books
+        self.defect_id = _text("defect_id", defect_id)
+        if not defect_id:
+            raise refusal("defect_id", "a text that is not empty", defect_id)
+        self._about = tuple(
+            _text(name, text)
+            for name, text in (
+                ("type", type),
+                ("severity", severity),
+                ("language", language),
+                ("strategy", strategy),
+            )
+        )
+        if number is not None:
+            whole_number("number", number, 1, 2**32 - 1)
+        self._wanted, self._opened, self._entries = number, 0, 0
+        self._ended: str | None = None
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Attempt:
+        with self._lock:
+            if not self._opened:
+                about = (self.defect_id, *self._about)
+                self._opened = self._books.attempts.open(*about, number=self._wanted)
+            self._entries += 1
+        super().__enter__()
+        return self
+
+    async def __aenter__(self) -> Attempt:
+        return self.__enter__()
+
+    def _place(self) -> tuple[int, int | None]:
+        return self._number, None
+
+    def _left(self, error: BaseException | None) -> None:
+        with self._lock:
+            self._entries -= 1
+            if error is not None:
+                self._ended = outcome_of_error(error)
+            if self._entries == 0:
+                self._books.attempts.close(self._number, self._ended or "unverified")
+
+    @property
+    def _number(self) -> int:
+        if not self._opened:
+            raise RuntimeError(
+                f"the attempt at {self.defect_id!r} has not begun; enter it first: with attempt: …"
+            )
+        return self._opened
+
+    @property
+    def id(self) -> str:
+        """Id within this process, for `record`. Raises RuntimeError before the block."""
+        return self._books.attempts.id(self._number)
+
+    @property
+    def receipt(self) -> str:
+        """Text by which `record` takes a verdict in another process or on another host.
+
+        Names type, severity, provider, model, times and cost; the id of the defect is in it as a
+        hash only. Raises RuntimeError before the block has ended, and once 65,536 attempts have
+        begun since.
+        """
+        parts = self._books.attempts.receipt(self._number)
+        if parts is None:
+            raise RuntimeError(
+                f"the attempt at {self.defect_id!r} has not ended or is no longer remembered; take "
+                "its receipt right after the block"
+            )
+        return receipt.write(parts)
+
+    def candidate(
+        self, index: int, *, recommended: bool = False, confidence: float | None = None
+    ) -> Candidate:
+        """Return one of the changes that the attempt proposes; at most 16 are counted.
+
+        Args:
+            index: its number, from 0.
+            recommended: whether it is the one to apply. Then the attempt belongs to the model that
+                made it.
+            confidence: what the model states of it, 0 to 1; kept for the recommended one.
+
+        Raises:
+            ConfigError: an argument outside of its range.
+        """
+        whole_number("index", index, 0)
+        self._books.attempts.candidate(self._number, index, recommended=recommended)
+        if confidence is not None:
+            real_number("confidence", confidence, 0, 1)
+            if recommended:
+                self.state_confidence(confidence)
+        return Candidate(self, index)
+
+    def state_confidence(self, confidence: float) -> None:
+        """Note the confidence that the model states, 0 to 1; it is never a verdict."""
+        real_number("confidence", confidence, 0, 1)
+        self._books.attempts.state_confidence(self._number, confidence)
+
+    def succeeded(self, *, score: float | None = None, source: str = "caller") -> None:
+        """Record that the defect is fixed.
+
+        Args:
+            score: quality from 0 to 1; None if unknown.
+            source: whose verdict it is: reviewer, re-scan, tests, caller, compile, form, or a text
+                of your own, which ranks as caller.
+        """
+        self._judge("fixed", score, source)
+
+    def failed(
+        self,
+        *,
+        reason: str = "",
+        outcome: str = "failed",
+        score: float | None = None,
+        source: str = "caller",
+    ) -> None:
+        """Record that the defect is not fixed.
+
+        Args:
+            reason: why, at most 64 characters; counted in `failure_reasons`, never exported.
+            outcome: one of `langmeter.defects.OUTCOMES` but `fixed`.
+            score: quality from 0 to 1; None if unknown.
+            source: as of `succeeded`.
+        """
+        if outcome == "fixed":
+            raise refusal("outcome", "another one than 'fixed'", outcome, "call succeeded()")
+        self._judge(outcome, score, source)
+        if reason:
+            self._books.reason_given(outcome, _text("reason", reason))
+
+    def _judge(self, outcome: str, score: float | None, source: str) -> None:
+        judge(self._books, self._number, outcome, score, source)
+
+    def __repr__(self) -> str:
+        return f"<Attempt at {self.defect_id!r}>"
+
+
+def judge(books: Books, number: int, outcome: str, score: float | None, source: str) -> bool:
+    """Record a verdict on an attempt; returns whether it now counts."""
+    checked_outcome(outcome)
+    if score is not None:
+        real_number("score", score, 0, 1)
+    source = _text("source", source)
+    if not source:
+        raise refusal("source", "a text that is not empty", source)
+    return books.attempts.judge(number, outcome, source, score) in ("counts", "same")
+
+
+def apply(books: Books, number: int, fix: Fix) -> None:
+    """Record what an answer says about the fix of an attempt."""
+    for index in range(min(fix.candidates, _core.MAX_CANDIDATES)):
+        books.attempts.candidate(number, index, recommended=index == fix.recommended)
+    if fix.confidence is not None:
+        books.attempts.state_confidence(number, fix.confidence)
+    if fix.outcome is not None:
+        judge(books, number, fix.outcome, fix.score, fix.source)
+
+
+def _text(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise refusal(name, "a text", value)
+    return value[:_MAX_TEXT]

@@ -1,0 +1,47 @@
+"""Settings of defect analysis."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from langmeter._base.check import refusal
+
+#: What the metadata of a run may say of an attempt, in the order that the native module reads.
+FIELDS: Final = ("defect_id", "type", "severity", "language", "strategy", "number")
+
+
+@dataclass(frozen=True)
+class DefectOptions:
+    """How attempts at defects are found and judged.
+
+    Attributes:
+        keys: what the metadata of a run calls `defect_id`, `type`, `severity`, `language`,
+            `strategy` and `number`, where other names are wanted: `{"type": "checker"}`.
+        outcome: called with what the run of an attempt returned. Returns an outcome by its name
+            ("fixed", "unparsable", …), True for fixed or False for failed, a `Fix`, or None for no
+            verdict. `langmeter.defects.read_fix` is one. What it raises is counted in `dropped`
+            and leaves the attempt without a verdict.
+
+    Raises:
+        ConfigError: a key of `keys` is unknown or its name is not a text; `outcome` is not
+            callable.
+    """
+
+    keys: Mapping[str, str] = field(default_factory=dict)
+    outcome: Callable[[Any], Any] | None = None
+
+    def __post_init__(self) -> None:
+        for name, key in self.keys.items():
+            if name not in FIELDS:
+                raise refusal("keys", f"a mapping of {', '.join(FIELDS)}", name)
+            if not isinstance(key, str) or not key:
+                raise refusal(f"keys[{name!r}]", "a text that is not empty", key)
+        if self.outcome is not None and not callable(self.outcome):
+            raise refusal("outcome", "a function of what a run returned, or None", self.outcome)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Keys of the metadata, in the order of `FIELDS`."""
+        return tuple(self.keys.get(name, name) for name in FIELDS)

@@ -1,0 +1,495 @@
+//! The attempts of one recorder, the runs under them, and the defects that they are about.
+
+use super::attempt::{About, Attempt, Candidate, Totals, Verdict};
+use super::outcome::{CALLER, FixOutcome, SOURCES};
+use super::tally::{self, SAMPLES, Tally};
+use crate::runs::RunKey;
+use crate::series::SeriesId;
+use std::collections::{HashMap, VecDeque};
+
+/// Attempts, runs and defects that are remembered at most.
+pub const REMEMBERED: usize = 65_536;
+/// Attempts that are open at most.
+pub const MAX_OPEN: usize = 4096;
+/// Durations of model calls that an open attempt keeps.
+pub const MAX_DURATIONS: usize = 1024;
+/// Names of sources that have no rank of their own.
+const MAX_SOURCES: usize = 32;
+
+/// Where a run belongs: its attempt, and the candidate that it works on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Number of the attempt.
+    pub attempt: u64,
+    /// Index of the candidate, if any.
+    pub candidate: Option<i64>,
+}
+
+/// An attempt as it begins.
+#[derive(Debug, Clone, Copy)]
+pub struct Opening<'a> {
+    /// Id of the defect.
+    pub defect: &'a str,
+    /// Type, severity and language of the defect, strategy of the fix.
+    pub about: [&'a str; 4],
+    /// Number among the attempts at this defect; None for the next one of this recorder.
+    pub number: Option<u32>,
+    /// The run that it is; None for a block.
+    pub owner: Option<RunKey>,
+    /// Unix nanoseconds.
+    pub now: u64,
+}
+
+/// Attempts at one defect in one row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Cluster {
+    /// Attempts that fixed it.
+    pub fixed: u32,
+    /// Attempts with a verdict that says something about the model.
+    pub scored: u32,
+    /// It was fixed before: its time and attempts to the first fix are recorded.
+    pub timed: bool,
+}
+
+impl Cluster {
+    fn figures(self) -> [(Tally, u64); 7] {
+        let (k, m) = (u64::from(self.fixed), u64::from(self.scored));
+        [
+            (tally::CLOSED, u64::from(m > 0)),
+            (tally::DEFECTS_FIXED, u64::from(k > 0)),
+            (tally::SUM_K, k),
+            (tally::SUM_M, m),
+            (tally::SUM_KK, k.saturating_mul(k)),
+            (tally::SUM_KM, k.saturating_mul(m)),
+            (tally::SUM_MM, m.saturating_mul(m)),
+        ]
+    }
+}
+
+#[derive(Debug, Clone, Default)]
+struct Defect {
+    attempts: u32,
+    /// When the first attempt began, Unix nanoseconds.
+    first: u64,
+    rows: Vec<(SeriesId, Cluster)>,
+}
+
+/// A change of the counters of a row.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Write {
+    /// A figure grew.
+    Enter(SeriesId, Tally, u64),
+    /// A figure fell: what left it is counted.
+    Leave(SeriesId, Tally, u64),
+    /// A defect was fixed for the first time: nanoseconds since its first attempt began, and the number of attempts.
+    FirstFix(SeriesId, u64, u32),
+    /// A score from 0 to 1.
+    Score(SeriesId, f32),
+    /// Counters of the calls under an attempt.
+    Calls(SeriesId, Box<Totals>),
+}
+
+/// What became of a verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Judged {
+    /// It counts.
+    Counts,
+    /// It is the one that counts already.
+    Same,
+    /// A stronger one counts.
+    Weaker,
+    /// The attempt is not remembered.
+    Unknown,
+}
+
+/// Open attempts, those that verdicts may still come for, and their runs and defects. Bounded in each of them.
+#[derive(Debug, Default)]
+pub struct Book {
+    attempts: VecDeque<Attempt>,
+    /// Number of the first of `attempts`, less one: numbers begin at 1.
+    forgotten: u64,
+    /// Numbers of attempts that were opened, the oldest first; some have ended.
+    opened: VecDeque<u64>,
+    open: usize,
+    runs: HashMap<u64, Place>,
+    defects: HashMap<u64, Defect>,
+    defect_order: VecDeque<u64>,
+    /// Attempts of other recorders, by the hash of their id.
+    foreign: HashMap<u64, u64>,
+    sources: Vec<Box<str>>,
+}
+
+/// A hash that is the same in every process: FNV-1a.
+pub fn stable_hash(text: &str) -> u64 {
+    text.bytes().fold(0xCBF2_9CE4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3))
+}
+
+impl Book {
+    /// Forgets everything; numbers go on, so that those of before are unknown.
+    pub fn clear(&mut self) {
+        let forgotten = self.forgotten.wrapping_add(self.attempts.len() as u64);
+        *self = Self { forgotten, ..Self::default() };
+    }
+
+    fn position(&self, number: u64) -> Option<usize> {
+        usize::try_from(number.checked_sub(self.forgotten)?.checked_sub(1)?).ok()
+    }
+
+    /// The attempt of a number, if it is remembered.
+    pub fn attempt(&self, number: u64) -> Option<&Attempt> {
+        self.attempts.get(self.position(number)?)
+    }
+
+    fn attempt_mut(&mut self, number: u64) -> Option<&mut Attempt> {
+        let position = self.position(number)?;
+        self.attempts.get_mut(position)
+    }
+
+    /// The attempt that a run is in.
+    pub fn place(&self, key: RunKey) -> Option<Place> {
+        self.runs.get(&key.get()).copied()
+    }
+
+    /// Whether no run is in an attempt.
+    pub fn has_runs(&self) -> bool {
+        !self.runs.is_empty()
+    }
+
+    /// The hash of the defect of an attempt.
+    pub fn defect_of(&self, number: u64) -> Option<u64> {
+        self.attempt(number).map(|attempt| attempt.defect)
+    }
+
+    /// Opens an attempt; returns its number, and that of an attempt that has to be closed for it.
+    pub fn open(&mut self, opening: &Opening<'_>) -> (u64, Option<u64>) {
+        let hash = stable_hash(opening.defect);
+        let defect = self.defect(hash, opening.now);
+        defect.attempts = opening.number.unwrap_or_else(|| defect.attempts.saturating_add(1)).max(1);
+        let number = defect.attempts;
+        let [defect_type, severity, language, strategy] = opening.about.map(Box::from);
+        let id = self.remember(Attempt {
+            defect: hash,
+            number,
+            started: opening.now,
+            ended: 0,
+            owner: opening.owner.map_or(0, RunKey::get),
+            about: Some(Box::new(About { defect_type, severity, language, strategy })),
+            totals: Some(Box::default()),
+            rows: [None; 2],
+            model: None,
+            answered: false,
+            cached: false,
+            candidates: Vec::new(),
+            verdict: Verdict::without_source(FixOutcome::Unverified),
+            confidence: None,
+            cost: 0,
+        });
+        self.opened.push_back(id);
+        self.open = self.open.saturating_add(1);
+        while self.opened.front().is_some_and(|first| !self.is_open(*first)) {
+            self.opened.pop_front();
+        }
+        let beyond = self.open > MAX_OPEN || self.opened.len() > REMEMBERED / 2;
+        (id, if beyond { self.opened.front().copied() } else { None })
+    }
+
+    /// Whether an attempt is open.
+    pub fn is_open(&self, number: u64) -> bool {
+        self.attempt(number).is_some_and(|attempt| attempt.ended == 0)
+    }
+
+    fn remember(&mut self, attempt: Attempt) -> u64 {
+        if self.attempts.len() >= REMEMBERED {
+            self.attempts.pop_front();
+            self.forgotten = self.forgotten.wrapping_add(1);
+        }
+        self.attempts.push_back(attempt);
+        self.forgotten.wrapping_add(self.attempts.len() as u64)
+    }
+
+    fn defect(&mut self, hash: u64, now: u64) -> &mut Defect {
+        if !self.defects.contains_key(&hash) {
+            if self.defects.len() >= REMEMBERED
+                && let Some(oldest) = self.defect_order.pop_front()
+            {
+                self.defects.remove(&oldest);
+            }
+            self.defect_order.push_back(hash);
+        }
+        self.defects.entry(hash).or_insert_with(|| Defect { first: now, ..Defect::default() })
+    }
+
+    /// A run began in an attempt. False where too many runs are in attempts.
+    pub fn join(&mut self, key: RunKey, place: Place) -> bool {
+        if self.runs.len() >= REMEMBERED {
+            // Runs that were given up, whose end never came.
+            let (attempts, forgotten) = (&self.attempts, self.forgotten);
+            self.runs.retain(|_, place| {
+                let position = place.attempt.checked_sub(forgotten).and_then(|n| n.checked_sub(1));
+                let position = position.and_then(|n| usize::try_from(n).ok());
+                position.and_then(|n| attempts.get(n)).is_some_and(|attempt| attempt.ended == 0)
+            });
+        }
+        let room = self.runs.len() < REMEMBERED;
+        if room {
+            self.runs.insert(key.get(), place);
+        }
+        room
+    }
+
+    /// A run ended: where it was, and whether the attempt ends with it.
+    pub fn leave(&mut self, key: RunKey) -> Option<(Place, bool)> {
+        let place = self.runs.remove(&key.get())?;
+        let owns = self.attempt(place.attempt).is_some_and(|attempt| attempt.owner == key.get() && attempt.ended == 0);
+        Some((place, owns))
+    }
+
+    /// A model answered for an attempt; from its response cache, or not.
+    pub fn answered(&mut self, place: Place, model: SeriesId, cached: bool) {
+        let Some(attempt) = self.attempt_mut(place.attempt) else { return };
+        (attempt.model, attempt.answered, attempt.cached) = (Some(model), true, cached);
+        if let Some(index) = place.candidate
+            && let Some(candidate) = attempt.candidates.iter_mut().find(|candidate| candidate.index == index)
+        {
+            (candidate.model, candidate.cached) = (Some(model), cached);
+        }
+    }
+
+    /// The counters that calls of an attempt go to while it is open; else its rows.
+    pub fn totals(&mut self, number: u64) -> Result<&mut Totals, [Option<SeriesId>; 2]> {
+        match self.attempt_mut(number) {
+            None => Err([None; 2]),
+            Some(attempt) => {
+                let rows = attempt.rows;
+                attempt.totals.as_deref_mut().ok_or(rows)
+            }
+        }
+    }
+
+    /// An attempt has a candidate; false where it has 16 others.
+    pub fn candidate(&mut self, number: u64, index: i64, recommended: bool) -> bool {
+        let Some(attempt) = self.attempt_mut(number) else { return true };
+        if recommended {
+            attempt.candidates.iter_mut().for_each(|candidate| candidate.recommended = false);
+        }
+        if let Some(candidate) = attempt.candidates.iter_mut().find(|candidate| candidate.index == index) {
+            candidate.recommended |= recommended;
+            return true;
+        }
+        if attempt.candidates.len() >= SAMPLES {
+            return false;
+        }
+        let (model, cached) = (attempt.model, attempt.cached);
+        attempt.candidates.push(Candidate { index, model, cached, recommended, right: None });
+        true
+    }
+
+    /// The model states how sure it is, 0 to 1.
+    pub fn state(&mut self, number: u64, confidence: f32) -> Vec<Write> {
+        self.change(number, |attempt| attempt.confidence = Some(confidence))
+    }
+
+    /// Closes an attempt. `rows` are the series that count it.
+    pub fn close(&mut self, number: u64, rows: [Option<SeriesId>; 2], outcome: FixOutcome, now: u64) -> Vec<Write> {
+        let Some(attempt) = self.attempt_mut(number).filter(|attempt| attempt.ended == 0) else { return Vec::new() };
+        attempt.ended = now.max(1);
+        attempt.rows = rows;
+        attempt.about = None;
+        if attempt.verdict.strength == 0 {
+            attempt.verdict = Verdict::without_source(outcome);
+        }
+        let totals = attempt.totals.take().unwrap_or_default();
+        let (figures, verdict) = (attempt.figures(), attempt.verdict);
+        let (hash, fixed, number) = (attempt.defect, attempt.fixed(), attempt.number);
+        let candidates = attempt.candidates.iter().filter(|candidate| candidate.cached).count();
+        let more = [
+            (tally::CANDIDATES, attempt.candidates.len() as u64),
+            (tally::CACHED, candidates as u64),
+            (tally::TOOLS, totals.tools),
+            (tally::RETRIEVERS, totals.retrievers),
+        ];
+        self.open = self.open.saturating_sub(1);
+        let mut writes = Vec::new();
+        for row in rows.into_iter().flatten() {
+            let entered = figures.iter().chain(&more).filter(|(_, n)| *n > 0);
+            writes.extend(entered.map(|(tally, n)| Write::Enter(row, *tally, *n)));
+            if let Some(score) = verdict.score {
+                writes.push(Write::Score(row, score));
+            }
+            self.new_in_row(hash, row, number, now, &mut writes);
+            self.recount(hash, row, None, fixed, (number, now), &mut writes);
+            writes.push(Write::Calls(row, totals.clone()));
+        }
+        writes
+    }
+
+    /// Counts a defect in a row that has not had it; one whose first attempts were made elsewhere is counted there.
+    fn new_in_row(&mut self, hash: u64, row: SeriesId, number: u32, now: u64, writes: &mut Vec<Write>) {
+        let defect = self.defect(hash, now);
+        if defect.rows.iter().any(|(known, _)| *known == row) {
+            return;
+        }
+        let elsewhere = defect.rows.is_empty() && number > 1;
+        defect.rows.push((row, Cluster::default()));
+        if !elsewhere {
+            writes.push(Write::Enter(row, tally::DEFECTS, 1));
+        }
+    }
+
+    /// An attempt at a defect goes from one result to another: None is a result that does not count.
+    fn recount(
+        &mut self,
+        hash: u64,
+        row: SeriesId,
+        from: Option<bool>,
+        to: Option<bool>,
+        (number, ended): (u32, u64),
+        writes: &mut Vec<Write>,
+    ) {
+        let defect = self.defect(hash, ended);
+        let since = defect.first;
+        let Some((_, cluster)) = defect.rows.iter_mut().find(|(known, _)| *known == row) else { return };
+        let before = *cluster;
+        let count = |result: Option<bool>| (u32::from(result == Some(true)), u32::from(result.is_some()));
+        let ((k, m), (more_k, more_m)) = (count(from), count(to));
+        cluster.fixed = cluster.fixed.saturating_sub(k).saturating_add(more_k);
+        cluster.scored = cluster.scored.saturating_sub(m).saturating_add(more_m);
+        let first_fix = cluster.fixed > 0 && !cluster.timed;
+        cluster.timed |= first_fix;
+        let after = *cluster;
+        changes(row, &before.figures(), &after.figures(), writes);
+        if first_fix {
+            writes.push(Write::FirstFix(row, ended.saturating_sub(since), number));
+        }
+    }
+
+    /// Changes an attempt, and the figures of its rows if it is closed.
+    fn change(&mut self, number: u64, change: impl FnOnce(&mut Attempt)) -> Vec<Write> {
+        let mut writes = Vec::new();
+        let Some(attempt) = self.attempt_mut(number) else { return writes };
+        if attempt.ended == 0 {
+            change(attempt);
+            return writes;
+        }
+        let (before, from) = (attempt.figures(), attempt.fixed());
+        change(attempt);
+        let (after, to) = (attempt.figures(), attempt.fixed());
+        let (hash, rows, at) = (attempt.defect, attempt.rows, (attempt.number, attempt.ended));
+        for row in rows.into_iter().flatten() {
+            changes(row, &before, &after, &mut writes);
+            if from != to {
+                self.recount(hash, row, from, to, at, &mut writes);
+            }
+        }
+        writes
+    }
+
+    /// A verdict on an attempt: it counts unless a stronger one does.
+    pub fn judge(&mut self, number: u64, verdict: Verdict) -> (Judged, Vec<Write>) {
+        let Some(attempt) = self.attempt(number) else { return (Judged::Unknown, Vec::new()) };
+        let standing = attempt.verdict;
+        if verdict.strength < standing.strength {
+            return (Judged::Weaker, Vec::new());
+        }
+        if verdict == standing {
+            return (Judged::Same, Vec::new());
+        }
+        let rows = attempt.rows;
+        let mut writes = self.change(number, |attempt| attempt.verdict = verdict);
+        for row in rows.into_iter().flatten() {
+            if standing.strength > 0 {
+                writes.push(Write::Enter(row, tally::REVISIONS, 1));
+            }
+            if let Some(score) = verdict.score {
+                writes.push(Write::Score(row, score));
+            }
+        }
+        (Judged::Counts, writes)
+    }
+
+    /// A verdict on a candidate; that on the recommended one is a verdict on its attempt too.
+    pub fn judge_candidate(&mut self, number: u64, index: i64, right: bool, strength: u8) -> Vec<Write> {
+        self.change(number, |attempt| {
+            let candidate = attempt.candidates.iter_mut().find(|candidate| candidate.index == index);
+            if let Some(candidate) = candidate
+                && candidate.right.is_none_or(|(_, known)| strength >= known)
+            {
+                candidate.right = Some((right, strength));
+            }
+        })
+    }
+
+    /// A call of an attempt that has ended cost more than was known. Returns what its rows count of it.
+    pub fn spent(&mut self, number: u64, cost: u64) -> Vec<Write> {
+        self.change(number, |attempt| attempt.cost = attempt.cost.saturating_add(cost))
+    }
+
+    /// Strength of a source of verdicts, and its position among the known ones; the last for those beyond the 32nd.
+    #[allow(clippy::cast_possible_truncation)] // below 64
+    pub fn source(&mut self, name: &str) -> (u8, u8) {
+        if let Some((at, (_, strength))) = SOURCES.iter().enumerate().find(|(_, (known, _))| *known == name) {
+            return (*strength, at as u8);
+        }
+        let at = self.sources.iter().position(|known| **known == *name).unwrap_or_else(|| {
+            if self.sources.len() < MAX_SOURCES {
+                self.sources.push(name.into());
+                self.sources.len().saturating_sub(1)
+            } else {
+                MAX_SOURCES
+            }
+        });
+        (CALLER, SOURCES.len().wrapping_add(at) as u8)
+    }
+
+    /// The number of an attempt of another recorder, whose state `known` gives where it is new here.
+    pub fn adopt(&mut self, id: &str, cluster: Cluster, first: u64, known: impl FnOnce() -> Attempt) -> u64 {
+        let key = stable_hash(id);
+        if let Some(number) = self.foreign.get(&key)
+            && self.attempt(*number).is_some()
+        {
+            return *number;
+        }
+        let attempt = known();
+        let (hash, rows) = (attempt.defect, attempt.rows);
+        let defect = self.defect(hash, first);
+        defect.attempts = defect.attempts.max(attempt.number);
+        for row in rows.into_iter().flatten() {
+            if !defect.rows.iter().any(|(known, _)| *known == row) {
+                defect.rows.push((row, cluster));
+            }
+        }
+        let number = self.remember(attempt);
+        if self.foreign.len() >= REMEMBERED * 2 {
+            let forgotten = self.forgotten;
+            self.foreign.retain(|_, number| *number > forgotten);
+        }
+        self.foreign.insert(key, number);
+        number
+    }
+
+    /// The attempts at the defect of an attempt in its first row, and when the first of them began.
+    pub fn cluster(&self, number: u64) -> (Cluster, u64) {
+        let cluster = self.attempt(number).and_then(|attempt| {
+            let defect = self.defects.get(&attempt.defect)?;
+            let row = attempt.rows.first().copied().flatten()?;
+            let known = defect.rows.iter().find(|(known, _)| *known == row)?;
+            Some((known.1, defect.first))
+        });
+        cluster.unwrap_or_default()
+    }
+}
+
+/// What entered and what left each figure between two states.
+fn changes(row: SeriesId, before: &[(Tally, u64)], after: &[(Tally, u64)], writes: &mut Vec<Write>) {
+    let of = |figures: &[(Tally, u64)], tally: Tally| figures.iter().find(|(t, _)| *t == tally).map_or(0, |(_, n)| *n);
+    for (tally, n) in before {
+        if of(after, *tally) != *n && *n > 0 {
+            writes.push(Write::Leave(row, *tally, *n));
+        }
+    }
+    for (tally, n) in after {
+        if of(before, *tally) != *n && *n > 0 {
+            writes.push(Write::Enter(row, *tally, *n));
+        }
+    }
+}

@@ -1,0 +1,408 @@
+//! Attempts to fix defects: the calls under them, their rows, and the verdicts on them.
+//!
+//! Every method here is called by a thread that holds Python's global lock; see [`Book`].
+
+use super::batch::Batch;
+use super::money::{Counters, Row};
+use super::{End, Recorder, Repriced};
+use crate::defects::{
+    About, Attempt, Book, Cluster, FixOutcome, Judged, MAX_DURATIONS, Opening, Place, TALLIES, Totals, Verdict, Write,
+    stable_hash,
+};
+use crate::metrics::{Counter, Dropped, Measure, OUTCOMES, Outcome};
+use crate::runs::{Run, RunKey};
+use crate::series::{Kind, LabelSet, SEPARATOR, SeriesId};
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::sync::{MutexGuard, PoisonError};
+
+impl Counters for Totals {
+    fn add(&mut self, position: usize, n: u64) {
+        if let Some(counter) = self.counters.get_mut(position) {
+            *counter = counter.saturating_add(n);
+        }
+    }
+
+    fn add_money(&mut self, counter: Counter, n: u64) {
+        self.add(OUTCOMES.wrapping_add(counter as usize), n);
+    }
+}
+
+/// Figures of attempts by row: what entered each, and what left it.
+#[derive(Debug, Clone, Default)]
+pub struct AttemptFigures(pub(super) Vec<(LabelSet, BTreeMap<u16, (u64, u64)>)>);
+
+/// An attempt as another process or host goes on with it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Receipt {
+    /// Its id, which begins with that of its recorder.
+    pub id: String,
+    /// Hash of the id of its defect.
+    pub defect: u64,
+    /// Type and severity of the defect, provider and model, strategy and language.
+    pub names: [String; 6],
+    /// Begin of the first attempt at the defect, begin and end of this one, Unix nanoseconds.
+    pub times: [u64; 3],
+    /// Number of the attempt, attempts of its row that fixed the defect, and those with a verdict.
+    pub counts: [u32; 3],
+    /// Its cost, pico-dollars.
+    pub cost: u64,
+    /// Outcome and strength of the source.
+    pub verdict: (FixOutcome, u8),
+    /// A model answered; the response cache did.
+    pub answered: [bool; 2],
+    /// Confidence that the model stated.
+    pub confidence: Option<f32>,
+}
+
+impl Recorder {
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The id of an attempt: of the recorder and the process, and its number.
+    pub fn attempt_id(&self, number: u64) -> String {
+        format!("{:016x}-{number}", self.process())
+    }
+
+    /// What sets the recorder of this process apart from all others.
+    fn process(&self) -> u64 {
+        self.id ^ self.cells.get(super::layout::GENERATION)
+    }
+
+    /// The number of an attempt of this process; None for the id of another one.
+    pub fn attempt_number(&self, id: &str) -> Option<u64> {
+        let (process, number) = id.split_once('-')?;
+        let own = u64::from_str_radix(process, 16).is_ok_and(|process| process == self.process());
+        number.parse().ok().filter(|_| own)
+    }
+
+    /// Opens an attempt, and puts the run that it is, if any, into it.
+    pub fn attempt_opened(&self, defect: &str, about: [&str; 4], number: Option<u32>, owner: Option<RunKey>) -> u64 {
+        let now = self.unix_now();
+        let mut book = self.book();
+        let (attempt, oldest) = book.open(&Opening { defect, about, number, owner, now });
+        drop(book);
+        if let Some(oldest) = oldest {
+            self.drop_one(Dropped::AttemptsCapped);
+            self.attempt_closed(oldest, FixOutcome::Unverified);
+        }
+        if let Some(owner) = owner {
+            self.attempt_joined(owner, Place { attempt, candidate: None });
+        }
+        attempt
+    }
+
+    /// Puts a run that begins into an attempt.
+    pub fn attempt_joined(&self, key: RunKey, place: Place) {
+        self.tracked.store(true, Ordering::Relaxed);
+        if !self.book().join(key, place) {
+            self.drop_one(Dropped::AttemptRunsCapped);
+        }
+    }
+
+    /// Where a run in flight belongs; None outside of attempts.
+    #[inline]
+    pub fn attempt_of(&self, key: RunKey) -> Option<Place> {
+        if self.tracked.load(Ordering::Relaxed) { self.book().place(key) } else { None }
+    }
+
+    /// The open attempt that a run is; None for any other run.
+    pub fn attempt_owned_by(&self, key: RunKey) -> Option<u64> {
+        if !self.tracked.load(Ordering::Relaxed) {
+            return None;
+        }
+        let book = self.book();
+        let attempt = book.place(key)?.attempt;
+        book.attempt(attempt).filter(|known| known.owner == key.get() && known.ended == 0).map(|_| attempt)
+    }
+
+    /// Whether an attempt is at the defect of this id.
+    pub fn is_at_defect(&self, attempt: u64, defect: &str) -> bool {
+        self.book().defect_of(attempt) == Some(stable_hash(defect))
+    }
+
+    /// Adds a candidate to an attempt, or recommends it.
+    pub fn attempt_candidate(&self, attempt: u64, index: i64, recommended: bool) {
+        if !self.book().candidate(attempt, index, recommended) {
+            self.drop_one(Dropped::CandidatesCapped);
+        }
+    }
+
+    /// Notes the confidence that a model states, 0 to 1.
+    pub fn attempt_confidence(&self, attempt: u64, confidence: f32) {
+        let writes = self.book().state(attempt, confidence);
+        self.write(writes);
+    }
+
+    /// Closes an attempt; without a verdict so far `outcome` is its outcome.
+    pub fn attempt_closed(&self, attempt: u64, outcome: FixOutcome) {
+        let now = self.unix_now();
+        let (about, model) = {
+            let book = self.book();
+            let Some(attempt) = book.attempt(attempt).filter(|attempt| attempt.ended == 0) else { return };
+            (attempt.about.clone().unwrap_or_default(), attempt.belongs_to())
+        };
+        let names = model.and_then(|model| self.names(model)).map(|labels| (labels.a, labels.b)).unwrap_or_default();
+        let rows = self.attempt_rows(&about, &names.0, &names.1);
+        let writes = self.book().close(attempt, rows, outcome, now);
+        self.write(writes);
+    }
+
+    fn attempt_rows(&self, about: &About, provider: &str, model: &str) -> [Option<SeriesId>; 2] {
+        let About { defect_type, severity, language, strategy } = about;
+        let pair = |a: &str, b: &str| format!("{a}{SEPARATOR}{b}");
+        let row = self.resolve(Kind::Defect, &pair(defect_type, severity), &pair(provider, model));
+        let has_strategy = !(strategy.is_empty() && language.is_empty());
+        [Some(row), has_strategy.then(|| self.resolve(Kind::Strategy, strategy, language))]
+    }
+
+    /// Records a verdict on an attempt; `source` says whose it is.
+    pub fn attempt_judged(&self, attempt: u64, outcome: FixOutcome, source: &str, score: Option<f32>) -> Judged {
+        let mut book = self.book();
+        let (strength, source) = book.source(source);
+        let (judged, writes) = book.judge(attempt, Verdict { outcome, strength, source, score });
+        drop(book);
+        self.write(writes);
+        if judged == Judged::Unknown {
+            self.drop_one(Dropped::VerdictsUnknown);
+        }
+        judged
+    }
+
+    /// Records whether a candidate is right.
+    pub fn candidate_judged(&self, attempt: u64, index: i64, right: bool, source: &str) {
+        let mut book = self.book();
+        let (strength, _) = book.source(source);
+        let writes = book.judge_candidate(attempt, index, right, strength);
+        drop(book);
+        self.write(writes);
+    }
+
+    /// What another process needs to go on with an attempt that has ended; None while it is open, or forgotten.
+    pub fn attempt_receipt(&self, attempt: u64) -> Option<Receipt> {
+        let book = self.book();
+        let known = book.attempt(attempt).filter(|known| known.ended > 0)?.clone();
+        let (cluster, first) = book.cluster(attempt);
+        drop(book);
+        let pair = |row: Option<SeriesId>| row.and_then(|row| self.names(row)).map(|l| (l.a, l.b)).unwrap_or_default();
+        let [row, strategy] = known.rows.map(pair);
+        let split = |text: &str| {
+            let (a, b) = text.split_once(SEPARATOR).unwrap_or((text, ""));
+            (a.to_owned(), b.to_owned())
+        };
+        let ((defect_type, severity), (provider, model)) = (split(&row.0), split(&row.1));
+        Some(Receipt {
+            id: self.attempt_id(attempt),
+            defect: known.defect,
+            names: [defect_type, severity, provider, model, strategy.0, strategy.1],
+            times: [first, known.started, known.ended],
+            counts: [known.number, cluster.fixed, cluster.scored],
+            cost: known.cost,
+            verdict: (known.verdict.outcome, known.verdict.strength),
+            // With candidates the samples were counted where they were judged.
+            answered: [known.answered, known.cached || !known.candidates.is_empty()],
+            confidence: known.confidence,
+        })
+    }
+
+    /// The number of the attempt of a receipt, which is remembered from now on.
+    pub fn attempt_adopted(&self, receipt: &Receipt) -> u64 {
+        let own = self.attempt_number(&receipt.id).filter(|number| self.book().attempt(*number).is_some());
+        if let Some(number) = own {
+            return number;
+        }
+        let [defect_type, severity, provider, model, strategy, language] = receipt.names.each_ref().map(String::as_str);
+        let about = About {
+            defect_type: defect_type.into(),
+            severity: severity.into(),
+            language: language.into(),
+            strategy: strategy.into(),
+        };
+        let rows = self.attempt_rows(&about, provider, model);
+        let ([number, fixed, scored], [first, started, ended]) = (receipt.counts, receipt.times);
+        let cluster = Cluster { fixed, scored, timed: fixed > 0 };
+        let (outcome, strength) = receipt.verdict;
+        self.book().adopt(&receipt.id, cluster, first, || Attempt {
+            defect: receipt.defect,
+            number,
+            started,
+            ended: ended.max(1),
+            owner: 0,
+            about: None,
+            totals: None,
+            rows,
+            model: None,
+            answered: receipt.answered[0],
+            cached: receipt.answered[1],
+            candidates: Vec::new(),
+            verdict: Verdict { outcome, strength, source: u8::MAX, score: None },
+            confidence: receipt.confidence,
+            cost: receipt.cost,
+        })
+    }
+
+    /// A run has ended: it counts to its attempt, which ends if the run was that.
+    pub(super) fn attempt_run_ended(&self, end: &End<'_>, run: Option<&Run>, now: u64) {
+        if !self.tracked.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut book = self.book();
+        let Some((place, owns)) = book.leave(end.key) else {
+            self.tracked.store(book.has_runs(), Ordering::Relaxed);
+            return;
+        };
+        let writes = match run.map_or(end.kind, |run| run.kind) {
+            Kind::Llm => {
+                if matches!(end.outcome, Outcome::Ok | Outcome::CacheHit)
+                    && let Some(model) = self.model_of(end, run)
+                {
+                    book.answered(place, model, end.outcome == Outcome::CacheHit);
+                }
+                let (retried, lasted) = run.map_or((false, 0), |run| (run.retried, now.saturating_sub(run.start)));
+                let rows = book.totals(place.attempt).map(|totals| {
+                    totals.call(end, retried);
+                    if lasted > 0 && end.outcome != Outcome::CacheHit && totals.durations.len() < MAX_DURATIONS {
+                        totals.durations.push(lasted);
+                    }
+                });
+                for row in rows.err().into_iter().flatten().flatten() {
+                    let batch = self.batch();
+                    Row(&batch, row).call(end, retried);
+                    if lasted > 0 && end.outcome != Outcome::CacheHit {
+                        batch.record(row, Measure::Latency, lasted);
+                    }
+                }
+                let cost = end.cost.filter(|_| end.outcome != Outcome::CacheHit);
+                cost.map_or_else(Vec::new, |cost| book.spent(place.attempt, cost))
+            }
+            kind @ (Kind::Tool | Kind::Retriever) => {
+                if let Ok(totals) = book.totals(place.attempt) {
+                    let calls = if kind == Kind::Tool { &mut totals.tools } else { &mut totals.retrievers };
+                    *calls = calls.saturating_add(1);
+                }
+                Vec::new()
+            }
+            _ => Vec::new(),
+        };
+        drop(book);
+        self.write(writes);
+        if owns {
+            self.attempt_closed(place.attempt, left_with(end));
+        }
+    }
+
+    fn model_of(&self, end: &End<'_>, run: Option<&Run>) -> Option<SeriesId> {
+        if end.answered.is_some() || (end.model.is_empty() && end.provider.is_empty()) {
+            return end.answered.or_else(|| run.map(|run| run.model));
+        }
+        let asked = run.and_then(|run| self.names(run.model));
+        let given = |name: &str, asked: Option<&String>| {
+            if name.is_empty() { asked.cloned().unwrap_or_default() } else { name.to_owned() }
+        };
+        let provider = given(end.provider, asked.as_ref().map(|labels| &labels.a));
+        let model = given(end.model, asked.as_ref().map(|labels| &labels.b));
+        Some(self.resolve(Kind::Model, &provider, &model))
+    }
+
+    /// A price came late for calls of an attempt.
+    pub(super) fn attempt_repriced(&self, calls: &Repriced<'_>) {
+        if calls.attempt == 0 {
+            return;
+        }
+        let mut book = self.book();
+        let rows = book.totals(calls.attempt).map(|totals| totals.repriced(calls));
+        let writes = book.spent(calls.attempt, calls.cost);
+        drop(book);
+        for row in rows.err().into_iter().flatten().flatten() {
+            Row(&self.batch(), row).repriced(calls);
+        }
+        self.write(writes);
+    }
+
+    /// Applies changes to rows.
+    fn write(&self, writes: Vec<Write>) {
+        if writes.is_empty() {
+            return;
+        }
+        let batch = self.batch();
+        for write in writes {
+            match write {
+                Write::Enter(row, tally, n) => batch.moved(self.tally(row, tally), n),
+                Write::Leave(row, tally, n) => batch.moved(self.tally(row, tally).wrapping_add(1), n),
+                Write::FirstFix(row, nanos, attempts) => {
+                    batch.record(row, Measure::TimeToFix, nanos);
+                    batch.record(row, Measure::AttemptsToFix, u64::from(attempts).saturating_mul(1000));
+                }
+                Write::Score(row, score) => batch.record(row, Measure::Quality, nanos_of(score)),
+                Write::Calls(row, totals) => {
+                    let mut to = Row(&batch, row);
+                    for (position, n) in totals.counters.iter().enumerate().filter(|(_, n)| **n > 0) {
+                        to.add(position, *n);
+                    }
+                    for nanos in totals.durations {
+                        batch.record(row, Measure::Latency, nanos);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The figures of every row of attempts.
+    pub fn attempt_figures(&self) -> AttemptFigures {
+        let rows = self.series.ids(&self.cells).filter_map(|id| {
+            let labels = self.series.labels_of(&self.cells, id, Kind::counts_attempts)?;
+            let tallies = self.tallies(id);
+            (!tallies.is_empty()).then_some((labels, tallies))
+        });
+        AttemptFigures(rows.collect())
+    }
+
+    /// What entered and what left each figure of a row; no zeros.
+    fn tallies(&self, id: SeriesId) -> BTreeMap<u16, (u64, u64)> {
+        let pair = |tally: usize| {
+            let cell = self.tally(id, tally);
+            (self.cells.get(cell), self.cells.get(cell.wrapping_add(1)))
+        };
+        let pairs = (0..TALLIES).filter_map(|tally| Some((u16::try_from(tally).ok()?, pair(tally))));
+        pairs.filter(|(_, pair)| *pair != (0, 0)).collect()
+    }
+
+    pub(super) fn clear_tallies(&self, id: SeriesId) {
+        for cell in self.tally(id, 0)..self.tally(id, TALLIES) {
+            if self.cells.get(cell) != 0 {
+                self.cells.set(cell, 0);
+            }
+        }
+    }
+
+    /// Forgets the attempts of the parent in a process that has just been forked.
+    pub(super) fn forget_attempts(&self) {
+        if let Ok(mut book) = self.book.try_lock() {
+            book.clear();
+        }
+        self.tracked.store(false, Ordering::Relaxed);
+    }
+}
+
+impl Batch<'_> {
+    fn moved(&self, cell: usize, n: u64) {
+        self.cells.add_saturating(cell, n);
+    }
+}
+
+/// The outcome of an attempt that ends with its run and has no verdict.
+fn left_with(end: &End<'_>) -> FixOutcome {
+    match end.outcome {
+        Outcome::Error if end.error.is_some_and(|error| error.starts_with("OutputParserException")) => {
+            FixOutcome::Unparsable
+        }
+        Outcome::Error | Outcome::Cancelled | Outcome::Abandoned => FixOutcome::Infrastructure,
+        Outcome::Ok | Outcome::CacheHit | Outcome::Interrupted => FixOutcome::Unverified,
+    }
+}
+
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // from 0 to 1
+fn nanos_of(score: f32) -> u64 {
+    (f64::from(score) * 1e9).round() as u64
+}

@@ -1,0 +1,107 @@
+//! The attempt at a defect that a run belongs to.
+
+use crate::convert;
+use crate::hooks::model_start::entry;
+use langmeter_core::RunKey;
+use langmeter_core::defects::Place;
+use pyo3::prelude::*;
+use pyo3::types::PyString;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Characters of an id, a type, a severity, a language or a strategy that are kept.
+pub const LONGEST: usize = 64;
+
+/// How runs are found to belong to an attempt.
+pub struct Attempts {
+    /// Keys of a run's metadata: id, type and severity of the defect, language, strategy, number of the attempt.
+    keys: [Py<PyString>; 6],
+    /// `ContextVar.get` of the block that a thread or task is in: attempt and candidate.
+    block: Py<PyAny>,
+    /// Whether a block was ever entered.
+    has_blocks: AtomicBool,
+    /// Reads the outcome of an attempt from what its run returned; None without such a reader.
+    pub read_output: Option<Py<PyAny>>,
+}
+
+impl Attempts {
+    pub const fn new(keys: [Py<PyString>; 6], block: Py<PyAny>, read_output: Option<Py<PyAny>>) -> Self {
+        Self { keys, block, has_blocks: AtomicBool::new(false), read_output }
+    }
+
+    /// Notes that blocks are used from now on.
+    pub fn block_entered(&self) {
+        self.has_blocks.store(true, Ordering::Relaxed);
+    }
+
+    /// The objects that Python's collector visits.
+    pub fn objects(&self) -> impl Iterator<Item = &Py<PyAny>> {
+        std::iter::once(&self.block).chain(&self.read_output)
+    }
+
+    /// Puts a run that begins into its attempt: that of its parent or of the block around it, whichever began later. A
+    /// run whose metadata names another defect, or that is in no attempt, opens one.
+    #[inline]
+    pub fn join(
+        &self,
+        core: &langmeter_core::Recorder,
+        key: RunKey,
+        parent: Option<RunKey>,
+        metadata: Option<&Bound<'_, PyAny>>,
+        py: Python<'_>,
+    ) -> PyResult<()> {
+        let [id, ..] = &self.keys;
+        let marked = entry(metadata, id.bind(py))?.filter(|id| !id.is_none());
+        let block = if self.has_blocks.load(Ordering::Relaxed) { self.block(py)? } else { None };
+        let place = parent.and_then(|parent| core.attempt_of(parent));
+        let place = match (place, block) {
+            (Some(place), Some(block)) if block.attempt >= place.attempt => Some(block),
+            (place, block) => place.or(block),
+        };
+        let Some(marked) = marked else {
+            if let Some(place) = place {
+                core.attempt_joined(key, place);
+            }
+            return Ok(());
+        };
+        let id = short(&marked)?;
+        match place {
+            Some(place) if core.is_at_defect(place.attempt, &id) => core.attempt_joined(key, place),
+            _ => self.opened(core, key, &id, metadata, py)?,
+        }
+        Ok(())
+    }
+
+    fn block(&self, py: Python<'_>) -> PyResult<Option<Place>> {
+        let block = self.block.bind(py).call0()?;
+        if block.is_none() {
+            return Ok(None);
+        }
+        let (attempt, candidate) = block.extract()?;
+        Ok(Some(Place { attempt, candidate }))
+    }
+
+    #[cold]
+    fn opened(
+        &self,
+        core: &langmeter_core::Recorder,
+        key: RunKey,
+        id: &str,
+        metadata: Option<&Bound<'_, PyAny>>,
+        py: Python<'_>,
+    ) -> PyResult<()> {
+        let [_, defect_type, severity, language, strategy, number] = &self.keys;
+        let text = |key: &Py<PyString>| {
+            let value = entry(metadata, key.bind(py))?.filter(|value| !value.is_none());
+            value.map_or_else(|| Ok(String::new()), |value| short(&value))
+        };
+        let about = [text(defect_type)?, text(severity)?, text(language)?, text(strategy)?];
+        let number = entry(metadata, number.bind(py))?.and_then(|number| number.extract().ok());
+        core.attempt_opened(id, about.each_ref().map(String::as_str), number, Some(key));
+        Ok(())
+    }
+}
+
+/// The first characters of a text.
+fn short(value: &Bound<'_, PyAny>) -> PyResult<String> {
+    Ok(convert::text_of(value)?.chars().take(LONGEST).collect())
+}
