@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property
 from statistics import NormalDist
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import Final
 
 from langmeter import _core
 from langmeter._base.money import usd
@@ -27,7 +28,8 @@ _MIN_STATED: Final = 30
 _BINS: Final = 10
 
 
-class Bin(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Bin:
     """Attempts whose model stated a confidence within one tenth.
 
     Attributes:
@@ -174,9 +176,7 @@ class DefectStats(Immutable):
 
     @property
     def time_to_fix(self) -> Distribution:
-        """From the begin of the first attempt at a defect to the end of the one that first fixed
-        it, seconds.
-        """
+        """Seconds from the begin of a defect's first attempt to the end of its first fix."""
         return self._distribution("time_to_fix")
 
     @property
@@ -194,17 +194,16 @@ class DefectStats(Immutable):
 
     @cached_property
     def outcomes(self) -> Mapping[str, int]:
-        """Attempts by outcome: fixed, partial, failed, regressed, refused, empty, unparsable,
-        does_not_apply, does_not_compile, infrastructure, unscored, unverified.
-        """
+        """Attempts by outcome, each of `langmeter.defects.OUTCOMES`: fixed, partial, failed, …"""
         return MappingProxyType(
             {name: self._count(f"outcome_{name}") for name in _core.FIX_OUTCOMES}
         )
 
     @cached_property
     def funnel(self) -> Mapping[str, int]:
-        """Attempts that came at least so far: asked, answered, parsed, applied, compiled,
-        tests_passed, still_right.
+        """Attempts that came at least so far.
+
+        By stage: asked, answered, parsed, applied, compiled, tests_passed, still_right.
         """
         return MappingProxyType({name: self._count(f"stage_{name}") for name in _core.FIX_STAGES})
 
@@ -345,8 +344,9 @@ class DefectStats(Immutable):
 
     @property
     def reliability(self) -> tuple[Bin, ...]:
-        """Stated confidence beside the share that was fixed, by tenths, those without an attempt
-        left out; empty below 30 stated confidences.
+        """Stated confidence beside the share that was fixed, by tenths of the confidence.
+
+        Tenths without an attempt are left out; empty below 30 stated confidences.
         """
         if self.stated < _MIN_STATED:
             return ()
