@@ -72,9 +72,10 @@ class DefectAnalysisCallback(ComponentCallback, DefectView):
         Args:
             defect_id: id of the defect, at most 64 characters of it, as the other texts; never
                 exported.
-            type, severity: of the defect; rows of `snapshot().defects` are by them.
-            language, strategy: of the code and of the fix; `snapshot().defect_strategies` is by
-                them.
+            type: type of the defect; `snapshot().defects` has rows by it.
+            severity: severity of the defect, also in those rows.
+            language: language of the code; `snapshot().defect_strategies` has rows by it.
+            strategy: strategy of the fix, also in those rows.
             number: which attempt at this defect it is, from 1; None for the next one of this
                 recorder.
 

@@ -145,14 +145,11 @@ class Attempt(_InBlock):
         self.defect_id = _text("defect_id", defect_id)
         if not defect_id:
             raise refusal("defect_id", "a text that is not empty", defect_id)
-        self._about = tuple(
-            _text(name, text)
-            for name, text in (
-                ("type", type),
-                ("severity", severity),
-                ("language", language),
-                ("strategy", strategy),
-            )
+        self._about = (
+            _text("type", type),
+            _text("severity", severity),
+            _text("language", language),
+            _text("strategy", strategy),
         )
         if number is not None:
             whole_number("number", number, 1, 2**32 - 1)
@@ -163,8 +160,8 @@ class Attempt(_InBlock):
     def __enter__(self) -> Attempt:
         with self._lock:
             if not self._opened:
-                about = (self.defect_id, *self._about)
-                self._opened = self._books.attempts.open(*about, number=self._wanted)
+                attempts, wanted = self._books.attempts, self._wanted
+                self._opened = attempts.open(self.defect_id, *self._about, wanted)
             self._entries += 1
         super().__enter__()
         return self

@@ -77,8 +77,9 @@ def read_fix(output: Any) -> Fix:
     fields = _fields(output)
     if fields is None or not fields.keys() & {"success", "fix_candidates"}:
         return Fix("unparsable")
-    candidates = fields.get("fix_candidates")
-    count = len(candidates) if isinstance(candidates, list | tuple) else 0
+    listed = fields.get("fix_candidates")
+    candidates = listed if isinstance(listed, list | tuple) else ()
+    count = len(candidates)
     outcome = None
     if "fix_candidates" in fields and not count:
         outcome = "empty"

@@ -194,7 +194,7 @@ class DefectStats(Immutable):
 
     @cached_property
     def outcomes(self) -> Mapping[str, int]:
-        """Attempts by outcome, each of `langmeter.defects.OUTCOMES`: fixed, partial, failed, …"""
+        """Attempts by outcome, each of `langmeter.defects.OUTCOMES`: fixed, partial and so on."""
         return MappingProxyType(
             {name: self._count(f"outcome_{name}") for name in _core.FIX_OUTCOMES}
         )
