@@ -78,6 +78,9 @@ pub struct WindowCounts {
     pub counts: Counts,
 }
 
+/// Figures of attempts at defects by position: what entered each, and what left it.
+pub type Tallies = BTreeMap<u16, (u64, u64)>;
+
 /// Counts of one label set.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SeriesData {
@@ -94,7 +97,7 @@ pub struct SeriesData {
     /// For models: the most calls in flight at once, in one recorder, since its beginning.
     pub peak: u64,
     /// For attempts at defects: what entered each figure, and what left it; no zeros.
-    pub tallies: BTreeMap<u16, (u64, u64)>,
+    pub tallies: Tallies,
 }
 
 impl Default for SeriesData {
@@ -206,7 +209,7 @@ impl SeriesData {
     }
 }
 
-fn of(tallies: &BTreeMap<u16, (u64, u64)>, tally: u16) -> (u64, u64) {
+fn of(tallies: &Tallies, tally: u16) -> (u64, u64) {
     tallies.get(&tally).copied().unwrap_or_default()
 }
 

@@ -21,6 +21,9 @@ use pyo3::types::{PyDict, PyString, PyTuple};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+/// Keys of the metadata, what returns the block around a run, and what reads outputs.
+type AttemptParts = ([Py<PyString>; 6], Py<PyAny>, Option<Py<PyAny>>);
+
 /// Base of `langmeter.callbacks.services.Services`, which has the methods that are called from here: those of the
 /// protocol `Services` in `_core.pyi`, and no other.
 #[pyclass(frozen, subclass, weakref, name = "ServicesBase", module = "langmeter._core")]
@@ -138,7 +141,7 @@ impl Services {
         origins: Option<Py<PyDict>>,
         labels: Vec<Py<PyString>>,
         keep_prompts: bool,
-        attempts: Option<([Py<PyString>; 6], Py<PyAny>, Option<Py<PyAny>>)>,
+        attempts: Option<AttemptParts>,
     ) -> Self {
         Self {
             new_recorder,

@@ -69,6 +69,8 @@ impl Cluster {
 #[derive(Debug, Clone, Default)]
 struct Defect {
     attempts: u32,
+    /// Its first attempts were made in another recorder.
+    elsewhere: bool,
     /// When the first attempt began, Unix nanoseconds.
     first: u64,
     rows: Vec<(SeriesId, Cluster)>,
@@ -164,6 +166,7 @@ impl Book {
     pub fn open(&mut self, opening: &Opening<'_>) -> (u64, Option<u64>) {
         let hash = stable_hash(opening.defect);
         let defect = self.defect(hash, opening.now);
+        defect.elsewhere |= defect.attempts == 0 && opening.number.is_some_and(|number| number > 1);
         defect.attempts = opening.number.unwrap_or_else(|| defect.attempts.saturating_add(1)).max(1);
         let number = defect.attempts;
         let [defect_type, severity, language, strategy] = opening.about.map(Box::from);
@@ -266,22 +269,33 @@ impl Book {
         }
     }
 
-    /// An attempt has a candidate; false where it has 16 others.
-    pub fn candidate(&mut self, number: u64, index: i64, recommended: bool) -> bool {
-        let Some(attempt) = self.attempt_mut(number) else { return true };
-        if recommended {
-            attempt.candidates.iter_mut().for_each(|candidate| candidate.recommended = false);
+    /// Adds a candidate to an attempt, or recommends it; None where it has 16 others.
+    pub fn candidate(&mut self, number: u64, index: i64, recommended: bool) -> Option<Vec<Write>> {
+        let Some(attempt) = self.attempt(number) else { return Some(Vec::new()) };
+        let is_new = attempt.candidates.iter().all(|candidate| candidate.index != index);
+        if is_new && attempt.candidates.len() >= SAMPLES {
+            return None;
         }
-        if let Some(candidate) = attempt.candidates.iter_mut().find(|candidate| candidate.index == index) {
-            candidate.recommended |= recommended;
-            return true;
+        let (model, cached, ended, rows) = (attempt.model, attempt.cached, attempt.ended > 0, attempt.rows);
+        let mut writes = self.change(number, |attempt| {
+            if is_new {
+                attempt.candidates.push(Candidate { index, model, cached, recommended: false, right: None });
+            }
+            if recommended {
+                for candidate in &mut attempt.candidates {
+                    candidate.recommended = candidate.index == index;
+                }
+            }
+        });
+        if is_new && ended {
+            for row in rows.into_iter().flatten() {
+                writes.push(Write::Enter(row, tally::CANDIDATES, 1));
+                if cached {
+                    writes.push(Write::Enter(row, tally::CACHED, 1));
+                }
+            }
         }
-        if attempt.candidates.len() >= SAMPLES {
-            return false;
-        }
-        let (model, cached) = (attempt.model, attempt.cached);
-        attempt.candidates.push(Candidate { index, model, cached, recommended, right: None });
-        true
+        Some(writes)
     }
 
     /// The model states how sure it is, 0 to 1.
@@ -316,7 +330,7 @@ impl Book {
             if let Some(score) = verdict.score {
                 writes.push(Write::Score(row, score));
             }
-            self.new_in_row(hash, row, number, now, &mut writes);
+            self.new_in_row(hash, row, now, &mut writes);
             self.recount(hash, row, None, fixed, (number, now), &mut writes);
             writes.push(Write::Calls(row, totals.clone()));
         }
@@ -324,12 +338,12 @@ impl Book {
     }
 
     /// Counts a defect in a row that has not had it; one whose first attempts were made elsewhere is counted there.
-    fn new_in_row(&mut self, hash: u64, row: SeriesId, number: u32, now: u64, writes: &mut Vec<Write>) {
+    fn new_in_row(&mut self, hash: u64, row: SeriesId, now: u64, writes: &mut Vec<Write>) {
         let defect = self.defect(hash, now);
         if defect.rows.iter().any(|(known, _)| *known == row) {
             return;
         }
-        let elsewhere = defect.rows.is_empty() && number > 1;
+        let elsewhere = defect.rows.is_empty() && defect.elsewhere;
         defect.rows.push((row, Cluster::default()));
         if !elsewhere {
             writes.push(Write::Enter(row, tally::DEFECTS, 1));

@@ -119,11 +119,11 @@ mod tests {
         assert_eq!(names.len(), TALLIES);
         let known =
             [FixOutcome::Fixed as usize, STAGES, COST_FIXED, BRIER, bin(0)[0], bin(9)[2], sample(1, 0), sample(16, 16)];
-        let named = known.map(name);
+        let texts = known.map(name);
         let expected =
             ["outcome_fixed", "stage_asked", "cost_fixed", "brier", "confidence_0_stated", "confidence_9_sum"];
-        assert_eq!(named[..6], expected);
-        assert_eq!(named[6..], ["samples_1_0", "samples_16_16"]);
+        assert_eq!(texts[..6], expected);
+        assert_eq!(texts[6..], ["samples_1_0", "samples_16_16"]);
         assert_eq!(sample(16, 16) + 1, TALLIES);
     }
 

@@ -12,7 +12,7 @@ use crate::defects::{
 use crate::metrics::{Counter, Dropped, Measure, OUTCOMES, Outcome};
 use crate::runs::{Run, RunKey};
 use crate::series::{Kind, LabelSet, SEPARATOR, SeriesId};
-use std::collections::BTreeMap;
+use crate::snapshot::Tallies;
 use std::sync::atomic::Ordering;
 use std::sync::{MutexGuard, PoisonError};
 
@@ -30,7 +30,7 @@ impl Counters for Totals {
 
 /// Figures of attempts by row: what entered each, and what left it.
 #[derive(Debug, Clone, Default)]
-pub struct AttemptFigures(pub(super) Vec<(LabelSet, BTreeMap<u16, (u64, u64)>)>);
+pub struct AttemptFigures(pub(super) Vec<(LabelSet, Tallies)>);
 
 /// An attempt as another process or host goes on with it.
 #[derive(Debug, Clone, PartialEq)]
@@ -124,8 +124,10 @@ impl Recorder {
 
     /// Adds a candidate to an attempt, or recommends it.
     pub fn attempt_candidate(&self, attempt: u64, index: i64, recommended: bool) {
-        if !self.book().candidate(attempt, index, recommended) {
-            self.drop_one(Dropped::CandidatesCapped);
+        let writes = self.book().candidate(attempt, index, recommended);
+        match writes {
+            Some(writes) => self.write(writes),
+            None => self.drop_one(Dropped::CandidatesCapped),
         }
     }
 
@@ -359,7 +361,7 @@ impl Recorder {
     }
 
     /// What entered and what left each figure of a row; no zeros.
-    fn tallies(&self, id: SeriesId) -> BTreeMap<u16, (u64, u64)> {
+    fn tallies(&self, id: SeriesId) -> Tallies {
         let pair = |tally: usize| {
             let cell = self.tally(id, tally);
             (self.cells.get(cell), self.cells.get(cell.wrapping_add(1)))
