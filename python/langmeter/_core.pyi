@@ -33,6 +33,7 @@ __all__ = [
     "OUTCOMES",
     "RETRY_TAG",
     "SEPARATOR",
+    "SNAPSHOT_FORMAT",
     "STANDARD_TIERS",
     "STREAM_KINDS",
     "STREAM_WANTS",
@@ -127,6 +128,8 @@ TALLIES: Final[tuple[str, ...]]
 #: Candidates of an attempt that are counted, and characters of its texts that are kept.
 MAX_CANDIDATES: Final[int]
 MAX_DEFECT_TEXT: Final[int]
+#: Version of a snapshot's dict, JSON and binary forms.
+SNAPSHOT_FORMAT: Final[int]
 #: Joins the two parts of a name of a series.
 SEPARATOR: Final[str]
 

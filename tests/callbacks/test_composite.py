@@ -109,7 +109,7 @@ def test_only_what_a_part_counts_is_dispatched() -> None:
     both = CompositeCallback([TokenCountingCallback(), PerformanceCallback()])
     assert (both.ignore_chain, both.ignore_agent, both.ignore_retriever) == (False,) * 3
     fixes = CompositeCallback([DefectAnalysisCallback()])
-    assert (fixes.ignore_llm, fixes.ignore_custom_event) == (True, False)
+    assert (fixes.ignore_llm, fixes.ignore_custom_event) == (False, False)
     fixes.on_custom_event("langmeter.fix", {"success": True}, run_id=uuid.uuid4())
     assert fixes.snapshot().components["fix", "fix"].calls == 1
 

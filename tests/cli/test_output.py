@@ -116,10 +116,10 @@ BAD_FILES = {
     ),
     "a list": (b"[]", "{file}: not a langmeter snapshot"),
     "a contradiction": (
-        b'{"format": 2, "models": 3}',
+        b'{"format": 3, "models": 3}',
         "models must be a list, got 3; write the text",
     ),
-    "cut off": (b'{"format": 2, "mod', "{file}: not a langmeter snapshot: "),
+    "cut off": (b'{"format": 3, "mod', "{file}: not a langmeter snapshot: "),
 }
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from langmeter import Budget, Config, Meter, PriceBook, TokenCountingCallback, install, uninstall
 from langmeter._base.same import same
+from langmeter.defects import DefectOptions
 from langmeter.errors import ConfigError
 from langmeter.streaming import Collect
 from langmeter.testing import ManualClock
@@ -72,6 +73,10 @@ SETTINGS: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
         lambda: {"my-": lambda text: 2 * len(text), "b": print},
     ),
     "labels": (lambda: ["team", "user"], lambda: ("user", "team")),
+    "defects": (
+        lambda: DefectOptions(keys={"type": "checker"}),
+        lambda: DefectOptions(outcome=lambda output: None),
+    ),
     "config": (lambda: Config(max_runs=99), lambda: Config(max_runs=98)),
     "max_series": (lambda: 99, lambda: 98),
     "max_runs": (lambda: 99, lambda: 98),

@@ -17,6 +17,7 @@ from langchain_core.outputs import ChatGeneration, GenerationChunk, LLMResult
 from langmeter import PerformanceCallback, Snapshot, _core
 from langmeter.errors import SnapshotError
 from langmeter.report import terminal
+from langmeter.snapshot import FORMAT
 from langmeter.testing import ManualClock
 from langmeter.usage import read
 from tests.support.models import chat_model
@@ -160,7 +161,9 @@ def test_sums_and_differences_hold_all_of_it() -> None:
     assert (a + between).totals.outcomes == b.totals.outcomes
 
 
-@pytest.mark.parametrize(("version", "told"), [(1, "read it with langmeter 0.0.9"), (3, "upgrade")])
+@pytest.mark.parametrize(
+    ("version", "told"), [(1, "read it with langmeter 0.0.9"), (FORMAT + 1, "upgrade")]
+)
 def test_other_formats_are_refused_with_what_to_do(version: int, told: str) -> None:
     """An older one is read by the version that wrote it, a newer one by a newer langmeter."""
     data = {**Snapshot().to_dict(), "format": version, "langmeter": "0.0.9"}

@@ -353,11 +353,11 @@ def test_calls_in_flight_may_be_counted_by_half(written: dict[str, Any]) -> None
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"format": 2, "format": 2}', "field 'format' must be there once in its object"),
+        ('{"format": 3, "format": 3}', "field 'format' must be there once in its object"),
         ('{"format": NaN}', "every number must be finite, got 'NaN'"),
         ('{"models": []}', "field 'format' is missing"),
-        ('{"format": 2}', "field 'models' is missing"),
-        ('{"format": 2.0}', "snapshot of format 2.0"),
+        ('{"format": 3}', "field 'models' is missing"),
+        ('{"format": 3.0}', "snapshot of format 3.0"),
         (b"LMTR\xff", "not a JSON text"),
     ],
 )

@@ -48,7 +48,7 @@ def snapshot(data: Mapping[str, Any]) -> _core.Snapshot:
     listed = [
         (f"{name}[{place}]", series, *_series(f"{name}[{place}]", series, kinds))
         for name, kinds in _LISTS.items()
-        for place, series in enumerate(_list(name, _listed(data, name)))
+        for place, series in enumerate(_list(name, _field("", data, name)))
     ]
     first: dict[tuple[str, ...], str] = {}
     for where, _, part, _ in listed:
@@ -245,11 +245,6 @@ def _field(where: str, data: Mapping[str, Any], name: str) -> Any:
         of = f" of {where}" if where else ""
         raise SnapshotError(f"not a langmeter snapshot: field {name!r}{of} is missing")
     return data[name]
-
-
-def _listed(data: Mapping[str, Any], name: str) -> Any:
-    # Snapshots from before attempts at defects were counted have no such list.
-    return data.get(name, []) if name == "defects" else _field("", data, name)
 
 
 def _text(where: str, data: Mapping[str, Any], name: str) -> str:

@@ -33,8 +33,8 @@ from langmeter.snapshot.stats import (
     ended_text,
 )
 
-#: Version of the dict and JSON form.
-FORMAT = 2
+#: Version of the dict, JSON and binary forms.
+FORMAT = _core.SNAPSHOT_FORMAT
 
 
 class Snapshot(Immutable):

@@ -41,5 +41,5 @@ pub use recorder::{
 };
 pub use runs::{Labels, Reserving, RunKey, RunTable, Start, Started, Streaming, Via};
 pub use series::{Kind, LabelSet, OTHER, SEPARATOR, SeriesId, SeriesTable};
-pub use snapshot::{Anomaly, Origin, SeriesData, Snapshot, WindowCounts};
+pub use snapshot::{Anomaly, Origin, SeriesData, Snapshot, VERSION as SNAPSHOT_FORMAT, WindowCounts};
 pub use window::{WINDOWS, Window};

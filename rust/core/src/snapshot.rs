@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 const MAGIC: &[u8; 4] = b"LMTR";
-const VERSION: u16 = 3;
+/// Version of the encoding.
+pub const VERSION: u16 = 3;
 
 /// The recorder that a snapshot comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]

@@ -19,7 +19,7 @@ mod tokenizer;
 
 use langmeter_core::budget::{Period, Unit};
 use langmeter_core::defects::{FixOutcome, SAMPLES, SOURCES, Stage, TALLIES, tally_name};
-use langmeter_core::{Counter, Dropped, Kind, Labels, Measure, Outcome, SEPARATOR, WINDOWS};
+use langmeter_core::{Counter, Dropped, Kind, Labels, Measure, Outcome, SEPARATOR, SNAPSHOT_FORMAT, WINDOWS};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use std::collections::BTreeMap;
@@ -57,6 +57,7 @@ fn init(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("MAX_CANDIDATES", SAMPLES)?;
     m.add("MAX_DEFECT_TEXT", hooks::attempts::LONGEST)?;
     m.add("SEPARATOR", SEPARATOR)?;
+    m.add("SNAPSHOT_FORMAT", SNAPSHOT_FORMAT)?;
     m.add_class::<attempts::Attempts>()?;
     m.add_class::<cards::Cards>()?;
     m.add("HOOKS", hooks::types(py)?)?;
