@@ -120,6 +120,8 @@ def _tables(snapshot: Snapshot) -> Iterator[_Table]:
     """Return the header and the rows of each table that has any."""
     if models := rows(snapshot):
         yield HEADER, models
+    if snapshot.defects:
+        yield _defects(snapshot)
     if snapshot.labels:
         yield _labels(snapshot)
     if snapshot.components:
@@ -192,6 +194,29 @@ def _labels(snapshot: Snapshot) -> _Table:
     ]
     header = ("label", *HEADER[1:width])
     return header, [*lines, *_more(snapshot.labels, width, MAX_SHORT_ROWS)]
+
+
+def _defects(snapshot: Snapshot) -> _Table:
+    """Attempts by defect type and severity, and by model."""
+    rows = sorted(snapshot.defects.items(), key=lambda row: (-row[1].attempts, row[0]))
+    lines = [
+        (
+            short_name(" ".join(filter(None, (defect_type, severity))) or "(none)"),
+            short_name("/".join(filter(None, (provider, model))) or "(none)"),
+            format_count(stats.attempts),
+            f"{format_count(stats.fixed)} of {format_count(stats.closed)}",
+            _share(stats.success_rate),
+            format_usd(stats.cost),
+            format_usd(stats.cost_per_fixed),
+        )
+        for (defect_type, provider, model, severity), stats in rows[:MAX_ROWS]
+    ]
+    header = ("defect", "model", "attempts", "fixed", "rate", "cost", "a fix")
+    return header, [*lines, *_more(snapshot.defects, len(header))]
+
+
+def _share(share: float) -> str:
+    return NOTHING if share != share else f"{share:.0%}"  # nan
 
 
 def _failures(snapshot: Snapshot) -> _Table:

@@ -152,7 +152,15 @@ impl Book {
         self.runs.get(&key.get()).copied()
     }
 
-    /// Whether no run is in an attempt.
+    /// Open attempts that are runs: their numbers and the keys of the runs.
+    pub fn open_runs(&self) -> Vec<(u64, u64)> {
+        let open = self.opened.iter().filter_map(|number| Some((*number, self.attempt(*number)?)));
+        open.filter(|(_, attempt)| attempt.ended == 0 && attempt.owner != 0)
+            .map(|(number, attempt)| (number, attempt.owner))
+            .collect()
+    }
+
+    /// Whether a run is in an attempt.
     pub fn has_runs(&self) -> bool {
         !self.runs.is_empty()
     }

@@ -10,7 +10,7 @@ use crate::defects::{
     stable_hash,
 };
 use crate::metrics::{Counter, Dropped, Measure, OUTCOMES, Outcome};
-use crate::runs::{Run, RunKey};
+use crate::runs::{Left, Run, RunKey};
 use crate::series::{Kind, LabelSet, SEPARATOR, SeriesId};
 use crate::snapshot::Tallies;
 use std::sync::atomic::Ordering;
@@ -350,8 +350,22 @@ impl Recorder {
         }
     }
 
+    /// Closes attempts whose run was given up: LangChain sends no end of a task that a timeout cancelled.
+    fn close_abandoned(&self) {
+        self.reap(self.clock.now());
+        let open = self.book().open_runs();
+        for (attempt, owner) in open {
+            if self.runs.left(&self.cells, RunKey::new(owner)) == Some(Left::Reaped) {
+                self.attempt_closed(attempt, FixOutcome::Infrastructure);
+            }
+        }
+    }
+
     /// The figures of every row of attempts.
     pub fn attempt_figures(&self) -> AttemptFigures {
+        if self.tracked.load(Ordering::Relaxed) {
+            self.close_abandoned();
+        }
         let rows = self.series.ids(&self.cells).filter_map(|id| {
             let labels = self.series.labels_of(&self.cells, id, Kind::counts_attempts)?;
             let tallies = self.tallies(id);
