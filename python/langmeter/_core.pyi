@@ -213,7 +213,7 @@ class Attempts:
         strategy: str = "",
         number: int | None = None,
     ) -> int:
-        """Open an attempt that is no run; returns its number."""
+        """Open an attempt that is a block of code; returns its number."""
 
     def close(self, attempt: int, outcome: str) -> None:
         """Close an attempt; `outcome` counts where there is no verdict. Raises ValueError."""

@@ -92,6 +92,8 @@ class _InBlock:
 class Candidate(_InBlock):
     """One change that an attempt proposes; as a block, its calls are those that made it.
 
+    A verdict on the recommended candidate is one on its attempt too.
+
     Attributes:
         index: its number in the attempt.
     """

@@ -429,7 +429,7 @@ impl Book {
         (Judged::Counts, writes)
     }
 
-    /// A verdict on a candidate; that on the recommended one is a verdict on its attempt too.
+    /// Records whether a candidate is right, unless a stronger source has.
     pub fn judge_candidate(&mut self, number: u64, index: i64, right: bool, strength: u8) -> Vec<Write> {
         self.change(number, |attempt| {
             let candidate = attempt.candidates.iter_mut().find(|candidate| candidate.index == index);

@@ -172,13 +172,19 @@ impl Recorder {
         judged
     }
 
-    /// Records whether a candidate is right.
+    /// Records whether a candidate is right; a verdict on the recommended one is a verdict on its attempt too.
     pub fn candidate_judged(&self, attempt: u64, index: i64, right: bool, source: &str) {
         let mut book = self.book();
         let (strength, _) = book.source(source);
         let writes = book.judge_candidate(attempt, index, right, strength);
+        let known = book.attempt(attempt).and_then(|known| known.candidates.iter().find(|known| known.index == index));
+        let recommended = known.is_some_and(|candidate| candidate.recommended);
         drop(book);
         self.write(writes);
+        if recommended {
+            let outcome = if right { FixOutcome::Fixed } else { FixOutcome::Failed };
+            self.attempt_judged(attempt, outcome, source, None);
+        }
     }
 
     /// What another process needs to go on with an attempt that has ended; None while it is open, or forgotten.
@@ -298,12 +304,12 @@ impl Recorder {
         if end.answered.is_some() || (end.model.is_empty() && end.provider.is_empty()) {
             return end.answered.or_else(|| run.map(|run| run.model));
         }
-        let asked = run.and_then(|run| self.names(run.model));
-        let given = |name: &str, asked: Option<&String>| {
-            if name.is_empty() { asked.cloned().unwrap_or_default() } else { name.to_owned() }
+        let requested = run.and_then(|run| self.names(run.model));
+        let given = |name: &str, requested: Option<&String>| {
+            if name.is_empty() { requested.cloned().unwrap_or_default() } else { name.to_owned() }
         };
-        let provider = given(end.provider, asked.as_ref().map(|labels| &labels.a));
-        let model = given(end.model, asked.as_ref().map(|labels| &labels.b));
+        let provider = given(end.provider, requested.as_ref().map(|labels| &labels.a));
+        let model = given(end.model, requested.as_ref().map(|labels| &labels.b));
         Some(self.resolve(Kind::Model, &provider, &model))
     }
 
