@@ -9,7 +9,7 @@ from typing import Final
 
 import langmeter
 from langmeter._base import output
-from langmeter.cli import advice, bottlenecks, compare, demo, prices, run
+from langmeter.cli import advice, bottlenecks, compare, defects, demo, prices, run
 
 #: Commands that answer a question, in the order of the help.
 _COMMANDS: Final = {
@@ -18,6 +18,7 @@ _COMMANDS: Final = {
     "prices": prices,
     "bottlenecks": bottlenecks,
     "compare": compare,
+    "defects": defects,
 }
 
 

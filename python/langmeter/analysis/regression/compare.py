@@ -9,6 +9,7 @@ from statistics import NormalDist
 from typing import Final, NamedTuple
 
 from langmeter._base.text import short_name
+from langmeter.analysis.fixes import defect_name
 from langmeter.analysis.regression import significance as tests
 from langmeter.analysis.regression.comparison import Comparison, Row, Ruling, Verdict
 from langmeter.analysis.regression.metrics import Evidence, Measure, Pair, Stats, usual
@@ -46,7 +47,8 @@ def compare(
 ) -> Comparison:
     """Compare what was metered before with what was metered now.
 
-    Every model, every component and the total over all models, where both snapshots have them.
+    Every model, every component, every row of defects and the total over all models, where both
+    snapshots have them.
 
     Args:
         base: the snapshot to compare with.
@@ -115,6 +117,8 @@ def _subjects(base: Snapshot, now: Snapshot, rules: tuple[Rule, ...]) -> Iterato
         # A model once more, by the class that calls it: compared where a rule asks for it.
         if kind != "llm" or any(rule.covers(kind, name) for rule in rules):
             yield _Subject(kind, name, base.components[pair], now.components[pair])
+    for row in sorted(base.defects.keys() & now.defects.keys()):
+        yield _Subject("defect", _defect(row), base.defects[row], now.defects[row])
 
 
 def _check_places(base: Snapshot, now: Snapshot, rules: tuple[Rule, ...]) -> None:
@@ -123,14 +127,17 @@ def _check_places(base: Snapshot, now: Snapshot, rules: tuple[Rule, ...]) -> Non
     for snapshot in (base, now):
         places |= {("model", _model(key)) for key in snapshot.models}
         places |= {(key[0], _component(key)) for key in snapshot.components}
+        places |= {("defect", _defect(row)) for row in snapshot.defects}
     for rule in rules:
         if rule.where and not any(rule.covers(kind, name) for kind, name in places):
-            names = sorted(name for _, name in places)
+            names = sorted(
+                name for kind, name in places if (kind == "defect") is rule.measure.of_defects
+            )
             known = get_close_matches(rule.where, names, n=3) or names[:_NAMED]
             more = f" and {len(names) - len(known):,} more" if len(names) > len(known) else ""
             raise ValueError(
                 f"{rule.text!r}: {rule.where!r} must match what was metered, and neither snapshot "
-                f"has it; they have {', '.join(map(short_name, known))}{more}"
+                f"has it; they have {', '.join(map(short_name, known)) or 'no defects'}{more}"
             )
 
 
@@ -219,7 +226,11 @@ def _would_tell(row: Row, smallest: float) -> int | None:
 def _apart(base: Snapshot, now: Snapshot) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Names of what only one of them has."""
     names = [
-        {*map(_model, snapshot.models), *map(_component, snapshot.components)}
+        {
+            *map(_model, snapshot.models),
+            *map(_component, snapshot.components),
+            *map(_defect, snapshot.defects),
+        }
         for snapshot in (base, now)
     ]
     return tuple(sorted(names[0] - names[1])), tuple(sorted(names[1] - names[0]))
@@ -227,6 +238,11 @@ def _apart(base: Snapshot, now: Snapshot) -> tuple[tuple[str, ...], tuple[str, .
 
 def _model(key: tuple[str, str]) -> str:
     return "/".join(filter(None, key)) or "unknown"
+
+
+def _defect(key: tuple[str, str, str, str]) -> str:
+    defect_type, provider, model, severity = key
+    return f"{defect_name(defect_type, severity)} by {_model((provider, model))}"
 
 
 def _component(key: tuple[str, str]) -> str:

@@ -29,8 +29,9 @@ class Row:
     """One figure of one subject, before and now.
 
     Attributes:
-        kind: total, model, chain, tool, retriever, llm or fix.
-        name: `total`, `provider/model`, or kind and name of a component.
+        kind: total, model, defect, chain, tool, retriever, llm or fix.
+        name: `total`, `provider/model`, kind and name of a component, or
+            `type/severity by provider/model`.
         metric: its full name.
         unit: of `before` and `after`: s, share (0 to 1), USD, tokens, count.
         before, after: the figure.

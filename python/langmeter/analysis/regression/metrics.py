@@ -3,6 +3,11 @@
 Three kinds. *Durations* by their histograms: any quantile, and the whole distribution. *Shares and
 rates* by their counts. *Sums per call* (tokens, cost) have no test: a snapshot holds their sum and
 nothing of how calls vary, and no sum says whether two of them differ by chance.
+
+Of attempts at defects, the share of fixed defects is tested, by defect: attempts at one defect are
+not independent. The cost of a fix is a sum, and has no test. (Taking fixes for Poisson events in
+dollars holds its level only while the costs of defects vary by at most their mean, and would report
+each fall of the success rate a second time.)
 """
 
 from __future__ import annotations
@@ -17,8 +22,9 @@ from langmeter._base.text import format_duration
 from langmeter.analysis.regression import significance as tests
 from langmeter.analysis.regression.significance import Sample, Tails
 from langmeter.snapshot import ComponentStats, ModelStats
+from langmeter.snapshot.defect_stats import DefectStats
 
-Stats: TypeAlias = ModelStats | ComponentStats
+Stats: TypeAlias = ModelStats | ComponentStats | DefectStats
 Unit: TypeAlias = Literal["s", "share", "USD", "tokens", "count"]
 
 _DURATIONS: Final = ("latency", "time_to_first_token", "inter_token_latency")
@@ -69,6 +75,13 @@ class Pair:
             return self.base, self.now
         return None
 
+    @property
+    def attempts(self) -> tuple[DefectStats, DefectStats] | None:
+        """Both, where they are of attempts at defects."""
+        if isinstance(self.base, DefectStats) and isinstance(self.now, DefectStats):
+            return self.base, self.now
+        return None
+
     def samples(self, what: str) -> tuple[Sample, Sample] | None:
         """Return the durations called `what`; None where one of the two has none."""
         if what not in self._samples:
@@ -86,6 +99,7 @@ class Measure:
     read: Callable[[Pair, float], Evidence | None]
     more_is_worse: bool = True
     relative: bool = True
+    of_defects: bool = False
 
 
 def measure(name: str) -> Measure:
@@ -111,10 +125,12 @@ def measure(name: str) -> Measure:
 
 def usual(stats: Stats) -> list[Measure]:
     """Return what is compared of a model or a component by default."""
+    if isinstance(stats, DefectStats):
+        return [one for one in _COUNTED.values() if one.of_defects]
     durations = _DURATIONS if isinstance(stats, ModelStats) else _DURATIONS[:1]
     timed = [measure(f"{what}.{figure}") for what in durations for figure in (*_QUANTILES, "ks")]
     counted = _COUNTED if isinstance(stats, ModelStats) else ("error_rate", "abandoned_rate")
-    return [*timed, *(_COUNTED[name] for name in counted)]
+    return [*timed, *(_COUNTED[name] for name in counted if not _COUNTED[name].of_defects)]
 
 
 # --- durations -----------------------------------------------------------------------------------
@@ -170,12 +186,17 @@ def _distribution(what: str, pair: Pair, level: float) -> Evidence | None:
 
 
 def _share(
-    part: Callable[[Stats], int],
-    whole: Callable[[Stats], int],
+    part: Callable[[ModelStats | ComponentStats], int],
+    whole: Callable[[ModelStats | ComponentStats], int],
     pair: Pair,
     level: float,
 ) -> Evidence | None:
-    x, n, y, m = part(pair.base), whole(pair.base), part(pair.now), whole(pair.now)
+    if isinstance(pair.base, DefectStats) or isinstance(pair.now, DefectStats):
+        return None
+    return _shares(part(pair.base), whole(pair.base), part(pair.now), whole(pair.now), level)
+
+
+def _shares(x: int, n: int, y: int, m: int, level: float) -> Evidence | None:
     if not n or not m:
         return None
     return Evidence(
@@ -226,16 +247,36 @@ def _per(
     return Evidence(part(base) / n, part(now) / m, calls, relative=relative)
 
 
+def _success(pair: Pair, level: float) -> Evidence | None:
+    if (attempts := pair.attempts) is None:
+        return None
+    base, now = attempts
+    # A difference of snapshots may count a defect as fixed that was closed before it.
+    if any(not 0 <= stats.fixed <= stats.closed for stats in attempts):
+        return None
+    return _shares(base.fixed, base.closed, now.fixed, now.closed, level)
+
+
+def _cost_per_fixed(pair: Pair, level: float) -> Evidence | None:
+    if (attempts := pair.attempts) is None:
+        return None
+    before, after = (stats.cost_per_fixed for stats in attempts)
+    if before is None or after is None:
+        return None
+    base, now = attempts
+    return Evidence(float(before), float(after), (base.closed, now.closed))
+
+
 def _answered(stats: ModelStats) -> int:
     """Calls with usage: those that tokens can have come from."""
     return stats.priced_calls + stats.unpriced_calls
 
 
-def _judged(stats: Stats) -> int:
+def _judged(stats: ModelStats | ComponentStats) -> int:
     return stats.outcomes["ok"] + stats.outcomes["error"]
 
 
-def _run(stats: Stats) -> int:
+def _run(stats: ModelStats | ComponentStats) -> int:
     return stats.calls - stats.outcomes["cache_hit"]
 
 
@@ -286,6 +327,15 @@ _COUNTED: Final = {
             "count",
             partial(_rate, lambda stats: stats.web_searches),
         ),
+        Measure(
+            "success_rate",
+            "share",
+            _success,
+            more_is_worse=False,
+            relative=False,
+            of_defects=True,
+        ),
+        Measure("cost.per_fixed", "USD", _cost_per_fixed, of_defects=True),
     )
 }
 #: How metrics are named, for messages.

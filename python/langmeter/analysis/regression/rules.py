@@ -34,7 +34,7 @@ class Rule:
         text: as it was written.
         measure: the metric.
         where: name of a model, a component (`tool search`) or `total`, with `*` and `?`; "" for
-            the total and every model.
+            the total and every model, or every row of defects (`null-deref/high by openai/gpt-4o`).
         sense: 1 against a rise, -1 against a fall.
         threshold: a part of the figure before where `relative`, else in the metric's unit.
         relative: whether it was given in %.
@@ -74,9 +74,11 @@ class Rule:
         return Rule(text.strip(), metric, where, sense, number * known[unit], unit == "%")
 
     def covers(self, kind: str, name: str) -> bool:
-        """Whether it is about this subject; `kind` is total, model, or a component's."""
+        """Whether it is about this subject; `kind` is total, model, defect, or a component's."""
+        if self.measure.of_defects is not (kind == "defect"):
+            return False
         if not self.where:
-            return kind in ("total", "model")
+            return kind in ("total", "model", "defect")
         pattern = re.escape(self.where).replace(r"\*", ".*").replace(r"\?", ".")
         return re.fullmatch(pattern, name, re.DOTALL) is not None
 
