@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 
-from benches import anomalies, instructions, native_loop, regression, streams, tables
+from benches import anomalies, defects, instructions, native_loop, regression, streams, tables
 
 
 def _hooks(arguments: list[str]) -> None:
@@ -35,6 +35,7 @@ PARTS: dict[str, Callable[[list[str]], None]] = {
     "streams": streams.main,
     "regression": regression.main,
     "anomalies": anomalies.main,
+    "defects": defects.main,
 }
 
 

@@ -24,12 +24,12 @@ class _Services(_core.ServicesBase):
 
     streams: _core.Streams
 
-    def __new__(cls) -> _Services:
+    def __new__(cls, attempts: Any = None) -> _Services:
         cards = _core.Cards()
         card = _core.RateCard([(0, _RATES)], 1, 0.0, float("inf"))
         cards.set(("openai", ANSWERED_BY, MODEL, "", ""), card, cards.version)
         streams = _core.Streams(1 << 30, 1 << 30)
-        self = super().__new__(cls, _core.Recorder, streams=streams, cards=cards)
+        self = super().__new__(cls, _core.Recorder, streams=streams, cards=cards, attempts=attempts)
         self.streams = streams
         return self
 
@@ -46,10 +46,14 @@ class _Services(_core.ServicesBase):
 
 
 class Loop:
-    """One handler's hooks, and what LangChain passes to them."""
+    """One handler's hooks, and what LangChain passes to them.
 
-    def __init__(self) -> None:
-        services = _Services()
+    `attempts` is how attempts at defects are found, as `ServicesBase` takes it; None for not.
+    """
+
+    def __init__(self, attempts: Any = None) -> None:
+        services = _Services(attempts)
+        self.block_entered = services.block_entered
         self.streams = services.streams
         self.recorder = services.recorder
 

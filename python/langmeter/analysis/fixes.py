@@ -28,7 +28,7 @@ from langmeter.snapshot.defect_stats import SCORED, DefectStats
 
 #: Confidence of the intervals that must not overlap where one model is called better. Of two equal
 #: models compared after every 10 defects up to 2,000, a 95 % interval of the difference names a
-#: winner in 2 of 5 runs, and this rule in 1 of 100 (`python -m benches defects`).
+#: winner in 2 of 5 runs, this rule in 1 to 4 of 1,000 (`python -m benches defects`).
 CONFIDENCE: Final = 0.99
 
 _HEADER: Final = (
