@@ -1,7 +1,8 @@
 """Attempts to fix defects: which model fixes which defect, how well, and at what price.
 
 Rooms: `attempt` (blocks of code) · `outcome` (what an answer says) · `receipt` (for other
-processes) · `options` (settings) · `scorers` (quality of a fix).
+processes) · `options` (settings) · `proposal` (changes to a file) · `commands` (run with limits) ·
+`scorers` (quality of a fix).
 """
 
 from langmeter.defects.attempt import Attempt, Candidate

@@ -270,6 +270,10 @@ class Attempt(_InBlock):
         if reason:
             self._books.reason_given(outcome, _text("reason", reason))
 
+    def judge(self, fix: Fix) -> None:
+        """Record the verdict that `score_fix`, or a function like `read_fix`, returned."""
+        apply(self._books, self._number, fix)
+
     def _judge(self, outcome: str, score: float | None, source: str) -> None:
         judge(self._books, self._number, outcome, score, source)
 
@@ -296,6 +300,8 @@ def apply(books: Books, number: int, fix: Fix) -> None:
         books.attempts.state_confidence(number, fix.confidence)
     if fix.outcome is not None:
         judge(books, number, fix.outcome, fix.score, fix.source)
+        if fix.reason and fix.outcome != "fixed":
+            books.reason_given(fix.outcome, _text("reason", fix.reason))
 
 
 def _text(name: str, value: object) -> str:

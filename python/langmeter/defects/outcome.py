@@ -28,6 +28,7 @@ class Fix:
         candidates: number of proposed changes.
         recommended: index of the recommended one; None without.
         source: whose verdict `outcome` is.
+        reason: why, at most 64 characters; counted in `failure_reasons`, never exported.
 
     Raises:
         ConfigError: a value outside of its range.
@@ -39,6 +40,7 @@ class Fix:
     candidates: int = 0
     recommended: int | None = None
     source: str = "form"
+    reason: str = ""
 
     def __post_init__(self) -> None:
         if self.outcome is not None:
