@@ -238,7 +238,7 @@ def test_bad_line_ranges_do_not_apply(ranges: list[Any]) -> None:
 
 @pytest.mark.parametrize("answer", [None, "", " \n", "```c\n```", "```\n\n```\n", 7])
 def test_an_answer_without_a_change_is_empty(answer: Any) -> None:
-    """No text, blanks and an empty fence are no change, also where lines are named."""
+    """No text, blanks and an empty fence count as an empty answer, also where lines are named."""
     assert refused(FILE, answer, (1, 2)) == "empty"
 
 

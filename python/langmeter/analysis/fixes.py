@@ -275,9 +275,13 @@ def _cells(row: ModelFixes) -> tuple[str, ...]:
 
 
 def _funnel(total: DefectStats) -> tuple[tuple[str, ...], Iterable[tuple[str, ...]]]:
-    asked = total.funnel["asked"]
+    attempts = total.funnel["asked"]
     lines = (
-        (stage.replace("_", " "), format_count(n), _percent(n / asked if asked else float("nan")))
+        (
+            stage.replace("_", " "),
+            format_count(n),
+            _percent(n / attempts if attempts else float("nan")),
+        )
         for stage, n in total.funnel.items()
     )
     return ("attempts that came so far", "attempts", "share"), lines
