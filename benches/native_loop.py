@@ -27,7 +27,7 @@ class _Services(_core.ServicesBase):
     def __new__(cls, attempts: Any = None) -> _Services:
         cards = _core.Cards()
         card = _core.RateCard([(0, _RATES)], 1, 0.0, float("inf"))
-        cards.set(("openai", ANSWERED_BY, MODEL, "", ""), card, cards.version)
+        cards.set(("openai", ANSWERED_BY, MODEL, "", "", ""), card, cards.version)
         streams = _core.Streams(1 << 30, 1 << 30)
         self = super().__new__(cls, _core.Recorder, streams=streams, cards=cards, attempts=attempts)
         self.streams = streams

@@ -31,6 +31,7 @@ __all__ = [
     "MEASURES",
     "MODEL_KEYS",
     "OUTCOMES",
+    "PROVIDER_KEY",
     "RETRY_TAG",
     "SEPARATOR",
     "SNAPSHOT_FORMAT",
@@ -100,6 +101,8 @@ DROPPED: Final[tuple[str, ...]]
 MODEL_KEYS: Final[tuple[str, ...]]
 ADDRESS_KEYS: Final[tuple[str, ...]]
 DEPLOYMENT_KEYS: Final[tuple[str, ...]]
+#: The entry of a call's metadata that names its provider, whatever LangChain calls it.
+PROVIDER_KEY: Final[str]
 #: What a budget counts, and when it begins anew; the position is the code `open_budget` takes.
 BUDGET_UNITS: Final[tuple[str, ...]]
 BUDGET_PERIODS: Final[tuple[str, ...]]
@@ -260,11 +263,11 @@ class Demands:
             None is the run's tags.
         bounded, priced: bits of the budgets that ask for the worst case in tokens, for its price.
         prices: the price book, for its `version`; None without prices.
-        covers: of a provider and model, the bits of the budgets that cover all of its calls, and
-            of those that look at the run. Its answers are kept.
-        price: of a provider, model, deployment, tier, the models that have answered such calls and
-            the bits that ask: version, Unix time of the end, and the rates at worst by band; None
-            without a price, [] while prices are not loaded.
+        covers: of a provider, model and vendor, the bits of the budgets that cover all of its
+            calls, and of those that look at the run. Its answers are kept.
+        price: of a provider, model, deployment, vendor, tier, the models that have answered such
+            calls and the bits that ask: version, Unix time of the end, and the rates at worst by
+            band; None without a price, [] while prices are not loaded.
         unread: called with the exception of a value in the metadata that cannot be read.
         counted: called at the 100th call.
     """
@@ -276,9 +279,9 @@ class Demands:
         bounded: int,
         priced: int,
         prices: Any,
-        covers: Callable[[str, str], tuple[int, int]],
+        covers: Callable[[str, str, str], tuple[int, int]],
         price: Callable[
-            [str, str, str, str, Sequence[str], int], tuple[int, float, list[Any] | None]
+            [str, str, str, str, str, Sequence[str], int], tuple[int, float, list[Any] | None]
         ],
         unread: Callable[[Exception], None],
         counted: Callable[[], None] | None = None,
@@ -292,6 +295,7 @@ class Demands:
         tags: object,
         params: object,
         deployment: str = "",
+        vendor: str = "",
     ) -> tuple[int, int, int | None, int, list[int] | None] | None:
         """Return what a call asks, as `Recorder.run_started` takes it; None if nothing."""
 
@@ -646,7 +650,7 @@ class Distribution:
 class Cards:
     """Rate cards by what a price is looked up by; a change of prices lets all of them go.
 
-    By provider, model, the model requested where another one answered, deployment, and tier.
+    By provider, model, the model requested where another one answered, deployment, vendor and tier.
     """
 
     def __new__(cls) -> Cards: ...
@@ -658,7 +662,13 @@ class Cards:
         """Keep a card, unless prices have changed since `version`; None takes one away."""
 
     def get(
-        self, provider: str, model: str, requested: str = "", deployment: str = "", tier: str = ""
+        self,
+        provider: str,
+        model: str,
+        requested: str = "",
+        deployment: str = "",
+        vendor: str = "",
+        tier: str = "",
     ) -> RateCard | None:
         """Return the card that is kept."""
 
@@ -702,12 +712,12 @@ class Services(Protocol):
 
     def requested(
         self, metadata: Any, invocation_params: Any, serialized: Any
-    ) -> tuple[str, str, bool, str]:
+    ) -> tuple[str, str, bool, str, str]:
         """Return the provider and the model that a client requests.
 
-        And whether an address named by the call could change that, and the deployment that is
-        called, or ""; every other answer holds for the client and what the call says of provider,
-        model and deployment.
+        And whether an address named by the call could change that, the deployment that is called,
+        or "", and LangChain's name of the provider where the user has another, else ""; every other
+        answer holds for the client and what the call says of provider, model and deployment.
         """
 
     def in_batch(self, run_id: Any, size: Any, params: Any, refused: bool) -> Sequence[Any]:
@@ -814,8 +824,11 @@ class ServicesBase:
         An empty tuple where it is not kept.
         """
 
-    def take_deployment(self, run_id: object) -> str:
-        """Return the deployment that a run that ends has called, or "", and keep it no longer."""
+    def take_called(self, run_id: object) -> tuple[str, str]:
+        """Return the deployment and the vendor that a run that ends has called; "" for none.
+
+        They are kept no longer.
+        """
 
     def block_entered(self) -> None:
         """Look for the block that runs begin in, from now on."""

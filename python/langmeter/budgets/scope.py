@@ -35,13 +35,16 @@ def checked(scope: Mapping[str, Any]) -> Scope:
     return result
 
 
-def covers_model(scope: Mapping[str, tuple[str, ...]], provider: str, model: str) -> bool:
+def covers_model(
+    scope: Mapping[str, tuple[str, ...]], provider: str, model: str, vendor: str = ""
+) -> bool:
     """Whether calls of this model are covered, tags and metadata apart.
 
     A provider matches by every name that LangChain, OpenTelemetry, LiteLLM and the price catalogue
-    have for it; a model by its name, or with the provider before it: `openai/gpt-4o`.
+    have for it, and where the user has one of their own by LangChain's too, `vendor`; a model by
+    its name, or with the provider before it: `openai/gpt-4o`.
     """
-    providers = names_of(provider)
+    providers = names_of(provider) | names_of(vendor) if vendor else names_of(provider)
     if "provider" in scope:
         wanted = {name for value in scope["provider"] for name in _patterns(value)}
         if not _any_matches(providers, wanted):

@@ -76,9 +76,9 @@ class Plans:
             counted=self.counted if any(looks_at_models(b.scope) for b in budgets) else None,
         )
 
-    def covers(self, provider: str, model: str) -> tuple[int, int]:
+    def covers(self, provider: str, model: str, vendor: str = "") -> tuple[int, int]:
         """Return the bits of the budgets that cover every call of a model, and some of them."""
-        covered = [covers_model(budget.scope, provider, model) for budget in self._budgets]
+        covered = [covers_model(budget.scope, provider, model, vendor) for budget in self._budgets]
         runs = [looks_at_runs(budget.scope) for budget in self._budgets]
         always = mask(c and not r for c, r in zip(covered, runs, strict=True))
         others = mask(c and r for c, r in zip(covered, runs, strict=True))
@@ -92,6 +92,7 @@ class Plans:
         provider: str,
         model: str,
         deployment: str,
+        vendor: str,
         tier: str,
         answered: Sequence[str],
         budgets: int,
@@ -105,7 +106,7 @@ class Plans:
         prices = self._prices
         if prices is None:
             return 0, inf, None
-        names = Priced(provider, model, deployment=deployment, tier=tier)
+        names = Priced(provider, model, deployment=deployment, vendor=vendor, tier=tier)
         version = prices.version
         cards = prices.worst_now(names, answered)
         if not cards and not prices.loaded and budgets & self._blocking:

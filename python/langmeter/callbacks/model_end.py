@@ -46,21 +46,24 @@ def model_end(
     provider = dialect or asked_provider if asked_provider == "other" else asked_provider or dialect
     if reading.refused:
         recorder.dropped("usage_refused", reading.refused)
-    prompts, deployment = services.take_prompt(run_id), services.take_deployment(run_id)
+    prompts, (deployment, vendor) = services.take_prompt(run_id), services.take_called(run_id)
     refused = error is not None and is_server_response(error)
     answered = model or asked_model
     incomplete = usage is None or usage.input_missing
     if response is not None and not (cache_hit or refused) and incomplete:
         # Of a v3 stream that breaks the response has nothing; what was collected has.
         had = response if outcome == OK else response_or_collected(response, partial)
-        usage = _estimated(services, (provider, answered), prompts, had, outcome, reading) or usage
+        usage = (
+            _estimated(services, (vendor or provider, answered), prompts, had, outcome, reading)
+            or usage
+        )
     cost = None
     # Priced one by one, because each has a band of its own.
     parts = [] if usage is None else reading.parts(usage)
     if cache_hit:
         outcome = CACHE_HIT
     elif usage is not None:
-        names = Priced(provider, model, asked_model, deployment, usage.tier)
+        names = Priced(provider, model, asked_model, deployment, vendor, usage.tier)
         cost = _cost(services, names, parts, started)
     crossed = recorder.run_ended(
         run_id,
@@ -80,13 +83,15 @@ def model_end(
         services.crossed(crossed)
     # A run that is not in flight may have ended before: its price would come twice.
     if request and usage is not None and cost is None and not cache_hit:
-        names = Priced(provider, answered, asked_model, deployment, usage.tier)
+        names = Priced(provider, answered, asked_model, deployment, vendor, usage.tier)
         services.unpriced(names, outcome, request, [part[:-1] for part in parts])
     if streams is not None:
         if usage is None and refused and partial is not None and partial.has_content:
             # No spend, as the server said that the call failed; but this is what had come.
             had = response_or_collected(response, partial)
-            usage = _estimated(services, (provider, answered), prompts, had, outcome, reading)
+            usage = _estimated(
+                services, (vendor or provider, answered), prompts, had, outcome, reading
+            )
         streams.ended(run_id, (provider, answered), outcome, partial, usage, cost, response, error)
 
 

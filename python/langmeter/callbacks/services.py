@@ -284,14 +284,21 @@ class Services(_core.ServicesBase):
 
     def requested(
         self, metadata: Any, invocation_params: Any, serialized: Any
-    ) -> tuple[str, str, bool, str]:
+    ) -> tuple[str, str, bool, str, str]:
         """Provider and model that a client requests; whether an address could change that.
 
-        And the deployment that it calls, or "".
+        And the deployment that it calls, and the vendor; each "" for none.
         """
-        names = asked(metadata, invocation_params, serialized)
-        provider, model, by_address, deployment = names
-        return as_text(provider), as_text(model), by_address, as_text(deployment)
+        provider, model, by_address, deployment, vendor = asked(
+            metadata, invocation_params, serialized
+        )
+        return (
+            as_text(provider),
+            as_text(model),
+            by_address,
+            as_text(deployment),
+            as_text(vendor),
+        )
 
     def in_batch(self, run_id: Any, size: Any, params: Any, refused: bool) -> Sequence[Any]:
         """Of the runs that begin together: those to give up when one of them is refused."""

@@ -33,6 +33,7 @@ class Priced(NamedTuple):
         model: the model that answered; "" where the response names none.
         requested: the model that was requested.
         deployment: the deployment that was called; "" where the call names none.
+        vendor: LangChain's name of the provider, where `provider` is another that the user gave.
         tier: what changes the price, as `Usage.tier` has it.
     """
 
@@ -40,6 +41,7 @@ class Priced(NamedTuple):
     model: str
     requested: str = ""
     deployment: str = ""
+    vendor: str = ""
     tier: str = ""
 
 
@@ -117,6 +119,7 @@ class PriceBook:
         *,
         requested: str = "",
         deployment: str = "",
+        vendor: str = "",
         tier: str = "",
         at: Moment | None = None,
     ) -> RateCard | None:
@@ -128,11 +131,12 @@ class PriceBook:
             model: the name that answered, or the only one.
             requested: the name that was asked for, charged where the one that answered is unknown.
             deployment: the name of a deployment, which an own price may have.
+            vendor: another name of the provider, whose price counts where `provider` has none.
             tier: "batch", "flex", "priority", "fast" …, several joined by ";". One without a price
                 of its own costs the standard price, and `RateCard.tier` is "".
             at: a datetime or Unix seconds.
         """
-        key = _key(provider, model, requested, deployment, tier)
+        key = _key(provider, model, requested, deployment, vendor, tier)
         answer = self._answers.get(key)
         if answer is not None:
             now = time() if at is None else at if type(at) is float else _seconds(at)
@@ -147,14 +151,15 @@ class PriceBook:
         *,
         requested: str = "",
         deployment: str = "",
+        vendor: str = "",
         tier: str = "",
         at: Moment | None = None,
     ) -> RateCard | None:
         """Return the same without waiting: before the catalogue is loaded by own prices alone."""
         if self.ready:
-            names = {"requested": requested, "deployment": deployment, "tier": tier}
-            return self.card(provider, model, **names, at=at)
-        key = _key(provider, model, requested, deployment, tier)
+            names = {"requested": requested, "deployment": deployment}
+            return self.card(provider, model, **names, vendor=vendor, tier=tier, at=at)
+        key = _key(provider, model, requested, deployment, vendor, tier)
         try:
             return self._resolve(key, time() if at is None else _seconds(at), wait=False)
         except _NotLoadedError:
@@ -169,8 +174,8 @@ class PriceBook:
         """
         cards = self._cards(names, (names.model, *answered))
         if cards or self.loaded:
-            ours, plain = provider_name(names.provider), own.undated(names.model.strip().lower())
-            own_names = [model for who, model in tuple(self._own) if who == ours]
+            ours, plain = _providers(names), own.undated(names.model.strip().lower())
+            own_names = [model for who, model in tuple(self._own) if who in ours]
             dated = [model for model in own_names if own.undated(model) == plain != model]
             cards |= self._cards(names, dated)
         return list(cards)
@@ -322,46 +327,62 @@ class PriceBook:
 
     def _ask(self, key: Priced, now: float, *, wait: bool) -> _Window:
         """Return the price that counts; the page on prices has the rule."""
-        provider, model, requested, deployment, tier = key
-        ours = provider_name(provider)
-        names = [name.strip().lower() for name in dict.fromkeys((deployment, model, requested))]
-        names = [name for name in names if name]
-        forms = (form for name in names for form in (name, own.undated(name)))
-        mine = next((pair for pair in ((ours, form) for form in forms) if pair in self._own), None)
-        if mine is None and (ours, "*") in self._own:
-            mine = ours, "*"
-        if mine is not None:
-            return -inf, inf, self._own[mine].card(*mine, tier)
-        if ours in _DEFAULTS:
-            return -inf, inf, _DEFAULTS[ours].card(ours, "*", tier)
+        providers = _providers(key)
+        names = [key.deployment, key.model, key.requested]
+        names = [name for name in dict.fromkeys(name.strip().lower() for name in names) if name]
+        forms = [form for name in names for form in (name, own.undated(name))]
+        for ours in providers:
+            for form in (*forms, "*"):
+                if (mine := self._own.get((ours, form))) is not None:
+                    return -inf, inf, mine.card(ours, form, key.tier)
+        for ours in providers:
+            if ours in _DEFAULTS:
+                return -inf, inf, _DEFAULTS[ours].card(ours, "*", key.tier)
         if not (wait or self.ready):
             raise _NotLoadedError
         # A deployment is called as its owner likes: to the catalogue its name means nothing.
-        listings = [self._find(ours, name) for name in dict.fromkeys((model, requested)) if name]
-        known = [listing for listing in listings if listing is not None]
-        for listing in known:
+        models = [name for name in dict.fromkeys((key.model, key.requested)) if name]
+        # To the catalogue "backup-google" is Google; a vendor is surer than such a likeness.
+        exact = [bool(key.vendor), False]
+        listings = [
+            (ours, self._find(ours, name, exact=only))
+            for ours, only in zip(providers, exact, strict=False)
+            for name in models
+        ]
+        known = [(ours, listing) for ours, listing in listings if listing is not None]
+        for ours, listing in known:
             # An own price of `gpt-3.5-turbo` is meant for what Azure calls `gpt-35-turbo` too.
             name = listing.model.id.lower()
             if (price := self._own.get((ours, name))) is not None:
-                return -inf, inf, price.card(ours, name, tier)
+                return -inf, inf, price.card(ours, name, key.tier)
         if not known:
             return -inf, inf, None
-        card = listed.card(known[0], tier, datetime.fromtimestamp(now, UTC))
+        card = listed.card(known[0][1], key.tier, datetime.fromtimestamp(now, UTC))
         return card.valid_from, card.valid_until, card
 
-    def _find(self, ours: str, model: str) -> Found | None:
+    def _find(self, ours: str, model: str, *, exact: bool = False) -> Found | None:
         data = catalogue.current()
         if data is not self._snapshot:
             self._snapshot = data
             self.refresh()
-        return None if data is None else catalogue.find(data, catalogue_id(ours), model)
+        if data is None or (exact and not catalogue.lists(data, catalogue_id(ours))):
+            return None
+        return catalogue.find(data, catalogue_id(ours), model)
 
 
-def _key(provider: str, model: str, requested: str, deployment: str, tier: str) -> Priced:
+def _key(
+    provider: str, model: str, requested: str, deployment: str, vendor: str, tier: str
+) -> Priced:
     """Return the key of a price: `requested` only where another model answered."""
     if requested and (not model or model == requested):
-        return Priced(provider, requested, "", deployment, tier)
-    return Priced(provider, model, requested, deployment, tier)
+        return Priced(provider, requested, "", deployment, vendor, tier)
+    return Priced(provider, model, requested, deployment, vendor, tier)
+
+
+def _providers(names: Priced) -> list[str]:
+    """Return our names of the provider, and then of its vendor."""
+    of = (names.provider, names.vendor) if names.vendor else (names.provider,)
+    return list(dict.fromkeys(map(provider_name, of)))
 
 
 class _NotLoadedError(Exception):

@@ -88,6 +88,11 @@ def find(data: Table, provider: str, model: str) -> Found | None:
     return None
 
 
+def lists(data: Table, provider: str) -> bool:
+    """Return whether a provider is listed under this very id."""
+    return any(known.id == provider for known in data.providers)
+
+
 def _resource_name(model: str) -> str:
     """Google's resource names without their path: `models/…`, `publishers/google/models/…`."""
     head, separator, tail = model.rpartition("models/")

@@ -35,21 +35,29 @@ def requested(
 
     Takes what the start hooks get, in any state. The class of the client names the provider; for
     clients whose protocol others speak (ChatOpenAI, ChatAnthropic, ChatGoogleGenerativeAI) a known
-    vendor's base URL overrides it. Never raises.
+    vendor's base URL overrides it; a name under `langmeter_provider` in the metadata overrides
+    both. Never raises.
     """
     return asked(metadata, invocation_params, serialized)[:2]
 
 
-def asked(metadata: Any, invocation_params: Any, serialized: Any) -> tuple[str, str, bool, str]:
-    """Return provider, model, whether an address could change them, and the deployment called.
+def asked(
+    metadata: Any, invocation_params: Any, serialized: Any
+) -> tuple[str, str, bool, str, str]:
+    """Return provider, model, whether an address could change them, the deployment, the vendor.
 
     The address is one of the invocation parameters; the deployment is "" where nothing names one.
+    The vendor is LangChain's name of the provider, where the metadata name it otherwise, else "".
     """
     try:
-        provider, model, by_address = _asked(metadata, invocation_params, serialized)
-        return provider, model, by_address, _deployment(provider, invocation_params, serialized)
+        vendor, model, by_address = _asked(metadata, invocation_params, serialized)
+        deployment = _deployment(vendor, invocation_params, serialized)
+        name = text(metadata, _core.PROVIDER_KEY).strip()
+        if not name:
+            return vendor, model, by_address, deployment, ""
+        return name, model, by_address, deployment, "" if provider_name(name) == vendor else vendor
     except Exception:  # foreign mappings may raise anything; an unnamed call is still metered
-        return "", "", True, ""
+        return "", "", True, "", ""
 
 
 def _asked(metadata: Any, invocation_params: Any, serialized: Any) -> tuple[str, str, bool]:

@@ -19,16 +19,18 @@ pub struct Priced<'a> {
     pub requested: &'a str,
     /// The deployment that was called; empty where the call names none.
     pub deployment: &'a str,
+    /// LangChain's name of the provider, where the user has another one; else empty.
+    pub vendor: &'a str,
     /// What changes the price, as `Usage.tier` has it; empty for the standard price.
     pub tier: &'a str,
 }
 
 /// The names of a `Priced`, in its order.
-type Names = [String; 5];
+type Names = [String; 6];
 
 impl Priced<'_> {
     fn names(&self) -> Names {
-        [self.provider, self.model, self.requested, self.deployment, self.tier].map(str::to_owned)
+        [self.provider, self.model, self.requested, self.deployment, self.vendor, self.tier].map(str::to_owned)
     }
 }
 
@@ -88,7 +90,8 @@ impl Cards {
     }
 
     /// The card of a call, if it is kept.
-    #[pyo3(signature = (provider, model, requested="", deployment="", tier=""))]
+    #[pyo3(signature = (provider, model, requested="", deployment="", vendor="", tier=""))]
+    #[allow(clippy::too_many_arguments)] // what a price is looked up by
     fn get(
         &self,
         py: Python<'_>,
@@ -96,9 +99,10 @@ impl Cards {
         model: &str,
         requested: &str,
         deployment: &str,
+        vendor: &str,
         tier: &str,
     ) -> Option<Py<RateCard>> {
-        self.card(py, &Priced { provider, model, requested, deployment, tier })
+        self.card(py, &Priced { provider, model, requested, deployment, vendor, tier })
     }
 
     /// Lets all cards go: prices have changed.

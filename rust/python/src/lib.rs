@@ -48,6 +48,7 @@ fn init(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("STREAM_KINDS", PyTuple::new(py, streams::delta::Kind::SHOWN)?)?;
     m.add("STREAM_WANTS", PyTuple::new(py, streams::WANTS)?)?;
     m.add("MODEL_KEYS", PyTuple::new(py, hooks::clients::MODEL_KEYS)?)?;
+    m.add("PROVIDER_KEY", hooks::clients::PROVIDER_KEY)?;
     m.add("DEPLOYMENT_KEYS", PyTuple::new(py, hooks::clients::DEPLOYMENT_KEYS)?)?;
     m.add("ADDRESS_KEYS", PyTuple::new(py, hooks::clients::ADDRESS_KEYS)?)?;
     m.add("TALLIES", PyTuple::new(py, (0..TALLIES).map(tally_name))?)?;

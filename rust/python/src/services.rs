@@ -45,7 +45,7 @@ pub struct Services {
     /// Prompts of runs in flight, by the number of the run.
     pub prompts: Py<PyDict>,
     /// Deployments that runs in flight call, by the number of the run.
-    pub deployments: Py<PyDict>,
+    pub called: Py<PyDict>,
     /// Whether prompts are kept of every call, also where an answer says what it used.
     pub keep_prompts: bool,
     pub clients: Clients,
@@ -153,7 +153,7 @@ impl Services {
             origins: origins.map(Origins::new),
             labels,
             prompts: PyDict::new(py).unbind(),
-            deployments: PyDict::new(py).unbind(),
+            called: PyDict::new(py).unbind(),
             keep_prompts,
             clients: Clients::default(),
             steps: Steps::default(),
@@ -173,7 +173,7 @@ impl Services {
         self.origins.as_ref().map_or(Ok(()), |o| visit.call(&o.entries))?;
         self.streams.as_ref().map_or(Ok(()), |s| visit.call(s))?;
         self.attempts.iter().flat_map(Attempts::objects).try_for_each(|object| visit.call(object))?;
-        visit.call(&self.deployments)?;
+        visit.call(&self.called)?;
         visit.call(&self.prompts)
     }
 
@@ -199,12 +199,11 @@ impl Services {
         Ok(prompt.unwrap_or_else(|| PyTuple::empty(py).into_any()))
     }
 
-    /// Returns the deployment that a run that ends has called, and keeps it no longer; "" without one.
-    fn take_deployment<'py>(&self, py: Python<'py>, run_id: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        let deployments = self.deployments.bind(py);
-        let called =
-            if deployments.is_empty() { None } else { prompts::take(deployments, &identity::run_number(run_id)?)? };
-        Ok(called.unwrap_or_else(|| intern!(py, "").clone().into_any()))
+    /// Returns the deployment and the vendor that a run that ends has called, and keeps them no longer; "" for none.
+    fn take_called<'py>(&self, py: Python<'py>, run_id: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let pairs = self.called.bind(py);
+        let called = if pairs.is_empty() { None } else { prompts::take(pairs, &identity::run_number(run_id)?)? };
+        called.map_or_else(|| Ok(("", "").into_pyobject(py)?.into_any()), Ok)
     }
 
     /// Looks for the block that runs begin in, from now on.
@@ -224,7 +223,7 @@ impl Services {
             demand.get().forget(py);
         }
         self.prompts.bind(py).clear();
-        self.deployments.bind(py).clear();
+        self.called.bind(py).clear();
         if let Some(origins) = &self.origins {
             origins.entries.bind(py).clear();
         }

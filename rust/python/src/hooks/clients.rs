@@ -13,7 +13,7 @@ use langmeter_core::{Kind, OTHER, Recorder, SeriesId};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::{MutexExt, PyOnceLock};
-use pyo3::types::{PyDict, PyString};
+use pyo3::types::{PyDict, PyString, PyTuple};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -27,16 +27,20 @@ pub const MODEL_KEYS: [&str; 5] = ["model", "model_name", "model_id", "azure_dep
 pub const ADDRESS_KEYS: [&str; 6] =
     ["openai_api_base", "base_url", "api_base", "azure_endpoint", "anthropic_api_url", "endpoint"];
 
+/// The entry of a call's metadata that names its provider, whatever LangChain calls it.
+pub const PROVIDER_KEY: &str = "langmeter_provider";
 /// Where invocation parameters name the deployment.
 pub const DEPLOYMENT_KEYS: [&str; 2] = ["azure_deployment", "deployment_name"];
 
 type Text = Option<Py<PyString>>;
 /// What `Services.requested` returns.
-type Requested<'py> = (Bound<'py, PyString>, Bound<'py, PyString>, bool, Bound<'py, PyString>);
+type Requested<'py> = (Bound<'py, PyString>, Bound<'py, PyString>, bool, Bound<'py, PyString>, Bound<'py, PyString>);
 
 /// A client, and what its calls request.
 pub struct Client {
     serialized: Py<PyAny>,
+    /// The user's name of the provider.
+    told_name: Text,
     told_provider: Text,
     told_model: Text,
     /// The address that a call itself named, of a client whose provider depends on that.
@@ -46,6 +50,10 @@ pub struct Client {
     pub model_name: Py<PyString>,
     /// The deployment that is called, which may have a price of its own.
     pub deployment: Text,
+    /// LangChain's name of the provider, where the user has another one.
+    pub vendor: Text,
+    /// Both of them, "" for none, where there is one.
+    pub called: Option<Py<PyTuple>>,
     /// The invocation parameters name it.
     told_deployment: Text,
     /// None where the recorder has no series to spare.
@@ -68,6 +76,7 @@ pub struct Model {
 struct Answer {
     told: Option<Arc<str>>,
     deployment: Arc<str>,
+    vendor: Arc<str>,
     tier: Arc<str>,
     answered: Arc<Answered>,
     version: u64,
@@ -80,6 +89,8 @@ pub struct Names<'a> {
     pub told: Option<&'a str>,
     /// The deployment that was called; may be empty.
     pub deployment: &'a str,
+    /// LangChain's name of the provider, where the user has another one; may be empty.
+    pub vendor: &'a str,
     /// What changes the price; may be empty.
     pub tier: &'a str,
 }
@@ -130,6 +141,11 @@ fn same(known: &Text, told: Option<&Bound<'_, PyString>>) -> bool {
 /// Whether it is this very object.
 fn is(known: &Text, told: Option<&Bound<'_, PyAny>>) -> bool {
     known.as_ref().zip(told).is_some_and(|(known, told)| known.is(told))
+}
+
+/// A text, if it is not empty.
+fn given(text: &Bound<'_, PyString>) -> Text {
+    text.len().is_ok_and(|n| n > 0).then(|| text.clone().unbind())
 }
 
 /// A value as a text; None where it is none or empty.
@@ -195,7 +211,8 @@ impl Model {
     fn remember(&self, answer: Answer, py: Python<'_>) {
         let mut answers = copied(&self.answers, py).as_ref().clone();
         answers.retain(|known| {
-            !known.is_of(Names { told: answer.told.as_deref(), deployment: &answer.deployment, tier: &answer.tier })
+            let Answer { deployment, vendor, tier, .. } = &answer;
+            !known.is_of(Names { told: answer.told.as_deref(), deployment, vendor, tier })
         });
         if answers.len() >= MAX_ANSWERS {
             answers.remove(0);
@@ -207,7 +224,10 @@ impl Model {
 
 impl Answer {
     fn is_of(&self, names: Names<'_>) -> bool {
-        self.told.as_deref() == names.told && *self.deployment == *names.deployment && *self.tier == *names.tier
+        self.told.as_deref() == names.told
+            && *self.deployment == *names.deployment
+            && *self.vendor == *names.vendor
+            && *self.tier == *names.tier
     }
 }
 
@@ -228,10 +248,12 @@ impl Clients {
         let (keys, seen) = (keys(py), copied(&this.seen, py));
         let provider = entry(start.metadata.as_ref(), intern!(py, "ls_provider"))?;
         let model = entry(start.metadata.as_ref(), intern!(py, "ls_model_name"))?;
+        let name = entry(start.metadata.as_ref(), intern!(py, PROVIDER_KEY))?;
         // Nearly always the very texts that the client named before, and no address.
         for client in seen.clients.iter().filter(|client| client.serialized.is(&start.serialized)) {
             if is(&client.told_provider, provider.as_ref())
                 && is(&client.told_model, model.as_ref())
+                && (is(&client.told_name, name.as_ref()) || (client.told_name.is_none() && name.is_none()))
                 && match &client.address {
                     None => true,
                     Some(None) => !has_any(start.invocation_params()?.as_ref(), &keys.addresses, py)?,
@@ -244,13 +266,17 @@ impl Clients {
         }
         let params = start.invocation_params()?;
         let (provider, model) = (provider.and_then(not_empty), model.and_then(not_empty));
+        let name = name.and_then(not_empty);
         let model = match model {
             Some(model) => Some(model),
             None => first_text(params.as_ref(), &keys.models, py)?,
         };
         let address = || first_text(params.as_ref(), &keys.addresses, py);
         for client in seen.clients.iter().filter(|client| client.serialized.is(&start.serialized)) {
-            if same(&client.told_provider, provider.as_ref()) && same(&client.told_model, model.as_ref()) {
+            if same(&client.told_provider, provider.as_ref())
+                && same(&client.told_model, model.as_ref())
+                && same(&client.told_name, name.as_ref())
+            {
                 match &client.address {
                     Some(known) if !same(known, address()?.as_ref()) => continue,
                     _ => {}
@@ -262,7 +288,12 @@ impl Clients {
         }
         let call = (&start.metadata, &params, &start.serialized);
         let names = services.call_method1(intern!(py, "requested"), call)?;
-        let (asked_provider, asked_model, by_address, called): Requested<'_> = names.extract()?;
+        let (asked_provider, asked_model, by_address, deployment, vendor): Requested<'_> = names.extract()?;
+        let called = (given(&deployment), given(&vendor));
+        let called = match called {
+            (None, None) => None,
+            _ => Some((&deployment, &vendor).into_pyobject(py)?.unbind()),
+        };
         let component_name = name_of(None, &start.serialized, intern!(py, "llm"))?;
         let component = core.series(Kind::Llm, &component_name.to_string_lossy(), "");
         let series = core.series(Kind::Model, &asked_provider.to_string_lossy(), &asked_model.to_string_lossy());
@@ -270,13 +301,16 @@ impl Clients {
         let there = |series| seen.models.iter().find(|model| model.series == series).map(Arc::clone);
         let client = Arc::new(Client {
             serialized: start.serialized.clone().unbind(),
+            told_name: plain(name),
             told_provider: plain(provider),
             told_model: plain(model),
             address: if by_address { Some(plain(address()?)) } else { None },
             component_name: component_name.unbind(),
             provider: asked_provider.unbind(),
             model_name: asked_model.unbind(),
-            deployment: Some(called).filter(|called| called.len().is_ok_and(|n| n > 0)).map(Bound::unbind),
+            deployment: given(&deployment),
+            vendor: given(&vendor),
+            called,
             told_deployment: plain(first_text(params.as_ref(), &keys.deployments, py)?),
             component: component.lasting(),
             model: series.lasting().map(|series| there(series).unwrap_or_else(|| Arc::new(Model::new(series)))),
@@ -354,14 +388,14 @@ pub fn answered(
         return Some(found);
     }
     let names = core.names(asked).filter(|names| !names.a.is_empty() && names.a != OTHER)?;
-    let Names { told, deployment, tier } = by;
+    let Names { told, deployment, vendor, tier } = by;
     let card = match cards {
         Some(cards) => {
             let (model, requested) = match told {
                 Some(told) if told != names.b => (told, names.b.as_str()),
                 _ => (names.b.as_str(), ""),
             };
-            let priced = Priced { provider: &names.a, model, requested, deployment, tier };
+            let priced = Priced { provider: &names.a, model, requested, deployment, vendor, tier };
             Some(cards.get().card(py, &priced)?)
         }
         None => None,
@@ -370,9 +404,9 @@ pub fn answered(
     let lasting = series.is_none_or(|series| series.lasting().is_some());
     let answered = Arc::new(Answered { series: series.map(|series| series.id), card });
     if lasting && let Some(known) = known {
-        let (deployment, tier) = (Arc::from(deployment), Arc::from(tier));
-        let answer = Answer { told: told.map(Arc::from), deployment, tier, answered: Arc::clone(&answered), version };
-        known.remember(answer, py);
+        let [deployment, vendor, tier] = [deployment, vendor, tier].map(Arc::from);
+        let (told, answered) = (told.map(Arc::from), Arc::clone(&answered));
+        known.remember(Answer { told, deployment, vendor, tier, answered, version }, py);
     }
     Some(answered)
 }

@@ -88,10 +88,10 @@ pub struct Demands {
     unread: Py<PyAny>,
     counted: Option<Py<PyAny>>,
     calls: AtomicU64,
-    /// By provider and model.
-    scopes: Cache<Covers, 2>,
-    /// By provider, model, deployment and tier.
-    rates: Cache<Priced, 4>,
+    /// By provider, model and vendor.
+    scopes: Cache<Covers, 3>,
+    /// By provider, model, deployment, vendor and tier.
+    rates: Cache<Priced, 5>,
 }
 
 /// Whom a call asks.
@@ -101,6 +101,8 @@ pub struct Asked<'a> {
     pub model: &'a str,
     /// The deployment; may be empty.
     pub deployment: &'a str,
+    /// LangChain's name of the provider, where the user has another one; may be empty.
+    pub vendor: &'a str,
     /// The model that answered the last such call, under another name.
     pub answered: Option<(&'a Recorder, SeriesId)>,
 }
@@ -151,11 +153,11 @@ impl Demands {
         {
             counted.call0(py)?;
         }
-        let names = [call.names.provider, call.names.model];
+        let names = [call.names.provider, call.names.model, call.names.vendor];
         let scope = if let Some(scope) = self.scopes.get(py, names) {
             scope
         } else {
-            self.scopes.keep(py, names, self.covers.call1(py, (names[0], names[1]))?.extract(py)?)
+            self.scopes.keep(py, names, self.covers.call1(py, (names[0], names[1], names[2]))?.extract(py)?)
         };
         let (mut budgets, mut others) = *scope;
         while others != 0 {
@@ -181,7 +183,7 @@ impl Demands {
             return Ok(Price::default());
         };
         let version: u64 = prices.getattr(py, intern!(py, "version"))?.extract(py)?;
-        let names = [asked.provider, asked.model, asked.deployment, tier];
+        let names = [asked.provider, asked.model, asked.deployment, asked.vendor, tier];
         let known = self.rates.get(py, names);
         // Whoever has answered such a call may answer the next one, at that one's price.
         let is_new = |models: &Vec<SeriesId>| {
@@ -198,7 +200,8 @@ impl Demands {
                 models.extend(is_new(&models).map(|(_, id)| id));
                 let answered = asked.answered.map(|(core, _)| models.iter().filter_map(|id| Some(core.names(*id)?.b)));
                 let answered: Vec<String> = answered.map(Iterator::collect).unwrap_or_default();
-                let call = (asked.provider, asked.model, asked.deployment, tier, answered, budgets & self.priced);
+                let Asked { provider, model, deployment, vendor, .. } = *asked;
+                let call = (provider, model, deployment, vendor, tier, answered, budgets & self.priced);
                 let fresh: Rates = self.price.call1(py, call)?.extract(py)?;
                 // Not before they are loaded.
                 let missing = fresh.2.as_ref().is_some_and(Vec::is_empty);
@@ -290,7 +293,7 @@ impl Demands {
         self.counted.as_ref().map_or(Ok(()), |counted| visit.call(counted))
     }
 
-    #[pyo3(signature = (provider, model, prompts, metadata, tags, params, deployment=""))]
+    #[pyo3(signature = (provider, model, prompts, metadata, tags, params, deployment="", vendor=""))]
     #[allow(clippy::too_many_arguments)] // what a start hook is given
     fn __call__(
         &self,
@@ -301,8 +304,9 @@ impl Demands {
         tags: Option<&Bound<'_, PyAny>>,
         params: Option<&Bound<'_, PyAny>>,
         deployment: &str,
+        vendor: &str,
     ) -> PyResult<Option<Asks>> {
-        let names = Asked { provider, model, deployment, answered: None };
+        let names = Asked { provider, model, deployment, vendor, answered: None };
         let call = Call { names, prompts, metadata, tags, params };
         Ok(self.of(prompts.py(), &call)?.as_ref().map(asks))
     }
@@ -317,7 +321,7 @@ impl Demands {
         deployment: &str,
     ) -> PyResult<Option<Asks>> {
         let prompts = PyString::new(py, "");
-        let names = Asked { provider, model, deployment, answered: None };
+        let names = Asked { provider, model, deployment, vendor: "", answered: None };
         let call = Call { names, prompts: prompts.as_any(), metadata: None, tags: None, params: None };
         let budgets = self.budgets(py, &call)?;
         if budgets == 0 {

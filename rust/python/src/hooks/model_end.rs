@@ -11,7 +11,8 @@ use crate::services::Services;
 use langmeter_core::{End, Kind, Outcome};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDictMethods, PyString, PyStringMethods};
+use pyo3::pybacked::PyBackedStr;
+use pyo3::types::{PyDictMethods, PyStringMethods};
 
 /// Ends a call, priced by the rate card that the price book holds for its names. Returns false, having changed nothing,
 /// when the response is of another kind or a listener waits for the end.
@@ -48,12 +49,12 @@ pub fn common(
     let model = model.as_deref().filter(|model| !model.is_empty());
     let client = this.clients.model(call.model, py);
     let cards = this.cards.as_ref().filter(|_| !reading.cache_hit).map(|cards| cards.bind(py));
-    let called = this.deployments.bind(py);
+    let called = this.called.bind(py);
     let called = if called.is_empty() { None } else { prompts::find(called, &number)? };
-    let deployment = called.as_ref().and_then(|[name, _]| name.cast::<PyString>().ok());
-    let deployment = deployment.map(PyStringMethods::to_cow).transpose()?;
+    let names: Option<(PyBackedStr, PyBackedStr)> = called.as_ref().map(|[names, _]| names.extract()).transpose()?;
+    let (deployment, vendor) = names.as_ref().map_or(("", ""), |(deployment, vendor)| (deployment, vendor));
     let tier = if cards.is_some() { reading.tier.as_str() } else { "" };
-    let names = clients::Names { told: model, deployment: deployment.as_deref().unwrap_or(""), tier };
+    let names = clients::Names { told: model, deployment, vendor, tier };
     let mut again = false;
     let (answered, cost) = loop {
         let answered = clients::answered(core, cards, call.model, client.as_deref(), names, py, again);
@@ -73,7 +74,7 @@ pub fn common(
         streams.forget(py, key);
     }
     if let Some([_, number]) = &called {
-        let _ = this.deployments.bind(py).del_item(number); // another thread may have been faster
+        let _ = this.called.bind(py).del_item(number); // another thread may have been faster
     }
     let stored = this.prompts.bind(py);
     if !stored.is_empty() {

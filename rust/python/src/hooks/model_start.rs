@@ -137,10 +137,12 @@ pub fn begin(services: &Bound<'_, Services>, start: &Start<'_, '_>) -> PyResult<
             let params = start.invocation_params()?;
             let params = params.as_ref();
             let deployment = client.deployment.as_ref().map(|name| name.bind(py).to_string_lossy());
+            let vendor = client.vendor.as_ref().map(|name| name.bind(py).to_string_lossy());
             let names = Asked {
                 provider: &provider,
                 model: &model,
                 deployment: deployment.as_deref().unwrap_or(""),
+                vendor: vendor.as_deref().unwrap_or(""),
                 answered: client.model.as_ref().and_then(|model| Some((core, core.answered_last(model.series)?))),
             };
             demands.get().of(py, &Call { names, prompts, metadata, tags, params })?
@@ -188,11 +190,11 @@ pub fn begin(services: &Bound<'_, Services>, start: &Start<'_, '_>) -> PyResult<
     {
         attempts.join(core, begin.key, begin.parent, start.metadata.as_ref(), py)?;
     }
-    if let Some(deployment) = &client.deployment
+    if let Some(called) = &client.called
         && started != Started::Echo
     {
-        let (deployment, shares) = (deployment.bind(py).as_any(), started == Started::SharesId);
-        prompts::keep_deployment(this.deployments.bind(py), number.clone(), deployment, shares)?;
+        let (called, shares) = (called.bind(py).as_any(), started == Started::SharesId);
+        prompts::keep_called(this.called.bind(py), number.clone(), called, shares)?;
     }
     let keeps_prompt = this.keep_prompts || client.model.as_ref().is_none_or(|model| model.needs_prompts());
     if keeps_prompt && started != Started::Echo {

@@ -1,5 +1,5 @@
 //! What is kept of calls in flight until they end, each in a dict by the number of the run: prompts, in case a call
-//! ends without usage, and the deployments that were called, which may have a price of their own.
+//! ends without usage, and the deployment and the vendor that were called, which may have a price of their own.
 
 use crate::hooks::model_start::{Start, alone, entry};
 use pyo3::intern;
@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Prompts kept at most. A call whose prompt was let go is estimated by its answer alone.
 pub const MAX_PROMPTS: usize = 2048;
-/// Deployments kept at most, a pointer to a text each: as many as runs by default. A call whose deployment was let go is
-/// priced by its models alone.
-const MAX_DEPLOYMENTS: usize = 65_536;
+/// Pairs of deployment and vendor kept at most, a pointer each: as many as runs by default. A call whose pair was let go
+/// is priced by its provider and models alone.
+const MAX_CALLED: usize = 65_536;
 /// So many of the oldest are let go when there are more: those of runs that never ended.
 const LET_GO: usize = 512;
 /// Calls in flight with one id whose prompts are kept at most.
@@ -39,14 +39,14 @@ pub fn keep(
     put(prompts, number, &request, shares, MAX_PROMPTS)
 }
 
-/// Keeps the name of the deployment that is called.
-pub fn keep_deployment(
-    deployments: &Bound<'_, PyDict>,
+/// Keeps the deployment and the vendor that are called.
+pub fn keep_called(
+    kept: &Bound<'_, PyDict>,
     number: Bound<'_, PyAny>,
-    name: &Bound<'_, PyAny>,
+    called: &Bound<'_, PyAny>,
     shares: bool,
 ) -> PyResult<()> {
-    put(deployments, number, name, shares, MAX_DEPLOYMENTS)
+    put(kept, number, called, shares, MAX_CALLED)
 }
 
 fn put(
