@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
-from contextvars import ContextVar
 from inspect import cleandoc
 from statistics import median
 from time import perf_counter_ns
@@ -24,7 +23,6 @@ from langmeter.analysis.regression.significance import share_interval
 from langmeter.snapshot.defect_stats import DefectStats, wilson
 
 _LOOK, _MOST = 10, 2_000
-_KEYS = ("defect_id", "defect_type", "severity", "language", "strategy", "attempt")
 
 
 def _counts(rng: np.random.Generator, rate: float, defects: int) -> np.ndarray[Any, Any]:
@@ -112,19 +110,12 @@ class _Attempted:
     """A loop of model calls, outside of attempts or in one."""
 
     def __init__(self, *, finds: bool, inside: bool) -> None:
-        self.block: ContextVar[tuple[int, int | None] | None] = ContextVar("block", default=None)
-        attempts = (_KEYS, self.block.get, None) if finds else None
-        self.loop = Loop(attempts)
+        self.loop = Loop(attempts=finds)
         self.calls = 0
-        self.attempts = _core.Attempts(self.loop.recorder) if inside else None
-        if self.attempts is not None:
-            self.number = self.attempts.open("CID-1", "leak", "high")
-            self.loop.block_entered()
+        self.attempts = self.loop.open_attempt() if inside else None
 
     def run(self, times: int) -> float:
         """Return the nanoseconds of a call."""
-        if self.attempts is not None:
-            self.block.set((self.number, None))
         begun = perf_counter_ns()
         for number in range(self.calls, self.calls + times):
             self.loop.finish(self.loop.begin(number))
@@ -135,8 +126,8 @@ class _Attempted:
     def check(self) -> None:
         """Raise SystemExit unless each call was counted, and counted to its attempt."""
         if self.attempts is not None:
-            self.attempts.judge(self.number, "fixed", "tests")
-            self.attempts.close(self.number, "unverified")
+            self.attempts.judge(1, "fixed", "tests")
+            self.attempts.close(1, "unverified")
         snapshot = Snapshot(self.loop.recorder.snapshot())
         under = sum(row.calls.calls for row in snapshot.defects.values())
         counted = snapshot.totals.calls, under

@@ -7,13 +7,16 @@ are stand-ins of the same shape: its start-up would be nearly all that is counte
 from __future__ import annotations
 
 import sys
+from contextvars import ContextVar
 from types import SimpleNamespace
 from typing import Any, NoReturn
 from uuid import UUID
 
 from langmeter import _core
 
-OPERATIONS = ("call", "token", "collected token")
+OPERATIONS = ("call", "call in an attempt", "token", "collected token")
+#: Metadata keys of a run's attempt, as a Meter's.
+_KEYS = ("defect_id", "defect_type", "severity", "language", "strategy", "attempt")
 MODEL, ANSWERED_BY = "gpt-4o-mini", "gpt-4o-mini-2024-07-18"
 _RATES = (150_000, 600_000, *([0] * 16))
 _COUNTS = {"input_tokens": 28, "output_tokens": 100, "total_tokens": 128}
@@ -48,12 +51,13 @@ class _Services(_core.ServicesBase):
 class Loop:
     """One handler's hooks, and what LangChain passes to them.
 
-    `attempts` is how attempts at defects are found, as `ServicesBase` takes it; None for not.
+    It looks for attempts at defects unless `attempts` is False.
     """
 
-    def __init__(self, attempts: Any = None) -> None:
-        services = _Services(attempts)
-        self.block_entered = services.block_entered
+    def __init__(self, *, attempts: bool = True) -> None:
+        self._block: ContextVar[int] = ContextVar("block", default=0)
+        services = _Services((_KEYS, self._block.get, None) if attempts else None)
+        self._block_entered = services.block_entered
         self.streams = services.streams
         self.recorder = services.recorder
 
@@ -88,6 +92,13 @@ class Loop:
         self.chunk = SimpleNamespace(
             message=SimpleNamespace(content="word ", tool_call_chunks=[], additional_kwargs={})
         )
+
+    def open_attempt(self) -> _core.Attempts:
+        """Open attempt 1; calls from now on are in its block."""
+        attempts = _core.Attempts(self.recorder)
+        self._block_entered()
+        self._block.set(attempts.open("CID-1", "leak", "high") << _core.INDEX_BITS)
+        return attempts
 
     def begin(self, number: int) -> UUID:
         """Start the run of this number."""
@@ -127,7 +138,9 @@ def main(operation: str, times: int) -> None:
         loop.streams._want(0)
         loop.finish(run_id)
         calls, tokens = 1, times
-    elif operation == "call":
+    elif operation in ("call", "call in an attempt"):
+        if operation != "call":
+            loop.open_attempt()
         for number in range(times):
             loop.finish(loop.begin(number))
         calls, tokens = times, 0

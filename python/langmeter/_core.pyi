@@ -23,6 +23,7 @@ __all__ = [
     "FIX_STAGES",
     "HOOKS",
     "HOOKS_TIMED",
+    "INDEX_BITS",
     "KINDS",
     "MAX_CANDIDATES",
     "MAX_DEFECT_TEXT",
@@ -129,6 +130,7 @@ FIX_SOURCES: Final[dict[str, int]]
 #: Names of the figures of attempts, in the order of their positions.
 TALLIES: Final[tuple[str, ...]]
 #: Candidates of an attempt that are counted, and characters of its texts that are kept.
+INDEX_BITS: Final[int]
 MAX_CANDIDATES: Final[int]
 MAX_DEFECT_TEXT: Final[int]
 #: Version of a snapshot's dict, JSON and binary forms.

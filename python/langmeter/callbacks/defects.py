@@ -15,7 +15,7 @@ from langmeter.callbacks.model_end import OK
 from langmeter.callbacks.views import DefectView
 from langmeter.config import Config
 from langmeter.defects import receipt
-from langmeter.defects.attempt import Attempt, apply, judge
+from langmeter.defects.attempt import Attempt, apply, judge, number_of_block
 from langmeter.defects.options import DefectOptions
 from langmeter.defects.outcome import Fix, fix_of
 from langmeter.snapshot import Snapshot
@@ -163,9 +163,8 @@ class DefectAnalysisCallback(ComponentCallback, DefectView):
         try:
             services = self._services
             number = None if run_id is None else services.attempts.of_run(run_id)
-            block = services.block.get()
-            if number is None and block is not None:
-                number = block[0]
+            if number is None:
+                number = number_of_block(services)
             if number is None:
                 self.record_fix(
                     data["success"], data.get("kind", "fix"), duration=data.get("duration")

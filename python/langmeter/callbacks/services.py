@@ -111,7 +111,7 @@ class Services(_core.ServicesBase):
     ) -> Services:
         """All are optional but the settings of the recorder."""
         labels = tuple(labels)
-        block: Block = ContextVar("langmeter_attempt", default=None)
+        block: Block = ContextVar("langmeter_attempt", default=0)
         output = _Output(None if defects is None else defects.outcome)
         self = super().__new__(
             cls,

@@ -13,13 +13,14 @@ from langmeter._base.failures import INTERRUPTED, outcome_of
 from langmeter.defects import receipt
 from langmeter.defects.outcome import Fix, checked_outcome
 
-#: The attempt and the candidate that a thread or task works on; None outside of blocks.
-Block = ContextVar[tuple[int, int | None] | None]
+#: Block of a thread or task: attempt << INDEX_BITS, plus index of the candidate + 1; 0 for none.
+Block = ContextVar[int]
 #: Blocks around the innermost one.
-_around: ContextVar[tuple[tuple[int, int | None] | None, ...]] = ContextVar(
-    "langmeter_blocks", default=()
-)
+_around: ContextVar[tuple[int, ...]] = ContextVar("langmeter_blocks", default=())
 _MAX_TEXT: Final = _core.MAX_DEFECT_TEXT
+#: Outcomes that say nothing about the change itself.
+_WITHOUT_RESULT: Final = (None, "infrastructure", "unscored", "unverified")
+_MAX_INDEX: Final = (1 << _core.INDEX_BITS) - 2
 
 
 class Books(Protocol):
@@ -52,7 +53,7 @@ class _InBlock:
 
     _books: Books
 
-    def _place(self) -> tuple[int, int | None]:
+    def _place(self) -> int:
         raise NotImplementedError
 
     def _left(self, error: BaseException | None) -> None:
@@ -72,7 +73,7 @@ class _InBlock:
         trace: TracebackType | None,
     ) -> None:
         # By value, not by token: a generator may leave in another context than it entered.
-        *others, last = _around.get() or (None,)
+        *others, last = _around.get() or (0,)
         _around.set(tuple(others))
         self._books.block.set(last)
         self._left(error)
@@ -105,8 +106,8 @@ class Candidate(_InBlock):
         super().__enter__()
         return self
 
-    def _place(self) -> tuple[int, int | None]:
-        return self._attempt._number, self.index
+    def _place(self) -> int:
+        return self._attempt._place() + self.index + 1
 
     def succeeded(self, *, source: str = "caller") -> None:
         """Record that the change is right."""
@@ -115,6 +116,15 @@ class Candidate(_InBlock):
     def failed(self, *, source: str = "caller") -> None:
         """Record that the change is wrong."""
         self._judge(False, source)
+
+    def judge(self, fix: Fix) -> None:
+        """Record whether the change is right, from what `score_fix` returned for it.
+
+        `fixed` is right, `infrastructure`, `unscored` and `unverified` record nothing, and every
+        other outcome is wrong. `Attempt.judge` takes the whole verdict on the recommended one.
+        """
+        if fix.outcome not in _WITHOUT_RESULT:
+            self._judge(fix.outcome == "fixed", fix.source)
 
     def _judge(self, right: bool, source: str) -> None:
         self._books.attempts.judge_candidate(self._attempt._number, self.index, right, source)
@@ -171,8 +181,8 @@ class Attempt(_InBlock):
     async def __aenter__(self) -> Attempt:
         return self.__enter__()
 
-    def _place(self) -> tuple[int, int | None]:
-        return self._number, None
+    def _place(self) -> int:
+        return self._number << _core.INDEX_BITS
 
     def _left(self, error: BaseException | None) -> None:
         with self._lock:
@@ -217,7 +227,7 @@ class Attempt(_InBlock):
         """Return one of the changes that the attempt proposes; at most 16 are counted.
 
         Args:
-            index: its number, from 0.
+            index: its number, 0 to 1,048,574.
             recommended: whether it is the one to apply. Then the attempt belongs to the model that
                 made it.
             confidence: what the model states of it, 0 to 1; kept for the recommended one.
@@ -225,7 +235,7 @@ class Attempt(_InBlock):
         Raises:
             ConfigError: an argument outside of its range.
         """
-        whole_number("index", index, 0)
+        whole_number("index", index, 0, _MAX_INDEX)
         self._books.attempts.candidate(self._number, index, recommended=recommended)
         if confidence is not None:
             real_number("confidence", confidence, 0, 1)
@@ -279,6 +289,11 @@ class Attempt(_InBlock):
 
     def __repr__(self) -> str:
         return f"<Attempt at {self.defect_id!r}>"
+
+
+def number_of_block(books: Books) -> int | None:
+    """Return the number of the attempt in whose block this thread or task is; None outside."""
+    return books.block.get() >> _core.INDEX_BITS or None
 
 
 def judge(books: Books, number: int, outcome: str, score: float | None, source: str) -> bool:

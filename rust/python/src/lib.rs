@@ -56,6 +56,7 @@ fn init(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("FIX_STAGES", PyTuple::new(py, Stage::ALL.iter().map(|stage| stage.name()).collect::<Vec<_>>())?)?;
     m.add("FIX_SOURCES", SOURCES.iter().copied().collect::<BTreeMap<_, _>>())?;
     m.add("MAX_CANDIDATES", SAMPLES)?;
+    m.add("INDEX_BITS", hooks::attempts::INDEX_BITS)?;
     m.add("MAX_DEFECT_TEXT", hooks::attempts::LONGEST)?;
     m.add("SEPARATOR", SEPARATOR)?;
     m.add("SNAPSHOT_FORMAT", SNAPSHOT_FORMAT)?;
