@@ -18,13 +18,14 @@ from typing import Any
 import numpy as np
 
 from benches.report import conditions
-from langmeter.monitors.anomalies import Anomaly, AnomalyDetector, Row
+from langmeter.monitors.anomalies import Anomaly, AnomalyDetector, FixRow, Row
 from langmeter.monitors.change_point import PageHinkley, Sensitivity
 
 _TICK = 5.0
 _DAY = 86_400.0
 _PER_TOKEN = 600_000  # pico-dollars
 _SECOND = 10**9
+_PICO = 10**12
 
 
 @dataclass(frozen=True)
@@ -172,6 +173,51 @@ def detection(times: int, hours: int) -> None:
         f"each;\n– : not within an hour), and false alarms of all four figures per 1,000 "
         f"model-hours ({hours:,} played).\nσ: standard deviation of the log latencies. "
         f"Tick {_TICK:g} s.",
+        lines,
+    )
+
+
+def _fixes(
+    rng: np.random.Generator, stretches: Sequence[tuple[int, float, float]]
+) -> Iterator[FixRow]:
+    """Cumulative figures of so many defects at a success rate and a cost of an attempt in USD."""
+    columns: list[Any] = [
+        (rng.random(n) < rate, np.rint(rng.lognormal(-0.125, 0.5, n) * cost * _PICO).astype(int))
+        for n, rate, cost in stretches
+    ]
+    fixed, cost = (
+        np.concatenate(column).cumsum().tolist() for column in zip(*columns, strict=True)
+    )
+    for closed, (some, spent) in enumerate(zip(fixed, cost, strict=True), 1):
+        yield ("openai", "gpt-4o-mini", closed, some, some, spent)
+
+
+def fixes(times: int, defects: int) -> None:
+    """After how many defects a change of fixes is reported."""
+    old = (1_000, 0.7, 0.01)
+    changes = [
+        ("success rate 70 → 50 %", "success_rate", (2_000, 0.5, 0.01)),
+        ("success rate 70 → 30 %", "success_rate", (2_000, 0.3, 0.01)),
+        ("cost of an attempt +50 %", "cost_per_fixed", (2_000, 0.7, 0.015)),
+        ("cost of an attempt +100 %", "cost_per_fixed", (2_000, 0.7, 0.02)),
+    ]
+    lines = [["change after 1,000 defects", "reported after"]]
+    for title, metric, new in changes:
+        detected = []
+        for seed in range(times):
+            detector, first = AnomalyDetector(), float("inf")
+            for n, row in enumerate(_fixes(np.random.default_rng(seed), [old, new]), 1):
+                found = detector.observe([], n * _SECOND, [row])
+                if n > old[0] and any(one.metric == metric for one in found):
+                    first = n - old[0]
+                    break
+            detected.append(first)
+        lines.append([title, _told(detected).removesuffix(" s") + " defects"])
+    detector, alarms = AnomalyDetector(), 0
+    for n, row in enumerate(_fixes(np.random.default_rng(times), [(defects, 0.7, 0.01)]), 1):
+        alarms += len(detector.observe([], n * _SECOND, [row]))
+    _table(
+        f"Fixes: median of {times} changes; and {alarms} false alarms in {defects:,} defects.",
         lines,
     )
 
@@ -329,6 +375,7 @@ def main(arguments: list[str] | None = None) -> None:
     cost(60 if smoke else 400)
     tests(2 if smoke else 100, 2_000 if smoke else 1_000_000)
     detection(1 if smoke else 50, 1 if smoke else 480)
+    fixes(2 if smoke else 50, 2_000 if smoke else 200_000)
     ill_behaved(1 if smoke else 240)
     choice(1 if smoke else 50, 1 if smoke else 240)
 

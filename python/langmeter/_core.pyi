@@ -439,6 +439,9 @@ class Recorder:
     def pulse(self) -> list[tuple[str, str, int, int, int, int, int]]:
         """Of each model: provider, model, calls, errors, tokens, pico-dollars, nanoseconds."""
 
+    def fix_pulse(self) -> list[tuple[str, str, int, int, int, int]]:
+        """Of each model: provider, model, closed defects, fixed, ever fixed, pico-dollars."""
+
     def in_hook(self, hook: str, nanos: int) -> None:
         """The time that one event spent in one of our hooks."""
 
@@ -789,7 +792,7 @@ class ServicesBase:
         keep_prompts: bool = False,
         attempts: tuple[
             Sequence[str],
-            Callable[[], tuple[int, int | None] | None],
+            Callable[[], int],
             Callable[[UUID, Any], None] | None,
         ]
         | None = None,

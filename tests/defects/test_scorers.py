@@ -443,7 +443,7 @@ def test_arguments_are_checked(make: Callable[[], Any], message: str) -> None:
 
 
 def test_an_attempt_takes_the_verdict() -> None:
-    """Outcome, score and reason are recorded; a verdict without an outcome changes nothing."""
+    """Outcome, score and reason are recorded; a score without an outcome leaves it unverified."""
     meter = Meter()
     verdicts: Iterable[Fix] = (
         Fix("fixed", 1.0, source="re-scan"),
@@ -457,5 +457,5 @@ def test_an_attempt_takes_the_verdict() -> None:
     row = meter.snapshot().defects["NULL_DEREF", "", "", ""]
     outcomes = {name: count for name, count in row.outcomes.items() if count}
     assert outcomes == {"fixed": 1, "does_not_compile": 1, "unverified": 1}
-    assert (row.quality.count, row.quality.mean) == (2, pytest.approx(0.75, rel=0.01))
+    assert (row.quality.count, row.quality.mean) == (3, pytest.approx(0.8, rel=0.01))
     assert meter.defects.failure_reasons == {("does_not_compile", "error: " + "x" * 57): 1}

@@ -447,3 +447,36 @@ def test_native_names_are_checked_on_their_own() -> None:
     assert native.judge(5, "fixed", "caller") == "unknown"
     assert native.receipt(5) is None
     assert native.of_run(__import__("uuid").uuid4()) is None
+
+
+def test_a_score_without_an_outcome_is_recorded_and_a_verdict_after_it_is_no_revision() -> None:
+    """Nothing proves that the defect is gone: the attempt stays unverified, with its quality."""
+    meter = Meter()
+    attempt = attempted(meter)
+    attempt.judge(Fix(None, 0.9))
+    row = only(meter.snapshot())
+    assert (outcomes(row), row.quality.count, row.revisions) == ({"unverified": 1}, 1, 0)
+    attempt.succeeded(source="tests")
+    row = only(meter.snapshot())
+    assert (outcomes(row), row.quality.count, row.revisions) == ({"fixed": 1}, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "right"),
+    [
+        ("fixed", 1.0),
+        ("failed", 0.0),
+        ("does_not_compile", 0.0),
+        ("infrastructure", None),
+        (None, None),
+    ],
+)
+def test_a_candidate_takes_the_verdict_of_its_scorers(
+    outcome: str | None, right: float | None
+) -> None:
+    """Fixed is right, an outcome about the checker records nothing, every other one is wrong."""
+    meter = Meter()
+    with meter.defects.attempt("D") as attempt:
+        attempt.candidate(0).judge(Fix(outcome, source="tests"))
+    row = only(meter.snapshot())
+    assert row.pass_at(1) == right or (right is None and math.isnan(row.pass_at(1)))

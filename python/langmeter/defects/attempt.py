@@ -11,15 +11,13 @@ from langmeter import _core
 from langmeter._base.check import real_number, refusal, whole_number
 from langmeter._base.failures import INTERRUPTED, outcome_of
 from langmeter.defects import receipt
-from langmeter.defects.outcome import Fix, checked_outcome
+from langmeter.defects.outcome import WITHOUT_RESULT, Fix, checked_outcome
 
 #: Block of a thread or task: attempt << INDEX_BITS, plus index of the candidate + 1; 0 for none.
 Block = ContextVar[int]
 #: Blocks around the innermost one.
 _around: ContextVar[tuple[int, ...]] = ContextVar("langmeter_blocks", default=())
 _MAX_TEXT: Final = _core.MAX_DEFECT_TEXT
-#: Outcomes that say nothing about the change itself.
-_WITHOUT_RESULT: Final = (None, "infrastructure", "unscored", "unverified")
 _MAX_INDEX: Final = (1 << _core.INDEX_BITS) - 2
 
 
@@ -123,7 +121,7 @@ class Candidate(_InBlock):
         `fixed` is right, `infrastructure`, `unscored` and `unverified` record nothing, and every
         other outcome is wrong. `Attempt.judge` takes the whole verdict on the recommended one.
         """
-        if fix.outcome not in _WITHOUT_RESULT:
+        if fix.outcome not in WITHOUT_RESULT:
             self._judge(fix.outcome == "fixed", fix.source)
 
     def _judge(self, right: bool, source: str) -> None:
@@ -313,9 +311,9 @@ def apply(books: Books, number: int, fix: Fix) -> None:
         books.attempts.candidate(number, index, recommended=index == fix.recommended)
     if fix.confidence is not None:
         books.attempts.state_confidence(number, fix.confidence)
-    if fix.outcome is not None:
-        judge(books, number, fix.outcome, fix.score, fix.source)
-        if fix.reason and fix.outcome != "fixed":
+    if fix.outcome is not None or fix.score is not None:
+        judge(books, number, fix.outcome or "unverified", fix.score, fix.source)
+        if fix.outcome is not None and fix.reason and fix.outcome != "fixed":
             books.reason_given(fix.outcome, _text("reason", fix.reason))
 
 

@@ -12,8 +12,10 @@ class Anomaly:
     """A figure of a model that changed, and stayed changed.
 
     `metric` is latency (seconds), error_rate (a share of 1), tokens_per_call or cost_per_call (US
-    dollars); `before` and `after` are its means on both sides of the change, each over so many
-    calls. `at` is when it probably changed, `detected_at` when that was noticed.
+    dollars); of fixes success_rate (a share of 1) or cost_per_fixed (US dollars). `before` and
+    `after` are its means on both sides of the change, over `calls_before` and `calls_after`: calls,
+    for success_rate defects with a verdict, for cost_per_fixed fixed defects. `at` is when it
+    probably changed, `detected_at` when that was noticed.
     """
 
     at: datetime

@@ -238,9 +238,10 @@ def _figure(change: Anomaly, value: float) -> str:
     """A figure in the unit of its metric."""
     if change.metric == "latency":
         return format_duration(value)
-    if change.metric == "cost_per_call":
+    if change.metric in ("cost_per_call", "cost_per_fixed"):
         return format_usd(Decimal(f"{value:.6f}"))
-    return f"{value:.1%}" if change.metric == "error_rate" else f"{value:,.1f}"
+    is_share = change.metric in ("error_rate", "success_rate")
+    return f"{value:.1%}" if is_share else f"{value:,.1f}"
 
 
 def _components(snapshot: Snapshot) -> _Table:

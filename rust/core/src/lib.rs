@@ -36,8 +36,8 @@ pub use error::Error;
 pub use metrics::{COUNTERS, Counter, Dropped, MEASURES, Measure, Outcome, Usage};
 pub use pipeline::{MAX_SPANS, Span, Spans, Tree};
 pub use recorder::{
-    AskedSeries, AttemptFigures, Begin, Demand, End, Price, Pulse, Receipt, Recorder, Repriced, Requested, Series,
-    Settings,
+    AskedSeries, AttemptFigures, Begin, Demand, End, FixPulse, Price, Pulse, Receipt, Recorder, Repriced, Requested,
+    Series, Settings,
 };
 pub use runs::{Labels, Reserving, RunKey, RunTable, Start, Started, Streaming, Via};
 pub use series::{Kind, LabelSet, OTHER, SEPARATOR, SeriesId, SeriesTable};

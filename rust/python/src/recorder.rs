@@ -238,6 +238,11 @@ impl Recorder {
         self.core.pulse().into_iter().map(row).collect()
     }
 
+    fn fix_pulse(&self) -> Vec<(String, String, u64, u64, u64, u64)> {
+        let row = |p: core::FixPulse| (p.provider, p.model, p.closed, p.fixed, p.ever_fixed, p.cost);
+        self.core.fix_pulse().into_iter().map(row).collect()
+    }
+
     fn in_hook(&self, hook: &str, nanos: u64) {
         self.core.in_hook(hook, nanos);
     }

@@ -444,7 +444,7 @@ impl Book {
         let rows = attempt.rows;
         let mut writes = self.change(number, |attempt| attempt.verdict = verdict);
         for row in rows.into_iter().flatten() {
-            if standing.strength > 0 {
+            if standing.strength > 0 && standing.outcome != FixOutcome::Unverified {
                 writes.push(Write::Enter(row, tally::REVISIONS, 1));
             }
             if let Some(score) = verdict.score {

@@ -7,7 +7,7 @@
 mod attempt;
 mod book;
 mod outcome;
-mod tally;
+pub mod tally;
 #[cfg(all(test, not(loom)))]
 mod tests;
 

@@ -4,15 +4,16 @@
 
 use super::batch::Batch;
 use super::money::{Counters, Row};
-use super::{End, Recorder, Repriced};
+use super::{End, FixPulse, Recorder, Repriced};
 use crate::defects::{
     About, Attempt, Book, Cluster, FixOutcome, Judged, MAX_DURATIONS, Opening, Place, TALLIES, Totals, Verdict, Write,
-    stable_hash,
+    stable_hash, tally,
 };
 use crate::metrics::{Counter, Dropped, Measure, OUTCOMES, Outcome};
 use crate::runs::{Left, Run, RunKey};
 use crate::series::{Kind, LabelSet, SEPARATOR, SeriesId};
 use crate::snapshot::Tallies;
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{MutexGuard, PoisonError};
 
@@ -378,6 +379,33 @@ impl Recorder {
             (!tallies.is_empty()).then_some((labels, tallies))
         });
         AttemptFigures(rows.collect())
+    }
+
+    /// Cumulative figures of each model's fixes, over the types and severities of defects.
+    pub fn fix_pulse(&self) -> Vec<FixPulse> {
+        let mut models: BTreeMap<String, FixPulse> = BTreeMap::new();
+        for id in self.series.ids(&self.cells) {
+            let Some(labels) = self.series.labels_of(&self.cells, id, |kind| kind == Kind::Defect) else { continue };
+            let closed = self.cells.get(self.tally(id, tally::CLOSED));
+            if closed == 0 {
+                continue;
+            }
+            let (provider, model) = labels.b.split_once(SEPARATOR).unwrap_or((&labels.b, ""));
+            let new = || FixPulse { provider: provider.into(), model: model.into(), ..FixPulse::default() };
+            let sums = models.entry(labels.b.clone()).or_insert_with(new);
+            let fixed = self.tally(id, tally::DEFECTS_FIXED);
+            let (ever_fixed, left) = (self.cells.get(fixed), self.cells.get(fixed.wrapping_add(1)));
+            let cost = self.counters(id).get(OUTCOMES.wrapping_add(Counter::Cost as usize)).copied().unwrap_or(0);
+            for (sum, n) in [
+                (&mut sums.closed, closed),
+                (&mut sums.fixed, ever_fixed.saturating_sub(left)),
+                (&mut sums.ever_fixed, ever_fixed),
+                (&mut sums.cost, cost),
+            ] {
+                *sum = sum.saturating_add(n);
+            }
+        }
+        models.into_values().collect()
     }
 
     /// What entered and what left each figure of a row; no zeros.

@@ -208,6 +208,23 @@ impl Series {
     }
 }
 
+/// Cumulative figures of a model's fixes, for observers that poll the recorder.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct FixPulse {
+    /// Provider.
+    pub provider: String,
+    /// Model.
+    pub model: String,
+    /// Defects with a verdict.
+    pub closed: u64,
+    /// Those that are fixed now.
+    pub fixed: u64,
+    /// Fixes that were ever recorded: revised ones stay.
+    pub ever_fixed: u64,
+    /// Cost of all attempts, pico-dollars.
+    pub cost: u64,
+}
+
 /// Cumulative figures of a model, for observers that poll the recorder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pulse {

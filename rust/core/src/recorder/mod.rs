@@ -11,7 +11,7 @@ mod read;
 mod start;
 
 pub use defects::{AttemptFigures, Receipt};
-pub use events::{AskedSeries, Begin, Demand, End, Price, Pulse, Repriced, Requested, Series};
+pub use events::{AskedSeries, Begin, Demand, End, FixPulse, Price, Pulse, Repriced, Requested, Series};
 
 use crate::arena::Cells;
 use crate::arena::Phaser;
