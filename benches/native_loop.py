@@ -38,8 +38,8 @@ class _Services(_core.ServicesBase):
 
     def first_call(self) -> None: ...
 
-    def requested(self, *client: Any) -> tuple[str, str, bool, str]:
-        return "openai", MODEL, False, ""
+    def requested(self, *client: Any) -> tuple[str, str, bool, str, str]:
+        return "openai", MODEL, False, "", ""
 
     def model_end(self, *call: Any) -> NoReturn:
         raise SystemExit("a common response was not read natively")
