@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         BudgetExceeded,
         ConfigError,
         LangmeterError,
+        SourceError,
         StreamDiverged,
         StreamTruncated,
     )
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from langmeter.runnables.resume import Restart, restart_of, resume
     from langmeter.scopes import install, track, uninstall
     from langmeter.snapshot import Snapshot
+    from langmeter.sources import read
 
 __all__ = [
     "Budget",
@@ -49,6 +51,7 @@ __all__ = [
     "PriceBook",
     "Restart",
     "Snapshot",
+    "SourceError",
     "StreamDiverged",
     "StreamTruncated",
     "StreamingCallback",
@@ -56,6 +59,7 @@ __all__ = [
     "__version__",
     "advise",
     "install",
+    "read",
     "restart_of",
     "resume",
     "track",
@@ -77,12 +81,14 @@ _ROOMS = {
     "PriceBook": "prices",
     "Restart": "runnables.resume",
     "Snapshot": "snapshot",
+    "SourceError": "errors",
     "StreamDiverged": "errors",
     "StreamTruncated": "errors",
     "StreamingCallback": "callbacks.streaming",
     "TokenCountingCallback": "callbacks.tokens",
     "advise": "analysis",
     "install": "scopes",
+    "read": "sources",
     "restart_of": "runnables.resume",
     "resume": "runnables.resume",
     "track": "scopes",

@@ -18,6 +18,10 @@ class ConfigError(LangmeterError, ValueError):
     """A setting is unknown or out of range; the message names value, range and remedy."""
 
 
+class SourceError(LangmeterError):
+    """A source of snapshots does not answer, or not with a snapshot; the message names it."""
+
+
 #: Why a budget refuses a call, by the recorder's code.
 REASONS: Final[tuple[Literal["limit", "unpriced", "prices"], ...]] = ("limit", "unpriced", "prices")
 

@@ -109,7 +109,8 @@ def test_ctrl_c_is_exit_code_130(folder: Path, monkeypatch: pytest.MonkeyPatch) 
 BAD_FILES = {
     "a folder": (None, "cannot read {file}: Is a directory"),
     "an empty file": (b"", "{file}: not a langmeter snapshot: "),
-    "bytes": (b"LMTR\x02\x00\xff\xfe", "{file}: not a langmeter snapshot: not a JSON text"),
+    "older bytes": (b"LMTR\x02\x00\xff\xfe", "{file}: not a langmeter snapshot: snapshot format 2"),
+    "bytes": (b"LM\xff\xfe", "{file}: not a langmeter snapshot: not a JSON text"),
     "other JSON": (
         b'{"models": []}',
         "{file}: not a langmeter snapshot: field 'format' is missing",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from langmeter._base import output
-from langmeter.cli.files import read_prices, read_snapshot
+from langmeter.cli.files import SOURCE, read_prices, read_snapshot
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -16,7 +16,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         description="Print what a snapshot says about spending less: each finding with its "
         "figures and the USD it would have saved on that very traffic, the greatest first.",
     )
-    command.add_argument("file", metavar="FILE", help="a snapshot, as JSON")
+    command.add_argument("source", metavar="SOURCE", help=SOURCE)
     command.add_argument(
         "--alternative",
         action="append",
@@ -33,7 +33,7 @@ def run(options: argparse.Namespace) -> int:
     from langmeter.analysis import advise, text
 
     parser: argparse.ArgumentParser = options.parser
-    snapshot = read_snapshot(options.file, parser)
+    snapshot = read_snapshot(options.source, parser)
     book = read_prices(options)
     try:
         findings = advise(snapshot, prices=book, alternatives=options.alternative)

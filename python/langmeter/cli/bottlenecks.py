@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from langmeter._base import output
-from langmeter.cli.files import read_snapshot
+from langmeter.cli.files import SOURCE, read_snapshot
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -18,7 +18,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "of the critical path of each chain, tool, retriever and model, and what it would give to "
         "make it twice as fast.",
     )
-    command.add_argument("file", metavar="FILE", help="a snapshot, as JSON")
+    command.add_argument("source", metavar="SOURCE", help=SOURCE)
     command.add_argument("--json", action="store_true", help="the table as JSON")
     command.set_defaults(parser=command)
 
@@ -27,7 +27,7 @@ def run(options: argparse.Namespace) -> int:
     """Run it; returns the exit code."""
     from langmeter.analysis.bottlenecks import text, to_json
 
-    snapshot = read_snapshot(options.file, options.parser)
+    snapshot = read_snapshot(options.source, options.parser)
     width = output.terminal_width(sys.stdout)
     output.show(to_json(snapshot, indent=1) if options.json else text(snapshot, width))
     return 0

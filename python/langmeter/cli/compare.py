@@ -7,7 +7,7 @@ import json
 import sys
 
 from langmeter._base import output
-from langmeter.cli.files import read_snapshot
+from langmeter.cli.files import SOURCE, read_snapshot
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -20,8 +20,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "significantly worse; 0 otherwise; 2 for bad input, e.g. a rule about a model that neither "
         "snapshot has.",
     )
-    parser.add_argument("base", metavar="BASE", help="the snapshot to compare with, as JSON")
-    parser.add_argument("now", metavar="NOW", help="the snapshot to judge, as JSON")
+    parser.add_argument("base", metavar="BASE", help=f"to compare with: {SOURCE}")
+    parser.add_argument("now", metavar="NOW", help="to judge: the same")
     parser.add_argument(
         "--fail-on",
         action="append",

@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from langmeter._base import output
-from langmeter.cli.files import read_snapshot
+from langmeter.cli.files import SOURCE, read_snapshot
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -19,7 +19,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "far attempts came. A model is called best only where its interval lies above that of each "
         "other model.",
     )
-    command.add_argument("source", metavar="SOURCE", help="a snapshot, as JSON")
+    command.add_argument("source", metavar="SOURCE", help=SOURCE)
     command.add_argument("--json", action="store_true", help="the tables as JSON")
     command.set_defaults(parser=command)
 

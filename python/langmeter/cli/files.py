@@ -1,10 +1,9 @@
-"""Files that commands are given: snapshots, and prices."""
+"""What commands are given by name: sources of snapshots, and files of prices."""
 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from langmeter._base import output
 from langmeter._base.text import printable
@@ -14,19 +13,26 @@ if TYPE_CHECKING:
     from langmeter.snapshot import Snapshot
 
 
-def read_snapshot(file: str, parser: argparse.ArgumentParser) -> Snapshot:
-    """Read a snapshot that `langmeter run --json` or `Snapshot.to_json` wrote.
+#: Help of an argument SOURCE.
+SOURCE: Final = "a snapshot: a file (JSON or bytes) or a URL"
+
+
+def read_snapshot(source: str, parser: argparse.ArgumentParser) -> Snapshot:
+    """Read a snapshot from any source that `langmeter.read` takes.
 
     Ends the program with exit code 2 where that fails.
     """
-    from langmeter.snapshot import Snapshot
+    from langmeter.errors import SourceError
+    from langmeter.sources import read
 
     try:
-        return Snapshot.from_json(Path(file).read_bytes())
+        return read(source)
     except OSError as error:
-        parser.error(f"cannot read {printable(file)}: {output.reason(error)}")
+        parser.error(f"cannot read {printable(source)}: {output.reason(error)}")
+    except (SourceError, ImportError) as error:
+        parser.error(printable(error))
     except ValueError as error:
-        parser.error(f"{printable(file)}: {error}")
+        parser.error(f"{printable(source)}: {error}")
 
 
 def read_prices(options: argparse.Namespace) -> PriceBook:
