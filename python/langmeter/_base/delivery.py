@@ -100,19 +100,22 @@ class Listener:
         self._limit = max_failures
         self._failed = 0
 
-    def notify(self, what: Any, *, end: bool = False) -> None:
-        """Call it, now or soon; only Ctrl-C and the like leave an inline listener."""
+    def notify(self, what: Any, *, end: bool = False) -> bool:
+        """Call it, now or soon; only Ctrl-C and the like leave an inline listener.
+
+        Returns False where it is switched off, or its queue is full.
+        """
         if self.disabled:
-            return
+            return False
         if self._queue is not None:
-            self._queue.put((self, what, end))
-            return
+            return self._queue.put((self, what, end))
         try:
             self.function(what)
         except Exception as exc:
             self.failed(exc)
         else:
             self._failed = 0
+        return True
 
     def run(self, what: Any, runner: Callable[[], asyncio.Runner]) -> None:
         """Call it in the worker thread; nothing that it raises leaves."""
@@ -175,6 +178,21 @@ def is_async(function: object) -> bool:
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(called)
 
 
+def plain_function(
+    name: str, function: Callable[[Any], Any], argument: str
+) -> Callable[[Any], Any]:
+    """Return a callback of one argument if it is a plain function; raises TypeError otherwise."""
+    if not callable(function):
+        raise TypeError(f"{name} = {function!r}: must be a function of one {argument}")
+    if is_async(function):
+        raise TypeError(
+            f"{name} = {function!r} is async and would never be awaited; pass a plain function, "
+            f"e.g. lambda {argument.lower()}: "
+            f"loop.call_soon_threadsafe(queue.put_nowait, {argument.lower()})"
+        )
+    return function
+
+
 def running_loop() -> asyncio.AbstractEventLoop | None:
     """Return the event loop that runs in this thread; None without one."""
     try:
@@ -226,11 +244,12 @@ class _ThreadWorker(_Waiting):
         self._thread: threading.Thread | None = None
         self._busy = False
 
-    def put(self, item: Item) -> None:
+    def put(self, item: Item) -> bool:
         with self._changed:
             if self.full and self.settings.when_full == "block" and self._may_wait():
                 self._changed.wait_for(lambda: not self.full, self.settings.timeout)
-            if self.add(item):
+            added = self.add(item)
+            if added:
                 if self._thread is None:
                     thread = threading.Thread(
                         target=self._work, name="langmeter-callbacks", daemon=True
@@ -239,6 +258,7 @@ class _ThreadWorker(_Waiting):
                     self._thread = thread
                 elif len(self.items) == 1:
                     self._changed.notify_all()
+            return added
 
     def _may_wait(self) -> bool:
         # A listener that streams by itself would wait for itself, and a loop for all its tasks.
@@ -289,10 +309,12 @@ class _LoopWorker(_Waiting):
         super().__init__(settings)
         self.task: asyncio.Task[None] | None = None
 
-    def put(self, item: Item, loop: asyncio.AbstractEventLoop) -> None:
-        if self.add(item) and self.task is None:
+    def put(self, item: Item, loop: asyncio.AbstractEventLoop) -> bool:
+        added = self.add(item)
+        if added and self.task is None:
             # A context of its own, not that of the stream which happens to be first.
             self.task = loop.create_task(self._work(), context=Context())
+        return added
 
     async def _work(self) -> None:
         try:
@@ -316,16 +338,15 @@ class Queue:
         self._thread = _ThreadWorker(self.settings)
         self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopWorker] = WeakKeyDictionary()
 
-    def put(self, item: Item) -> None:
-        """Hand an item to the worker of its listener."""
+    def put(self, item: Item) -> bool:
+        """Hand an item to the worker of its listener; returns False where there was no room."""
         loop = running_loop() if item[0].is_async else None
         if loop is None:
-            self._thread.put(item)
-            return
+            return self._thread.put(item)
         worker = self._loops.get(loop)
         if worker is None:
             worker = self._loops.setdefault(loop, _LoopWorker(self.settings))
-        worker.put(item, loop)
+        return worker.put(item, loop)
 
     def flush(self, timeout: float) -> bool:
         """Wait until the thread has made every call; False when that takes longer."""

@@ -141,6 +141,26 @@ class Callback(BaseCallbackHandler):
         """
         return self._services.snapshot()
 
+    def subscribe(self, seconds: float, function: Callable[[Snapshot], Any]) -> Callable[[], None]:
+        """Call a function with what was counted since its last call; returns what ends that.
+
+        The differences of all its calls add up to what was counted since now: none is lost where
+        the function fails, and a slow function gets longer ones. It is called in a thread of its
+        own, from the first model call on, and once more at the end.
+
+        Args:
+            seconds: between two calls, 0.001 to 86,400.
+            function: a plain function of one `Snapshot`. What it raises is counted as
+                `dropped["callback_errors"]`, and logged once.
+
+        Raises:
+            ConfigError: `seconds` is outside its range.
+            TypeError: `function` is not a plain function.
+        """
+        from langmeter.callbacks.subscription import subscribe
+
+        return subscribe(self._services, seconds, function)
+
     def _share(self, services: Services) -> None:
         """Share these services from now on; RuntimeError after the first event or question."""
         if self._services.is_mapped:

@@ -23,6 +23,7 @@ from langmeter.config import Config
 from langmeter.defects.attempt import Block, apply
 from langmeter.defects.options import DefectOptions
 from langmeter.defects.outcome import fix_of
+from langmeter.monitors.differences import DifferenceObserver
 from langmeter.prices import PriceBook
 from langmeter.prices.book import Priced
 from langmeter.prices.unpriced import MAX_COST, Call, UnpricedCalls
@@ -44,6 +45,9 @@ _all: WeakSet[Services] = WeakSet()
 def _after_fork() -> None:
     for services in list(_all):
         services.reset_after_fork()
+        services._began = False
+        for subscription in services.subscriptions:
+            subscription.reset_after_fork()
         if services.unpriced_calls is not None:
             services.unpriced_calls.clear()
 
@@ -78,6 +82,7 @@ class Services(_core.ServicesBase):
         defects: how attempts at defects are found; None if no handler counts them.
         block: where the innermost block of an attempt in a thread or task is kept.
         reasons: why attempts failed, by outcome and reason, to how often.
+        subscriptions: observers that take differences, from the first model call on.
     """
 
     config: Config
@@ -92,6 +97,8 @@ class Services(_core.ServicesBase):
     defects: DefectOptions | None
     block: Block
     reasons: Counter[tuple[str, str]]
+    subscriptions: list[DifferenceObserver]
+    _began: bool
     _reported: bool
     _output_reported: bool
     _is_open: bool
@@ -132,7 +139,8 @@ class Services(_core.ServicesBase):
         self.unpriced_calls = None if prices is None else UnpricedCalls(prices)
         self.labels, self.estimator = labels, estimator or TokenEstimator()
         self.makers = tuple(observers)
-        self._reported = self._is_open = self._output_reported = False
+        self.subscriptions = []
+        self._reported = self._is_open = self._output_reported = self._began = False
         _all.add(self)
         return self
 
@@ -280,7 +288,24 @@ class Services(_core.ServicesBase):
             if vars(self).setdefault("_observers", observers) is observers:
                 for observer in observers:
                     observer.start()
+        self._began = True
+        for subscription in self.subscriptions:
+            subscription.start()
         periodic.resume()  # in a forked child
+
+    def subscribe(self, observer: DifferenceObserver) -> None:
+        """Start an observer with the first model call, or now where that has begun."""
+        self.subscriptions.append(observer)
+        if self._began:
+            observer.start()
+
+    def unsubscribe(self, observer: DifferenceObserver) -> bool:
+        """Stop an observer; returns False where that has been done."""
+        observer.stop()
+        if observer not in self.subscriptions:
+            return False
+        self.subscriptions.remove(observer)
+        return True
 
     def requested(
         self, metadata: Any, invocation_params: Any, serialized: Any

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from langmeter._base import observer, periodic
 from langmeter._base.check import real_number
-from langmeter._base.delivery import is_async, notice_listener
+from langmeter._base.delivery import notice_listener, plain_function
 from langmeter._base.observer import RecorderObserver
 from langmeter.snapshot import Snapshot
 
@@ -54,7 +54,9 @@ Wanted: TypeAlias = tuple[Callable[[Stall], Any] | None, float | None]
 
 def checked(on_stall: Any, stall_after: Any) -> Wanted:
     """Return both as they are; TypeError and ConfigError as of `StallObserver`."""
-    return _plain(on_stall), None if stall_after is None else _seconds(stall_after)
+    if on_stall is not None:
+        plain_function("on_stall", on_stall, "Stall")
+    return on_stall, None if stall_after is None else _seconds(stall_after)
 
 
 class ObservedRecorder(observer.ObservedRecorder, Protocol):
@@ -178,16 +180,3 @@ def _gaps(snapshot: Snapshot) -> dict[tuple[str, str], float]:
 def _seconds(stall_after: object) -> float:
     remedy = "or None, for 10 seconds or 8 times the model's p99 gap between tokens"
     return real_number("stall_after", stall_after, _LEAST, _MOST, unit="seconds", remedy=remedy)
-
-
-def _plain(on_stall: Callable[[Stall], Any] | None) -> Callable[[Stall], Any] | None:
-    if on_stall is None:
-        return None
-    if not callable(on_stall):
-        raise TypeError(f"on_stall = {on_stall!r}: must be a function of one Stall")
-    if is_async(on_stall):
-        raise TypeError(
-            f"on_stall = {on_stall!r} is async and would never be awaited; pass a plain function, "
-            "e.g. lambda stall: loop.call_soon_threadsafe(queue.put_nowait, stall)"
-        )
-    return on_stall

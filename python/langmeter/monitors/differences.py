@@ -1,0 +1,69 @@
+"""Differences of snapshots: an observer that takes what was counted since its last look."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from weakref import WeakMethod
+
+from langmeter._base import periodic
+from langmeter._base.observer import ObservedRecorder, RecorderObserver
+from langmeter.snapshot import Snapshot
+
+__all__ = ["DifferenceObserver"]
+
+
+class DifferenceObserver(RecorderObserver[ObservedRecorder]):
+    """Takes what was counted since it last looked; each observer has its own previous snapshot.
+
+    Every `seconds` it calls `due`, in the thread of all periodic tasks, which hands the work to
+    another thread; that calls `take()`. Until then `due` is not called again: a slow thread gets
+    longer differences, and loses nothing.
+
+    Args:
+        recorder: what is observed; held weakly.
+        seconds: between two calls of `due`, 0.001 to 86,400.
+        snapshot: a bound method that takes snapshots; its object is held weakly.
+        due: called when it is time for a difference; returns False where it could not hand it on.
+        tasks: whose thread calls `due`.
+    """
+
+    def __init__(
+        self,
+        recorder: ObservedRecorder,
+        seconds: float,
+        snapshot: Callable[[], Snapshot],
+        due: Callable[[], bool],
+        *,
+        tasks: periodic.PeriodicTasks = periodic.shared,
+    ) -> None:
+        super().__init__(recorder, seconds, tasks)
+        self._snapshot = WeakMethod(snapshot)
+        self._due = due
+        self._previous = Snapshot()
+        self.reset_after_fork()
+
+    def reset_after_fork(self) -> None:
+        """Make a new lock: another thread may have held it when the process forked."""
+        self._lock = threading.Lock()
+        self._waiting = False
+
+    def take(self) -> Snapshot | None:
+        """Return what was counted since the last call; None where the recorder has gone.
+
+        After a fork, the first difference of the child is all that the child counted.
+        """
+        self._waiting = False
+        with self._lock:
+            snapshot = self._snapshot()
+            if snapshot is None:
+                return None
+            now = snapshot()
+            difference, self._previous = now - self._previous, now
+            return difference
+
+    def _observe(self, recorder: ObservedRecorder) -> None:
+        if not self._waiting:
+            self._waiting = True  # before: the other thread may be at once
+            if not self._due():
+                self._waiting = False
