@@ -241,8 +241,10 @@ class Attempts:
     def judge(self, attempt: int, outcome: str, source: str, score: float | None = None) -> str:
         """Record a verdict: returns counts, same, weaker, or unknown. Raises ValueError."""
 
-    def judge_candidate(self, attempt: int, index: int, right: bool, source: str) -> None:
-        """Record whether a candidate is right."""
+    def judge_candidate(
+        self, attempt: int, index: int, outcome: str, source: str, score: float | None = None
+    ) -> bool:
+        """Record a verdict on a candidate; returns whether it is one on its attempt too."""
 
     def id(self, attempt: int) -> str:
         """Return the id of an attempt."""

@@ -443,7 +443,7 @@ def test_native_names_are_checked_on_their_own() -> None:
     native.close(1, "failed")
     native.candidate(5, 0)
     native.state_confidence(5, 0.5)
-    native.judge_candidate(5, 0, True, "caller")
+    assert native.judge_candidate(5, 0, "fixed", "caller") is False
     assert native.judge(5, "fixed", "caller") == "unknown"
     assert native.receipt(5) is None
     assert native.of_run(__import__("uuid").uuid4()) is None
@@ -480,3 +480,20 @@ def test_a_candidate_takes_the_verdict_of_its_scorers(
         attempt.candidate(0).judge(Fix(outcome, source="tests"))
     row = only(meter.snapshot())
     assert row.pass_at(1) == right or (right is None and math.isnan(row.pass_at(1)))
+
+
+def test_a_verdict_on_the_recommended_candidate_is_the_attempts_with_score_and_reason() -> None:
+    """It is one verdict: no revision, one score, one reason; other candidates leave both alone."""
+    meter = Meter()
+    with meter.defects.attempt("D") as attempt:
+        first, second = attempt.candidate(0), attempt.candidate(1, recommended=True)
+    first.failed(reason="loop", score=0.1)
+    second.judge(Fix("failed", 0.5, source="tests", reason="1 of 2 tests failed"))
+    row = only(meter.snapshot())
+    assert (outcomes(row), row.revisions, row.quality.count) == ({"failed": 1}, 0, 1)
+    assert row.pass_at(2) == 0
+    assert dict(meter.defects.failure_reasons) == {("failed", "1 of 2 tests failed"): 1}
+    second.succeeded(source="reviewer")
+    assert only(meter.snapshot()).pass_at(2) == 1
+    with pytest.raises(ConfigError, match="outcome must be another one than 'fixed'"):
+        first.failed(outcome="fixed")

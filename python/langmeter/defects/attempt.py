@@ -11,7 +11,7 @@ from langmeter import _core
 from langmeter._base.check import real_number, refusal, whole_number
 from langmeter._base.failures import INTERRUPTED, outcome_of
 from langmeter.defects import receipt
-from langmeter.defects.outcome import WITHOUT_RESULT, Fix, checked_outcome
+from langmeter.defects.outcome import Fix, checked_outcome
 
 #: Block of a thread or task: attempt << INDEX_BITS, plus index of the candidate + 1; 0 for none.
 Block = ContextVar[int]
@@ -107,25 +107,33 @@ class Candidate(_InBlock):
     def _place(self) -> int:
         return self._attempt._place() + self.index + 1
 
-    def succeeded(self, *, source: str = "caller") -> None:
-        """Record that the change is right."""
-        self._judge(True, source)
+    def succeeded(self, *, score: float | None = None, source: str = "caller") -> None:
+        """Record that the change is right; `score` is its quality, 0 to 1."""
+        self.judge(Fix("fixed", score, source=source))
 
-    def failed(self, *, source: str = "caller") -> None:
-        """Record that the change is wrong."""
-        self._judge(False, source)
+    def failed(
+        self,
+        *,
+        reason: str = "",
+        outcome: str = "failed",
+        score: float | None = None,
+        source: str = "caller",
+    ) -> None:
+        """Record that the change is wrong; arguments as of `Attempt.failed`."""
+        if outcome == "fixed":
+            raise refusal("outcome", "another one than 'fixed'", outcome, "call succeeded()")
+        self.judge(Fix(outcome, score, source=source, reason=reason))
 
     def judge(self, fix: Fix) -> None:
-        """Record whether the change is right, from what `score_fix` returned for it.
+        """Record what `score_fix` returned for the change.
 
-        `fixed` is right, `infrastructure`, `unscored` and `unverified` record nothing, and every
-        other outcome is wrong. `Attempt.judge` takes the whole verdict on the recommended one.
+        `fixed` is right; `infrastructure`, `unscored`, `unverified` and None leave it open; every
+        other outcome is wrong. On the recommended candidate it is the verdict on its attempt too.
         """
-        if fix.outcome not in WITHOUT_RESULT:
-            self._judge(fix.outcome == "fixed", fix.source)
-
-    def _judge(self, right: bool, source: str) -> None:
-        self._books.attempts.judge_candidate(self._attempt._number, self.index, right, source)
+        books, number, source = self._books, self._attempt._number, _source(fix.source)
+        outcome = fix.outcome or "unverified"
+        if books.attempts.judge_candidate(number, self.index, outcome, source, fix.score):
+            _count_reason(books, fix)
 
 
 class Attempt(_InBlock):
@@ -299,10 +307,7 @@ def judge(books: Books, number: int, outcome: str, score: float | None, source: 
     checked_outcome(outcome)
     if score is not None:
         real_number("score", score, 0, 1)
-    source = _text("source", source)
-    if not source:
-        raise refusal("source", "a text that is not empty", source)
-    return books.attempts.judge(number, outcome, source, score) in ("counts", "same")
+    return books.attempts.judge(number, outcome, _source(source), score) in ("counts", "same")
 
 
 def apply(books: Books, number: int, fix: Fix) -> None:
@@ -313,8 +318,18 @@ def apply(books: Books, number: int, fix: Fix) -> None:
         books.attempts.state_confidence(number, fix.confidence)
     if fix.outcome is not None or fix.score is not None:
         judge(books, number, fix.outcome or "unverified", fix.score, fix.source)
-        if fix.outcome is not None and fix.reason and fix.outcome != "fixed":
-            books.reason_given(fix.outcome, _text("reason", fix.reason))
+        _count_reason(books, fix)
+
+
+def _count_reason(books: Books, fix: Fix) -> None:
+    if fix.outcome is not None and fix.reason and fix.outcome != "fixed":
+        books.reason_given(fix.outcome, _text("reason", fix.reason))
+
+
+def _source(source: object) -> str:
+    if source == "":
+        raise refusal("source", "a text that is not empty", source)
+    return _text("source", source)
 
 
 def _text(name: str, value: object) -> str:

@@ -12,8 +12,6 @@ from langmeter._base.check import real_number, refusal
 
 #: Every outcome of an attempt.
 OUTCOMES: Final = _core.FIX_OUTCOMES
-#: Outcomes that say nothing about the change itself; None is a check without one.
-WITHOUT_RESULT: Final = (None, "unverified", "unscored", "infrastructure")
 #: Sources of verdicts by strength, 5 the strongest; any other text ranks as `caller`.
 SOURCES: Final = _core.FIX_SOURCES
 

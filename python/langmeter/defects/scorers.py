@@ -21,7 +21,7 @@ from typing import Any, Final, Protocol
 
 from langmeter._base.check import real_number, refusal
 from langmeter.defects.commands import Command, Limits
-from langmeter.defects.outcome import SOURCES, WITHOUT_RESULT, Fix
+from langmeter.defects.outcome import SOURCES, Fix
 from langmeter.defects.proposal import Proposal, ProposalError, library
 
 __all__ = [
@@ -38,8 +38,9 @@ __all__ = [
     "score_fix",
 ]
 
-#: All other outcomes are against a fix.
-_NOT_AGAINST: Final = (*WITHOUT_RESULT, "fixed")
+#: Outcomes that say nothing of a fix, then the one for it; all others are against it.
+_SILENT: Final = (None, "unverified", "unscored", "infrastructure")
+_NOT_AGAINST: Final = (*_SILENT, "fixed")
 _LANGUAGES: Final = {
     **dict.fromkeys((".py", ".pyi"), "python"),
     **dict.fromkeys((".c", ".h"), "c"),
@@ -265,7 +266,7 @@ def score_fix(proposal: Proposal, scorers: Iterable[FixScorer | tuple[FixScorer,
             weights += sum(weight for _, weight in pairs[number + 1 :])
             break
     verdict = max(verdicts, key=_rank)
-    silent = verdict.outcome is not None and verdict.outcome in WITHOUT_RESULT
+    silent = verdict.outcome is not None and verdict.outcome in _SILENT
     score = None if silent or not weights else total / weights
     return Fix(verdict.outcome, score, source=verdict.source, reason=verdict.reason)
 

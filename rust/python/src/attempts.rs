@@ -92,8 +92,16 @@ impl Attempts {
         })
     }
 
-    fn judge_candidate(&self, attempt: u64, index: i64, right: bool, source: &str) {
-        self.core().candidate_judged(attempt, index, right, &short(source));
+    #[pyo3(signature = (attempt, index, outcome, source, score=None))]
+    fn judge_candidate(
+        &self,
+        attempt: u64,
+        index: i64,
+        outcome: &str,
+        source: &str,
+        score: Option<f32>,
+    ) -> PyResult<bool> {
+        Ok(self.core().candidate_judged(attempt, index, outcome_of(outcome)?, &short(source), score))
     }
 
     fn id(&self, attempt: u64) -> String {

@@ -173,19 +173,31 @@ impl Recorder {
         judged
     }
 
-    /// Records whether a candidate is right; a verdict on the recommended one is a verdict on its attempt too.
-    pub fn candidate_judged(&self, attempt: u64, index: i64, right: bool, source: &str) {
+    /// Records whether a candidate is right, where the outcome says so. A verdict on the recommended one is one on its
+    /// attempt too: then true.
+    pub fn candidate_judged(
+        &self,
+        attempt: u64,
+        index: i64,
+        outcome: FixOutcome,
+        source: &str,
+        score: Option<f32>,
+    ) -> bool {
         let mut book = self.book();
         let (strength, _) = book.source(source);
-        let writes = book.judge_candidate(attempt, index, right, strength);
+        let writes = if outcome.is_scored() {
+            book.judge_candidate(attempt, index, outcome == FixOutcome::Fixed, strength)
+        } else {
+            Vec::new()
+        };
         let known = book.attempt(attempt).and_then(|known| known.candidates.iter().find(|known| known.index == index));
         let recommended = known.is_some_and(|candidate| candidate.recommended);
         drop(book);
         self.write(writes);
         if recommended {
-            let outcome = if right { FixOutcome::Fixed } else { FixOutcome::Failed };
-            self.attempt_judged(attempt, outcome, source, None);
+            self.attempt_judged(attempt, outcome, source, score);
         }
+        recommended
     }
 
     /// What another process needs to go on with an attempt that has ended; None while it is open, or forgotten.
