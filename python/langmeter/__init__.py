@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     )
     from langmeter.meter import Meter
     from langmeter.prices import PriceBook
+    from langmeter.runnables.attach import attach
     from langmeter.runnables.embeddings import track_embeddings
     from langmeter.runnables.resume import Restart, restart_of, resume
     from langmeter.scopes import install, track, uninstall
@@ -58,6 +59,7 @@ __all__ = [
     "TokenCountingCallback",
     "__version__",
     "advise",
+    "attach",
     "install",
     "read",
     "restart_of",
@@ -87,6 +89,7 @@ _ROOMS = {
     "StreamingCallback": "callbacks.streaming",
     "TokenCountingCallback": "callbacks.tokens",
     "advise": "analysis",
+    "attach": "runnables.attach",
     "install": "scopes",
     "read": "sources",
     "restart_of": "runnables.resume",

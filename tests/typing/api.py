@@ -28,7 +28,9 @@ from langmeter import (
     Snapshot,
     StreamingCallback,
     TokenCountingCallback,
+    attach,
 )
+from langmeter.runnables.attach import AttachedModel, Attachment
 from langmeter.snapshot import ComponentStats, ModelStats
 from langmeter.testing import ManualClock
 from langmeter.testing.simulator import Sent, Simulator
@@ -54,6 +56,15 @@ def meters() -> None:
     assert_type(meter.streaming, StreamingCallback)
     assert_type(meter.defects, DefectAnalysisCallback)
     CompositeCallback([meter.tokens, meter.cost])
+
+
+def managers(model: BaseChatModel, meter: Meter) -> None:
+    """Anything may be a manager; what was found is read only."""
+    attached = attach({"nim": model}, meter, stream_usage=False)
+    assert_type(attached, Attachment)
+    assert_type(attached.providers, Mapping[str, tuple[AttachedModel, ...]])
+    assert_type(attached.methods, tuple[str, ...])
+    attach(model, "meter")  # type: ignore[arg-type]
 
 
 def snapshots(one: Snapshot, two: Snapshot) -> None:

@@ -1,4 +1,4 @@
-"""For `langchain.agents`: an agent that runs out of budget ends, with an answer that says so.
+"""For `langchain.agents`: agents that run out of budget, and fallbacks that leave a refusal alone.
 
 Needs the package `langchain` (1.0 or newer), and is not imported by anything else here.
 """
@@ -13,7 +13,7 @@ from langchain_core.messages import AIMessage
 from langmeter.errors import BudgetExceeded
 
 try:
-    from langchain.agents.middleware import AgentMiddleware
+    from langchain.agents.middleware import AgentMiddleware, ModelFallbackMiddleware
 except ImportError as exc:
     raise ImportError(
         "langmeter.runnables.middleware needs langchain: pip install 'langchain>=1.0'"
@@ -29,6 +29,7 @@ class BudgetMiddleware(AgentMiddleware):
     message holds the figures under `response_metadata["budget_exceeded"]`.
 
     Put it first: middleware that retries or falls back to another model then tries that before.
+    `FallbackMiddleware` does not.
     """
 
     def __init__(self, message: Callable[[BudgetExceeded], str] = str) -> None:
@@ -58,3 +59,51 @@ class BudgetMiddleware(AgentMiddleware):
             "resets_at": exc.resets_at and exc.resets_at.isoformat(),
         }
         return AIMessage(self._message(exc), response_metadata={"budget_exceeded": answer})
+
+
+class FallbackMiddleware(ModelFallbackMiddleware):
+    """Calls the next model where one fails; a refusal by a budget ends the call.
+
+    LangChain's `ModelFallbackMiddleware` takes `BudgetExceeded` for one more failure, and goes on
+    with the next model, and with spending. This one is made with the same arguments and does the
+    same otherwise: `create_agent(model, tools, middleware=[FallbackMiddleware("openai:gpt-4o")])`.
+    The exception reaches the caller, or `BudgetMiddleware` before this one.
+    """
+
+    def wrap_model_call(self, request: Any, handler: Callable[[Any], Any]) -> Any:
+        """Call the models in turn until one answers, or a budget refuses the call."""
+
+        def call(request: Any) -> Any:
+            try:
+                return handler(request)
+            except BudgetExceeded as exc:
+                raise _Refused(exc) from None
+
+        try:
+            return super().wrap_model_call(request, call)
+        except _Refused as refused:
+            exc = refused.exc
+        raise exc  # outside of the handler, so that the carrier is not its context
+
+    async def awrap_model_call(self, request: Any, handler: Callable[[Any], Awaitable[Any]]) -> Any:
+        """Call the models in turn until one answers, or a budget refuses the call."""
+
+        async def call(request: Any) -> Any:
+            try:
+                return await handler(request)
+            except BudgetExceeded as exc:
+                raise _Refused(exc) from None
+
+        try:
+            return await super().awrap_model_call(request, call)
+        except _Refused as refused:
+            exc = refused.exc
+        raise exc  # outside of the handler, so that the carrier is not its context
+
+
+class _Refused(BaseException):
+    """Carries a refusal through `except Exception`; never leaves the middleware."""
+
+    def __init__(self, exc: BudgetExceeded) -> None:
+        super().__init__(exc)
+        self.exc = exc
