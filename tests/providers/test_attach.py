@@ -233,6 +233,34 @@ def test_managers_of_every_make_are_looked_into() -> None:
         attached.detach()
 
 
+class Proxy:
+    """What stands for another object, outside of the context in which it does."""
+
+    @property
+    def __class__(self) -> Any:
+        raise RuntimeError("outside of context")
+
+    @property
+    def __dict__(self) -> Any:
+        raise RuntimeError("outside of context")
+
+
+class Lazy(dict[str, Any]):
+    """A mapping that cannot be read."""
+
+    def items(self) -> Any:
+        raise OSError("offline")
+
+
+def test_what_cannot_be_looked_at_is_passed_over() -> None:
+    """A proxy, and a mapping that raises; the models beside them are found."""
+    manager: Any = Manager({"nim": chat_model()})
+    manager.models, manager.request = Lazy(), Proxy()
+    manager.llms = [Proxy(), chat_model()]
+    attached = attach(manager, Meter())
+    assert list(attached.providers) == ["nim", "genericfakechatmodel"]
+
+
 class Vendor(Enum):
     """Keys of a manager."""
 

@@ -15,6 +15,7 @@ from weakref import ref
 
 import pytest
 from langchain_core.language_models import FakeListChatModel
+from pydantic import BaseModel, ConfigDict
 
 from langmeter import Meter, attach
 from tests.support.models import chat_model
@@ -238,6 +239,52 @@ def test_copies_of_a_manager_are_managers() -> None:
         assert other.get_llm("a").callbacks is None
         assert (other.made, factory.made, other.default) == (1, 0, "nim")
         assert other.make_client("a").llm.callbacks is None
+
+
+class Settings(BaseModel):
+    """A manager of pydantic that refuses to be changed."""
+
+    model_config = ConfigDict(frozen=True)
+    default: str = "nim"
+
+    def get_llm(self, name: str) -> Any:
+        """Return a model."""
+        return chat_model()
+
+
+def test_a_manager_of_pydantic_stays_what_it_is() -> None:
+    """It is equal to another, dumped, copied and shown as before; a plain callable is wrapped."""
+    manager, other, meter = Settings(), Settings(), Meter()
+    attached = attach(manager, meter)
+    assert manager.get_llm("a").callbacks == [meter]
+    assert (manager, repr(manager), manager.model_dump()) == (
+        other,
+        repr(other),
+        {"default": "nim"},
+    )
+    assert manager.model_copy(deep=True) == other
+    attached.detach()
+    assert vars(manager) == vars(other)
+
+
+def test_callables_of_every_make_are_wrapped() -> None:
+    """Those without a signature, or without names of parameters, hand out models as they are."""
+    models = {"a": chat_model(), "b": chat_model()}
+    manager = types.SimpleNamespace(
+        get_model=iter([chat_model()]).__next__,
+        make_llm=functools.partial(models.__getitem__, "b"),
+        get_client=dict(models).get,
+    )
+    meter = Meter()
+    attached = attach(manager, meter)
+    before = {name: method.before for name, method in vars(manager).items()}
+    for model in (manager.get_model(), manager.make_llm(), manager.get_client("a")):
+        model.invoke("x")
+    assert calls(meter) == {NATIVE: 3}
+    other = copy.deepcopy(types.SimpleNamespace(get_llm=manager.get_client))
+    assert other.get_llm is manager.get_client.before
+    attached.detach()
+    assert vars(manager) == before
 
 
 def test_models_that_a_factory_makes_are_not_kept() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -12,6 +13,7 @@ from types import MappingProxyType
 from typing import Final
 
 from langchain_core.runnables import Runnable, RunnableParallel, RunnableSequence
+from pydantic import BaseModel
 
 from langmeter._base.check import refusal, shown
 from langmeter._base.log import log
@@ -164,8 +166,13 @@ class Attachment:
 
     def wrap_methods(self, owner: object, provider: str, place: str) -> None:
         """Look at what the methods of an object return from now on, if they may return models."""
+        try:
+            names = methods_of(owner)
+        except Exception:
+            log.debug("%s cannot be looked at", place, exc_info=True)
+            return
         with self._lock:
-            for name in methods_of(owner):
+            for name in names:
                 where = f"{place}.{name}"
                 if where not in self._methods:
                     self._methods[where] = wrap(owner, name, provider, where, self)
@@ -222,18 +229,27 @@ class _Search:
     ) -> None:
         """Look at a value, at what is in containers, and in as many levels of objects.
 
-        `certain`: keys name providers even where they lead to more than a model.
+        `certain`: keys name providers even where they lead to more than a model. What raises when
+        it is looked at, as a proxy outside of its context does, is passed over.
         """
-        if isinstance(value, _PLAIN) or id(value) in self._seen or len(self._seen) > _MAX_LOOKS:
+        if id(value) in self._seen or len(self._seen) > _MAX_LOOKS:
             return
         self._seen[id(value)] = value  # held, as another object may get the number of one that goes
+        try:
+            self._look_at(value, name, place, levels, certain)
+        except Exception:
+            log.debug("%s cannot be looked at", place, exc_info=True)
+
+    def _look_at(self, value: object, name: str, place: str, levels: int, certain: bool) -> None:
+        if isinstance(value, _PLAIN):
+            return
         if isinstance(value, Runnable):
             self.models += [(model, name, place) for model in models_in(value)]
         elif isinstance(value, Mapping):
-            for key, each in islice(value.items(), _MAX_ENTRIES):
+            for key, each in list(islice(value.items(), _MAX_ENTRIES)):
                 self._entry(each, name or given_name(key), f"{place}[{key!r}]", levels, certain)
         elif isinstance(value, list | tuple | set | frozenset):
-            for number, each in enumerate(islice(value, _MAX_ENTRIES)):
+            for number, each in enumerate(list(islice(value, _MAX_ENTRIES))):
                 self._entry(each, name or _name_in(each), f"{place}[{number}]", levels, certain)
         elif levels > 0 and not isinstance(value, type):
             for attribute, each in _attributes(value):
@@ -243,11 +259,16 @@ class _Search:
                 self.look_at(each, name, where, levels=levels - 1, certain=named)
 
     def _entry(self, each: object, name: str, place: str, levels: int, certain: bool) -> None:
-        longer = not isinstance(each, Runnable) or isinstance(each, _CHAINS)
+        longer = not _is(each, Runnable) or _is(each, _CHAINS)
         name = "" if longer and not certain else name
-        if certain and not isinstance(each, Runnable):
+        if certain and not _is(each, Runnable):
             self.owners.append((each, name, place))
         self.look_at(each, name, place, levels=levels, certain=certain)
+
+
+def _is(value: object, kinds: type | tuple[type, ...]) -> bool:
+    """Return whether a value is of a class by its type alone: `isinstance` would ask a proxy."""
+    return issubclass(type(value), kinds)
 
 
 def _attributes(of: object) -> list[tuple[str, object]]:
@@ -258,17 +279,19 @@ def _attributes(of: object) -> list[tuple[str, object]]:
         for slot in (slots,) if isinstance(slots, str) else slots:
             if not slot.startswith("__") and hasattr(of, slot):
                 attributes[slot] = getattr(of, slot)
-    attributes |= getattr(of, "__pydantic_private__", None) or {}
-    attributes |= getattr(of, "__dict__", {})
+    if _is(of, BaseModel):
+        attributes |= getattr(of, "__pydantic_private__", None) or {}
+    with suppress(Exception):  # one without a dict, or a proxy
+        attributes |= vars(of)
 
     def rank(item: tuple[str, object]) -> tuple[bool, bool]:
         name, value = item
-        return not isinstance(value, Mapping), _PROVIDERS.search(name) is None
+        return not _is(value, Mapping), _PROVIDERS.search(name) is None
 
     return sorted(attributes.items(), key=rank)
 
 
 def _name_in(provider: object) -> str:
     """Return the name that an object for a provider has of itself, or ""."""
-    fields = {} if isinstance(provider, Runnable) else dict(_attributes(provider))
+    fields = {} if _is(provider, Runnable) else dict(_attributes(provider))
     return next((name for key in _NAMES if (name := given_name(fields.get(key)))), "")

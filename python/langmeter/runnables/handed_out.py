@@ -41,10 +41,13 @@ class Looks(Protocol):
 
 def methods_of(owner: object) -> list[str]:
     """Return the names of the methods that may hand out models, by their names."""
-    if isinstance(owner, Runnable | Mapping | type) or not hasattr(owner, "__dict__"):
+    if issubclass(type(owner), (Runnable, Mapping, type)) or not hasattr(owner, "__dict__"):
         return []
-    names = [name for name in dir(owner) if _HANDS_OUT.fullmatch(name)]
-    return [name for name in names if _is_method(inspect.getattr_static(owner, name))]
+    names = sorted({*dir(type(owner)), *vars(owner)})
+    static = inspect.getattr_static  # calls no property
+    return [
+        each for each in names if _HANDS_OUT.fullmatch(each) and _is_method(static(owner, each))
+    ]
 
 
 def wrap(owner: object, name: str, provider: str, place: str, looks: Looks) -> Method | None:
