@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from langmeter.callbacks.performance import PerformanceCallback
     from langmeter.callbacks.streaming import StreamingCallback
     from langmeter.callbacks.tokens import TokenCountingCallback
-    from langmeter.config import Config
+    from langmeter.config import MeterConfig
     from langmeter.errors import (
         BudgetExceeded,
         ConfigError,
@@ -42,12 +42,12 @@ __all__ = [
     "Budget",
     "BudgetExceeded",
     "CompositeCallback",
-    "Config",
     "ConfigError",
     "CostTrackingCallback",
     "DefectAnalysisCallback",
     "LangmeterError",
     "Meter",
+    "MeterConfig",
     "PerformanceCallback",
     "PriceBook",
     "Restart",
@@ -73,7 +73,7 @@ _ROOMS = {
     "Budget": "budgets",
     "BudgetExceeded": "errors",
     "CompositeCallback": "callbacks.composite",
-    "Config": "config",
+    "MeterConfig": "config",
     "ConfigError": "errors",
     "CostTrackingCallback": "callbacks.cost",
     "DefectAnalysisCallback": "callbacks.defects",

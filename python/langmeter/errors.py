@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -14,8 +14,57 @@ class LangmeterError(Exception):
     """Base of langmeter's own exceptions."""
 
 
+class Problem(NamedTuple):
+    """Why one setting is refused.
+
+    Attributes:
+        key: the setting: "max_runs", "budgets[0].per"; "" for a whole file.
+        message: what it must be, what it is and what helps, on one line.
+        value: the value as it is shown; "" where there is none.
+        allowed: what it must be.
+        remedy: what to do instead; "" if `allowed` says it.
+        source: path of the file or name of the environment variable; "" for a keyword.
+        line: line of the file, from 1; None where there is none.
+    """
+
+    key: str
+    message: str
+    value: str = ""
+    allowed: str = ""
+    remedy: str = ""
+    source: str = ""
+    line: int | None = None
+
+    def __str__(self) -> str:
+        """Return the message, with the file and line before it."""
+        line = "" if self.line is None else f":{self.line}"
+        # A variable is named in the message, in the place of the setting.
+        is_file = self.source and not self.source.startswith("LANGMETER_")
+        return f"{self.source}{line}: {self.message}" if is_file else self.message
+
+
 class ConfigError(LangmeterError, ValueError):
-    """A setting is unknown or out of range; the message names value, range and remedy."""
+    """Settings are unknown or out of range; the message names each value, its range and a remedy.
+
+    Attributes:
+        problems: everything that is wrong, one `Problem` for each setting.
+    """
+
+    def __init__(self, message: str, problems: tuple[Problem, ...] = ()) -> None:
+        super().__init__(message)
+        self.problems = problems or (Problem("", message),)
+
+    @classmethod
+    def of(cls, problems: list[Problem]) -> ConfigError:
+        """Return one error for several problems, each on a line of its own."""
+        lines = list(map(str, problems))
+        if len(lines) > 1:
+            lines = [f"{len(lines)} settings are refused:", *(f"  {line}" for line in lines)]
+        return cls("\n".join(lines), tuple(problems))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the problems too."""
+        return type(self), (str(self), self.problems)
 
 
 class SourceError(LangmeterError):

@@ -12,7 +12,9 @@ from langmeter._base.check import refusal, shown
 from langmeter._base.log import log
 from langmeter._base.same import same
 from langmeter.callbacks.base import Callback
-from langmeter.meter import Meter, every_setting
+from langmeter.config import MeterConfig
+from langmeter.config.settings import KEYWORDS
+from langmeter.meter import Meter
 
 #: The meters of `track()` around this code, outermost first.
 _scopes: ContextVar[tuple[Meter, ...]] = ContextVar("langmeter_scopes", default=())
@@ -106,20 +108,21 @@ def install(meter: Meter | None = None, **settings: Any) -> Meter:
     return there
 
 
-def _check_same(there: Meter, settings: Mapping[str, Any]) -> None:
+def _check_same(there: Meter, settings: dict[str, Any]) -> None:
     """Raise ConfigError unless a meter with these settings is as the one that is there."""
-    known = getattr(there, "_settings", None)
-    if known is None:  # another handler than a Meter
+    if not isinstance(there, Meter):  # another handler
         raise ValueError(
             f"a {type(there).__name__} is installed, which has other settings than a Meter; "
             "call langmeter.uninstall() first"
         )
-    for name, value in every_setting(settings).items():
-        if not same(known[name], value):
+    known = there.config.leaves()
+    wanted = MeterConfig.chosen(settings.pop("config", None), settings, *KEYWORDS).leaves()
+    for name in known | wanted:
+        if not same(known.get(name), wanted.get(name)):
             raise refusal(
                 name,
-                f"{shown(known[name])}, as of the meter that is installed",
-                value,
+                f"{shown(known.get(name))}, as of the meter that is installed",
+                wanted.get(name),
                 "call langmeter.uninstall() first",
             )
 

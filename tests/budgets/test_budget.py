@@ -512,7 +512,7 @@ def test_a_budget_belongs_to_one_meter() -> None:
     with pytest.raises(ConfigError, match="already belongs to a meter"):
         Meter(budgets=[budget])
     twice = Budget(calls=1)
-    with pytest.raises(ConfigError, match="already belongs"):
+    with pytest.raises(ConfigError, match=r"budgets\[1\] must be another budget than those before"):
         Meter(budgets=[twice, twice])
     with pytest.raises(ConfigError, match="at most 64"):
         Meter(budgets=[Budget(calls=1) for _ in range(65)])

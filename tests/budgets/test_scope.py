@@ -176,7 +176,7 @@ def test_metadata_that_cannot_be_looked_at_is_no_way_around_a_budget() -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"scope": {"model": 5}}, r"scope\['model'\] must be a text or several, got 5; pass e.g."),
+        ({"scope": {"model": 5}}, r"scope\.model must be a text or several, got 5; pass e.g."),
         ({"per": "week"}, r"per must be one of .*, got 'week'; pass"),
         ({"unpriced": "refuse"}, r"unpriced must be 'allow' for a budget of calls, got 'refuse'; "),
         ({"at": [2]}, r"at must be up to 8 fractions .*, got \[2\]; pass"),

@@ -26,15 +26,16 @@ from langchain_core.tools import tool
 
 from langmeter import (
     CompositeCallback,
-    Config,
     CostTrackingCallback,
     DefectAnalysisCallback,
     Meter,
+    MeterConfig,
     PerformanceCallback,
     StreamingCallback,
     TokenCountingCallback,
 )
 from langmeter.callbacks.services import Services
+from langmeter.errors import ConfigError
 from langmeter.prices import PriceBook
 from langmeter.testing import ManualClock
 from tests.support.models import chat_model
@@ -248,7 +249,7 @@ def test_streaming_measures_gaps() -> None:
 
 def test_streaming_wants_a_function() -> None:
     """A callback that cannot be called is refused at once."""
-    with pytest.raises(TypeError, match="must be a function"):
+    with pytest.raises(ConfigError, match="must be a function"):
         StreamingCallback("print")  # type: ignore[arg-type]
 
 
@@ -407,10 +408,10 @@ def test_a_rust_panic_does_not_pass() -> None:
 
 def test_settings_reach_the_recorder() -> None:
     """By keyword or as a config, not both."""
-    tokens = TokenCountingCallback(config=Config(max_series=9))
+    tokens = TokenCountingCallback(config=MeterConfig(max_series=9))
     assert tokens.config.max_series == 9
     with pytest.raises(TypeError, match="not both"):
-        TokenCountingCallback(config=Config(), max_series=9)
+        TokenCountingCallback(config=MeterConfig(), max_series=9)
     with pytest.raises(ValueError, match="max_series"):
         TokenCountingCallback(max_series=0)
 

@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 
 from langmeter import Budget, Snapshot
+from langmeter.budgets import parse_budget
 from langmeter.cli import main as cli
-from langmeter.cli import run, session
+from langmeter.cli import session
 from langmeter.errors import ConfigError
 
 pytestmark = pytest.mark.process
@@ -377,7 +378,7 @@ def test_options_make_the_meter(program: Program) -> None:
         (["--budget", ""], "must be KEY=VALUE"),
         (["--budget", "usd=5,usd=6"], "'usd' must be given once"),
         (["--budget", "usd=5,model=a,model=b"], "'model' must be given once"),
-        (["--budget", "usd=5,team=search"], "must be one of usd, tokens"),
+        (["--budget", "usd=5,team=search"], "unknown setting team"),
         (["--budget", "usd=5,per=week"], "per"),
         (["--budget", "per=day"], "exactly one of"),
         (["--json", "none/x.json"], "no such directory; make it first"),
@@ -442,7 +443,7 @@ def test_a_bad_setting_of_the_environment_is_exit_code_2(
 )
 def test_a_budget_is_read_as_its_arguments(text: str, expected: dict[str, Any]) -> None:
     """Each key is an argument of `Budget`, or of its scope."""
-    made, wanted = run.parse_budget(text), Budget(**expected)
+    made, wanted = parse_budget(text), Budget(**expected)
     for name in ("unit", "limit", "per", "action", "at", "name", "scope"):
         assert getattr(made, name) == getattr(wanted, name)
 
@@ -451,7 +452,7 @@ def test_a_budget_that_cannot_be_is_a_value_error() -> None:
     """It names the text of the command."""
     for text in ("usd=0", "calls=-1", "at=0.5", "usd=5,at=nought", "usd=5,at=2"):
         with pytest.raises(ValueError, match=f"--budget '{text}': ") as caught:
-            run.parse_budget(text)
+            parse_budget(text)
         assert not isinstance(caught.value.__context__, TypeError)
         assert isinstance(caught.value, ValueError | ConfigError)
 

@@ -9,11 +9,20 @@ from typing import Any
 
 import pytest
 
-from langmeter import Budget, Config, Meter, PriceBook, TokenCountingCallback, install, uninstall
+from langmeter import (
+    Budget,
+    Meter,
+    MeterConfig,
+    PriceBook,
+    TokenCountingCallback,
+    install,
+    uninstall,
+)
 from langmeter._base.same import same
+from langmeter.config.settings import KEYWORDS
 from langmeter.defects import DefectOptions
 from langmeter.errors import ConfigError
-from langmeter.streaming import Collect
+from langmeter.streaming import Collect, StreamOptions
 from langmeter.testing import ManualClock
 
 HEARD: list[Any] = []
@@ -77,7 +86,10 @@ SETTINGS: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
         lambda: DefectOptions(keys={"type": "checker"}),
         lambda: DefectOptions(outcome=lambda output: None),
     ),
-    "config": (lambda: Config(max_runs=99), lambda: Config(max_runs=98)),
+    "streams": (lambda: StreamOptions(stall_after=5, on_event=_listener()), lambda: False),
+    "max_failures": (lambda: 5, lambda: 6),
+    "anomalies": (lambda: False, lambda: True),
+    "config": (lambda: MeterConfig(max_runs=99), lambda: MeterConfig(max_runs=98)),
     "max_series": (lambda: 99, lambda: 98),
     "max_runs": (lambda: 99, lambda: 98),
     "max_run_age": (lambda: 60, lambda: 61.0),
@@ -88,8 +100,7 @@ SETTINGS: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
 
 def test_every_setting_is_tried() -> None:
     """A new keyword of `Meter` has a row above."""
-    made = Meter()._settings
-    assert SETTINGS.keys() == made.keys() | {"config"}
+    assert SETTINGS.keys() == {*KEYWORDS, "config"}
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -100,11 +111,13 @@ def test_the_same_setting_once_more_is_the_same_meter(name: str) -> None:
     meter = install(**{name: again()}, **more)
     assert install(**{name: again()}, **more) is meter
     assert install() is meter
-    setting = "max_runs" if name == "config" else name
-    with pytest.raises(ConfigError, match=rf"{setting} must be .*, as of the meter") as caught:
+    setting = {"config": "max_runs"}.get(name, name)
+    with pytest.raises(
+        ConfigError, match=rf"{setting}(\.\w+)? must be .*, as of the meter"
+    ) as caught:
         install(**{name: otherwise()}, **more)
     assert "langmeter.uninstall() first" in str(caught.value)
-    with pytest.raises(ConfigError, match=" must be "):
+    with pytest.raises(TypeError if name == "config" else ConfigError, match=r" must be |not both"):
         install(**({} if name == "labels" else {"labels": "other"}), **({name: otherwise()}))
     assert uninstall() is meter
 

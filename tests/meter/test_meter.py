@@ -12,7 +12,7 @@ import pytest
 from langchain_core.runnables import RunnableLambda
 
 import langmeter
-from langmeter import Config, Meter, TokenCountingCallback, install, track, uninstall
+from langmeter import Meter, MeterConfig, TokenCountingCallback, install, track, uninstall
 from langmeter.prices import PriceBook
 from langmeter.scopes import _Installed
 from tests.support.models import chat_model
@@ -93,9 +93,8 @@ def test_any_handler_of_langmeter_has_a_scope() -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"config": Config(), "max_runs": 3}, "either config or max_runs, not both"),
-        ({"config": 3}, r"config = 3: must be a langmeter\.Config"),
-        ({"prices": "x.toml"}, r"prices = 'x\.toml': must be a PriceBook; pass PriceBook"),
+        ({"config": MeterConfig(), "max_runs": 3}, "either config or max_runs, not both"),
+        ({"config": 3}, r"config must be a langmeter\.MeterConfig, got 3"),
     ],
 )
 def test_what_a_meter_cannot_be_made_of_is_a_type_error(wrong: Any, message: str) -> None:

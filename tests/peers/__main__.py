@@ -103,8 +103,8 @@ def run(
     command += ["-q", "-o", "addopts=", "--tb=no", *suite.options, *(tests or suite.paths)]
     environ = {
         **os.environ,
-        "LANGMETER_PEER": handler,
-        "LANGMETER_PEER_RESULTS": str(results),
+        "PEER_HANDLER": handler,
+        "PEER_RESULTS": str(results),
         "LANGSMITH_TRACING": "false",
         "NO_DOCKER": "true",
         "PYTHONPATH": os.pathsep.join((str(ROOT / "python"), str(here))),

@@ -1,8 +1,8 @@
 """pytest plugin: run another project's tests with one inline handler installed in the process.
 
-The environment says which: `LANGMETER_PEER=empty` installs a handler that does nothing, `meter` a
+The environment says which: `PEER_HANDLER=empty` installs a handler that does nothing, `meter` a
 `Meter`. The outcome of each test, and for the meter what is in flight and dropped at the end, is
-written as JSON to `LANGMETER_PEER_RESULTS`.
+written as JSON to `PEER_RESULTS`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class EmptyHandler(BaseCallbackHandler):
 def pytest_configure(config: pytest.Config) -> None:
     """Install the handler before the first test module is imported."""
     global _meter, _clock  # noqa: PLW0603
-    if os.environ["LANGMETER_PEER"] == "empty":
+    if os.environ["PEER_HANDLER"] == "empty":
         empty = EmptyHandler()
         handler: ContextVar[Any] = ContextVar("empty_handler", default=empty)
         register_configure_hook(handler, inheritable=True)
@@ -75,4 +75,4 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         found["in_flight"] = [before.in_flight, after.in_flight]
         found["dropped_in"] = dict.fromkeys(after.dropped, "no test") | _dropped_in
         found["dropped"] = {name: n for name, n in after.dropped.items() if n}
-    Path(os.environ["LANGMETER_PEER_RESULTS"]).write_text(json.dumps(found))
+    Path(os.environ["PEER_RESULTS"]).write_text(json.dumps(found))

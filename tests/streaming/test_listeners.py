@@ -315,7 +315,7 @@ def test_what_is_a_coroutine_function() -> None:
 
     for function in (later, partial(later), Later()):
         assert is_async(function)
-        with pytest.raises(ConfigError, match="is async and cannot run inline"):
+        with pytest.raises(ConfigError, match=r"a plain function with delivery=.inline."):
             StreamingCallback(function, delivery="inline")
     for function in (print, partial(print), [].append, lambda text: None):
         assert not is_async(function)

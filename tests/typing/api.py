@@ -19,10 +19,10 @@ from langmeter import (
     Budget,
     BudgetExceeded,
     CompositeCallback,
-    Config,
     CostTrackingCallback,
     DefectAnalysisCallback,
     Meter,
+    MeterConfig,
     PerformanceCallback,
     PriceBook,
     Snapshot,
@@ -45,7 +45,7 @@ def meters() -> None:
         labels=("team",),
         max_runs=1000,
     )
-    Meter(config=Config(clock=ManualClock()))
+    Meter(config=MeterConfig(clock=ManualClock()))
     Meter(on_event="x")  # type: ignore[arg-type]
     Budget(usd=1, per="fortnight")  # type: ignore[arg-type]
     config: RunnableConfig = {"callbacks": [meter]}

@@ -481,9 +481,9 @@ def test_what_is_no_counter_is_refused_with_the_remedy(tmp_path: Path, monkeypat
         ({"llama": junk}, "cannot load .*junk.json"),
         ({"llama": tmp_path / "absent"}, "cannot load .*absent"),
         ({"llama": 7}, "must be a function"),
-        ({"": words}, "must be the beginning"),
-        ({7: words}, "must be the beginning"),
-        ([words], "must map names"),
+        ({"": words}, "must be named by the beginning"),
+        ({7: words}, "must be named by the beginning"),
+        ([words], "must be a mapping of models' names"),
     ):
         with pytest.raises(ConfigError, match=says):
             Meter(token_counters=sources)  # type: ignore[arg-type]

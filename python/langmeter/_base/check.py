@@ -5,11 +5,13 @@ Every message has the form `NAME must be X, got VALUE; REMEDY`.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from decimal import Decimal
 from math import inf
 from typing import TypeVar
 
-from langmeter.errors import ConfigError
+from langmeter.errors import ConfigError, Problem
 
 ChoiceT = TypeVar("ChoiceT")
 
@@ -23,7 +25,29 @@ def refusal(name: str, allowed: str, value: object, remedy: str = "") -> ConfigE
         value: what was given; shown by its `repr`, or by its type where that raises.
         remedy: what to do instead; none if empty.
     """
-    return ConfigError(f"{name} must be {allowed}, got {shown(value)}{remedy and '; '}{remedy}")
+    text = shown(value)
+    message = f"{name} must be {allowed}, got {text}{remedy and '; '}{remedy}"
+    return ConfigError(message, (Problem(name, message, text, allowed, remedy),))
+
+
+class Refusals:
+    """Collects what is refused, so that all of it is said at once."""
+
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+
+    @contextmanager
+    def collect(self) -> Iterator[None]:
+        """Keep what a ConfigError in the block says, and go on after the block."""
+        try:
+            yield
+        except ConfigError as error:
+            self.problems.extend(error.problems)
+
+    def raise_all(self) -> None:
+        """Raise one ConfigError for everything that was collected; return if that is nothing."""
+        if self.problems:
+            raise ConfigError.of(self.problems)
 
 
 def shown(value: object) -> str:
@@ -62,7 +86,7 @@ def real_number(
 
     Args:
         name: the argument as the user wrote it.
-        value: what was given; nan, inf and bool are refused.
+        value: what was given, a Decimal too; nan, inf and bool are refused.
         low: lowest allowed value.
         high: highest allowed value.
         unit: noun for the message: "seconds".
@@ -71,6 +95,8 @@ def real_number(
     Raises:
         ConfigError: it is not a number, or is outside the range.
     """
+    if isinstance(value, Decimal):
+        value = float(value)
     number = isinstance(value, int | float) and not isinstance(value, bool)
     # The comparison is false for nan, and exact for whole numbers that no float can hold.
     if number and low <= value and (value < inf if high is None else value <= high):  # type: ignore[operator]

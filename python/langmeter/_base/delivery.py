@@ -15,13 +15,14 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from contextvars import Context
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from typing import Any, Final, Literal, TypeAlias
 from weakref import WeakKeyDictionary
 
-from langmeter._base.check import one_of, real_number, whole_number
+from langmeter._base.check import refusal
 from langmeter._base.log import log
+from langmeter._base.options import check_options, choice, real, whole
 
 #: Seconds that an idle worker thread waits before it ends.
 _IDLE: Final = 1.0
@@ -47,14 +48,14 @@ class Queued:
         ConfigError: a value is of the wrong type or out of range.
     """
 
-    queue_size: int = 1024
-    when_full: Literal["drop_oldest", "drop_newest", "block"] = "drop_oldest"
-    timeout: float = 1.0
+    queue_size: int = field(default=1024, metadata=whole(1, _MAX_SIZE))
+    when_full: Literal["drop_oldest", "drop_newest", "block"] = field(
+        default="drop_oldest", metadata=choice(*_POLICIES)
+    )
+    timeout: float = field(default=1.0, metadata=real(0, threading.TIMEOUT_MAX, "seconds"))
 
     def __post_init__(self) -> None:
-        whole_number("queue_size", self.queue_size, 1, _MAX_SIZE)
-        one_of("when_full", self.when_full, _POLICIES)
-        real_number("timeout", self.timeout, 0, threading.TIMEOUT_MAX, unit="seconds")
+        check_options(self)
 
 
 class Listener:
@@ -181,16 +182,17 @@ def is_async(function: object) -> bool:
 def plain_function(
     name: str, function: Callable[[Any], Any], argument: str
 ) -> Callable[[Any], Any]:
-    """Return a callback of one argument if it is a plain function; raises TypeError otherwise."""
-    if not callable(function):
-        raise TypeError(f"{name} = {function!r}: must be a function of one {argument}")
-    if is_async(function):
-        raise TypeError(
-            f"{name} = {function!r} is async and would never be awaited; pass a plain function, "
-            f"e.g. lambda {argument.lower()}: "
-            f"loop.call_soon_threadsafe(queue.put_nowait, {argument.lower()})"
+    """Return a callback of one argument if it is a plain function; raises ConfigError otherwise."""
+    if callable(function) and not is_async(function):
+        return function
+    remedy = ""
+    if callable(function):
+        value = argument.lower()
+        remedy = (
+            "an async one would never be awaited: pass e.g. "
+            f"lambda {value}: loop.call_soon_threadsafe(queue.put_nowait, {value})"
         )
-    return function
+    raise refusal(name, f"a plain function of one {argument}", function, remedy)
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:

@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 Amount: TypeAlias = Decimal | int
 
 _UNITS: Final = _core.BUDGET_UNITS
-_PERIODS: Final = _core.BUDGET_PERIODS
+PERIODS: Final = _core.BUDGET_PERIODS
+ACTIONS: Final = ("warn", "block")
 _LIMIT: Final = 2**63 - 1
-_MOST_THRESHOLDS: Final = 8
+MAX_THRESHOLDS: Final = 8
 #: As the charge of a call without a price: it is refused.
 _BLOCKED: Final = 2**64 - 1
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -110,20 +111,16 @@ class Budget:
                 f"a budget must have exactly one of usd, tokens and calls, got {got}; "
                 "pass e.g. Budget(usd=5)"
             )
-        if per not in _PERIODS:
-            raise refusal("per", f"one of {', '.join(_PERIODS)}", per, "pass e.g. per='day'")
-        if action not in ("warn", "block"):
-            raise refusal("action", "'warn' or 'block'", action, "pass 'block' to refuse calls")
         self.unit, limit = given[0]
-        self._limit = self._made_with = _units(self.unit, limit)
-        self.per = per
+        self._limit = self._made_with = checked_limit(self.unit, limit)
+        self.per = checked_period("per", per)
         self.scope: Mapping[str, tuple[str, ...]] = MappingProxyType(scopes.checked(scope or {}))
-        self.at = _fractions(at)
-        self.action = action
+        self.at = checked_fractions("at", at)
+        self.action = checked_action("action", action)
         self.on_threshold = on_threshold
         self.unpriced = unpriced
         self._unpriced = _charge(unpriced, self.unit)
-        self._name = name
+        self._name = None if name is None else checked_name("name", name)
         #: Weak, as the ledger holds the budget.
         self._owner: ref[Ledger] | None = None
         self._account: tuple[_core.Recorder, int, int] | None = None
@@ -150,7 +147,7 @@ class Budget:
         Raises:
             ConfigError: the limit is not a positive amount of the budget's unit.
         """
-        units = _units(self.unit, limit)
+        units = checked_limit(self.unit, limit)
         self._limit = units
         account = self._account
         if account is not None:
@@ -229,7 +226,7 @@ class Budget:
         position = recorder.open_budget(
             _UNITS.index(self.unit),
             limit,
-            _PERIODS.index(self.per),
+            PERIODS.index(self.per),
             self.action == "block",
             self._thresholds(limit),
             self._unpriced,
@@ -276,8 +273,8 @@ def _moment(unix_ns: int | None) -> datetime | None:
     return None if not unix_ns else _EPOCH + timedelta(microseconds=unix_ns // 1000)
 
 
-def _units(unit: str, limit: Any, name: str = "") -> int:
-    """The limit in the recorder's unit: pico-dollars, tokens, calls."""
+def checked_limit(unit: str, limit: Any, name: str = "") -> int:
+    """Return a limit in the recorder's unit: pico-dollars, tokens, calls; raises ConfigError."""
     try:
         if isinstance(limit, bool):
             raise TypeError
@@ -298,15 +295,48 @@ def _units(unit: str, limit: Any, name: str = "") -> int:
     return whole
 
 
-def _fractions(at: Iterable[float]) -> tuple[float, ...]:
+def checked_period(name: str, per: Any) -> Any:
+    """Return the name of a period; raises ConfigError."""
+    if per not in PERIODS:
+        raise refusal(name, f"one of {', '.join(PERIODS)}", per, "pass e.g. per='day'")
+    return per
+
+
+def checked_action(name: str, action: Any) -> Any:
+    """Return "warn" or "block"; raises ConfigError."""
+    if action not in ACTIONS:
+        raise refusal(name, "'warn' or 'block'", action, "pass 'block' to refuse calls")
+    return action
+
+
+def checked_name(name: str, value: Any) -> str:
+    """Return the name of a budget; raises ConfigError."""
+    if not isinstance(value, str) or not value.strip():
+        raise refusal(name, "a text that is not empty", value, "leave it out for one that is made")
+    return value
+
+
+def checked_fractions(name: str, at: Any) -> tuple[float, ...]:
+    """Return fractions of a limit, in order; raises ConfigError."""
     try:
         fractions = tuple(sorted({float(fraction) for fraction in at}))
     except (TypeError, ValueError):
         fractions = (0.0,)
-    if len(fractions) > _MOST_THRESHOLDS or not all(0 < f <= 1 for f in fractions):
-        what = f"up to {_MOST_THRESHOLDS} fractions above 0, up to 1.0"
-        raise refusal("at", what, at, "pass e.g. (0.5, 1.0)")
+    if len(fractions) > MAX_THRESHOLDS or not all(0 < f <= 1 for f in fractions):
+        what = f"up to {MAX_THRESHOLDS} fractions above 0, up to 1.0"
+        raise refusal(name, what, at, "pass e.g. (0.5, 1.0)")
     return fractions
+
+
+def checked_unpriced(name: str, unpriced: Any) -> Any:
+    """Return "allow", "block" or US dollars a call; raises ConfigError."""
+    if unpriced in ("allow", "block"):
+        return unpriced
+    if not isinstance(unpriced, Decimal | int | float):
+        what = "'allow', 'block' or USD a call"
+        raise refusal(name, what, unpriced, 'pass e.g. Decimal("0.01")')
+    checked_limit("usd", unpriced, name)
+    return unpriced
 
 
 def _charge(unpriced: Any, unit: str) -> int:
@@ -316,9 +346,5 @@ def _charge(unpriced: Any, unit: str) -> int:
     if unit != "usd":
         what = f"'allow' for a budget of {unit}"
         raise refusal("unpriced", what, unpriced, "leave it out, or set the limit in USD")
-    if unpriced == "block":
-        return _BLOCKED
-    if not isinstance(unpriced, Decimal | int | float):
-        what = "'allow', 'block' or USD a call"
-        raise refusal("unpriced", what, unpriced, 'pass e.g. Decimal("0.01")')
-    return _units("usd", unpriced, "unpriced")
+    amount = checked_unpriced("unpriced", unpriced)
+    return _BLOCKED if amount == "block" else checked_limit("usd", amount, "unpriced")

@@ -10,16 +10,16 @@ from typing import Any, Final
 from weakref import ref
 
 from langmeter import _core
-from langmeter._base.check import refusal
 from langmeter._base.delivery import Listener, notice_listener
+from langmeter._base.options import held_to
 from langmeter._base.warn import LimitedWarnings
 from langmeter.budgets import abandoned
 from langmeter.budgets.budget import Budget, Threshold, shown, unit_name
+from langmeter.budgets.options import BUDGETS
 from langmeter.budgets.worst_case import Plans
 from langmeter.errors import REASONS, BudgetExceeded, ConfigError
 from langmeter.prices import PriceBook
 
-_MOST: Final = 64
 _MAX_BATCHES: Final = 64
 
 
@@ -33,20 +33,14 @@ class Ledger:
 
     def __init__(self, budgets: Iterable[Budget], prices: PriceBook | None) -> None:
         self.budgets = tuple(budgets)
-        if len(self.budgets) > _MOST:
-            raise ConfigError(
-                f"budgets must be at most {_MOST} in one meter, got {len(self.budgets)}; "
-                "join some by a scope with several values"
-            )
+        held_to(BUDGETS, "budgets", self.budgets)
         for budget in self.budgets:
-            if not isinstance(budget, Budget):
-                raise refusal("budgets", "Budget objects", budget, "pass e.g. [Budget(usd=5)]")
             if budget.unit == "usd" and prices is None:
                 raise ConfigError(
                     f"a budget in USD must have prices, got {budget!r} without; "
                     "pass it to Meter or CostTrackingCallback"
                 )
-            if self.budgets.count(budget) > 1 or budget._owner is not None:
+            if budget._owner is not None:
                 raise ConfigError(
                     f"a budget must belong to one meter, got {budget!r}, which already belongs to "
                     "a meter; meter both with the same one, or make a budget for each"

@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any, Final, TypeAlias
 
 from langmeter._base.check import refusal
+from langmeter._base.options import under
 from langmeter._base.provider_names import PROVIDER_NAMES, provider_name
 from langmeter._core import text_of
 
@@ -29,7 +30,7 @@ def checked(scope: Mapping[str, Any]) -> Scope:
             or not all(isinstance(v, str) for v in values)
         ):
             remedy = "pass e.g. scope={'model': 'gpt-4o'}"
-            raise refusal(f"scope[{key!r}]", "a text or several", value, remedy)
+            raise refusal(under("scope", str(key)), "a text or several", value, remedy)
         # Members of an enum of strings are what they equal, not what str() makes of them.
         result[str.__str__(key)] = tuple(map(str.__str__, values))
     return result

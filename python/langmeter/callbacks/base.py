@@ -20,7 +20,7 @@ from langmeter._base.failures import INTERRUPTED, error_label, outcome_of
 from langmeter._base.money import usd
 from langmeter._base.text import format_usd, plural
 from langmeter.callbacks.services import Observer, Services
-from langmeter.config import Config, checked_labels
+from langmeter.config import MeterConfig
 from langmeter.snapshot import Snapshot
 from langmeter.usage import Source
 from langmeter.usage.estimate import TokenEstimator
@@ -67,8 +67,11 @@ class _Hook:
 class Callback(BaseCallbackHandler):
     """Base of the handlers: counts model calls, and gives snapshots of what was counted.
 
-    Settings are those of `langmeter.Config`, by keyword. The recorder is made at the first event or
-    the first question; a handler in a `CompositeCallback` shares that of the composite.
+    Settings are those of `langmeter.MeterConfig`, by keyword: those of the recorder, `labels`,
+    `token_counters`, and those that a handler adds. What is left out comes from the environment,
+    the file or the defaults, as of `MeterConfig.load`; `config` has all of them instead. The
+    recorder is made at the first event or the first question; a handler in a `CompositeCallback`
+    shares that of the composite.
 
     `labels` are up to three keys of a call's metadata, e.g. `labels=("team",)` for
     `config={"metadata": {"team": "search"}}`: calls, tokens, money and time are also counted by
@@ -105,14 +108,16 @@ class Callback(BaseCallbackHandler):
         /,
         *,
         token_counters: Mapping[str, Source] | None = None,
-        labels: Iterable[str] = (),
-        config: Config | None = None,
+        labels: Iterable[str] | None = None,
+        config: MeterConfig | None = None,
         **settings: Any,
     ) -> None:
+        settings |= {"labels": labels, "token_counters": token_counters}
+        config = MeterConfig.chosen(config, settings)
         self._services = Services(
-            Config.chosen(config, settings),
-            labels=checked_labels(labels),
-            estimator=TokenEstimator(token_counters),
+            config,
+            labels=config.labels,
+            estimator=TokenEstimator(config.token_counters),
             **(share or {}),
         )
         self._hook_up()
@@ -129,8 +134,8 @@ class Callback(BaseCallbackHandler):
         return _core.HOOKS[name](self._services, type(self).__name__, self._components)
 
     @property
-    def config(self) -> Config:
-        """The settings of this handler's recorder."""
+    def config(self) -> MeterConfig:
+        """The settings of this handler."""
         return self._services.config
 
     def snapshot(self) -> Snapshot:

@@ -15,7 +15,7 @@ from langmeter.callbacks.base import Callback
 from langmeter.callbacks.components import ComponentCallback
 from langmeter.callbacks.defects import DefectAnalysisCallback
 from langmeter.callbacks.services import Services
-from langmeter.config import Config, checked_labels
+from langmeter.config import MeterConfig, checked_labels
 
 #: Every hook of BaseCallbackHandler, and the attribute of a handler that switches it off.
 HOOKS = {
@@ -60,8 +60,8 @@ class CompositeCallback(ComponentCallback):
         self,
         handlers: Sequence[BaseCallbackHandler] = (),
         *,
-        labels: Iterable[str] = (),
-        config: Config | None = None,
+        labels: Iterable[str] | None = None,
+        config: MeterConfig | None = None,
         **settings: Any,
     ) -> None:
         if isinstance(handlers, BaseCallbackHandler):

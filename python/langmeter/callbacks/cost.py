@@ -13,7 +13,7 @@ from langmeter._base.provider_names import provider_name
 from langmeter.budgets import Budget, Ledger
 from langmeter.callbacks.base import Callback, Share
 from langmeter.callbacks.views import CostView
-from langmeter.config import Config
+from langmeter.config import MeterConfig
 from langmeter.prices import PriceBook
 from langmeter.snapshot import Snapshot
 
@@ -29,26 +29,29 @@ class CostTrackingCallback(Callback, CostView):
     reads them of one moment.
 
     Args:
-        prices: where prices come from; the catalogue by default.
+        prices: where prices come from; the catalogue by default. False leaves calls unpriced.
         budgets: what calls may cost, see `langmeter.Budget`.
     """
 
     def __init__(
         self,
-        prices: PriceBook | None = None,
+        prices: PriceBook | bool | None = None,
         *,
-        budgets: Iterable[Budget] = (),
-        config: Config | None = None,
+        budgets: Iterable[Budget] | None = None,
+        config: MeterConfig | None = None,
         **settings: Any,
     ) -> None:
-        if prices is not None and not isinstance(prices, PriceBook):
-            raise TypeError(f"prices = {prices!r}: must be a PriceBook; pass PriceBook(prices)")
-        self._prices = PriceBook() if prices is None else prices
-        share: Share = {"prices": self._prices}
-        if budgets := tuple(budgets):
-            share["ledger"] = Ledger(budgets, self._prices)
-        super().__init__(share, config=config, **settings)
-        self._prices.warm()
+        settings |= {"prices": prices, "budgets": budgets}
+        config = MeterConfig.chosen(config, settings, "prices", "budgets")
+        self._prices = config.prices if isinstance(config.prices, PriceBook) else PriceBook()
+        share: Share = {}
+        if config.prices is not False:
+            share["prices"] = self._prices
+        if config.budgets:
+            share["ledger"] = Ledger(config.budgets, share.get("prices"))
+        super().__init__(share, config=config)
+        if config.prices is not False:
+            self._prices.warm()
 
     @staticmethod
     def of(snapshot: Snapshot) -> CostView:
@@ -57,7 +60,7 @@ class CostTrackingCallback(Callback, CostView):
 
     @property
     def prices(self) -> PriceBook:
-        """Where the prices come from."""
+        """Where the prices come from; asked by `calculate_cost` alone where they are off."""
         return self._services.prices or self._prices
 
     @property

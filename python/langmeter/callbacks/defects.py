@@ -13,7 +13,7 @@ from langmeter.callbacks.base import FIX
 from langmeter.callbacks.components import ComponentCallback
 from langmeter.callbacks.model_end import OK
 from langmeter.callbacks.views import DefectView
-from langmeter.config import Config
+from langmeter.config import MeterConfig
 from langmeter.defects import receipt
 from langmeter.defects.attempt import Attempt, apply, judge, number_of_block
 from langmeter.defects.options import DefectOptions
@@ -44,11 +44,12 @@ class DefectAnalysisCallback(ComponentCallback, DefectView):
         self,
         options: DefectOptions | None = None,
         *,
-        config: Config | None = None,
+        config: MeterConfig | None = None,
         **settings: Any,
     ) -> None:
-        options = DefectOptions() if options is None else options
-        super().__init__({"defects": options}, config=config, **settings)
+        config = MeterConfig.chosen(config, {**settings, "defects": options}, "defects")
+        options = config.defects if isinstance(config.defects, DefectOptions) else DefectOptions()
+        super().__init__({"defects": options}, config=config)
 
     @staticmethod
     def of(snapshot: Snapshot) -> DefectView:

@@ -8,7 +8,7 @@ from langmeter._base.observer import RecorderObserver
 from langmeter.callbacks.components import ComponentCallback
 from langmeter.callbacks.services import Services
 from langmeter.callbacks.views import PerformanceView
-from langmeter.config import Config
+from langmeter.config import MeterConfig
 from langmeter.monitors.anomalies import AnomalyObserver
 from langmeter.snapshot import Snapshot
 
@@ -22,8 +22,15 @@ class PerformanceCallback(ComponentCallback, PerformanceView):
     Each property takes a whole snapshot; `of(snapshot)` reads several of one moment.
     """
 
-    def __init__(self, *, config: Config | None = None, **settings: Any) -> None:
-        super().__init__({"observers": (_anomalies,)}, config=config, **settings)
+    def __init__(
+        self,
+        *,
+        anomalies: bool | None = None,
+        config: MeterConfig | None = None,
+        **settings: Any,
+    ) -> None:
+        config = MeterConfig.chosen(config, {**settings, "anomalies": anomalies}, "anomalies")
+        super().__init__({"observers": (_anomalies,) if config.anomalies else ()}, config=config)
 
     @staticmethod
     def of(snapshot: Snapshot) -> PerformanceView:

@@ -19,7 +19,7 @@ from langmeter._base.observer import RecorderObserver
 from langmeter._base.text import as_text
 from langmeter.budgets import Ledger
 from langmeter.callbacks.model_end import model_end
-from langmeter.config import Config
+from langmeter.config import MeterConfig
 from langmeter.defects.attempt import Block, apply
 from langmeter.defects.options import DefectOptions
 from langmeter.defects.outcome import fix_of
@@ -70,7 +70,7 @@ class Services(_core.ServicesBase):
     The methods of the protocol `_core.Services` are called from there.
 
     Attributes:
-        config: settings of the recorder, which is mapped at its first use.
+        config: settings; the recorder is mapped with them at its first use.
         prices: where prices come from; None leaves calls unpriced.
         later: calls without a price, until one is known; None without prices.
         ledger: what calls may cost; None without budgets.
@@ -85,7 +85,7 @@ class Services(_core.ServicesBase):
         subscriptions: observers that take differences, from the first model call on.
     """
 
-    config: Config
+    config: MeterConfig
     prices: PriceBook | None
     unpriced_calls: UnpricedCalls | None
     ledger: Ledger | None
@@ -105,7 +105,7 @@ class Services(_core.ServicesBase):
 
     def __new__(
         cls,
-        config: Config,
+        config: MeterConfig,
         *,
         prices: PriceBook | None = None,
         ledger: Ledger | None = None,
@@ -147,7 +147,7 @@ class Services(_core.ServicesBase):
     @classmethod
     def joined(
         cls,
-        config: Config,
+        config: MeterConfig,
         labels: Iterable[str],
         estimator: TokenEstimator,
         parts: Sequence[Services],

@@ -7,7 +7,7 @@ from typing import Any
 from langmeter.budgets import Budget, Ledger
 from langmeter.callbacks.base import Callback, Share
 from langmeter.callbacks.views import TokenView
-from langmeter.config import Config
+from langmeter.config import MeterConfig
 from langmeter.snapshot import Snapshot
 
 
@@ -21,7 +21,7 @@ class TokenCountingCallback(Callback, TokenView):
     """
 
     def __init__(
-        self, *, limit: int | None = None, config: Config | None = None, **settings: Any
+        self, *, limit: int | None = None, config: MeterConfig | None = None, **settings: Any
     ) -> None:
         #: The budget of `limit`; None without one.
         self.budget = None if limit is None else Budget(tokens=limit, action="block")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import inspect
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from langmeter._base import output
 from langmeter._base.text import printable
@@ -15,15 +15,12 @@ from langmeter.cli import run_program
 from langmeter.cli.session import Session
 
 if TYPE_CHECKING:
-    from langmeter.budgets import Budget
     from langmeter.meter import Meter
 
 _USAGE: Final = """langmeter run [-h] [--json FILE] [--labels KEY[,KEY]] [--prices FILE]
                      [--budget LIMIT] [--config FILE] (script.py | -m module) [args ...]"""
 #: Options that are followed by a value.
 _WITH_VALUE: Final = ("--json", "--labels", "--prices", "--budget", "--config")
-#: What `--budget` takes of a scope by a name of its own; other keys are written `scope.KEY`.
-_SCOPES: Final = ("provider", "model", "tag")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,29 +28,31 @@ class Settings:
     """Options of the meter, as plain data: the workers of a program make the same meter of them.
 
     Attributes:
-        labels: keys of a call's metadata.
-        prices: absolute path of a file with own prices; None without.
-        budgets: texts as `parse_budget` reads them.
-        config: absolute path of a configuration file; None without.
+        labels: keys of a call's metadata; empty for those of the configuration.
+        prices: absolute path of a file with own prices; None for those of the configuration.
+        budgets: texts as `parse_budget` reads them; empty for those of the configuration.
+        config: absolute path of a configuration file; "" for none.
     """
 
     labels: tuple[str, ...] = ()
     prices: str | None = None
     budgets: tuple[str, ...] = ()
-    config: str | None = None
+    config: str = ""
 
     def meter(self) -> Meter:
         """Return a new meter; raises OSError or ValueError for what cannot be read or is wrong."""
-        from langmeter.config import Config
+        from langmeter.budgets import parse_budget
+        from langmeter.config import MeterConfig
         from langmeter.meter import Meter
         from langmeter.prices import PriceBook
 
-        return Meter(
-            labels=self.labels,
+        config = MeterConfig.load(
+            self.config,
+            labels=self.labels or None,
             prices=None if self.prices is None else PriceBook(self.prices),
-            budgets=[parse_budget(text) for text in self.budgets],
-            config=Config.load(self.config),
+            budgets=[parse_budget(text) for text in self.budgets] or None,
         )
+        return Meter(config=config)
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -113,12 +112,15 @@ def run(program: list[str], options: argparse.Namespace) -> int:
     if not program:
         parser.error("name a script, or -m and a module")
     json = None if options.json is None else output.check_file("--json", options.json, parser)
+    from langmeter.config import find_file
+
     # Paths are made absolute now: the program may change its directory.
+    config = find_file(options.config, os.environ)
     settings = Settings(
         tuple(key.strip() for keys in options.labels for key in keys.split(",")),
         options.prices and str(Path(options.prices).absolute()),
         tuple(options.budget),
-        options.config and str(Path(options.config).absolute()),
+        "" if config is None else str(config.absolute()),
     )
     session = Session(json=json)
     try:
@@ -129,7 +131,7 @@ def run(program: list[str], options: argparse.Namespace) -> int:
         parser.error(f"cannot read {name}: {output.reason(error)}")
     except ValueError as error:
         session.end()
-        parser.error(printable(error))
+        parser.error("\n".join(map(printable, str(error).split("\n"))))
     target, *arguments = program
     try:
         if is_module:
@@ -140,55 +142,3 @@ def run(program: list[str], options: argparse.Namespace) -> int:
         session.end()
         raise
     return 0
-
-
-def parse_budget(text: str) -> Budget:
-    """Read a budget as `--budget` takes it: `usd=5,per=day,action=block`.
-
-    Keys are the arguments of `langmeter.Budget`; those of its scope are `provider`, `model`, `tag`
-    and `scope.KEY`. Several values are separated by `|`. Raises ValueError.
-    """
-    from langmeter.budgets import Budget
-
-    simple = [
-        name
-        for name in inspect.signature(Budget).parameters
-        if name not in ("scope", "on_threshold")
-    ]
-    arguments: dict[str, Any] = {}
-    scope: dict[str, tuple[str, ...]] = {}
-    for part in text.split(","):
-        key, equals, value = (word.strip() for word in part.partition("="))
-        if not equals or not value:
-            raise _no_budget(text, f"{part.strip()!r} must be KEY=VALUE")
-        if key in arguments or key in scope:
-            raise _no_budget(text, f"{key!r} must be given once")
-        if key in _SCOPES:
-            scope[key] = tuple(value.split("|"))
-        elif key.startswith("scope.") and key != "scope.":
-            scope[key.removeprefix("scope.")] = tuple(value.split("|"))
-        elif key in simple:
-            arguments[key] = _value(key, value)
-        else:
-            known = ", ".join([*simple, *_SCOPES, "scope.KEY"])
-            raise _no_budget(text, f"{key!r} must be one of {known}")
-    try:
-        return Budget(scope=scope, **arguments)
-    except ValueError as error:
-        raise ValueError(f"--budget {text!r}: {error}") from None
-
-
-def _value(key: str, value: str) -> Any:
-    """Convert a value to the type that `Budget` takes; it refuses what does not convert."""
-    try:
-        if key in ("tokens", "calls"):
-            return int(value)
-        if key == "at":
-            return tuple(map(float, value.split("|")))
-    except ValueError:
-        pass
-    return value
-
-
-def _no_budget(text: str, why: str) -> ValueError:
-    return ValueError(f"--budget {text!r}: {why}; write e.g. usd=5,per=day,action=block")

@@ -1,86 +1,228 @@
-"""Where settings come from besides keywords: the environment and a TOML file."""
+"""Where settings come from besides keywords: the environment, and a TOML file."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from difflib import get_close_matches
+import os
+import re
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, NamedTuple
 
-from langmeter._base.check import real_number, whole_number
-from langmeter.errors import ConfigError
+from langmeter._base.check import Refusals, refusal, shown
+from langmeter._base.options import Rule, rules_of, unknown
+from langmeter.errors import ConfigError, Problem
 
-#: Lowest and highest value of each setting, both allowed.
-RANGES: dict[str, tuple[float, float]] = {
-    "max_series": (1, 1_000_000),
-    "max_runs": (1, 16_777_216),
-    "max_run_age": (0.001, 31_536_000.0),
-    "significant_digits": (2, 3),
-}
-
-#: What to do about a value outside its range.
-_REMEDIES = {
-    "max_series": "it caps the label sets (models and components); what is over goes to `other`",
-    "max_runs": "it caps the runs in flight; the oldest is reaped as `abandoned`",
-    "max_run_age": "it is the age in seconds at which a run without an end is `abandoned`",
-    "significant_digits": "2 costs 27 KB a histogram and errs by 1 %, 3 costs 188 KB and 0.1 %",
-}
+_PREFIX: Final = "LANGMETER_"
+#: Variable with the path of the file.
+FILE_VARIABLE: Final = "LANGMETER_CONFIG"
+#: Variable with the folder for the table of prices: of the process, not of a meter.
+CACHE_VARIABLE: Final = "LANGMETER_CACHE"
+#: Files that are looked for in the working directory, where no other is named.
+FILES: Final = ("langmeter.toml", "pyproject.toml")
+#: Header of our table in a pyproject.toml. Whatever else is wrong with that file is not ours.
+_OUR_TABLE: Final = re.compile(rb"^\s*\[{1,2}\s*tool\s*\.\s*[\"']?langmeter\b", re.MULTILINE)
 
 
-def _number(text: str) -> object:
-    for kind in (int, float):
+class Origin(NamedTuple):
+    """Where a setting comes from.
+
+    Attributes:
+        source: "keyword", the name of an environment variable, or the path of a file.
+        line: line of the file, from 1; None where there is none.
+    """
+
+    source: str
+    line: int | None = None
+
+    def __str__(self) -> str:
+        return self.source if self.line is None else f"{self.source}:{self.line}"
+
+
+def given_outside(
+    options: type,
+    path: str | os.PathLike[str] | None,
+    environ: Mapping[str, str],
+    refusals: Refusals,
+) -> tuple[dict[str, Any], dict[str, Origin]]:
+    """Return the settings of file and environment, and where each of them and its parts comes from.
+
+    What is wrong goes into `refusals` and is left out. pydantic is loaded only if there are any.
+    """
+    origins: dict[str, Origin] = {}
+    folder = Path()
+    tree: dict[str, Any] = {}
+    with refusals.collect():
+        file = find_file(path, environ)
+        if file is not None:
+            folder = file.parent
+            tree, lines = _table_of(file)
+            origins = {key: Origin(str(file), line) for key, line in lines.items()}
+    variables = _from_environment(options, environ, refusals)
+    for keys, variable, value in variables:
+        where = ".".join(keys)
+        origins = {key: each for key, each in origins.items() if not is_inside(key, where)}
+        origins[where] = Origin(variable)
+        tree = _with(tree, keys, value)
+    if not tree:
+        return {}, {}
+    from langmeter.config.schema import read  # pydantic, only for those who need it
+
+    values, problems = read(options, tree, folder)
+    refusals.problems += [_placed(problem, origins) for problem in problems]
+    return values, origins
+
+
+def find_file(path: str | os.PathLike[str] | None, environ: Mapping[str, str]) -> Path | None:
+    """Return the file that settings are read from; None if there is none."""
+    named = environ.get(FILE_VARIABLE) if path is None else path
+    if named is not None:
+        return Path(named) if str(named).strip() else None
+    for name in FILES:
         try:
-            return kind(text)
-        except ValueError:
+            if (file := Path(name)).is_file() and _text(file):
+                return file
+        except OSError:
             continue
-    return text
+    return None
 
 
-def checked(name: str, value: object, source: str) -> int | float:
-    """Return a value in the range of its setting; the ConfigError for another names `source`."""
-    low, high = RANGES[name]
-    remedy = _REMEDIES[name]
-    if isinstance(low, int):
-        return whole_number(source, value, low, int(high), remedy=remedy)
-    return real_number(source, value, low, high, remedy=remedy)
+def _text(file: Path) -> bytes:
+    """Return the bytes of a file in the working directory; of a pyproject.toml only if ours."""
+    stat = file.stat()
+    return _read_once(str(file.absolute()), stat.st_mtime_ns, stat.st_size)
 
 
-def unknown_setting(name: str, source: str, names: Collection[str]) -> ConfigError:
-    """Return the error about a name that is not in `names`."""
-    near = get_close_matches(name, names, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(RANGES)}"
-    return ConfigError(f"unknown setting {name!r} in {source}; {hint}")
+@lru_cache(maxsize=8)
+def _read_once(path: str, modified: int, size: int) -> bytes:
+    text = Path(path).read_bytes()
+    ours = Path(path).name != "pyproject.toml" or _OUR_TABLE.search(text)
+    return text if ours else b""
 
 
-def from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
-    """Return the settings that are variables, `LANGMETER_MAX_RUNS` for one; raises ConfigError."""
-    settings = {}
-    for name in RANGES:
-        text = environ.get(variable := f"LANGMETER_{name.upper()}", "").strip()
-        if text:
-            settings[name] = checked(name, _number(text), variable)
+def _table_of(file: Path) -> tuple[dict[str, Any], dict[str, int]]:
+    """Return the settings in a file, and the line of each; raises ConfigError."""
+    from langmeter.config import toml  # tomllib takes 5 ms
+
+    source = str(file)
+    try:
+        tree, lines = toml.read(file)
+    except OSError as error:
+        what = "the path of a TOML file that can be read"
+        remedy = f"{error.strerror or error}; name another, or unset {FILE_VARIABLE}"
+        raise _of_file(refusal("the configuration", what, source, remedy), source) from error
+    except toml.NotTomlError as error:
+        message = f"cannot be read as TOML: {error}; correct it, or unset {FILE_VARIABLE}"
+        raise ConfigError.of([Problem("", message, source=source, line=error.line)]) from error
+    prefix = "tool.langmeter" if file.name == "pyproject.toml" else "langmeter"
+    table: Any = tree
+    for part in prefix.split("."):
+        table = table.get(part) if isinstance(table, dict) else None
+    if table is None and file.name == "pyproject.toml":
+        what, remedy = "a pyproject.toml with a table [tool.langmeter]", "add it"
+        raise _of_file(refusal("the configuration", what, source, remedy), source)
+    if table is None:
+        return tree, lines
+    if not isinstance(table, dict):
+        raise _of_file(refusal(prefix, "a table of settings", table), source, lines.get(prefix))
+    start = f"{prefix}."
+    ours = {key[len(start) :]: line for key, line in lines.items() if key.startswith(start)}
+    return table, ours
+
+
+def _of_file(error: ConfigError, source: str, line: int | None = None) -> ConfigError:
+    return ConfigError.of([each._replace(source=source, line=line) for each in error.problems])
+
+
+# --- environment ----------------------------------------------------------------------------------
+
+
+def variables_of(options: type) -> dict[str, tuple[tuple[str, ...], Rule]]:
+    """Return the setting and rule of each environment variable, those in groups too."""
+    variables: dict[str, tuple[tuple[str, ...], Rule]] = {}
+    for name, rule in rules_of(options).items():
+        if rule.schema is None and rule.table is None:
+            continue
+        variables[f"{_PREFIX}{name.upper()}"] = ((name,), rule)
+        if rule.table is not None and not rule.is_list:
+            for part, inner in rules_of(rule.table).items():
+                if inner.schema is not None or inner.table is not None:
+                    variables[f"{_PREFIX}{name.upper()}_{part.upper()}"] = ((name, part), inner)
+    return variables
+
+
+_variables = lru_cache(maxsize=8)(variables_of)
+
+
+def _from_environment(
+    options: type, environ: Mapping[str, str], refusals: Refusals
+) -> list[tuple[tuple[str, ...], str, Any]]:
+    """Return setting, variable and value of each variable that is set; groups before parts."""
+    given = sorted(name for name in environ if name.startswith(_PREFIX))
+    if not given:
+        return []
+    known = _variables(options)
+    settings: list[tuple[tuple[str, ...], str, Any]] = []
+    for name in given:
+        text = environ[name].strip()
+        if name in (FILE_VARIABLE, CACHE_VARIABLE):
+            with refusals.collect():
+                _check_cache(name, text)
+        elif name not in known:
+            with refusals.collect():
+                names = sorted([*known, FILE_VARIABLE, CACHE_VARIABLE])
+                raise _of_file(unknown(name, text, name, names, prefix=_PREFIX), name)
+        elif text:
+            keys, rule = known[name]
+            value = _value(text)
+            if isinstance(value, str) and (rule.schema or {}).get("type") == "array":
+                value = [part.strip() for part in value.split(",")]
+            parents = [each for each in settings if each[0] == keys[:1] and each[0] != keys]
+            if parents and not isinstance(parents[0][2], dict):
+                with refusals.collect():
+                    what = f"unset beside {parents[0][1]} = {shown(parents[0][2])}"
+                    raise _of_file(refusal(name, what, text, "unset one of them"), name)
+                continue
+            settings.append((keys, name, value))
     return settings
 
 
-def from_toml(path: Path, names: Collection[str]) -> dict[str, Any]:
-    """Return the settings in a file; raises ConfigError. `names` are those to suggest."""
-    import tomllib  # 5 ms, and only for those who have a file
+def _value(text: str) -> Any:
+    """Return a TOML value, or the text itself where it is not one: `0.5`, `true`, `[…]`, `{…}`."""
+    from langmeter.config import toml
 
-    try:
-        data: Any = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as exc:
-        raise ConfigError(
-            f"cannot read the configuration {str(path)!r}: {exc}; "
-            "name a TOML file, or unset LANGMETER_CONFIG"
-        ) from exc
-    if path.name == "pyproject.toml":
-        data = data.get("tool", {}).get("langmeter", {})
-    else:
-        data = data.get("langmeter", data)
-    if not isinstance(data, dict):
-        raise ConfigError(f"{str(path)!r}: langmeter = {data!r}: must be a table of settings")
-    for name, value in data.items():
-        if name not in RANGES:
-            raise unknown_setting(name, f"{str(path)!r}: key", names)
-        checked(name, value, f"{str(path)!r}: {name}")
-    return data
+    return toml.value(text)
+
+
+def _check_cache(name: str, text: str) -> None:
+    if name == CACHE_VARIABLE and text and not os.path.isabs(text):
+        remedy = "write the whole path; empty keeps no table of prices"
+        raise _of_file(refusal(name, "an absolute path, or empty", text, remedy), name)
+
+
+def _with(tree: Mapping[str, Any], keys: Iterable[str], value: object) -> dict[str, Any]:
+    """Return a tree with another value at a place; what is not a table on the way is replaced."""
+    first, *rest = keys
+    inner = tree.get(first)
+    if rest:
+        value = _with(inner if isinstance(inner, dict) else {}, rest, value)
+    return {**tree, first: value}
+
+
+def _placed(problem: Problem, origins: Mapping[str, Origin]) -> Problem:
+    """Return a problem with the source of its value: of the setting, or what it stands in."""
+    places = [key for key in origins if key and is_inside(problem.key, key)]
+    if not places:
+        return problem
+    place = max(places, key=len)
+    source, line = origins[place]
+    if source.startswith(_PREFIX) and line is None:
+        # A variable is what its user wrote: it takes the place of the setting in the message.
+        message = problem.message.replace(place, source, 1)
+        return problem._replace(source=source, message=message)
+    return problem._replace(source=source, line=line)
+
+
+def is_inside(key: str, place: str) -> bool:
+    """Whether a setting is another or a part of it, by their names."""
+    return key == place or key.startswith((f"{place}.", f"{place}["))

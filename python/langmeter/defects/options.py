@@ -7,9 +7,33 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from langmeter._base.check import refusal
+from langmeter._base.options import Rule, check_options, function, ruled, under
 
 #: What the metadata of a run may say of an attempt, in the order that the native module reads.
 FIELDS: Final = ("defect_id", "type", "severity", "language", "strategy", "number")
+
+
+def _keys(name: str, keys: object) -> object:
+    if not isinstance(keys, Mapping):
+        raise refusal(name, f"a mapping of {', '.join(FIELDS)}", keys, 'e.g. {"type": "checker"}')
+    for each, key in keys.items():
+        if each not in FIELDS:
+            raise refusal(name, f"a mapping of {', '.join(FIELDS)}", each)
+        if not isinstance(key, str) or not key:
+            raise refusal(under(name, each), "a text that is not empty", key)
+    return keys
+
+
+_KEYS: Final = ruled(
+    Rule(
+        _keys,
+        {
+            "type": "object",
+            "properties": {name: {"type": "string", "minLength": 1} for name in FIELDS},
+            "additionalProperties": False,
+        },
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -29,17 +53,13 @@ class DefectOptions:
             callable.
     """
 
-    keys: Mapping[str, str] = field(default_factory=dict)
-    outcome: Callable[[Any], Any] | None = None
+    keys: Mapping[str, str] = field(default_factory=dict, hash=False, metadata=_KEYS)
+    outcome: Callable[[Any], Any] | None = field(
+        default=None, metadata=function("a function of what a run returned")
+    )
 
     def __post_init__(self) -> None:
-        for name, key in self.keys.items():
-            if name not in FIELDS:
-                raise refusal("keys", f"a mapping of {', '.join(FIELDS)}", name)
-            if not isinstance(key, str) or not key:
-                raise refusal(f"keys[{name!r}]", "a text that is not empty", key)
-        if self.outcome is not None and not callable(self.outcome):
-            raise refusal("outcome", "a function of what a run returned, or None", self.outcome)
+        check_options(self)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import inf
 from time import time_ns
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, Protocol
 from uuid import UUID
 
 from langmeter._base import observer, periodic
-from langmeter._base.check import real_number
 from langmeter._base.delivery import notice_listener, plain_function
 from langmeter._base.observer import RecorderObserver
+from langmeter._base.options import Rule, held_to, real, ruled
 from langmeter.snapshot import Snapshot
 
 __all__ = ["Stall", "StallObserver"]
@@ -48,15 +48,19 @@ class Stall:
     token_events: int
 
 
-#: What `checked` gives back.
-Wanted: TypeAlias = tuple[Callable[[Stall], Any] | None, float | None]
+def _stall_listener(name: str, value: Any) -> Any:
+    return None if value is None else plain_function(name, value, "Stall")
 
 
-def checked(on_stall: Any, stall_after: Any) -> Wanted:
-    """Return both as they are; TypeError and ConfigError as of `StallObserver`."""
-    if on_stall is not None:
-        plain_function("on_stall", on_stall, "Stall")
-    return on_stall, None if stall_after is None else _seconds(stall_after)
+#: Rules of the options `on_stall` and `stall_after`.
+ON_STALL: Final = ruled(Rule(_stall_listener))
+STALL_AFTER: Final = real(
+    _LEAST,
+    _MOST,
+    "seconds",
+    "leave it out for 10 seconds or 8 times the model's p99 gap between tokens",
+    optional=True,
+)
 
 
 class ObservedRecorder(observer.ObservedRecorder, Protocol):
@@ -94,8 +98,7 @@ class StallObserver(RecorderObserver[ObservedRecorder]):
         clock: Unix nanoseconds.
 
     Raises:
-        ConfigError: `stall_after` is outside its range.
-        TypeError: `on_stall` is not a plain function.
+        ConfigError: `stall_after` is outside its range, or `on_stall` is not a plain function.
     """
 
     def __init__(
@@ -108,7 +111,8 @@ class StallObserver(RecorderObserver[ObservedRecorder]):
         clock: Callable[[], int] = time_ns,
         tasks: periodic.PeriodicTasks = periodic.shared,
     ) -> None:
-        on_stall, self._limit = checked(on_stall, stall_after)
+        held_to(ON_STALL, "on_stall", on_stall)
+        self._limit: float | None = held_to(STALL_AFTER, "stall_after", stall_after)
         super().__init__(recorder, min(1.0, (stall_after or 4.0) / 4), tasks)
         self._listener = on_stall and notice_listener("on_stall", on_stall, self._count)
         self._run_id = run_id
@@ -175,8 +179,3 @@ def _gaps(snapshot: Snapshot) -> dict[tuple[str, str], float]:
     """The 99th percentile of the gaps between tokens, seconds, of the models that streamed."""
     every = {name: stats.inter_token_latency for name, stats in snapshot.models.items()}
     return {name: gaps.quantile(0.99) for name, gaps in every.items() if gaps.count}
-
-
-def _seconds(stall_after: object) -> float:
-    remedy = "or None, for 10 seconds or 8 times the model's p99 gap between tokens"
-    return real_number("stall_after", stall_after, _LEAST, _MOST, unit="seconds", remedy=remedy)

@@ -24,8 +24,11 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from langmeter._base.check import Refusals, refusal
 from langmeter._base.money import EXACT, PICO
+from langmeter._base.options import under, unknown
 from langmeter._base.provider_names import provider_name
+from langmeter.errors import ConfigError
 
 from . import litellm
 from .card import KINDS, PER_UNIT, Prices, RateCard, build_bands
@@ -75,16 +78,18 @@ CustomPrices = dict[tuple[str, str], CustomPrice]
 def load(prices: Mapping[str, Any] | str | Path) -> CustomPrices:
     """Read own prices from a mapping or a .toml or .json file, in our format or in LiteLLM's.
 
-    Raises ValueError naming the value, what is allowed and what to do; OSError when the file cannot
-    be read.
+    Raises ConfigError, a ValueError, for everything that is wrong; OSError when the file cannot be
+    read.
     """
     if isinstance(prices, str | Path):
         path = Path(prices)
         return _read(_parse(path), path.name)
     if not isinstance(prices, Mapping):
-        raise ValueError(
-            f"prices must be a mapping or the path of a .toml or .json file, not {prices!r}; "
-            'write e.g. {"openai/gpt-4o": {"input": 2.5, "output": 10}}'
+        raise refusal(
+            "prices",
+            "a mapping or the path of a .toml or .json file",
+            prices,
+            'write e.g. {"openai/gpt-4o": {"input": 2.5, "output": 10}}',
         )
     return _read(prices, "")
 
@@ -101,16 +106,18 @@ def _parse(path: Path) -> Any:
 
             return json.loads(text, parse_float=Decimal)
     except ValueError as error:
-        raise ValueError(f"{path} is not valid {path.suffix[1:].upper()}: {error}") from error
-    raise ValueError(f"prices file {path} must end in .toml or .json; rename it or pass a mapping")
+        raise ConfigError(f"{path} is not valid {path.suffix[1:].upper()}: {error}") from error
+    raise ConfigError(f"prices file {path} must end in .toml or .json; rename it or pass a mapping")
 
 
 def _read(data: Any, file: str) -> CustomPrices:
     table = data.get("prices", data) if isinstance(data, Mapping) else data
     if not isinstance(table, Mapping):
-        raise ValueError(
-            f"prices{f' in {file}' if file else ''} must be a table of provider/model, "
-            f'not {table!r}; write [prices."openai/gpt-4o"] or its JSON equivalent'
+        raise refusal(
+            f"prices{f' in {file}' if file else ''}",
+            "a table of provider/model",
+            table,
+            'write [prices."openai/gpt-4o"] or its JSON equivalent',
         )
     if litellm.recognises(table):
         source = f"litellm ({file})" if file else "litellm"
@@ -119,88 +126,110 @@ def _read(data: Any, file: str) -> CustomPrices:
             for key, spec in litellm.convert(table).items()
         }
     source = f"own ({file})" if file else "own"
-    return {split(key): entry(key, spec, source=source) for key, spec in table.items()}
+    prices, refusals = {}, Refusals()
+    for name, spec in table.items():
+        with refusals.collect():
+            prices[split(name)] = entry(name, spec, source=source)
+    refusals.raise_all()
+    return prices
 
 
 def split(key: object) -> tuple[str, str]:
     """`provider/model` → (our provider name, model); the model may contain more slashes."""
     provider, slash, model = key.partition("/") if isinstance(key, str) else ("", "", "")
     if not (provider.strip() and slash and model.strip()):
-        raise ValueError(
-            f'price key {key!r} must be "provider/model", e.g. "openai/gpt-4o"; '
-            'use "provider/*" for every model of a provider'
+        raise refusal(
+            under("prices", str(key)),
+            'named "provider/model"',
+            key,
+            'write e.g. "openai/gpt-4o", or "openai/*" for every model of a provider',
         )
     return provider_name(provider), model.strip().lower()
 
 
 def entry(name: str, spec: object, *, source: str = "own") -> CustomPrice:
-    """One price, checked."""
+    """Return one price; raises ConfigError for everything that is wrong with it."""
+    title = under("prices", name)
     if not isinstance(spec, Mapping):
-        raise ValueError(
-            f"price of {name} must be a table, not {spec!r}; write {{ input = 0.9, output = 0.9 }}"
-        )
-    _known(name, spec, frozenset(KINDS) | _META)
+        raise refusal(title, "a table", spec, "write { input = 0.9, output = 0.9 }")
+    refusals = Refusals()
+    _check_names(refusals, title, spec, {*KINDS, *_META})
     for kind in ("input", "output"):
-        if kind not in spec:
-            raise ValueError(
-                f"price of {name} has no {kind!r}; give USD per million tokens, 0 if there is none"
-            )
-    steps = _bands(name, spec)
-    tiers = {"": _prices(name, steps)}
+        with refusals.collect():
+            if kind not in spec:
+                remedy = "give USD per million tokens, 0 if it costs nothing"
+                raise refusal(f"{title}.{kind}", "given", None, remedy)
+    tiers: dict[str, Prices] = {"": _prices(refusals, title, spec)}
     extra = spec.get("tiers", {})
-    if not isinstance(extra, Mapping):
-        raise ValueError(f"tiers of {name} must be a table of tier names, not {extra!r}")
-    for tier, change in extra.items():
-        title = f"{name} tier {tier!r}"
-        if not isinstance(change, Mapping):
-            raise ValueError(f"price of {title} must be a table, not {change!r}")
-        _known(title, change, frozenset(KINDS) | {"bands"})
-        tiers[tier] = {**tiers[""], **_prices(title, _bands(title, change))}
+    with refusals.collect():
+        if not isinstance(extra, Mapping):
+            raise refusal(f"{title}.tiers", "a table of service tiers", extra)
+        for tier, change in extra.items():
+            of_tier = under(f"{title}.tiers", str(tier))
+            with refusals.collect():
+                if not isinstance(change, Mapping):
+                    raise refusal(of_tier, "a table", change, "write { input = 0.45 }")
+                _check_names(refusals, of_tier, change, {*KINDS, "bands"})
+                tiers[tier] = {**tiers[""], **_prices(refusals, of_tier, change)}
     noted = spec.get("date", "")
     noted = noted.isoformat() if isinstance(noted, date) else noted
     source = spec.get("source", source)
-    if not (isinstance(noted, str) and isinstance(source, str)):
-        raise ValueError(f"date and source of {name} must be text, not {noted!r} and {source!r}")
+    for kind, text in (("date", noted), ("source", source)):
+        with refusals.collect():
+            if not isinstance(text, str):
+                raise refusal(f"{title}.{kind}", "a text", text)
+    refusals.raise_all()
     return CustomPrice(tiers, source, noted)
 
 
-def _bands(name: str, spec: Mapping[str, Any]) -> list[tuple[int, Mapping[str, Any]]]:
-    steps: list[tuple[int, Mapping[str, Any]]] = [(-1, spec)]
+def _check_names(
+    refusals: Refusals, title: str, spec: Mapping[str, Any], allowed: set[str]
+) -> None:
+    for name, value in spec.items():
+        with refusals.collect():
+            if name not in allowed:
+                raise unknown(under(title, str(name)), value, str(name), sorted(allowed))
+
+
+def _prices(refusals: Refusals, title: str, spec: Mapping[str, Any]) -> Prices:
+    """Return the steps of each kind of price in a table and its bands."""
+    table: dict[str, list[tuple[int, Fraction]]] = {}
+    for kind in [kind for kind in KINDS if kind in spec]:
+        with refusals.collect():
+            table[kind] = [(-1, _rate(f"{title}.{kind}", kind, spec[kind]))]
     bands = spec.get("bands", ())
     if not isinstance(bands, list | tuple) or not all(isinstance(b, Mapping) for b in bands):
-        raise ValueError(
-            f"bands of {name} must be a list of tables, not {bands!r}; "
-            "write [{ above = 200_000, input = 1.8, output = 1.8 }]"
-        )
-    for band in bands:
-        _known(f"{name} bands", band, frozenset(KINDS) | {"above"})
-        above = band.get("above")
-        if type(above) is not int or not 0 <= above < 2**63 or above <= steps[-1][0]:
-            raise ValueError(
-                f"above = {above!r} in bands of {name} must be a whole number of "
-                "input tokens >= 0, each greater than the one before; write e.g. above = 200_000"
-            )
-        steps.append((above, band))
-    return steps
-
-
-def _prices(name: str, steps: list[tuple[int, Mapping[str, Any]]]) -> Prices:
-    table: dict[str, list[tuple[int, Fraction]]] = {}
-    for above, spec in steps:
-        for kind in KINDS:
-            if kind in spec:
-                steps_of_kind = table.setdefault(kind, [])
-                if above >= 0 and not steps_of_kind:
-                    raise ValueError(
-                        f"bands of {name} price {kind!r}, which has no price below {above} tokens; "
-                        f"give {kind} outside bands too"
+        with refusals.collect():
+            remedy = "write [{ above = 200_000, input = 1.8, output = 1.8 }]"
+            raise refusal(f"{title}.bands", "a list of tables", bands, remedy)
+        return table
+    below = -1
+    for number, band in enumerate(bands):
+        of_band = f"{title}.bands[{number}]"
+        _check_names(refusals, of_band, band, {*KINDS, "above"})
+        with refusals.collect():
+            below = _above(f"{of_band}.above", band.get("above"), below)
+            for kind in [kind for kind in KINDS if kind in band]:
+                if kind not in spec:
+                    raise refusal(
+                        f"{of_band}.{kind}",
+                        f"a kind that also has a price below {below} tokens",
+                        band[kind],
+                        f"give {kind} outside of bands too",
                     )
-                steps_of_kind.append((above, _rate(name, kind, spec[kind])))
+                rate = _rate(f"{of_band}.{kind}", kind, band[kind])
+                table.setdefault(kind, []).append((below, rate))
     return table
 
 
+def _above(name: str, above: object, below: int) -> int:
+    if type(above) is int and max(0, below + 1) <= above < 2**63:
+        return above
+    what = "a whole number of input tokens >= 0, greater than that of the band before"
+    raise refusal(name, what, above, "write e.g. above = 200_000")
+
+
 def _rate(name: str, kind: str, value: object) -> Fraction:
-    unit = "USD each" if kind in PER_UNIT else "USD per million tokens"
     try:
         if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
             raise ValueError
@@ -211,9 +240,12 @@ def _rate(name: str, kind: str, value: object) -> Fraction:
         if price != (coarse := EXACT.quantize(price, _FINEST)):
             price = coarse
     except (ValueError, InvalidOperation):
-        raise ValueError(
-            f"{kind} = {value!r} for {name} must be a number from 0 to {MAX_PRICE} ({unit}); "
-            "a price per token times 1_000_000 is the price per million"
+        unit = "USD each" if kind in PER_UNIT else "USD per million tokens"
+        raise refusal(
+            name,
+            f"a number from 0 to {MAX_PRICE:,} ({unit})",
+            value,
+            "a price per token times 1_000_000 is the price per million",
         ) from None
     return Fraction(price) * PICO / (1 if kind in PER_UNIT else 10**6)
 
@@ -221,12 +253,3 @@ def _rate(name: str, kind: str, value: object) -> Fraction:
 def undated(model: str) -> str:
     """Return a model's name without the date of its version, for which an own price holds too."""
     return _DATED.sub("", model)
-
-
-def _known(name: str, spec: Mapping[str, Any], allowed: frozenset[str]) -> None:
-    unknown = sorted(str(key) for key in spec if key not in allowed)
-    if unknown:
-        raise ValueError(
-            f"price of {name} has unknown {', '.join(map(repr, unknown))}; "
-            f"known are {', '.join(sorted(allowed))}"
-        )

@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 from weakref import WeakSet, ref
 
 from langmeter import _core
-from langmeter._base.check import whole_number
 from langmeter._base.delivery import Listener, Queue
 from langmeter._base.failures import status_of
 from langmeter._base.log import log
@@ -31,6 +29,7 @@ from langmeter.streaming.final_message import (
     mismatches,
 )
 from langmeter.streaming.iterator import EventIterator
+from langmeter.streaming.options import MAX_BYTES, MAX_STREAM_BYTES
 from langmeter.usage import Usage
 
 #: What the native side is asked to do, by bit.
@@ -39,30 +38,8 @@ _OK: Final = _core.OUTCOMES.index("ok")
 #: Failures kept for later readers: this many, with this many characters in all.
 _FAILURES: Final = 64
 _FAILURE_CHARS: Final = 1 << 23
-_MOST_BYTES: Final = 1 << 40
-_MAX_STREAM_BYTES: Final = 1 << 20
-_MAX_BYTES: Final = 1 << 26
 
 _all: WeakSet[Streams] = WeakSet()
-
-
-@dataclass(frozen=True, slots=True)
-class Collect:
-    """How much of what streams say is kept while they are in flight.
-
-    Attributes:
-        max_stream_bytes: of one stream; what comes then is cut.
-        max_bytes: of all; the streams that said nothing for the longest time are let go of first.
-
-    What is missing is counted in bytes, in `dropped["stream_text_cut"]`. Raises ConfigError.
-    """
-
-    max_stream_bytes: int = _MAX_STREAM_BYTES
-    max_bytes: int = _MAX_BYTES
-
-    def __post_init__(self) -> None:
-        for name in ("max_stream_bytes", "max_bytes"):
-            whole_number(name, getattr(self, name), 1, _MOST_BYTES, remedy="it is in bytes")
 
 
 class Listeners:
@@ -98,7 +75,7 @@ class Streams(_core.Streams):
     """The streams in flight of one recorder, and who listens to them."""
 
     def __init__(
-        self, max_stream_bytes: int = _MAX_STREAM_BYTES, max_bytes: int = _MAX_BYTES
+        self, max_stream_bytes: int = MAX_STREAM_BYTES, max_bytes: int = MAX_BYTES
     ) -> None:
         self.listeners = Listeners()
         self.collects = False

@@ -28,6 +28,8 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from langmeter import _core
+from langmeter._base.check import refusal
+from langmeter._base.options import Rule, held_to, ruled, under
 from langmeter.errors import ConfigError
 from langmeter.usage.types import LIMIT
 
@@ -59,17 +61,50 @@ _QWEN_NEXT: Final = (3, 5)
 _SEPARATORS: Final = re.compile(r"[/.:]")
 
 
+def _check(name: str, value: object) -> object:
+    """Return what maps beginnings of models' names to counters, or None; raises ConfigError."""
+    if value is None:
+        return None
+    if not isinstance(value, Mapping):
+        remedy = 'pass e.g. {"llama": "tokenizer.json"}'
+        raise refusal(name, "a mapping of models' names to counters", value, remedy)
+    for model, source in value.items():
+        if not isinstance(model, str) or not model.strip():
+            what = "named by the beginning of a model's name"
+            raise refusal(under(name, str(model)), what, model)
+        if not (isinstance(source, str | os.PathLike) or callable(source)):
+            what = "a function of one string, the path of a tokenizer.json, or 'ctok'"
+            raise refusal(under(name, model), what, source)
+    return value
+
+
+def _read(name: str, value: object, folder: Path) -> object:
+    """Return the same with paths relative to the folder of the file that has them."""
+    counters = _check(name, value)
+    if not isinstance(counters, dict):
+        return counters
+    paths = {model: "ctok" if each == "ctok" else folder / each for model, each in counters.items()}
+    for model, path in paths.items():
+        if path != "ctok" and not Path(path).is_file():
+            what = "the path of a tokenizer.json that is there, or 'ctok'"
+            raise refusal(under(name, model), what, str(path))
+    return paths
+
+
+#: Rule of the option `token_counters`.
+TOKEN_COUNTERS: Final = ruled(
+    Rule(_check, {"type": "object", "additionalProperties": {"type": "string"}}, _read)
+)
+
+
 def counters_of(sources: Mapping[str, Source] | None) -> dict[str, Factory]:
     """Load what counts for which models, by the beginning of their names.
 
     Raises:
         ConfigError: a source cannot be loaded, or is not a source.
     """
-    if sources is None:
-        return {}
-    if not isinstance(sources, Mapping):
-        raise ConfigError(f"token_counters = {sources!r}: must map names of models to counters")
-    return {_prefix(name): _loaded(name, source) for name, source in sources.items()}
+    sources = held_to(TOKEN_COUNTERS, "token_counters", sources)
+    return {name.strip().lower(): _loaded(name, source) for name, source in (sources or {}).items()}
 
 
 def own_counter(factories: Mapping[str, Factory], provider: str, model: str) -> TokenCounter | None:
@@ -126,26 +161,13 @@ def _version(pattern: re.Pattern[str], name: str) -> tuple[int, int]:
     return (int(match[1]), int(match[2] or 0)) if match else (0, 0)
 
 
-def _prefix(name: object) -> str:
-    if not isinstance(name, str) or not name.strip():
-        raise ConfigError(
-            f"token_counters: a key must be the beginning of a model's name, got {name!r}"
-        )
-    return name.strip().lower()
-
-
-def _loaded(name: str, source: object) -> Factory:
+def _loaded(name: str, source: Source) -> Factory:
     if source == "ctok":
         return _ctok(name)
     if isinstance(source, str | os.PathLike):
         count = _tokenizer(name, Path(source))
         return lambda model: count
-    if callable(source):
-        return lambda model: source
-    raise ConfigError(
-        f"token_counters[{name!r}] = {source!r}: must be a function of one string, the path of a "
-        "tokenizer.json, or 'ctok'"
-    )
+    return lambda model: source
 
 
 def _tokenizer(name: str, path: Path) -> TokenCounter:
