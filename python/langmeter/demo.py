@@ -125,11 +125,11 @@ def run_demo(
     if missing is not None:
         print(MISSING.format(missing), file=sys.stderr)
         return 2
-    from langmeter import Meter
+    from langmeter import Meter, MeterConfig
 
     todo = plan(calls, seed)
     service = Simulator(seed, speed=speed, **SHORT)
-    job = _Job(todo, Meter(), concurrency, file or sys.stdout)
+    job = _Job(todo, Meter(config=MeterConfig()), concurrency, file or sys.stdout)
     interrupted = job.run(service)
     return _close(job, None if interrupted else service.truth(), json)
 

@@ -80,8 +80,9 @@ class Page:
 def run(command: str, where: Path) -> subprocess.CompletedProcess[str]:
     """Run a command as a user of this environment would, without settings from outside."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    environ = {**os.environ, "PATH": path}
-    environ.pop("LANGMETER_CONFIG", None)
+    ours = [name for name in os.environ if name.startswith("LANGMETER_")]
+    environ = {name: text for name, text in os.environ.items() if name not in ours}
+    environ |= {"PATH": path, "LANGMETER_CACHE": os.environ.get("LANGMETER_CACHE", "")}
     return subprocess.run(
         shlex.split(command),
         cwd=where,

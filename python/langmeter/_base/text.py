@@ -42,6 +42,11 @@ def printable(text: object) -> str:
     )
 
 
+def printable_lines(text: object) -> str:
+    """Escape what does not print in each line of a text; the lines stay lines."""
+    return "\n".join(map(printable, str(text).split("\n")))
+
+
 def text_width(text: str) -> int:
     """Return how many columns of a terminal a text takes.
 

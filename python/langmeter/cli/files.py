@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Final
 
 from langmeter._base import output
-from langmeter._base.text import printable
+from langmeter._base.text import printable, printable_lines
 
 if TYPE_CHECKING:
     from langmeter.prices import PriceBook
@@ -36,13 +36,21 @@ def read_snapshot(source: str, parser: argparse.ArgumentParser) -> Snapshot:
 
 
 def read_prices(options: argparse.Namespace) -> PriceBook:
-    """Return the price book of `--prices`; ends the program with exit code 2 where that fails."""
+    """Return the price book of `--prices`, else of the configuration.
+
+    Ends the program with exit code 2 where that fails.
+    """
     from langmeter.prices import PriceBook
 
     parser: argparse.ArgumentParser = options.parser
     try:
+        if options.prices is None:
+            from langmeter.config import MeterConfig
+
+            prices = MeterConfig.load().prices
+            return prices if isinstance(prices, PriceBook) else PriceBook()
         return PriceBook(options.prices)
     except OSError as error:
         parser.error(f"cannot read {printable(options.prices)}: {output.reason(error)}")
     except ValueError as error:
-        parser.error(printable(error))
+        parser.error(printable_lines(error))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from langmeter._base import output
-from langmeter._base.text import printable
+from langmeter._base.text import printable, printable_lines
 from langmeter.cli import run_program
 from langmeter.cli.session import Session
 
@@ -131,7 +131,7 @@ def run(program: list[str], options: argparse.Namespace) -> int:
         parser.error(f"cannot read {name}: {output.reason(error)}")
     except ValueError as error:
         session.end()
-        parser.error("\n".join(map(printable, str(error).split("\n"))))
+        parser.error(printable_lines(error))
     target, *arguments = program
     try:
         if is_module:

@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from langmeter._base.check import Refusals, refusal, shown
-from langmeter._base.options import Rule, rules_of, unknown
+from langmeter._base.options import Rule, names_in, rules_of, unknown
 from langmeter.errors import ConfigError, Problem
 
 _PREFIX: Final = "LANGMETER_"
 #: Variable with the path of the file.
 FILE_VARIABLE: Final = "LANGMETER_CONFIG"
-#: Variable with the folder for the table of prices: of the process, not of a meter.
-CACHE_VARIABLE: Final = "LANGMETER_CACHE"
+#: Variables that are read elsewhere: the folder for the table of prices, and the token that is sent
+#: to a page of snapshots. They are of the process, not of a meter.
+_CACHE_VARIABLE: Final = "LANGMETER_CACHE"
+_OF_PROCESS: Final = (FILE_VARIABLE, _CACHE_VARIABLE, "LANGMETER_TOKEN")
 #: Files that are looked for in the working directory, where no other is named.
 FILES: Final = ("langmeter.toml", "pyproject.toml")
 #: Header of our table in a pyproject.toml. Whatever else is wrong with that file is not ours.
@@ -62,7 +64,7 @@ def given_outside(
     for keys, variable, value in variables:
         where = ".".join(keys)
         origins = {key: each for key, each in origins.items() if not is_inside(key, where)}
-        origins[where] = Origin(variable)
+        origins |= dict.fromkeys(names_in(value, where), Origin(variable))
         tree = _with(tree, keys, value)
     if not tree:
         return {}, {}
@@ -78,26 +80,15 @@ def find_file(path: str | os.PathLike[str] | None, environ: Mapping[str, str]) -
     named = environ.get(FILE_VARIABLE) if path is None else path
     if named is not None:
         return Path(named) if str(named).strip() else None
-    for name in FILES:
-        try:
-            if (file := Path(name)).is_file() and _text(file):
-                return file
-        except OSError:
-            continue
-    return None
+    return next((Path(name) for name in FILES if os.path.isfile(name) and _is_ours(name)), None)
 
 
-def _text(file: Path) -> bytes:
-    """Return the bytes of a file in the working directory; of a pyproject.toml only if ours."""
-    stat = file.stat()
-    return _read_once(str(file.absolute()), stat.st_mtime_ns, stat.st_size)
-
-
-@lru_cache(maxsize=8)
-def _read_once(path: str, modified: int, size: int) -> bytes:
-    text = Path(path).read_bytes()
-    ours = Path(path).name != "pyproject.toml" or _OUR_TABLE.search(text)
-    return text if ours else b""
+def _is_ours(name: str) -> bool:
+    """Whether a file of the working directory has settings of ours."""
+    try:
+        return name != "pyproject.toml" or bool(_OUR_TABLE.search(Path(name).read_bytes()))
+    except OSError:
+        return False
 
 
 def _table_of(file: Path) -> tuple[dict[str, Any], dict[str, int]]:
@@ -158,19 +149,19 @@ def _from_environment(
     options: type, environ: Mapping[str, str], refusals: Refusals
 ) -> list[tuple[tuple[str, ...], str, Any]]:
     """Return setting, variable and value of each variable that is set; groups before parts."""
-    given = sorted(name for name in environ if name.startswith(_PREFIX))
+    given = sorted([name for name in environ if name.startswith(_PREFIX)])
     if not given:
         return []
     known = _variables(options)
     settings: list[tuple[tuple[str, ...], str, Any]] = []
     for name in given:
         text = environ[name].strip()
-        if name in (FILE_VARIABLE, CACHE_VARIABLE):
+        if name in _OF_PROCESS:
             with refusals.collect():
                 _check_cache(name, text)
         elif name not in known:
             with refusals.collect():
-                names = sorted([*known, FILE_VARIABLE, CACHE_VARIABLE])
+                names = sorted([*known, *_OF_PROCESS])
                 raise _of_file(unknown(name, text, name, names, prefix=_PREFIX), name)
         elif text:
             keys, rule = known[name]
@@ -195,7 +186,7 @@ def _value(text: str) -> Any:
 
 
 def _check_cache(name: str, text: str) -> None:
-    if name == CACHE_VARIABLE and text and not os.path.isabs(text):
+    if name == _CACHE_VARIABLE and text and not os.path.isabs(text):
         remedy = "write the whole path; empty keeps no table of prices"
         raise _of_file(refusal(name, "an absolute path, or empty", text, remedy), name)
 

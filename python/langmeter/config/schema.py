@@ -10,7 +10,7 @@ import inspect
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -58,8 +58,21 @@ def read(
 
 def json_schema(options: type) -> dict[str, Any]:
     """Return the JSON schema of a file, for editors."""
-    schema = model_of(options).model_json_schema()
-    return {"$schema": _SCHEMA, "title": "langmeter.toml"} | schema
+    schema = _without_titles(model_of(options).model_json_schema())
+    return {"$schema": _SCHEMA, **schema, "title": "langmeter.toml"}
+
+
+def _without_titles(schema: Any) -> Any:
+    """Return a schema without the titles that pydantic makes of names."""
+    if isinstance(schema, list):
+        return [_without_titles(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        key: _without_titles(each)
+        for key, each in schema.items()
+        if not (key == "title" and isinstance(each, str))
+    }
 
 
 @cache
@@ -71,13 +84,22 @@ def model_of(options: type) -> type[BaseModel]:
         rule = rules_of(options).get(each.name)
         if rule is not None and (rule.schema is not None or rule.table is not None):
             default = None if each.default is MISSING else each.default
-            plain = isinstance(default, bool | int | float | str)
-            extra = {"default": default} if plain else {}
             keys[each.name] = (
                 Annotated[Any, _Read(each.name, rule)],
-                Field(None, description=about.get(each.name), json_schema_extra=extra),
+                Field(
+                    None,
+                    description=about.get(each.name),
+                    json_schema_extra=partial(_tidy, default=default),
+                ),
             )
     return create_model(options.__name__, __config__=ConfigDict(extra="forbid"), **keys)
+
+
+def _tidy(schema: dict[str, Any], *, default: object) -> None:
+    """Name the default where JSON has it."""
+    schema.pop("default", None)
+    if isinstance(default, bool | int | float | str):
+        schema["default"] = default
 
 
 def _descriptions(options: type) -> dict[str, str]:
@@ -139,7 +161,7 @@ def _problems(options: type, error: Mapping[str, Any]) -> list[Problem]:
     if error["type"] == "extra_forbidden":
         at = _table_at(options, outer)
         names = [*model_of(at).model_fields]
-        remedy = _remedy(at, str(last))
+        remedy = _remedy(at, table, str(last))
         refused = unknown(under(table, last), error["input"], str(last), names, remedy=remedy)
         return list(refused.problems)
     cause = error.get("ctx", {}).get("error")
@@ -158,17 +180,15 @@ def _problems(options: type, error: Mapping[str, Any]) -> list[Problem]:
     return problems
 
 
-def _remedy(options: type, name: str) -> str:
+def _remedy(options: type, table: str, name: str) -> str:
     """Return where a key belongs that is unknown in a table; "" where that is not known."""
     if name in {each.name for each in fields(options)}:
         return "it is given by keyword only;"
     for group, rule in rules_of(options).items():
-        if (
-            rule.table is not None
-            and not rule.is_list
-            and name in model_of(rule.table).model_fields
-        ):
-            return f"write it in [{group}];"
+        if rule.table is None or rule.is_list:
+            continue
+        if name in model_of(rule.table).model_fields:
+            return f"write it in [{under(table, group)}];"
     return ""
 
 

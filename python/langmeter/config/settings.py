@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, Final
 
 from langmeter._base.check import Refusals, refusal, shown
-from langmeter._base.options import check_options, facet, flag, real, rules_of, unknown, whole
+from langmeter._base.options import check_options, flag, real, rules_of, switchable, unknown, whole
 from langmeter._core import ManualClock
 from langmeter.budgets import BUDGETS, Budget
 from langmeter.config.labels import LABELS
@@ -86,8 +86,8 @@ class MeterConfig:
     )
     prices: PriceBook | bool = field(default=True, metadata=PRICES)
     budgets: Iterable[Budget] = field(default=(), metadata=BUDGETS)
-    streams: StreamOptions | bool = field(default=True, metadata=facet(StreamOptions))
-    defects: DefectOptions | bool = field(default=True, metadata=facet(DefectOptions))
+    streams: StreamOptions | bool = field(default=True, metadata=switchable(StreamOptions))
+    defects: DefectOptions | bool = field(default=True, metadata=switchable(DefectOptions))
     anomalies: bool = field(default=True, metadata=flag("false switches the search off"))
     #: Where each setting comes from that is not a default, by its name.
     origins: Mapping[str, Origin] = field(
@@ -186,6 +186,18 @@ class MeterConfig:
     def recorder_settings(self) -> dict[str, Any]:
         """Return the keywords for `_core.Recorder`."""
         return {name: getattr(self, name) for name in _OF_RECORDER}
+
+    def origin(self, name: str) -> Origin | None:
+        """Return where a setting comes from, by its name in `leaves`; None for a default."""
+        within = [key for key in self.origins if is_inside(key, name)]
+        if within:
+            return self.origins[within[0]]
+        # A whole table counts only where its parts are not known one by one.
+        around = [key for key in self.origins if is_inside(name, key)]
+        whole = [
+            key for key in around if not any(part.startswith(f"{key}.") for part in self.origins)
+        ]
+        return self.origins[max(whole, key=len)] if whole else None
 
     def leaves(self) -> dict[str, object]:
         """Return every setting by its name, those in groups as `streams.collect`."""

@@ -13,7 +13,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
-from langmeter._base.options import under
+from langmeter._base.options import names_in, under
 
 _LINE: Final = re.compile(r"\(at line (\d+), column \d+\)|\(at end of document\)")
 
@@ -78,8 +78,10 @@ def lines_of(text: str) -> dict[str, int]:
             for table in _headers(data, lengths):
                 lines.setdefault(table, start + 1)
         else:
-            _note(data, table, start + 1, lines)
+            for name in names_in(data, table):
+                lines.setdefault(name, start + 1)
         start = end
+    lines.pop("", None)
     return lines
 
 
@@ -107,15 +109,3 @@ def _headers(data: dict[str, Any], lengths: dict[str, int]) -> Iterator[str]:
             name = under(name, lengths[name])
         yield name
         node = inner
-
-
-def _note(node: object, name: str, line: int, lines: dict[str, int]) -> None:
-    """Note the line of everything inside of a value."""
-    if name:
-        lines.setdefault(name, line)
-    if isinstance(node, dict):
-        for key, inner in node.items():
-            _note(inner, under(name, key), line, lines)
-    elif isinstance(node, list):
-        for number, inner in enumerate(node):
-            _note(inner, under(name, number), line, lines)

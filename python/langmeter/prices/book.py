@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 from langmeter import _core
 from langmeter._base.money import PICO, usd
 from langmeter._base.provider_names import catalogue_id, provider_name
+from langmeter._base.text import plural
 
 from . import catalogue, listed, own
 from .card import RateCard
@@ -83,6 +84,9 @@ class PriceBook:
         self._snapshot: object = None
         #: The last price by each of the keys, for the native end of a call.
         self.cards = _core.Cards()
+
+    def __repr__(self) -> str:
+        return f"<PriceBook: {plural(len(self._own), 'own price')} beside the catalogue>"
 
     @property
     def version(self) -> int:
