@@ -6,7 +6,16 @@ import subprocess
 import sys
 from collections.abc import Callable
 
-from benches import anomalies, defects, instructions, native_loop, regression, streams, tables
+from benches import (
+    anomalies,
+    defects,
+    instructions,
+    native_loop,
+    providers,
+    regression,
+    streams,
+    tables,
+)
 
 
 def _hooks(arguments: list[str]) -> None:
@@ -36,6 +45,7 @@ PARTS: dict[str, Callable[[list[str]], None]] = {
     "regression": regression.main,
     "anomalies": anomalies.main,
     "defects": defects.main,
+    "providers": providers.main,
 }
 
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from langmeter.prices import PriceBook
     from langmeter.runnables.attach import attach
     from langmeter.runnables.embeddings import track_embeddings
+    from langmeter.runnables.providers import HealthOptions, ProviderManager
     from langmeter.runnables.resume import Restart, restart_of, resume
     from langmeter.scopes import install, track, uninstall
     from langmeter.snapshot import Snapshot
@@ -45,11 +46,14 @@ __all__ = [
     "ConfigError",
     "CostTrackingCallback",
     "DefectAnalysisCallback",
+    "HealthOptions",
     "LangmeterError",
     "Meter",
     "MeterConfig",
+    "NoProviderError",
     "PerformanceCallback",
     "PriceBook",
+    "ProviderManager",
     "Restart",
     "Snapshot",
     "SourceError",
@@ -77,10 +81,13 @@ _ROOMS = {
     "ConfigError": "errors",
     "CostTrackingCallback": "callbacks.cost",
     "DefectAnalysisCallback": "callbacks.defects",
+    "HealthOptions": "runnables.providers",
     "LangmeterError": "errors",
     "Meter": "meter",
+    "NoProviderError": "errors",
     "PerformanceCallback": "callbacks.performance",
     "PriceBook": "prices",
+    "ProviderManager": "runnables.providers",
     "Restart": "runnables.resume",
     "Snapshot": "snapshot",
     "SourceError": "errors",

@@ -186,5 +186,28 @@ class StreamTruncated(LangmeterError):  # noqa: N818
         )
 
 
+class NoProviderError(LangmeterError):
+    """No provider of a `ProviderManager` could take a call, which was not made.
+
+    Attributes:
+        obstacles: of each provider, why it could not: "open", "throttled", "context" and so on.
+        returns_in: seconds until the first of them may be called again; None if none will be.
+    """
+
+    def __init__(self, obstacles: Mapping[str, str], returns_in: float | None = None) -> None:
+        super().__init__(obstacles, returns_in)
+        self.obstacles = dict(obstacles)
+        self.returns_in = None if returns_in is None or returns_in == float("inf") else returns_in
+
+    def __str__(self) -> str:
+        """What happened and what helps."""
+        reasons = ", ".join(f"{name}: {why}" for name, why in self.obstacles.items())
+        if self.returns_in is not None:
+            remedy = f"the first returns in {self.returns_in:.0f} s: wait longer with wait=…"
+        else:
+            remedy = "add a provider that can, or enable(name) one whose key is new"
+        return f"no provider can take the call ({reasons}); {remedy}"
+
+
 class SnapshotError(LangmeterError, ValueError):
     """A text or dict is not a snapshot, or has a newer format."""

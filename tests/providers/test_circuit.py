@@ -167,7 +167,7 @@ def test_what_says_nothing_about_the_provider_never_opens_a_circuit() -> None:
     circuit = Circuit(HealthOptions(throttle_seconds=0.001), Clock())
     for kind in (Kind.REQUEST, Kind.CONTEXT, Kind.BUDGET, Kind.CANCELLED):
         _failed(circuit, kind, times=100)
-    assert (circuit.is_healthy, circuit.recent) == (True, (0, 0))
+    assert (circuit.is_ready, circuit.recent) == (True, (0, 0))
     circuit.failed(1, Kind.THROTTLED, 7.0)
     assert (circuit.reason, circuit.returns_in, circuit.recent) == ("throttled", 7.0, (0, 0))
 

@@ -17,6 +17,8 @@ from langmeter.defects.outcome import Fix, checked_outcome
 Block = ContextVar[int]
 #: Blocks around the innermost one.
 _around: ContextVar[tuple[int, ...]] = ContextVar("langmeter_blocks", default=())
+#: Type of the defect of each block around, the innermost last.
+_types: ContextVar[tuple[str, ...]] = ContextVar("langmeter_defect_types", default=())
 _MAX_TEXT: Final = _core.MAX_DEFECT_TEXT
 _MAX_INDEX: Final = (1 << _core.INDEX_BITS) - 2
 
@@ -46,12 +48,21 @@ def outcome_of_error(error: BaseException) -> str:
     return "unverified" if outcome_of(error) == INTERRUPTED else "infrastructure"
 
 
+def current_type() -> str:
+    """Return the type of the defect of the innermost block of this thread or task; "" outside."""
+    types = _types.get()
+    return types[-1] if types else ""
+
+
 class _InBlock:
     """A block: what runs in it belongs to an attempt, and to a candidate of it."""
 
     _books: Books
 
     def _place(self) -> int:
+        raise NotImplementedError
+
+    def _type(self) -> str:
         raise NotImplementedError
 
     def _left(self, error: BaseException | None) -> None:
@@ -62,6 +73,7 @@ class _InBlock:
         self._books.block_entered()
         _around.set((*_around.get(), self._books.block.get()))
         self._books.block.set(place)
+        _types.set((*_types.get(), self._type()))
         return self
 
     def __exit__(
@@ -74,6 +86,7 @@ class _InBlock:
         *others, last = _around.get() or (0,)
         _around.set(tuple(others))
         self._books.block.set(last)
+        _types.set(_types.get()[:-1])
         self._left(error)
 
     async def __aenter__(self) -> Any:
@@ -106,6 +119,9 @@ class Candidate(_InBlock):
 
     def _place(self) -> int:
         return self._attempt._place() + self.index + 1
+
+    def _type(self) -> str:
+        return self._attempt._type()
 
     def succeeded(self, *, score: float | None = None, source: str = "caller") -> None:
         """Record that the change is right; `score` is its quality, 0 to 1."""
@@ -189,6 +205,9 @@ class Attempt(_InBlock):
 
     def _place(self) -> int:
         return self._number << _core.INDEX_BITS
+
+    def _type(self) -> str:
+        return self._about[0]
 
     def _left(self, error: BaseException | None) -> None:
         with self._lock:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 from weakref import ref
 
 from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager
@@ -17,7 +17,7 @@ from langchain_core.load import dumpd
 from langchain_core.runnables import Runnable
 
 from langmeter._core import PROVIDER_KEY
-from langmeter.usage import requested
+from langmeter.usage.requested import asked
 
 #: A model of LangChain, whatever it returns.
 Model: TypeAlias = BaseLanguageModel[Any]
@@ -25,16 +25,37 @@ Model: TypeAlias = BaseLanguageModel[Any]
 _STREAM_USAGE = "stream_usage"
 
 
-def names_of(model: Model) -> tuple[str, str]:
-    """Return the provider and the model that figures of its calls have; each "" where unknown."""
+class Names(NamedTuple):
+    """How figures and prices name a model.
+
+    Attributes:
+        provider, model: as figures have them until a response names the model; "" where unknown.
+        deployment: the deployment that is called, or "".
+        vendor: LangChain's name of the provider where the user has given another one, else "".
+    """
+
+    provider: str = ""
+    model: str = ""
+    deployment: str = ""
+    vendor: str = ""
+
+
+def read_names(model: Model) -> Names:
+    """Return how figures and prices name a model; each "" where unknown."""
     try:
         each: Any = model  # the base of chat models and text models has neither of these
         chat = isinstance(model, BaseChatModel)
         params = each._get_invocation_params() if chat else each._identifying_params
         metadata = {**each._get_ls_params(), **(model.metadata or {})}
-        return requested(metadata, params, dumpd(model))
+        provider, name, _, deployment, vendor = asked(metadata, params, dumpd(model))
+        return Names(provider, name, deployment, vendor)
     except Exception:  # a foreign model may raise anything
-        return "", ""
+        return Names()
+
+
+def names_of(model: Model) -> tuple[str, str]:
+    """Return the provider and the model that figures of its calls have; each "" where unknown."""
+    return read_names(model)[:2]
 
 
 def given_name(name: object) -> str:

@@ -3,5 +3,7 @@
 from __future__ import annotations
 
 from langmeter.runnables.providers.circuit import HealthOptions
+from langmeter.runnables.providers.decisions import Decision, Explanation, Preview
+from langmeter.runnables.providers.manager import ProviderManager
 
-__all__ = ["HealthOptions"]
+__all__ = ["Decision", "Explanation", "HealthOptions", "Preview", "ProviderManager"]

@@ -99,6 +99,8 @@ class Circuit:
         #: Until when the circuit is open, and until when a pause lasts that is not a failure.
         self._open_until = self._paused_until = -inf
         self._exhausted = False
+        #: Whether the circuit is closed and was not paused: what nearly every call finds.
+        self.is_ready = True
         #: When the running probe began, None without one; and its permit.
         self._probe: float | None = None
         self._number = _PERMIT
@@ -115,16 +117,9 @@ class Circuit:
         return state
 
     @property
-    def is_healthy(self) -> bool:
-        """Whether any call is admitted, as of a closed circuit without a pause."""
-        return self._state is State.CLOSED and (
-            self._paused_until == -inf or self._clock() >= self._paused_until
-        )
-
-    @property
     def reason(self) -> str:
         """Why no call is admitted now: open, throttled, exhausted, disabled or probing; else ""."""
-        if self.is_healthy:
+        if self.is_ready:
             return ""
         with self._lock:
             return self._reason(self._clock())
@@ -135,6 +130,7 @@ class Circuit:
         if now < self._paused_until:
             return "exhausted" if self._exhausted else "throttled"
         if self._state is State.CLOSED:
+            self.is_ready = True  # the pause is over
             return ""
         if now < self._open_until:
             return "open"
@@ -162,7 +158,7 @@ class Circuit:
 
         The permit goes to `succeeded`, `failed` or `released` when the call has ended.
         """
-        if self.is_healthy:
+        if self.is_ready:
             return _PERMIT
         with self._lock:
             now = self._clock()
@@ -180,6 +176,7 @@ class Circuit:
             self._in_row = 0
             if self._ends_probe(permit) and self._state is State.OPEN:
                 self._state = State.CLOSED
+                self.is_ready = self._clock() >= self._paused_until
                 self._ring = _empty_ring()
 
     def failed(self, permit: int, kind: Kind, retry_after: float | None = None) -> None:
@@ -189,13 +186,14 @@ class Circuit:
             now = self._clock()
             probe = self._ends_probe(permit)
             if kind is Kind.UNAUTHORIZED:
-                self._state = State.DISABLED
+                self._state, self.is_ready = State.DISABLED, False
             elif kind is Kind.FAILED:
                 self._count(failed=True)
                 self._in_row += 1
                 opens = probe if self._state is State.OPEN else self._is_failing()
                 if opens and self._state is not State.DISABLED:
-                    self._state, self._open_until = State.OPEN, now + options.open_seconds
+                    self._state, self.is_ready = State.OPEN, False
+                    self._open_until = now + options.open_seconds
             elif kind in (Kind.THROTTLED, Kind.EXHAUSTED):
                 exhausted = kind is Kind.EXHAUSTED
                 pause = options.throttle_seconds if retry_after is None else retry_after
@@ -203,6 +201,7 @@ class Circuit:
                     pause = max(options.quota_seconds, pause)
                 if now + pause > self._paused_until:
                     self._paused_until, self._exhausted = now + pause, exhausted
+                    self.is_ready = False
 
     def released(self, permit: int) -> None:
         """End a call that says nothing about the provider, as one that was cancelled."""
@@ -221,6 +220,7 @@ class Circuit:
         with self._lock:
             self._state, self._probe, self._in_row = State.CLOSED, None, 0
             self._open_until = self._paused_until = -inf
+            self.is_ready = True
             self._ring = _empty_ring()
 
     @property
@@ -231,8 +231,12 @@ class Circuit:
 
     def _recent(self) -> tuple[int, int]:
         oldest = int(self._clock() / self._slot_seconds) - _SLOTS
-        slots = [slot for slot in self._ring if slot[0] > oldest]
-        return sum(slot[1] for slot in slots), sum(slot[2] for slot in slots)
+        calls = failures = 0
+        for number, n, failed in self._ring:
+            if number > oldest:
+                calls += n
+                failures += failed
+        return calls, failures
 
     def _is_failing(self) -> bool:
         calls, failures = self._recent()

@@ -1,0 +1,225 @@
+"""Which providers can take a call, and in which order they are asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from math import inf
+from time import monotonic
+from types import MappingProxyType
+from typing import Any
+
+from langchain_core.language_models import BaseChatModel
+
+from langmeter.budgets import Budget, Ledger
+from langmeter.budgets.scope import covers_model, looks_at_runs
+from langmeter.callbacks.base import Callback
+from langmeter.runnables.models import read_names
+from langmeter.runnables.providers.circuit import Circuit, HealthOptions, State
+from langmeter.runnables.providers.decisions import Decision, DecisionLog, Preview
+from langmeter.runnables.providers.figures import LiveFigures
+from langmeter.runnables.providers.policies import Known, Policy
+from langmeter.runnables.providers.request import CHARACTERS_A_TOKEN, MARKS, Request
+from langmeter.usage.token_counters import ratio_of
+
+
+class Provider:
+    """One provider: its model, its circuit, and what its profile says that it cannot do.
+
+    Attributes:
+        name: as the manager's user calls it.
+        model: its chat model.
+        names: as figures and prices name it.
+        circuit: its health.
+        foreign: cache marks that it does not know.
+        context: most tokens of a prompt, inf where unknown.
+        sees: whether it may take images.
+        ratio: tokens of the model for each of OpenAI's, by family.
+    """
+
+    __slots__ = (
+        "budgets",
+        "circuit",
+        "context",
+        "foreign",
+        "model",
+        "name",
+        "names",
+        "ratio",
+        "sees",
+    )
+
+    def __init__(
+        self, name: str, model: BaseChatModel, health: HealthOptions, clock: Callable[[], float]
+    ) -> None:
+        self.name, self.model, self.names = name, model, read_names(model)
+        self.circuit = Circuit(health, clock)
+        profile = self.profile
+        self.context: float = profile.get("max_input_tokens") or inf
+        self.sees: bool = profile.get("image_inputs") is not False
+        self.ratio = ratio_of(self.names.model)
+        vendor = self.names.vendor or self.names.provider
+        self.foreign = frozenset(mark for mark, vendors in MARKS.items() if vendor not in vendors)
+        #: The blocking budgets that cover all of its calls; None before the first call.
+        self.budgets: tuple[Budget, ...] | None = None
+
+    @property
+    def profile(self) -> Mapping[str, Any]:
+        """LangChain's profile of the model, empty where there is none."""
+        profile = self.model.profile
+        return profile if isinstance(profile, dict) else {}
+
+
+class Router:
+    """Chooses among providers; what managers with different tools share."""
+
+    def __init__(
+        self,
+        models: Mapping[str, BaseChatModel],
+        policy: Policy,
+        meter: Callback | None,
+        *,
+        health: HealthOptions,
+        on_budget: str,
+        wait: float,
+        refresh: float,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self.providers = {
+            name: Provider(name, model, health, clock) for name, model in models.items()
+        }
+        self.policy, self.on_budget, self.wait = policy, on_budget, wait
+        self.clock = clock
+        names = {name: provider.names for name, provider in self.providers.items()}
+        self.live = LiveFigures(meter, names, refresh)
+        circuits = {name: provider.circuit for name, provider in self.providers.items()}
+        self.known = Known(self.live, circuits)
+        self.log = DecisionLog()
+        self.meter = meter
+        self.looks_at_defects = policy.name == "best_fix_rate"
+        self._first = next(iter(self.providers.values()))
+        #: The decision for the first provider where nothing else is to be looked at.
+        self.usual = Decision(self._first.name, "policy", 1, MappingProxyType({}))
+        self._has_limits = any(
+            each.context != inf or not each.sees for each in self.providers.values()
+        )
+
+    @property
+    def type_key(self) -> str:
+        """Key of a run's metadata that has the type of a defect."""
+        defects = None if self.meter is None else self.meter._services.defects
+        return "type" if defects is None else defects.names[1]
+
+    def usual_provider(self, request: Request) -> Provider | None:
+        """Return the first provider where only that counts: by priority, healthy, without limits.
+
+        None where more has to be looked at. It is what nearly every call by priority finds.
+        """
+        first = self._first
+        if (
+            self.policy.name != "priority"
+            or self._has_limits
+            or request.thread
+            or not first.circuit.is_ready
+            or (self.meter is not None and self.meter._services.ledger is not None)
+        ):
+            return None
+        return first
+
+    def obstacles(self, request: Request, missing: Mapping[str, str]) -> dict[str, str]:
+        """Return the providers that cannot take a call, circuits apart, and why."""
+        obstacles = dict(missing) if missing else {}
+        if self._has_limits:
+            for name, provider in self.providers.items():
+                if request.images and not provider.sees:
+                    obstacles[name] = "images"
+                # By the usual length of a token; what is close decides the provider itself.
+                elif request.characters / CHARACTERS_A_TOKEN * provider.ratio > provider.context:
+                    obstacles[name] = "context"
+        if self.meter is not None and (ledger := self.meter._services.ledger) is not None:
+            for name in self._spent(ledger):
+                obstacles.setdefault(name, "budget")
+        return obstacles
+
+    def _spent(self, ledger: Ledger) -> Iterable[str]:
+        """Return the providers of which a blocking budget has nothing left."""
+        spent = {budget for budget in ledger.budgets if is_blocking(budget)}
+        spent = {budget for budget in spent if not budget.remaining}
+        if not spent:
+            return ()
+        return [
+            name
+            for name, provider in self.providers.items()
+            if any(budget in spent for budget in self.budgets_of(provider))
+        ]
+
+    def budgets_of(self, provider: Provider) -> tuple[Budget, ...]:
+        """Return the blocking budgets that cover every call of a provider."""
+        if provider.budgets is None:
+            ledger = None if self.meter is None else self.meter._services.ledger
+            budgets = () if ledger is None else ledger.budgets
+            names = provider.names
+            provider.budgets = tuple(
+                budget
+                for budget in budgets
+                if is_blocking(budget)
+                and covers_model(budget.scope, names.provider, names.model, names.vendor)
+            )
+        return provider.budgets
+
+    def ranked(
+        self, names: tuple[str, ...], request: Request, turn: Callable[[], int]
+    ) -> tuple[tuple[str, ...], str]:
+        """Return providers best first, and why the first of them is that."""
+        if len(names) < 2:
+            return names, "policy"
+        if not self.live.is_priced:
+            self.live.read_prices()
+        order, ties = self.policy.order(names, request, self.known)
+        why = "policy"
+        if ties > 1:
+            place = turn() % ties
+            order = (*order[place:ties], *order[:place], *order[ties:])
+            why = "rotated"
+        sticky = self.log.provider_of(request.thread) if request.thread else ""
+        if sticky in names and self._holds(sticky, order[0], request):
+            order = (sticky, *(name for name in order if name != sticky))
+            why = "sticky"
+        return order, why
+
+    def _holds(self, sticky: str, other: str, request: Request) -> bool:
+        """Whether another provider is dearer by what the cache of this one is worth."""
+        figures = self.known.figures(sticky)
+        if not figures.cached:
+            return False
+        if sticky == other:
+            return True
+        stay = figures.cost(request.characters, figures.cached)
+        switch = self.known.figures(other).cost(request.characters)
+        return stay is None or switch is None or stay <= switch
+
+    def preview(self, request: Request, missing: Mapping[str, str]) -> Preview:
+        """Return where a call would go, without a decision."""
+        obstacles = self.obstacles(request, missing)
+        for name, provider in self.providers.items():
+            if reason := provider.circuit.reason:
+                obstacles.setdefault(name, reason)
+        names = tuple(name for name in self.providers if name not in obstacles)
+        order, why = self.ranked(names, request, lambda: self.log.turn)
+        costs = {
+            name: self.known.figures(name).cost(
+                request.characters, self.known.figures(name).cached if name == order[0] else 0.0
+            )
+            for name in order
+        }
+        return Preview(order, why if order else "none", obstacles, costs)
+
+    def states(self) -> dict[str, str]:
+        """Return what the circuit of each provider says."""
+        half = {State.HALF_OPEN: "half-open"}
+        circuits = self.known.circuits.items()
+        return {name: c.reason or half.get(c.state, "ready") for name, c in circuits}
+
+
+def is_blocking(budget: Budget) -> bool:
+    """Return whether a budget may refuse calls, whatever their tags and metadata."""
+    return budget.action == "block" and not looks_at_runs(budget.scope)
