@@ -48,7 +48,7 @@ def test_a_bad_value_is_named_with_its_range(name: str, value: object) -> None:
     """The message names the setting, the value and the lowest and highest allowed."""
     with pytest.raises(ConfigError, match=rf"{name} must be a.* number from .* to ") as caught:
         MeterConfig(**{name: value})  # type: ignore[arg-type]
-    assert repr(value) in str(caught.value)
+    assert repr(value)[:150] in str(caught.value)
 
 
 def test_an_unknown_keyword_gets_a_suggestion() -> None:

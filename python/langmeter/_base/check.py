@@ -9,11 +9,14 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from decimal import Decimal
 from math import inf
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from langmeter.errors import ConfigError, Problem
 
 ChoiceT = TypeVar("ChoiceT")
+
+#: Longest value in a message.
+_MAX_SHOWN: Final = 200
 
 
 def refusal(name: str, allowed: str, value: object, remedy: str = "") -> ConfigError:
@@ -51,11 +54,12 @@ class Refusals:
 
 
 def shown(value: object) -> str:
-    """Return the `repr` of a value for a message, or its type where that raises."""
+    """Return the `repr` of a value for a message, cut at 200, or its type where that raises."""
     try:
-        return repr(value)
+        text = repr(value)
     except Exception:
         return f"a {type(value).__name__}"
+    return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 1]}…"
 
 
 def whole_number(

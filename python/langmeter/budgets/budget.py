@@ -279,8 +279,9 @@ def checked_limit(unit: str, limit: Any, name: str = "") -> int:
         if isinstance(limit, bool):
             raise TypeError
         if unit == "usd":
-            exact = Decimal(str(limit)) * PICO
-            whole = int(exact) if exact.is_finite() else 0
+            amount = Decimal(str(limit))
+            # Compared first: 1e999999 as an int has a million digits. False for nan.
+            whole = int(amount * PICO) if 0 < amount <= _LIMIT // PICO else 0
         else:
             whole = operator.index(limit)
     except (TypeError, ValueError, InvalidOperation):

@@ -124,9 +124,9 @@ class BudgetTable:
         own = values.pop("scope") or {}
         named = {key: value for key in _SCOPES if (value := values.pop(key)) is not None}
         for key in own.keys() & named.keys():
-            remedy = "leave it out of the one or the other"
+            remedy = "leave one of them out"
             raise refusal(
-                f"scope.{key}", "given once, as key of the budget or of scope", own[key], remedy
+                f"scope.{key}", "given once, as a key of the budget or of scope", own[key], remedy
             )
         given = {key: value for key, value in values.items() if value is not None}
         return Budget(scope={**own, **named}, **given)
@@ -140,7 +140,7 @@ def _check(name: str, value: object) -> tuple[Budget, ...]:
     if value is False:
         return ()
     if isinstance(value, str | Mapping) or not isinstance(value, Iterable):
-        raise refusal(name, "Budget objects", value, "pass e.g. [Budget(usd=5)]")
+        raise refusal(name, "Budget objects", value, "pass [Budget(usd=5)], in a file [[budgets]]")
     budgets = tuple(value)
     refusals = Refusals()
     if len(budgets) > MAX_BUDGETS:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from langmeter import _core
@@ -17,7 +17,7 @@ def checked_labels(labels: Iterable[str]) -> tuple[str, ...]:
 
 def _check(name: str, labels: object) -> tuple[str, ...]:
     names: tuple[Any, ...] | None = None
-    if isinstance(labels, Iterable):
+    if isinstance(labels, Iterable) and not isinstance(labels, Mapping):
         names = (labels,) if isinstance(labels, str) else tuple(labels)
     elif labels is False:
         names = ()

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from langmeter._base.check import Refusals, refusal, shown
+from langmeter._base.check import Refusals, refusal
 from langmeter._base.options import Rule, names_in, rules_of, unknown
 from langmeter.errors import ConfigError, Problem
 
+#: Source of a setting that is a keyword.
+KEYWORD: Final = "keyword"
 _PREFIX: Final = "LANGMETER_"
 #: Variable with the path of the file.
 FILE_VARIABLE: Final = "LANGMETER_CONFIG"
@@ -58,7 +60,7 @@ def given_outside(
         file = find_file(path, environ)
         if file is not None:
             folder = file.parent
-            tree, lines = _table_of(file)
+            tree, lines = _table_of(file, rules_of(options))
             origins = {key: Origin(str(file), line) for key, line in lines.items()}
     variables = _from_environment(options, environ, refusals)
     for keys, variable, value in variables:
@@ -71,7 +73,7 @@ def given_outside(
     from langmeter.config.schema import read  # pydantic, only for those who need it
 
     values, problems = read(options, tree, folder)
-    refusals.problems += [_placed(problem, origins) for problem in problems]
+    refusals.problems += [placed(problem, origins) for problem in problems]
     return values, origins
 
 
@@ -91,8 +93,11 @@ def _is_ours(name: str) -> bool:
         return False
 
 
-def _table_of(file: Path) -> tuple[dict[str, Any], dict[str, int]]:
-    """Return the settings in a file, and the line of each; raises ConfigError."""
+def _table_of(file: Path, names: Collection[str]) -> tuple[dict[str, Any], dict[str, int]]:
+    """Return the settings in a file, and the line of each; raises ConfigError.
+
+    Beside `[langmeter]` a file may have tables of others, but no setting of ours.
+    """
     from langmeter.config import toml  # tomllib takes 5 ms
 
     source = str(file)
@@ -116,6 +121,13 @@ def _table_of(file: Path) -> tuple[dict[str, Any], dict[str, int]]:
         return tree, lines
     if not isinstance(table, dict):
         raise _of_file(refusal(prefix, "a table of settings", table), source, lines.get(prefix))
+    refusals = Refusals()
+    for name in [name for name in tree if name in names and file.name != "pyproject.toml"]:
+        with refusals.collect():
+            what = "in [langmeter], where the other settings are"
+            refused = refusal(name, what, tree[name], "move it below that line")
+            raise _of_file(refused, source, lines.get(name))
+    refusals.raise_all()
     start = f"{prefix}."
     ours = {key[len(start) :]: line for key, line in lines.items() if key.startswith(start)}
     return table, ours
@@ -171,7 +183,8 @@ def _from_environment(
             parents = [each for each in settings if each[0] == keys[:1] and each[0] != keys]
             if parents and not isinstance(parents[0][2], dict):
                 with refusals.collect():
-                    what = f"unset beside {parents[0][1]} = {shown(parents[0][2])}"
+                    other = parents[0][1]
+                    what = f"unset beside {other} = {environ[other].strip()}"
                     raise _of_file(refusal(name, what, text, "unset one of them"), name)
                 continue
             settings.append((keys, name, value))
@@ -200,18 +213,21 @@ def _with(tree: Mapping[str, Any], keys: Iterable[str], value: object) -> dict[s
     return {**tree, first: value}
 
 
-def _placed(problem: Problem, origins: Mapping[str, Origin]) -> Problem:
+def placed(problem: Problem, origins: Mapping[str, Origin]) -> Problem:
     """Return a problem with the source of its value: of the setting, or what it stands in."""
-    places = [key for key in origins if key and is_inside(problem.key, key)]
-    if not places:
+    around = [key for key in origins if is_inside(problem.key, key)]
+    within = [key for key in origins if is_inside(key, problem.key)]
+    if not (around or within):
         return problem
-    place = max(places, key=len)
-    source, line = origins[place]
-    if source.startswith(_PREFIX) and line is None:
+    source, line = origins[max(around, key=len) if around else within[0]]
+    if source == KEYWORD:
+        return problem
+    message = problem.message
+    if source.startswith(_PREFIX) and line is None and around:
         # A variable is what its user wrote: it takes the place of the setting in the message.
-        message = problem.message.replace(place, source, 1)
-        return problem._replace(source=source, message=message)
-    return problem._replace(source=source, line=line)
+        whole = min((key for key in around if origins[key].source == source), key=len)
+        message = message.replace(whole, source, 1)
+    return problem._replace(source=source, line=line, message=message)
 
 
 def is_inside(key: str, place: str) -> bool:

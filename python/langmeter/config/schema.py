@@ -189,6 +189,8 @@ def _remedy(options: type, table: str, name: str) -> str:
             continue
         if name in model_of(rule.table).model_fields:
             return f"write it in [{under(table, group)}];"
+        if name in {each.name for each in fields(rule.table)}:
+            return "it is given by keyword only;"
     return ""
 
 

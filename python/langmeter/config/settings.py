@@ -8,18 +8,34 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, Final
 
 from langmeter._base.check import Refusals, refusal, shown
-from langmeter._base.options import check_options, flag, real, rules_of, switchable, unknown, whole
+from langmeter._base.options import (
+    Rule,
+    check_options,
+    flag,
+    real,
+    ruled,
+    rules_of,
+    switchable,
+    unknown,
+    whole,
+)
 from langmeter._core import ManualClock
 from langmeter.budgets import BUDGETS, Budget
 from langmeter.config.labels import LABELS
-from langmeter.config.origins import Origin, given_outside, is_inside
+from langmeter.config.origins import KEYWORD, Origin, given_outside, is_inside, placed
 from langmeter.defects import DefectOptions
-from langmeter.errors import ConfigError, Problem
+from langmeter.errors import ConfigError
 from langmeter.prices import PRICES, PriceBook
 from langmeter.streaming import StreamOptions
 from langmeter.streaming.options import STREAM_OPTIONS
 from langmeter.usage import Source
 from langmeter.usage.token_counters import TOKEN_COUNTERS
+
+
+def _checked_clock(name: str, value: object) -> object:
+    if value is None or isinstance(value, ManualClock):
+        return value
+    raise refusal(name, "a ManualClock, or None for the real clock", value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +95,9 @@ class MeterConfig:
         default=3,
         metadata=whole(2, 3, "2 costs 27 KB a histogram and errs by 1 %, 3 costs 188 KB and 0.1 %"),
     )
-    clock: ManualClock | None = field(default=None, compare=False)
+    clock: ManualClock | None = field(
+        default=None, compare=False, metadata=ruled(Rule(_checked_clock))
+    )
     labels: tuple[str, ...] = field(default=(), metadata=LABELS)
     token_counters: Mapping[str, Source] | None = field(
         default=None, hash=False, metadata=TOKEN_COUNTERS
@@ -136,7 +154,7 @@ class MeterConfig:
             is_stream_option = name in STREAM_OPTIONS
             where = f"streams.{name}" if is_stream_option else name
             origins = {key: each for key, each in origins.items() if not is_inside(key, where)}
-            origins[where] = Origin("keyword")
+            origins[where] = Origin(KEYWORD)
         options = {name: given.pop(name) for name in STREAM_OPTIONS if name in given}
         with refusals.collect():
             if options:
@@ -144,7 +162,7 @@ class MeterConfig:
         try:
             config = cls(**{**values, **given})
         except ConfigError as error:
-            refusals.problems += [_placed(each, origins) for each in error.problems]
+            refusals.problems += [placed(each, origins) for each in error.problems]
         refusals.problems.sort(key=lambda each: (each.source, each.line or 0))
         refusals.raise_all()
         object.__setattr__(config, "origins", origins)
@@ -227,11 +245,3 @@ def _streams(
         raise refusal("streams", f"left out beside {names}", given["streams"], remedy)
     base = outside.get("streams", True)
     return replace(base, **options) if isinstance(base, StreamOptions) else StreamOptions(**options)
-
-
-def _placed(problem: Problem, origins: Mapping[str, Origin]) -> Problem:
-    """Return a problem of values that were checked together, with where its value comes from."""
-    origin = origins.get(problem.key)
-    if origin is None or origin.source == "keyword":
-        return problem
-    return problem._replace(source=origin.source, line=origin.line)

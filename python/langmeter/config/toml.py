@@ -41,7 +41,7 @@ def value(text: str) -> Any:
     """Return the TOML value that a text is, or the text itself if it is none."""
     try:
         data = tomllib.loads(f"value = {text}", parse_float=Number)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
     return data["value"] if len(data) == 1 else text
 
@@ -61,6 +61,8 @@ def read(file: Path) -> tuple[dict[str, Any], dict[str, int]]:
         match = _LINE.search(str(error))
         line = int(match[1]) if match and match[1] else text.count("\n") + 1
         raise NotTomlError(_LINE.sub("", str(error)).strip(), line) from error
+    except (ValueError, RecursionError) as error:  # a number of 5,000 digits, 1,000 brackets
+        raise NotTomlError(str(error), None) from error
 
 
 def lines_of(text: str) -> dict[str, int]:
