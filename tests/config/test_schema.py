@@ -1,4 +1,4 @@
-"""The JSON schema for editors: that of the types, and judged by somebody else's validator."""
+"""The JSON schema for editors: that of the types, and judged by an independent validator."""
 
 from __future__ import annotations
 
