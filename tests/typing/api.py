@@ -21,10 +21,12 @@ from langmeter import (
     CompositeCallback,
     CostTrackingCallback,
     DefectAnalysisCallback,
+    HealthOptions,
     Meter,
     MeterConfig,
     PerformanceCallback,
     PriceBook,
+    ProviderManager,
     Snapshot,
     StreamingCallback,
     TokenCountingCallback,
@@ -96,6 +98,12 @@ async def streams(handler: StreamingCallback, model: BaseChatModel) -> None:
     chunks: AsyncIterator[Any] = wrapped.astream("hi")
     async for chunk in chunks:
         assert_type(langmeter.restart_of(chunk), langmeter.Restart | None)
+    manager = ProviderManager({"a": model}, policy={"a": 1.0}, health=HealthOptions(failures=3))
+    ProviderManager({"a": model}, policy=lambda snapshot, names: names[0], on_budget="cheaper")
+    ProviderManager({"a": model}, on_budget="go")  # type: ignore[arg-type]
+    assert_type(manager.decisions, Mapping[tuple[str, str], int])
+    assert_type(manager.preview("x").order, tuple[str, ...])
+    assert_type(manager.bind_tools([]), ProviderManager)
     langmeter.resume(model, on_restart="shrug")  # type: ignore[arg-type]
 
 
