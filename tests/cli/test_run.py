@@ -362,6 +362,26 @@ def test_options_make_the_meter(program: Program) -> None:
     assert program.calls == 1
 
 
+def test_a_file_of_the_working_directory_makes_the_meter(program: Program) -> None:
+    """Also in a worker that begins after the program has changed its directory."""
+    (program.folder / "langmeter.toml").write_text('labels = ["team"]\n[[budgets]]\ncalls = 9\n')
+    done = program.run(
+        "import multiprocessing, os\n"
+        "def work():\n"
+        "    from langchain_core.language_models.fake_chat_models import FakeListChatModel\n"
+        "    model = FakeListChatModel(responses=['hello'])\n"
+        "    model.invoke('hi', config={'metadata': {'team': 'search'}})\n"
+        "if __name__ == '__main__':\n"
+        "    work()\n"
+        "    os.chdir('/')\n"
+        "    worker = multiprocessing.get_context('spawn').Process(target=work)\n"
+        "    worker.start()\n"
+        "    worker.join()\n",
+    )
+    assert done.returncode == 0, done.stderr
+    assert program.snapshot.labels["team", "search"].calls == 2
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
