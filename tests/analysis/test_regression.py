@@ -323,7 +323,7 @@ def test_something_out_of_nothing_is_an_infinite_rise() -> None:
         ("latency.p95>+10", "changes by % or s or ms or us or µs, not by ''"),
         ("latency.ks>+10%", "changes by pp, not by '%'"),
         ("error_rate>+10ms", "changes by % or pp, not by 'ms'"),
-        ("tokens>+10%", "no metric 'tokens'; there are latency.p50"),
+        ("tokens>+10%", "no metric 'tokens' to compare; there are latency.p50"),
         ("latency.p0>+10%", "no metric 'latency.p0'"),
         ("latency.p100>+10%", "no metric 'latency.p100'"),
         ("latency.mean>+10%", "no metric 'latency.mean'"),

@@ -9,10 +9,10 @@ from statistics import NormalDist
 from typing import Final, NamedTuple
 
 from langmeter._base.text import short_name
-from langmeter.analysis.fixes import defect_name
+from langmeter.analysis.metrics import Stats, component_place, defect_place, model_name
 from langmeter.analysis.regression import significance as tests
 from langmeter.analysis.regression.comparison import Comparison, Row, Ruling, Verdict
-from langmeter.analysis.regression.metrics import Evidence, Measure, Pair, Stats, usual
+from langmeter.analysis.regression.metrics import Evidence, Measure, Pair, usual
 from langmeter.analysis.regression.rules import Rule
 from langmeter.snapshot import Snapshot
 
@@ -111,23 +111,23 @@ def _subjects(base: Snapshot, now: Snapshot, rules: tuple[Rule, ...]) -> Iterato
     elif base.models and now.models:
         yield _Subject("total", "total", base.totals, now.totals)
     for key in sorted(base.models.keys() & now.models.keys()):
-        yield _Subject("model", _model(key), base.models[key], now.models[key])
+        yield _Subject("model", model_name(key), base.models[key], now.models[key])
     for pair in sorted(base.components.keys() & now.components.keys()):
-        kind, name = pair[0], _component(pair)
+        kind, name = pair[0], component_place(pair)
         # A model once more, by the class that calls it: compared where a rule asks for it.
         if kind != "llm" or any(rule.covers(kind, name) for rule in rules):
             yield _Subject(kind, name, base.components[pair], now.components[pair])
     for row in sorted(base.defects.keys() & now.defects.keys()):
-        yield _Subject("defect", _defect(row), base.defects[row], now.defects[row])
+        yield _Subject("defect", defect_place(row), base.defects[row], now.defects[row])
 
 
 def _check_places(base: Snapshot, now: Snapshot, rules: tuple[Rule, ...]) -> None:
     """Raise ValueError for a rule about a place that is in neither snapshot: it always holds."""
     places = {("total", "total")}
     for snapshot in (base, now):
-        places |= {("model", _model(key)) for key in snapshot.models}
-        places |= {(key[0], _component(key)) for key in snapshot.components}
-        places |= {("defect", _defect(row)) for row in snapshot.defects}
+        places |= {("model", model_name(key)) for key in snapshot.models}
+        places |= {(key[0], component_place(key)) for key in snapshot.components}
+        places |= {("defect", defect_place(row)) for row in snapshot.defects}
     for rule in rules:
         if rule.where and not any(rule.covers(kind, name) for kind, name in places):
             names = sorted(
@@ -227,23 +227,10 @@ def _apart(base: Snapshot, now: Snapshot) -> tuple[tuple[str, ...], tuple[str, .
     """Names of what only one of them has."""
     names = [
         {
-            *map(_model, snapshot.models),
-            *map(_component, snapshot.components),
-            *map(_defect, snapshot.defects),
+            *map(model_name, snapshot.models),
+            *map(component_place, snapshot.components),
+            *map(defect_place, snapshot.defects),
         }
         for snapshot in (base, now)
     ]
     return tuple(sorted(names[0] - names[1])), tuple(sorted(names[1] - names[0]))
-
-
-def _model(key: tuple[str, str]) -> str:
-    return "/".join(filter(None, key)) or "unknown"
-
-
-def _defect(key: tuple[str, str, str, str]) -> str:
-    defect_type, provider, model, severity = key
-    return f"{defect_name(defect_type, severity)} by {_model((provider, model))}"
-
-
-def _component(key: tuple[str, str]) -> str:
-    return " ".join(key)

@@ -17,7 +17,7 @@ from langmeter._base.text import (
     render_table,
     short_name,
 )
-from langmeter.analysis.regression.metrics import Unit
+from langmeter.analysis.metrics import Unit
 from langmeter.analysis.regression.rules import Rule, relative_change
 
 Verdict: TypeAlias = Literal["worse", "better", "same", "too few", "no test"]

@@ -1,8 +1,9 @@
-"""What two snapshots are compared by: each figure, where it is read and how it is tested.
+"""How two snapshots are compared by each metric: which test, if any.
 
-Three kinds. *Durations* by their histograms: any quantile, and the whole distribution. *Shares and
-rates* by their counts. *Sums per call* (tokens, cost) have no test: a snapshot holds their sum and
-nothing of how calls vary, and no sum says whether two of them differ by chance.
+Of the list in `analysis.metrics`: *durations* by their histograms, any quantile and the whole
+distribution; *shares and rates* by their counts. *Sums per call* (tokens, cost) have no test: a
+snapshot holds their sum and nothing of how calls vary, and no sum says whether two of them differ
+by chance. Sums themselves are not compared: they depend on how long was metered.
 
 Of attempts at defects, the share of fixed defects is tested, by defect: attempts at one defect are
 not independent. The cost of a fix is a sum, and has no test. (Taking fixes for Poisson events in
@@ -12,24 +13,19 @@ each fall of the success rate a second time.)
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final, Literal, TypeAlias
+from typing import Final
 
 from langmeter._base.text import format_duration
+from langmeter.analysis import metrics
+from langmeter.analysis.metrics import Quantile, Ratio, Stats, Unit
 from langmeter.analysis.regression import significance as tests
 from langmeter.analysis.regression.significance import Sample, Tails
-from langmeter.snapshot import ComponentStats, ModelStats
+from langmeter.snapshot import ModelStats
 from langmeter.snapshot.defect_stats import DefectStats
 
-Stats: TypeAlias = ModelStats | ComponentStats | DefectStats
-Unit: TypeAlias = Literal["s", "share", "USD", "tokens", "count"]
-
-_DURATIONS: Final = ("latency", "time_to_first_token", "inter_token_latency")
-_SHORT: Final = {"ttft": "time_to_first_token", "itl": "inter_token_latency"}
-_QUANTILE: Final = re.compile(r"p(\d{1,2}(?:\.\d+)?)")
 #: Quantiles that are compared unasked.
 _QUANTILES: Final = ("p50", "p95", "p99")
 
@@ -68,20 +64,6 @@ class Pair:
     now: Stats
     _samples: dict[str, tuple[Sample, Sample] | None] = field(default_factory=dict)
 
-    @property
-    def models(self) -> tuple[ModelStats, ModelStats] | None:
-        """Both, where they are of a model."""
-        if isinstance(self.base, ModelStats) and isinstance(self.now, ModelStats):
-            return self.base, self.now
-        return None
-
-    @property
-    def attempts(self) -> tuple[DefectStats, DefectStats] | None:
-        """Both, where they are of attempts at defects."""
-        if isinstance(self.base, DefectStats) and isinstance(self.now, DefectStats):
-            return self.base, self.now
-        return None
-
     def samples(self, what: str) -> tuple[Sample, Sample] | None:
         """Return the durations called `what`; None where one of the two has none."""
         if what not in self._samples:
@@ -104,30 +86,29 @@ class Measure:
 
 def measure(name: str) -> Measure:
     """A metric by its name. Raises ValueError, naming those that exist."""
-    if name in _COUNTED:
-        return _COUNTED[name]
     what, _, figure = name.partition(".")
-    what = _SHORT.get(what, what)
-    if what in _DURATIONS:
-        if figure == "ks":
-            read = partial(_distribution, what)
-            return Measure(f"{what}.ks", "share", read, relative=False)
-        if (match := _QUANTILE.fullmatch(figure)) and float(match[1]) > 0:
-            percent = float(match[1])
-            if percent < 1:
-                raise ValueError(
-                    f"{name!r} must name a percentile in percent, p1 to p99.99; "
-                    f"write {what}.p{100 * percent:g}"
-                )
-            return Measure(f"{what}.{figure}", "s", partial(_quantile, what, percent / 100))
-    raise ValueError(f"no metric {name!r}; there are {', '.join(NAMES)}")
+    what = metrics.SHORT.get(what, what)
+    if what in metrics.DURATIONS and figure == "ks":
+        return Measure(f"{what}.ks", "share", partial(_distribution, what), relative=False)
+    if name in metrics.SUMS:
+        raise ValueError(f"no metric {name!r} to compare; there are {', '.join(NAMES)}")
+    try:
+        metric = metrics.metric(name)
+    except ValueError as error:
+        if "percentile" in str(error):
+            raise
+        raise ValueError(f"no metric {name!r}; there are {', '.join(NAMES)}") from None
+    if metric.name in _COUNTED:
+        return _COUNTED[metric.name]
+    assert isinstance(metric, Quantile)
+    return Measure(metric.name, metric.unit, partial(_quantile, metric.what, metric.q))
 
 
 def usual(stats: Stats) -> list[Measure]:
     """Return what is compared of a model or a component by default."""
     if isinstance(stats, DefectStats):
         return [one for one in _COUNTED.values() if one.of_defects]
-    durations = _DURATIONS if isinstance(stats, ModelStats) else _DURATIONS[:1]
+    durations = metrics.DURATIONS if isinstance(stats, ModelStats) else metrics.DURATIONS[:1]
     timed = [measure(f"{what}.{figure}") for what in durations for figure in (*_QUANTILES, "ks")]
     counted = _COUNTED if isinstance(stats, ModelStats) else ("error_rate", "abandoned_rate")
     return [*timed, *(_COUNTED[name] for name in counted if not _COUNTED[name].of_defects)]
@@ -185,19 +166,13 @@ def _distribution(what: str, pair: Pair, level: float) -> Evidence | None:
 # --- counts --------------------------------------------------------------------------------------
 
 
-def _share(
-    part: Callable[[ModelStats | ComponentStats], int],
-    whole: Callable[[ModelStats | ComponentStats], int],
-    pair: Pair,
-    level: float,
-) -> Evidence | None:
-    if isinstance(pair.base, DefectStats) or isinstance(pair.now, DefectStats):
+def _share(ratio: Ratio, pair: Pair, level: float) -> Evidence | None:
+    both = _both(ratio, pair)
+    if both is None:
         return None
-    return _shares(part(pair.base), whole(pair.base), part(pair.now), whole(pair.now), level)
-
-
-def _shares(x: int, n: int, y: int, m: int, level: float) -> Evidence | None:
-    if not n or not m:
+    (x, n), (y, m) = both
+    # A difference of snapshots may count a defect as fixed that was closed before it.
+    if not (0 <= x <= n and 0 <= y <= m):
         return None
     return Evidence(
         x / n,
@@ -211,12 +186,12 @@ def _shares(x: int, n: int, y: int, m: int, level: float) -> Evidence | None:
     )
 
 
-def _rate(part: Callable[[ModelStats], int], pair: Pair, level: float) -> Evidence | None:
-    if pair.models is None:
+def _rate(ratio: Ratio, pair: Pair, level: float) -> Evidence | None:
+    both = _both(ratio, pair)
+    if both is None:
         return None
-    base, now = pair.models
-    x, n, y, m = part(base), _answered(base), part(now), _answered(now)
-    if not n or not m or not x + y:
+    (x, n), (y, m) = both
+    if not x + y:
         return None
     low, high = tests.rate_interval(x, n, y, m, level)
     return Evidence(
@@ -229,117 +204,45 @@ def _rate(part: Callable[[ModelStats], int], pair: Pair, level: float) -> Eviden
     )
 
 
-def _per(
-    part: Callable[[ModelStats], float],
-    whole: Callable[[ModelStats], int],
-    pair: Pair,
-    level: float,
-    *,
-    relative: bool = True,
-) -> Evidence | None:
-    if pair.models is None:
+def _both(ratio: Ratio, pair: Pair) -> tuple[tuple[int, int], tuple[int, int]] | None:
+    """Return part and whole, before and now; None where one of the two has no data."""
+    if ratio.read(pair.base) is None or ratio.read(pair.now) is None:
         return None
-    base, now = pair.models
-    n, m = whole(base), whole(now)
-    if not n or not m:
-        return None
-    calls = _answered(base), _answered(now)
-    return Evidence(part(base) / n, part(now) / m, calls, relative=relative)
+    base, now = ((int(ratio.part(stats)), ratio.whole(stats)) for stats in (pair.base, pair.now))
+    return base, now
 
 
-def _success(pair: Pair, level: float) -> Evidence | None:
-    if (attempts := pair.attempts) is None:
-        return None
-    base, now = attempts
-    # A difference of snapshots may count a defect as fixed that was closed before it.
-    if any(not 0 <= stats.fixed <= stats.closed for stats in attempts):
-        return None
-    return _shares(base.fixed, base.closed, now.fixed, now.closed, level)
-
-
-def _cost_per_fixed(pair: Pair, level: float) -> Evidence | None:
-    if (attempts := pair.attempts) is None:
-        return None
-    before, after = (stats.cost_per_fixed for stats in attempts)
+def _untested(ratio: Ratio, pair: Pair, level: float, *, relative: bool = True) -> Evidence | None:
+    before, after = ratio.read(pair.base), ratio.read(pair.now)
     if before is None or after is None:
         return None
-    base, now = attempts
-    return Evidence(float(before), float(after), (base.closed, now.closed))
+    return Evidence(before.value, after.value, (before.count, after.count), relative=relative)
 
 
-def _answered(stats: ModelStats) -> int:
-    """Calls with usage: those that tokens can have come from."""
-    return stats.priced_calls + stats.unpriced_calls
-
-
-def _judged(stats: ModelStats | ComponentStats) -> int:
-    return stats.outcomes["ok"] + stats.outcomes["error"]
-
-
-def _run(stats: ModelStats | ComponentStats) -> int:
-    return stats.calls - stats.outcomes["cache_hit"]
+def _counted(
+    name: str, read: Callable[[Ratio, Pair, float], Evidence | None], *, relative: bool = True
+) -> Measure:
+    ratio = metrics.RATIOS[name]
+    more_is_worse, of_defects = ratio.more_is_worse, ratio.of_defects
+    return Measure(name, ratio.unit, partial(read, ratio), more_is_worse, relative, of_defects)
 
 
 _COUNTED: Final = {
     measure.name: measure
     for measure in (
-        Measure(
-            "error_rate",
-            "share",
-            partial(_share, lambda stats: stats.errors, _judged),
-            relative=False,
-        ),
-        Measure(
-            "abandoned_rate",
-            "share",
-            partial(_share, lambda stats: stats.outcomes["abandoned"], _run),
-            relative=False,
-        ),
-        Measure(
-            "input_tokens.per_call",
-            "tokens",
-            partial(_per, lambda stats: stats.tokens.input, _answered),
-        ),
-        Measure(
-            "output_tokens.per_call",
-            "tokens",
-            partial(_per, lambda stats: stats.tokens.output, _answered),
-        ),
-        Measure(
-            "cost.per_call",
-            "USD",
-            partial(_per, lambda stats: float(stats.cost or 0), lambda stats: stats.priced_calls),
-        ),
-        Measure(
-            "cache_read.share",
-            "share",
-            partial(
-                _per,
-                lambda stats: stats.tokens.cache_read,
-                lambda stats: stats.tokens.input,
-                relative=False,
-            ),
-            more_is_worse=False,
-            relative=False,
-        ),
-        Measure(
-            "web_searches.per_call",
-            "count",
-            partial(_rate, lambda stats: stats.web_searches),
-        ),
-        Measure(
-            "success_rate",
-            "share",
-            _success,
-            more_is_worse=False,
-            relative=False,
-            of_defects=True,
-        ),
-        Measure("cost.per_fixed", "USD", _cost_per_fixed, of_defects=True),
+        _counted("error_rate", _share, relative=False),
+        _counted("abandoned_rate", _share, relative=False),
+        _counted("input_tokens.per_call", _untested),
+        _counted("output_tokens.per_call", _untested),
+        _counted("cost.per_call", _untested),
+        _counted("cache_read.share", partial(_untested, relative=False), relative=False),
+        _counted("web_searches.per_call", _rate),
+        _counted("success_rate", _share, relative=False),
+        _counted("cost.per_fixed", _untested),
     )
 }
 #: How metrics are named, for messages.
 NAMES: Final = (
-    *(f"{what}.p50 (or any p1 … p99.99) and {what}.ks" for what in _DURATIONS),
+    *(f"{what}.p50 (or any p1 … p99.99) and {what}.ks" for what in metrics.DURATIONS),
     *_COUNTED,
 )

@@ -6,10 +6,11 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from langmeter.analysis.regression.metrics import Measure, Unit, measure
+from langmeter.analysis.metrics import REFERENCE, Unit, matches
+from langmeter.analysis.regression.metrics import Measure, measure
 
 _RULE: Final = re.compile(
-    r"\s*(?P<metric>[\w.]+)\s*(?:\[(?P<where>.+)\])?\s*(?P<sense>[<>])\s*"
+    REFERENCE + r"(?P<sense>[<>])\s*"
     r"(?P<sign>[+-]?)(?P<number>\d+(?:\.\d*)?|\.\d+)\s*(?P<unit>[^\s\d]*)\s*",
     re.DOTALL,
 )
@@ -79,8 +80,7 @@ class Rule:
             return False
         if not self.where:
             return kind in ("total", "model", "defect")
-        pattern = re.escape(self.where).replace(r"\*", ".*").replace(r"\?", ".")
-        return re.fullmatch(pattern, name, re.DOTALL) is not None
+        return matches(self.where, name)
 
     def exceeded(self, before: float, after: float) -> bool:
         """Whether the change is beyond the threshold."""
