@@ -561,6 +561,9 @@ class Snapshot:
     def origin(self) -> tuple[int, int] | None:
         """(recorder, fork generation) of a snapshot of one recorder; None when merged or empty."""
 
+    def counted(self) -> Snapshot:
+        """Return what was counted, without windows, calls in flight and their peak."""
+
     def to_bytes(self) -> bytes: ...
     @staticmethod
     def from_bytes(data: bytes) -> Snapshot:

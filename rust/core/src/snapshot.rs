@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 const MAGIC: &[u8; 4] = b"LMTR";
-/// Version of the encoding.
+/// Version of the encoding. Histories hold snapshots of version 3: a later version reads them too.
 pub const VERSION: u16 = 3;
 
 /// The recorder that a snapshot comes from.
@@ -334,6 +334,20 @@ impl Snapshot {
             }
         }
         Ok(rest)
+    }
+
+    /// What was counted over its time, without what describes a moment or the whole life of a recorder: windows, calls in
+    /// flight, their peak. Differences of consecutive spans are summed in this form: windows would add their counts and not
+    /// their times, and the calls that a killed process had in flight would stay for ever.
+    #[must_use]
+    pub fn counted(&self) -> Self {
+        let mut counted = Self { in_flight: 0, peak: 0, ..self.clone() };
+        for data in counted.series.values_mut() {
+            data.windows.clear();
+            (data.in_flight, data.peak) = (0, 0);
+        }
+        counted.series.retain(|_, data| !data.is_zero());
+        counted
     }
 
     /// The windows over all models.

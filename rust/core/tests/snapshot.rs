@@ -115,6 +115,16 @@ proptest! {
     }
 
     #[test]
+    fn what_was_counted_is_the_part_that_adds(a in history(), b in history()) {
+        let (a, b) = (of(&a), of(&b));
+        let sum = a.plus(&b).counted();
+        prop_assert_eq!(a.counted().plus(&b.counted()), sum.clone());
+        prop_assert_eq!(sum.counted(), sum.clone());
+        prop_assert!(sum.windows().is_empty() && (sum.in_flight, sum.peak) == (0, 0));
+        prop_assert_eq!(sum.series.values().map(|d| d.counters[0]).sum::<u64>(), a.plus(&b).series.values().map(|d| d.counters[0]).sum());
+    }
+
+    #[test]
     fn bytes_round_trip(a in history(), digits in 2..=3_u8) {
         let s = Machine::new(digits).run(&a);
         prop_assert_eq!(Snapshot::from_bytes(&s.to_bytes().expect("encodes")), Ok(s));

@@ -121,6 +121,10 @@ impl Snapshot {
         }
     }
 
+    fn counted(&self, py: Python<'_>) -> Self {
+        Self(py.detach(|| self.0.counted()))
+    }
+
     fn to_bytes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
         let bytes = py.detach(|| self.0.to_bytes()).map_err(raise)?;
         Ok(PyBytes::new(py, &bytes))
