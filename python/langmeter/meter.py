@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from langmeter.budgets import Budget
 from langmeter.callbacks.base import Callback
@@ -17,8 +18,10 @@ from langmeter.callbacks.tokens import TokenCountingCallback
 from langmeter.config import MeterConfig
 from langmeter.config.settings import KEYWORDS
 from langmeter.defects import DefectOptions
+from langmeter.monitors.differences import DifferenceObserver
 from langmeter.monitors.stalls import Stall
 from langmeter.prices import PriceBook
+from langmeter.snapshot import Snapshot
 from langmeter.streaming import (
     Collect,
     Delivery,
@@ -29,6 +32,10 @@ from langmeter.streaming import (
 )
 from langmeter.usage import Source
 
+if TYPE_CHECKING:
+    from langmeter.history.options import HistoryOptions
+    from langmeter.history.writer import Writer
+
 HandlerT = TypeVar("HandlerT", bound=Callback)
 
 
@@ -37,6 +44,7 @@ class Meter(CompositeCallback):
 
     `chain.invoke(question, config={"callbacks": [meter]})`, then `print(meter.snapshot())`.
     `Meter(budgets=[Budget(usd=5, per="day", action="block")])` refuses calls beyond 5 USD a day.
+    `Meter(history="metrics.db")` writes what it counts to a database every minute.
 
     Keywords are the settings of `langmeter.MeterConfig`, and the options of
     `langmeter.streaming.StreamOptions` by their own names. One that is left out or None comes from
@@ -70,6 +78,7 @@ class Meter(CompositeCallback):
         labels: Iterable[str] | None = None,
         defects: DefectOptions | bool | None = None,
         anomalies: bool | None = None,
+        history: str | os.PathLike[str] | HistoryOptions | None = None,
         config: MeterConfig | None = None,
         **settings: Any,
     ) -> None:
@@ -89,6 +98,7 @@ class Meter(CompositeCallback):
             "labels": labels,
             "defects": defects,
             "anomalies": anomalies,
+            "history": history,
         }
         config = MeterConfig.chosen(config, settings, *KEYWORDS)
         # Counters of tokens are loaded once, for all.
@@ -100,6 +110,40 @@ class Meter(CompositeCallback):
         self._defects = DefectAnalysisCallback(config=part) if config.defects else None
         views = (self.tokens, self.cost, self.performance, self._streaming, self._defects)
         super().__init__([view for view in views if view is not None], config=config)
+        self._history = None if config.history is None else self._begin_history(config.history)
+
+    def _begin_history(self, history: HistoryOptions) -> Writer:
+        from langmeter.history.writer import Writer
+
+        services, writer = self._services, Writer(history)
+        observer = DifferenceObserver(
+            services.recorder,
+            history.interval,
+            services.snapshot,
+            writer.due,
+            begin=writer.begin,
+            aligned=True,
+        )
+        writer.observe(observer.take)
+        services.subscribe(observer)
+        return writer
+
+    def flush(self, timeout: float = 5.0) -> Snapshot | None:
+        """Write what was counted up to now to the history.
+
+        Tries until `timeout` seconds have passed. Returns what is still unwritten, which the meter
+        keeps and writes later; None where all is written, and for a meter without a history.
+        """
+        return None if self._history is None else self._history.flush(timeout)
+
+    def close(self, timeout: float = 5.0) -> Snapshot | None:
+        """Write what was counted up to now to the history, and end it; the meter counts on.
+
+        Returns what is still unwritten after `timeout` seconds, and is not written later:
+        `langmeter history import URL FILE` adds a file of it (`Snapshot.to_bytes`). None where all
+        is written. The end of the process does the same.
+        """
+        return None if self._history is None else self._history.close(timeout)
 
     @property
     def streaming(self) -> StreamingCallback:

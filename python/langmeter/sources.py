@@ -1,4 +1,4 @@
-"""Sources of snapshots: a meter, a file, or a page that serves snapshots.
+"""Sources of snapshots: a meter, a file, a history, or a page that serves snapshots.
 
 `open(source)` is the one way from a name to figures; every command takes its SOURCE through it.
 """
@@ -8,18 +8,18 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from pathlib import Path
 from time import monotonic
 from typing import Final, Protocol, TypeAlias, runtime_checkable
 from urllib.parse import urlsplit
 
 from langmeter._base.check import refusal, shown
+from langmeter._base.spans import Moment
 from langmeter._base.text import printable
 from langmeter.errors import SourceError
 from langmeter.snapshot import Snapshot
 
-__all__ = ["Moment", "SnapshotSource", "Source", "open", "read"]
+__all__ = ["SnapshotSource", "Source", "open", "read"]
 
 #: Variable of the environment with the token that a page asks for.
 TOKEN: Final = "LANGMETER_TOKEN"
@@ -29,6 +29,7 @@ TIMEOUT: Final = 5.0
 MAX_BYTES: Final = 50_000_000
 _CHUNK: Final = 1 << 16
 _BINARY: Final = b"LMTR"
+_SQLITE: Final = b"SQLite format 3\0"
 
 
 @runtime_checkable
@@ -48,9 +49,6 @@ class _Spans(Protocol):
 
 #: A name of a source, or the source itself.
 Source: TypeAlias = "str | os.PathLike[str] | Snapshot | SnapshotSource"
-#: A moment: an aware datetime, a text ("2026-10-14T09:30", "7d" for so long ago), or a timedelta
-#: before now; None for no bound.
-Moment: TypeAlias = "datetime | timedelta | str | None"
 
 
 def open(source: Source) -> SnapshotSource:
@@ -58,8 +56,9 @@ def open(source: Source) -> SnapshotSource:
 
     Args:
         source: a meter or any object with `snapshot()`, a snapshot, the path of a snapshot (JSON or
-            bytes), or the URL of a page that serves one (`https://…/snapshot.json`), which is sent
-            `Authorization: Bearer $LANGMETER_TOKEN` where that variable is set.
+            bytes) or of a history in SQLite, the URL of a history (`postgresql://…`,
+            `sqlite:///…`), or the URL of a page that serves a snapshot (`https://…/snapshot.json`),
+            which is sent `Authorization: Bearer $LANGMETER_TOKEN` where that variable is set.
 
     Raises:
         ConfigError: it is none of these.
@@ -74,7 +73,7 @@ def open(source: Source) -> SnapshotSource:
         "source",
         "a meter, a snapshot, a path or a URL",
         source,
-        "pass a meter, snapshot.json or https://…/snapshot.json",
+        "pass a meter, snapshot.json, metrics.db, postgresql://… or https://…/snapshot.json",
     )
 
 
@@ -92,6 +91,7 @@ def read(source: Source, *, since: Moment = None, until: Moment = None) -> Snaps
         OSError: a file cannot be read.
         SnapshotError: what was read is not a snapshot.
         SourceError: a page or a database does not answer.
+        ImportError: the extra of a history is not installed.
     """
     reader = open(source)
     if since is None and until is None:
@@ -115,9 +115,21 @@ def _named(name: str) -> SnapshotSource:
     scheme = name.partition("://")[0].lower() if "://" in name else ""
     if scheme in ("http", "https"):
         return _Reading(lambda: _decoded(_page(name), _shown_url(name)))
-    if scheme:
-        raise refusal("source", "a path or a URL of http or https", name, "pass the file's path")
+    if scheme == "file":
+        raise refusal("source", "a path or a URL of http, https or a database", name, "drop file:")
+    if scheme or _begins(name, _SQLITE):
+        from langmeter.history import History
+
+        return History(name)
     return _Reading(lambda: _decoded(Path(name).read_bytes(), ""))
+
+
+def _begins(path: str, magic: bytes) -> bool:
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(len(magic)) == magic
+    except (OSError, ValueError):
+        return False  # reading it raises the error that names it
 
 
 def _decoded(data: bytes, where: str) -> Snapshot:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import os
+import tempfile
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
@@ -22,6 +24,7 @@ from langmeter._base.same import same
 from langmeter.config.settings import KEYWORDS
 from langmeter.defects import DefectOptions
 from langmeter.errors import ConfigError
+from langmeter.history import HistoryOptions
 from langmeter.streaming import Collect, StreamOptions
 from langmeter.testing import ManualClock
 
@@ -85,6 +88,10 @@ SETTINGS: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
     "defects": (
         lambda: DefectOptions(keys={"type": "checker"}),
         lambda: DefectOptions(outcome=lambda output: None),
+    ),
+    "history": (
+        lambda: HistoryOptions(url=os.path.join(tempfile.gettempdir(), "install.db")),
+        lambda: "other.db",
     ),
     "streams": (lambda: StreamOptions(stall_after=5, on_event=_listener()), lambda: False),
     "max_failures": (lambda: 5, lambda: 6),

@@ -48,9 +48,13 @@ class RecorderObserver(Generic[RecorderT]):
         ValueError when `seconds` is outside 0.001 to 86,400.
         """
         if self._task is None:
-            self._task = self._tasks.every(self._seconds, self.tick)
+            self._task = self._tasks.every(self._seconds, self.tick, first=self._first())
         else:
             self._tasks.resume()
+
+    def _first(self) -> float:
+        """Return the seconds until the first observation."""
+        return self._seconds
 
     def stop(self) -> None:
         """End; what is known is kept for another `start`."""

@@ -105,8 +105,17 @@ class PeriodicTasks:
         """Whether there is a thread."""
         return self._thread is not None
 
-    def every(self, seconds: float, method: Callable[[], Any], *, start: bool = True) -> Task:
-        """Call a bound method every so many seconds, first after that time, until its object goes.
+    def every(
+        self,
+        seconds: float,
+        method: Callable[[], Any],
+        *,
+        start: bool = True,
+        first: float | None = None,
+    ) -> Task:
+        """Call a bound method every so many seconds, until its object goes.
+
+        The first call is after `first` seconds; after `seconds` if it is None.
 
         What was missed, by a slow task or a computer that slept, is not made up for. With `start`
         false the thread is not started now, but by the next task or `resume()`. Raises
@@ -117,7 +126,8 @@ class PeriodicTasks:
             raise TypeError(
                 f"method = {method!r}: must be a bound method, whose object says how long it lasts"
             )
-        task = Task(self, seconds, method, self._clock() + seconds)
+        first = seconds if first is None else first
+        task = Task(self, seconds, method, self._clock() + first)
         with self._lock:
             self._tasks.append(task)
         self._wake()

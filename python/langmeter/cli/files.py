@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 #: Help of an argument SOURCE.
-SOURCE: Final = "a snapshot: a file (JSON or bytes) or a URL"
+SOURCE: Final = "a snapshot (JSON or bytes), a history, or the URL of either"
 
 
 def read_snapshot(source: str, parser: argparse.ArgumentParser) -> Snapshot:

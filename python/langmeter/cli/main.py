@@ -9,7 +9,7 @@ from typing import Final
 
 import langmeter
 from langmeter._base import output
-from langmeter.cli import advice, bottlenecks, compare, config, defects, demo, prices, run
+from langmeter.cli import advice, bottlenecks, compare, config, defects, demo, history, prices, run
 
 #: Commands that answer a question, in the order of the help.
 _COMMANDS: Final = {
@@ -19,6 +19,7 @@ _COMMANDS: Final = {
     "bottlenecks": bottlenecks,
     "compare": compare,
     "defects": defects,
+    "history": history,
     "config": config,
 }
 

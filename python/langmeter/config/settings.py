@@ -25,6 +25,7 @@ from langmeter.config.labels import LABELS
 from langmeter.config.origins import KEYWORD, Origin, given_outside, is_inside, placed
 from langmeter.defects import DefectOptions
 from langmeter.errors import ConfigError
+from langmeter.history.options import HISTORY, HistoryOptions
 from langmeter.prices import PRICES, PriceBook
 from langmeter.streaming import StreamOptions
 from langmeter.streaming.options import STREAM_OPTIONS
@@ -61,6 +62,8 @@ class MeterConfig:
         streams: what listens to streams.
         defects: how attempts at defects are found and judged.
         anomalies: whether changes that last are looked for, of latency, error rate, tokens, cost.
+        history: database that figures are written to, by its path or URL, or a table of options;
+            None for none.
 
     Raises:
         ConfigError: values are of the wrong type, out of range, or contradict each other; it names
@@ -107,6 +110,7 @@ class MeterConfig:
     streams: StreamOptions | bool = field(default=True, metadata=switchable(StreamOptions))
     defects: DefectOptions | bool = field(default=True, metadata=switchable(DefectOptions))
     anomalies: bool = field(default=True, metadata=flag("false switches the search off"))
+    history: HistoryOptions | None = field(default=None, metadata=HISTORY)
     #: Where each setting comes from that is not a default, by its name.
     origins: Mapping[str, Origin] = field(
         default_factory=dict, init=False, compare=False, repr=False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from time import time
 from weakref import WeakMethod
 
 from langmeter._base import periodic
@@ -25,6 +26,9 @@ class DifferenceObserver(RecorderObserver[ObservedRecorder]):
         seconds: between two calls of `due`, 0.001 to 86,400.
         snapshot: a bound method that takes snapshots; its object is held weakly.
         due: called when it is time for a difference; returns False where it could not hand it on.
+        begin: called when the observer starts, in each process.
+        aligned: whether `due` is called when a whole number of `seconds` has passed of the day in
+            UTC, and not of the observer's own time.
         tasks: whose thread calls `due`.
     """
 
@@ -35,11 +39,15 @@ class DifferenceObserver(RecorderObserver[ObservedRecorder]):
         snapshot: Callable[[], Snapshot],
         due: Callable[[], bool],
         *,
+        begin: Callable[[], object] | None = None,
+        aligned: bool = False,
         tasks: periodic.PeriodicTasks = periodic.shared,
     ) -> None:
         super().__init__(recorder, seconds, tasks)
         self._snapshot = WeakMethod(snapshot)
         self._due = due
+        self._begin = begin
+        self._aligned = aligned
         self._previous = Snapshot()
         self.reset_after_fork()
 
@@ -47,6 +55,15 @@ class DifferenceObserver(RecorderObserver[ObservedRecorder]):
         """Make a new lock: another thread may have held it when the process forked."""
         self._lock = threading.Lock()
         self._waiting = False
+
+    def start(self) -> None:
+        """Begin, unless begun; in a forked child, go on."""
+        if self._begin is not None:
+            self._begin()
+        super().start()
+
+    def _first(self) -> float:
+        return self._seconds - time() % self._seconds if self._aligned else self._seconds
 
     def take(self) -> Snapshot | None:
         """Return what was counted since the last call; None where the recorder has gone.

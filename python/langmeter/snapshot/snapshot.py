@@ -68,7 +68,7 @@ class Snapshot(Immutable):
     @cached_property
     def components(self) -> Mapping[tuple[str, str], ComponentStats]:
         """`(kind, name)` to figures; kind is chain, node, agent, tool, retriever, llm or fix."""
-        return MappingProxyType({(s.kind, s.a): ComponentStats(s) for s in self._of(*_COMPONENTS)})
+        return MappingProxyType({(s.kind, s.a): ComponentStats(s) for s in self._of(*COMPONENTS)})
 
     @cached_property
     def labels(self) -> Mapping[tuple[str, str], LabelStats]:
@@ -249,7 +249,7 @@ class Snapshot(Immutable):
             ],
             "dropped": native.dropped,
             "models": [serialize.series_to_dict(s) for s in self._of("model")],
-            "components": [serialize.series_to_dict(s) for s in self._of(*_COMPONENTS)],
+            "components": [serialize.series_to_dict(s) for s in self._of(*COMPONENTS)],
             "defects": [serialize.series_to_dict(s) for s in self._of("defect", "strategy")],
             "others": [serialize.series_to_dict(s) for s in self._of("label", "error", "hook")],
         }
@@ -324,7 +324,8 @@ class Snapshot(Immutable):
         return table.html(self)
 
 
-_COMPONENTS = ("llm", "chain", "node", "agent", "tool", "retriever", "fix")
+#: Kinds of series that are components.
+COMPONENTS = ("llm", "chain", "node", "agent", "tool", "retriever", "fix")
 
 
 def _attempts(s: _core.SeriesStats, name: str) -> DefectStats:
