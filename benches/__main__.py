@@ -9,6 +9,7 @@ from collections.abc import Callable
 from benches import (
     anomalies,
     defects,
+    history,
     instructions,
     native_loop,
     providers,
@@ -45,6 +46,7 @@ PARTS: dict[str, Callable[[list[str]], None]] = {
     "regression": regression.main,
     "anomalies": anomalies.main,
     "defects": defects.main,
+    "history": history.main,
     "providers": providers.main,
 }
 
