@@ -78,7 +78,7 @@ class Meter(CompositeCallback):
         labels: Iterable[str] | None = None,
         defects: DefectOptions | bool | None = None,
         anomalies: bool | None = None,
-        history: str | os.PathLike[str] | HistoryOptions | None = None,
+        history: str | os.PathLike[str] | HistoryOptions | Literal[False] | None = None,
         config: MeterConfig | None = None,
         **settings: Any,
     ) -> None:

@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 
 import langmeter
-from langmeter import ConfigError, Meter, Snapshot
+from langmeter import ConfigError, Meter, MeterConfig, Snapshot
+from langmeter.cli import main as cli
 from langmeter.history import History, HistoryOptions
 from langmeter.history.store import Store, total
 from langmeter.history.writer import Writer
@@ -92,7 +93,7 @@ def test_flush_writes_what_was_counted_up_to_now(url: str) -> None:
     assert count(url) == 2
     assert meter.flush() is None
     assert count(url) == 2
-    assert len(list(Store(url).read(None, None, 1))) == 1
+    assert all(row.snapshot.totals.calls for row in Store(url).read(None, None, 1))
     meter.close()
 
 
@@ -159,6 +160,39 @@ def test_a_wrong_url_is_refused_by_the_meter(url: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
         Meter(history=url)
     assert "secret" not in str(caught.value)
+
+
+def test_a_file_says_where_the_history_is(tmp_path: Path) -> None:
+    """As a path beside it, or a table; False switches it off."""
+    file = tmp_path / "langmeter.toml"
+    file.write_text('history = "metrics.db"\n')
+    beside = tmp_path / "metrics.db"
+    load = MeterConfig.load
+    assert load(file, environ={}).history == HistoryOptions(url=str(beside))
+    assert load(file, environ={}, history=False).history is None
+    file.write_text('[history]\nurl = "metrics.db"\nkeep_hours = "forever"\ninterval = 30\n')
+    options = HistoryOptions(url=str(beside), keep_hours=None, interval=30)
+    assert load(file, environ={}).history == options
+    shorter = load(file, environ={"LANGMETER_HISTORY_INTERVAL": "10"}).history
+    assert shorter == HistoryOptions(url=str(beside), keep_hours=None, interval=10)
+    url = "postgresql://host/database"
+    assert load(environ={"LANGMETER_HISTORY": url}).history == HistoryOptions(url=url)
+    with pytest.raises(ConfigError, match=r"_INTERVAL must be a part of 3,600, got 7"):
+        load(file, environ={"LANGMETER_HISTORY_INTERVAL": "7"})
+    with pytest.raises(ConfigError, match="url must be a path or a URL of a database"):
+        load(environ={"LANGMETER_HISTORY_INTERVAL": "10"})
+
+
+def test_no_password_is_shown(capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    """Neither by `langmeter config` nor by a repr."""
+    url = "postgresql://user:secret@host/database"
+    monkeypatch.setenv("LANGMETER_HISTORY", url)
+    assert cli.main(["config"]) == 0
+    assert "postgresql://user:***@host/database" in capsys.readouterr().out
+    config = MeterConfig.load()
+    assert "user:***@host" in repr(config)
+    assert config.history is not None
+    assert config.history.url == url
 
 
 # --- databases that fail -------------------------------------------------------------------------
@@ -468,10 +502,9 @@ def test_calls_in_threads_are_all_written(url: str) -> None:
 
 
 def test_the_history_is_loaded_by_those_who_ask_for_it() -> None:
-    """`import langmeter` and a meter without a history load none of it."""
-    program = (
-        "import sys, langmeter; langmeter.Meter(); "
-        "print(*(n for n in sys.modules if n.startswith(('langmeter.history', 'sqlalchemy'))))"
-    )
-    done = run(program)
-    assert done.stdout.strip() == "", done.stderr
+    """`import langmeter` loads none of it, and a meter without a history its options alone."""
+    program = "import sys, langmeter; print(*sys.modules); langmeter.Meter(); print(*sys.modules)"
+    before, after = (set(line.split()) for line in run(program).stdout.splitlines())
+    assert not {name for name in before if name.startswith("langmeter.history")}
+    loaded = {name for name in after if name.startswith(("langmeter.history", "sqlalchemy"))}
+    assert loaded == {"langmeter.history", "langmeter.history.options"}

@@ -36,8 +36,8 @@ class Rule:
         check: called with the name and a value given by keyword; returns the value to use, or
             raises ConfigError.
         schema: JSON schema of the value in a file; None where only a keyword can give it.
-        read: called with the name, a value of a file and the folder of that file, to which paths
-            are relative; by default as `check`.
+        read: called with the name, a value of a file (of a table: its instance of `table`) and the
+            folder of that file, to which paths are relative; by default as `check`.
         table: option class that a table of a file is read as.
         is_list: whether a file has a list of such tables.
         make: called with an instance of `table` that a file gave; by default it is the value.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
 from unicodedata import category, east_asian_width
@@ -14,6 +15,8 @@ NOTHING = "-"
 MAX_NAME_WIDTH = 48
 MAX_ROWS = 40
 MAX_SHORT_ROWS = 10
+#: The password of a URL in a text.
+_PASSWORD = re.compile(r"(?<=://)([^\s:/@]*:)[^\s/@]*(?=@)")
 #: Categories of characters that are drawn over the one before them.
 _ZERO_WIDTH = ("Mn", "Me", "Cf")
 
@@ -45,6 +48,11 @@ def printable(text: object) -> str:
 def printable_lines(text: object) -> str:
     """Escape what does not print in each line of a text; the lines stay lines."""
     return "\n".join(map(printable, str(text).split("\n")))
+
+
+def without_password(text: str) -> str:
+    """Replace the password of a URL: `postgresql://user:***@host/database`."""
+    return _PASSWORD.sub(r"\1***", text)
 
 
 def text_width(text: str) -> int:

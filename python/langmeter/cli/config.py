@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from langmeter._base import output
-from langmeter._base.text import printable, printable_lines
+from langmeter._base.text import printable, printable_lines, without_password
 
 if TYPE_CHECKING:
     from langmeter.config import MeterConfig
@@ -94,4 +94,4 @@ def _text(value: object) -> str:
         return str(value).lower()
     if isinstance(value, tuple):
         return ", ".join(map(_text, value))
-    return value if isinstance(value, str) else repr(value)
+    return without_password(value if isinstance(value, str) else repr(value))

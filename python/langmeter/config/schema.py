@@ -142,7 +142,7 @@ class _Read:
     def _group(self, value: Any, inner: Any, info: core_schema.ValidationInfo[Path]) -> Any:
         if isinstance(value, list if self._rule.is_list else dict):
             value = inner(value)
-        return self._rule.check(self._name, value)
+        return self._rule.value_of(self._name, value, info.context or Path())
 
     def _table(self, value: Any, inner: Any) -> Any:
         if not isinstance(value, dict):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any, Final
 
 from langmeter._base.check import refusal, whole_number
 from langmeter._base.options import Rule, check_options, real, ruled, whole
 from langmeter._base.spans import Length, seconds_of
+from langmeter._base.text import without_password
 
 _HOUR: Final = 3600
 #: How a file says None.
@@ -42,7 +44,7 @@ _LENGTH: Final = ruled(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class HistoryOptions:
     """Where a meter writes its history, how often, and how long it is kept.
 
@@ -73,6 +75,10 @@ class HistoryOptions:
         check_options(self)
         _url("url", self.url)  # a file may leave it out
 
+    def __repr__(self) -> str:
+        values = ", ".join(f"{each.name}={getattr(self, each.name)!r}" for each in fields(self))
+        return without_password(f"HistoryOptions({values})")
+
     @property
     def keep(self) -> tuple[float | None, float | None, float | None]:
         """How long rows are kept by level, seconds; None for ever."""
@@ -83,13 +89,29 @@ class HistoryOptions:
 
 
 def _history(name: str, history: object) -> HistoryOptions | None:
-    if history is None or isinstance(history, HistoryOptions):
+    if history is None or history is False:
+        return None
+    if isinstance(history, HistoryOptions):
         return history
     if isinstance(history, str | os.PathLike) and os.fspath(history):
         return HistoryOptions(url=history)
-    allowed = "a path or a URL of a database, a HistoryOptions (a table in a file), or None"
+    allowed = "a path or a URL of a database, a HistoryOptions (a table in a file), or False"
     raise refusal(name, allowed, history, "write metrics.db")
 
 
+def _of_file(name: str, history: object, folder: Path) -> HistoryOptions | None:
+    options = _history(name, history)
+    if options is None or "://" in os.fspath(options.url):
+        return options
+    return replace(options, url=str(folder / options.url))
+
+
 #: Rule of the option `history`.
-HISTORY: Final = ruled(Rule(_history, {"type": "string", "minLength": 1}, table=HistoryOptions))
+HISTORY: Final = ruled(
+    Rule(
+        _history,
+        {"anyOf": [{"type": "string", "minLength": 1}, {"const": False}]},
+        _of_file,
+        table=HistoryOptions,
+    )
+)
