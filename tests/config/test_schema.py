@@ -109,6 +109,9 @@ def test_the_schema_takes_what_the_reader_takes() -> None:
         "prices = 5",
         "token_counters.a = 5",
         'anomalies = "no"',
+        "history = 5",
+        "history.interval = 0",
+        'history = ""',
     ],
 )
 def test_the_schema_refuses_what_the_reader_refuses(text: str) -> None:

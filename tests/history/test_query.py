@@ -151,7 +151,7 @@ def test_moments_are_read_in_utc(history: History, since: Any, until: Any, calls
     ("arguments", "message"),
     [
         ({"metric": "speed"}, "no metric 'speed'; there are latency.p50"),
-        ({"by": "squad"}, r"by must be .* or a label \(team\), got 'modell'"),
+        ({"by": "squad"}, r"by must be .* or a label \(team\), got 'squad'"),
         ({"by": ("team", "model")}, "by must be provider and model, component, or one label"),
         ({"metric": "success_rate", "by": "team"}, "by must be defect_type, severity"),
         ({"since": "soon"}, "since must be a moment"),
@@ -315,7 +315,7 @@ def test_files_of_snapshots_are_imported_once(
     [
         (["none.db"], "there is no history at sqlite"),
         (["{path}", "--metric", "speed"], "no metric 'speed'"),
-        (["{path}", "--by", "squad"], "or a label (team), got 'modell'"),
+        (["{path}", "--by", "squad"], "or a label (team), got 'squad'"),
         (["{path}", "--since", "soon"], "since must be a moment"),
         (["{path}", "{path}"], "one URL is expected"),
         (["import", "{path}"], "import needs the URL of a history and a file at least"),
