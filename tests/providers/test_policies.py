@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from langchain_core.messages import HumanMessage
+from langchain_core.runnables import RunnableLambda
 
 from langmeter import Budget, BudgetExceeded, Meter, PriceBook, ProviderManager
 from langmeter.testing import ManualClock
@@ -227,6 +228,14 @@ def test_a_conversation_stays_while_the_cache_makes_a_switch_dearer() -> None:
     assert manager.decisions["cheap", "sticky"] == 2
     assert asked(manager, 1, long, {"metadata": {"session_id": "t-2"}}) == ["dear"]
     assert asked(manager, 1, long) == ["dear"]
+
+
+def test_a_conversation_is_found_in_the_context_of_a_graph() -> None:
+    """A node calls its model without a config; the thread is that of the graph."""
+    manager, long = _conversation(900), "x" * 40_000
+    node = RunnableLambda(lambda _: manager.invoke(long).content)
+    assert [node.invoke(1, THREAD) for _ in range(2)] == ["cheap", "cheap"]
+    assert manager.decisions["cheap", "sticky"] == 1
 
 
 def test_a_conversation_does_not_stay_without_a_measured_cache() -> None:

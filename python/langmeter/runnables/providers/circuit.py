@@ -174,6 +174,8 @@ class Circuit:
         with self._lock:
             self._count(failed=False)
             self._in_row = 0
+            if permit == _PERMIT:
+                return
             if self._ends_probe(permit) and self._state is State.OPEN:
                 self._state = State.CLOSED
                 self.is_ready = self._clock() >= self._paused_until

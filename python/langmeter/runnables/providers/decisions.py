@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final, Literal, NamedTuple, TypeAlias, get_args
@@ -105,7 +105,7 @@ class DecisionLog:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._counts: Counter[tuple[str, str]] = Counter()
+        self._counts: dict[tuple[str, str], int] = {}
         self._last: deque[Decision] = deque(maxlen=_MAX_DECISIONS)
         self._threads: dict[str, str] = {}
         self._turn = 0
@@ -113,8 +113,10 @@ class DecisionLog:
 
     def add(self, decision: Decision) -> None:
         """Count a decision."""
+        key = decision.provider, decision.why
+        counts = self._counts
         with self._lock:
-            self._counts[decision[:2]] += 1
+            counts[key] = counts.get(key, 0) + 1
             self._last.append(decision)
 
     def next_turn(self) -> int:

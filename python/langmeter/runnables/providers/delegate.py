@@ -62,7 +62,8 @@ class Delegate:
         config = self._own_config(config)
         route = self._route(input, config)
         while True:
-            await_turn(route)
+            while seconds := route.next():
+                time.sleep(seconds)
             try:
                 target, prompt, own = self._arguments(route, input, config)
                 answer = target.invoke(prompt, own, **kwargs)
@@ -99,7 +100,8 @@ class Delegate:
         route = self._route(input, config, streamed=True)
         joined = _Joined()
         while True:
-            await_turn(route)
+            while seconds := route.next():
+                time.sleep(seconds)
             joined.begin()
             target, prompt, own = self._arguments(route, input, config)
             stream: Any = None
@@ -223,12 +225,6 @@ class _Joined:
     def end(self) -> Any:
         """Return what is new to the caller, now that an attempt has ended without an error."""
         return () if self._merger is None else self._merger.end()
-
-
-def await_turn(route: Route) -> None:
-    """Begin an attempt, after the wait for it; raises as `Route.next`."""
-    while seconds := route.next():
-        time.sleep(seconds)
 
 
 def _stalled(seconds: float) -> str:

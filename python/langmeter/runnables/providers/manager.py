@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, Literal
 
@@ -20,7 +21,7 @@ from langmeter.runnables.attach import attach
 from langmeter.runnables.models import ModelChanges
 from langmeter.runnables.providers.circuit import HealthOptions
 from langmeter.runnables.providers.decisions import Explanation, Preview
-from langmeter.runnables.providers.delegate import Delegate, await_turn
+from langmeter.runnables.providers.delegate import Delegate
 from langmeter.runnables.providers.policies import PolicySource, policy_of
 from langmeter.runnables.providers.request import without_marks
 from langmeter.runnables.providers.route import Route
@@ -243,7 +244,8 @@ class ProviderManager(Delegate, BaseChatModel):
         """Return what a method of the chosen provider's model returns, or of the next one's."""
         route = self._generation(messages, kwargs)
         while True:
-            await_turn(route)
+            while seconds := route.next():
+                time.sleep(seconds)
             try:
                 result = self._call_model(route, method, messages, kwargs)
             except BaseException as error:
@@ -293,27 +295,32 @@ class ProviderManager(Delegate, BaseChatModel):
     def stream_events(
         self, input: Any, config: Any = None, *, version: Any = "v2", **kwargs: Any
     ) -> Any:
-        """Return the events of a stream; of version v3 those of the chosen provider alone."""
+        """Return the events of a stream; of version v3 those of one provider, without fallback."""
         if version != "v3":
             return super().stream_events(input, config, version=version, **kwargs)
-        return self._events("stream_events", input, config, kwargs)
+        config = self._own_config(config)
+        route = self._route(input, config, streamed=True)
+        while seconds := route.next():
+            time.sleep(seconds)
+        route.released()  # the stream begins after this call
+        target, prompt, own = self._arguments(route, input, config)
+        return target.stream_events(prompt, own, version="v3", **kwargs)
 
     def astream_events(
         self, input: Any, config: Any = None, *, version: Any = "v2", **kwargs: Any
     ) -> Any:
-        """Return the events of a stream; of version v3 those of the chosen provider alone."""
+        """Return the events of a stream; of version v3 those of one provider, without fallback."""
         if version != "v3":
             return super().astream_events(input, config, version=version, **kwargs)
-        return self._events("astream_events", input, config, kwargs)
+        return self._aevents(input, self._own_config(config), kwargs)
 
-    def _events(self, method: str, prompt: Any, config: Any, kwargs: Mapping[str, Any]) -> Any:
-        """Return the events of version v3, which begin after this call: they do not fall back."""
-        config = self._own_config(config)
-        route = self._route(prompt, config, streamed=True)
-        await_turn(route)
+    async def _aevents(self, input: Any, config: Any, kwargs: Mapping[str, Any]) -> Any:
+        route = self._route(input, config, streamed=True)
+        while seconds := route.next():
+            await asyncio.sleep(seconds)
         route.released()
-        target, prompt, config = self._arguments(route, prompt, config)
-        return getattr(target, method)(prompt, config, version="v3", **kwargs)
+        target, prompt, own = self._arguments(route, input, config)
+        return await target.astream_events(prompt, own, version="v3", **kwargs)
 
 
 class StructuredProviders(Delegate, Runnable[LanguageModelInput, Any]):

@@ -22,6 +22,7 @@ PolicySource: TypeAlias = str | Mapping[str, float] | PolicyFunction
 #: Values within this share of the best one are equal.
 _TIE: Final = 0.1
 _NO_FIGURES: Final = Figures()
+_MAX_ORDERS: Final = 1024
 
 
 class Order(NamedTuple):
@@ -68,7 +69,10 @@ class _Priority:
 
 
 class _ByValue:
-    """By a measured value. Without one a provider is a tie, so that it is tried, or the last."""
+    """By a measured value. Without one a provider is a tie, so that it is tried, or the last.
+
+    Orders are kept until the figures are read again, by what of a request the value depends on.
+    """
 
     def __init__(
         self,
@@ -78,29 +82,46 @@ class _ByValue:
         highest: bool = False,
         explores: bool = True,
         needs_meter: bool = True,
+        by: Callable[[Request], object] | None = None,
     ) -> None:
         self.name, self.needs_meter = name, needs_meter
+        self._by = by
+        self._orders: dict[object, Order] = {}
+        self._figures: object = None
         self._value, self._sign, self._explores = value, -1.0 if highest else 1.0, explores
 
     def order(self, names: tuple[str, ...], request: Request, known: Known) -> Order:
-        values: dict[str, float] = {}
+        if self._by is None:
+            return self._ranked(names, request, known)
+        if self._figures is not known.live.of or len(self._orders) >= _MAX_ORDERS:
+            self._figures, self._orders = known.live.of, {}
+        key = names, self._by(request)
+        order = self._orders.get(key)
+        if order is None:
+            order = self._orders[key] = self._ranked(names, request, known)
+        return order
+
+    def _ranked(self, names: tuple[str, ...], request: Request, known: Known) -> Order:
+        ranked: list[tuple[float, int]] = []
         unknown = []
-        for name in names:
+        for place, name in enumerate(names):
             value = self._value(name, request, known)
             if value is None:
                 unknown.append(name)
             else:
-                values[name] = self._sign * value
-        if not values:
+                ranked.append((self._sign * value, place))
+        if not ranked:
             return Order(names, len(names))
-        best = min(values.values())
+        ranked.sort()
+        best = ranked[0][0]
         limit = best + _TIE * abs(best)
-        ranked = sorted(values, key=values.__getitem__)
-        ties = [name for name in ranked if values[name] <= limit]
-        rest = ranked[len(ties) :]
-        if self._explores:
-            return Order((*ties, *unknown, *rest), len(ties) + len(unknown))
-        return Order((*ties, *rest, *unknown), len(ties))
+        ties = 1
+        while ties < len(ranked) and ranked[ties][0] <= limit:
+            ties += 1
+        order = [names[place] for _, place in ranked]
+        if self._explores and unknown:
+            return Order((*order[:ties], *unknown, *order[ties:]), ties + len(unknown))
+        return Order((*order, *unknown), ties)
 
 
 class _Weights:
@@ -170,15 +191,20 @@ def _fix_rate(name: str, request: Request, known: Known) -> float | None:
     return known.figures(name).fixes.get(request.defect_type)
 
 
-_BY_NAME: Final[Mapping[str, Policy]] = {
-    each.name: each
-    for each in (
-        _Priority(),
-        _ByValue("cheapest", _cost, explores=False),
-        _ByValue("fastest", _seconds),
-        _ByValue("healthiest", _health, highest=True, needs_meter=False),
-        _ByValue("best_fix_rate", _fix_rate, highest=True),
-    )
+def _size(request: Request) -> int:
+    """Return the length of the prompt to five binary digits, within 3 %."""
+    bits = request.characters.bit_length()
+    return request.characters >> max(0, bits - 5) << 8 | bits
+
+
+_BY_NAME: Final[Mapping[str, Callable[[], Policy]]] = {
+    "priority": _Priority,
+    "cheapest": lambda: _ByValue("cheapest", _cost, explores=False, by=_size),
+    "fastest": lambda: _ByValue("fastest", _seconds, by=lambda request: request.streamed),
+    "healthiest": lambda: _ByValue("healthiest", _health, highest=True, needs_meter=False),
+    "best_fix_rate": lambda: _ByValue(
+        "best_fix_rate", _fix_rate, highest=True, by=lambda request: request.defect_type
+    ),
 }
 
 
@@ -191,7 +217,7 @@ def policy_of(source: Any, names: Sequence[str], *, metered: bool) -> Policy:
     """
     policy: Policy
     if isinstance(source, str) and source in _BY_NAME:
-        policy = _BY_NAME[source]
+        policy = _BY_NAME[source]()
     elif isinstance(source, Mapping):
         policy = _Weights(_checked(source, names))
     elif callable(source):

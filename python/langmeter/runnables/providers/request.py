@@ -61,10 +61,11 @@ def read_request(
     """
     characters, images, marks = 0, False, None
     for message in _messages(prompt):
-        content = message.content if isinstance(message, BaseMessage) else message
-        if isinstance(content, str):
+        # By attributes: `isinstance` of a message goes through pydantic, 1 µs each time.
+        content = getattr(message, "content", message)
+        if type(content) is str:
             characters += len(content)
-            if not isinstance(message, BaseMessage) or not message.additional_kwargs:
+            if not getattr(message, "additional_kwargs", None):
                 continue
         for part in _parts(message, content):
             if isinstance(part, str):
@@ -89,9 +90,11 @@ def read_request(
 
 
 def _messages(prompt: Any) -> Collection[Any]:
+    if type(prompt) is list:
+        return prompt
     if isinstance(prompt, PromptValue):
-        prompt = prompt.to_messages()
-    return prompt if isinstance(prompt, list | tuple) else (prompt,)
+        return prompt.to_messages()
+    return prompt if isinstance(prompt, tuple) else (prompt,)
 
 
 def _parts(message: Any, content: Any) -> Collection[Any]:

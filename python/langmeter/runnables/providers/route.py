@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from math import inf
+from types import MappingProxyType
 from typing import Final
 
 from langmeter.errors import BudgetExceeded, NoProviderError
@@ -17,6 +18,7 @@ from langmeter.runnables.providers.router import Provider, Router
 _STEP: Final = 0.25
 #: Errors after which a call does not wait for a provider to come back.
 _HOPELESS: Final = (Kind.REQUEST, Kind.CONTEXT)
+_NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class Route:
@@ -75,9 +77,11 @@ class Route:
         """Count an answer."""
         permit, self._permit = self._permit, 0
         self.provider.circuit.succeeded(permit)
+        router = self._router
         if self.request.thread:
-            self._router.log.remember(self.request.thread, self.provider.name)
-        self._router.live.touch()
+            router.log.remember(self.request.thread, self.provider.name)
+        if not router.live.is_stale:
+            router.live.touch()
 
     def released(self) -> None:
         """End an attempt that was given up; does nothing after its end."""
@@ -117,15 +121,24 @@ class Route:
         return self._router.known.figures(name).cost(self.request.characters)
 
     def _usual(self) -> float | None:
-        """Begin the first attempt where the first provider is the choice without a look at more."""
-        router = self._router
-        provider = router.usual_provider(self.request)
-        permit = 0 if provider is None else provider.circuit.admit()
-        if provider is None or not permit:
+        """Begin the first attempt where all providers are healthy and nothing limits them."""
+        usual = self._router.usual_order(self.request)
+        if usual is None or not self._begin(usual[0][0], usual[1], _NOTHING):
             return self._choose()
-        self.provider, self._permit, self.attempts = provider, permit, 1
-        router.log.add(router.usual)
         return 0.0
+
+    def _begin(self, name: str, why: str, obstacles: Mapping[str, str]) -> bool:
+        """Begin an attempt at a provider, unless its circuit refuses."""
+        router = self._router
+        provider = router.providers[name]
+        permit = provider.circuit.admit()
+        if not permit:
+            return False
+        self.attempts += 1
+        self.provider, self._permit = provider, permit
+        why = "probe" if permit > 1 else why
+        router.log.add(Decision(name, why, self.attempts, obstacles))
+        return True
 
     def _choose(self) -> float | None:
         router = self._router
@@ -149,15 +162,9 @@ class Route:
         if names:
             order, why = self._ranked(tuple(names))
             for name in order:
-                provider = router.providers[name]
-                circuit = provider.circuit
-                permit = circuit.admit()
-                if permit:
-                    self.attempts += 1
-                    self.provider, self._permit = provider, permit
-                    why = "probe" if permit > 1 else why
-                    router.log.add(Decision(name, why, self.attempts, obstacles))
+                if self._begin(name, why, obstacles):
                     return 0.0
+                circuit = router.providers[name].circuit
                 obstacles[name] = circuit.reason or "probing"
                 waiting.append(circuit)
         return self._wait(waiting, obstacles)

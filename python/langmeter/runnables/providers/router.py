@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from math import inf
 from time import monotonic
-from types import MappingProxyType
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
@@ -15,7 +14,7 @@ from langmeter.budgets.scope import covers_model, looks_at_runs
 from langmeter.callbacks.base import Callback
 from langmeter.runnables.models import read_names
 from langmeter.runnables.providers.circuit import Circuit, HealthOptions, State
-from langmeter.runnables.providers.decisions import Decision, DecisionLog, Preview
+from langmeter.runnables.providers.decisions import DecisionLog, Preview
 from langmeter.runnables.providers.figures import LiveFigures
 from langmeter.runnables.providers.policies import Known, Policy
 from langmeter.runnables.providers.request import CHARACTERS_A_TOKEN, MARKS, Request
@@ -96,9 +95,8 @@ class Router:
         self.log = DecisionLog()
         self.meter = meter
         self.looks_at_defects = policy.name == "best_fix_rate"
-        self._first = next(iter(self.providers.values()))
-        #: The decision for the first provider where nothing else is to be looked at.
-        self.usual = Decision(self._first.name, "policy", 1, MappingProxyType({}))
+        self._is_measured = policy.name != "priority"
+        self._names = tuple(self.providers)
         self._has_limits = any(
             each.context != inf or not each.sees for each in self.providers.values()
         )
@@ -109,21 +107,18 @@ class Router:
         defects = None if self.meter is None else self.meter._services.defects
         return "type" if defects is None else defects.names[1]
 
-    def usual_provider(self, request: Request) -> Provider | None:
-        """Return the first provider where only that counts: by priority, healthy, without limits.
+    def usual_order(self, request: Request) -> tuple[tuple[str, ...], str] | None:
+        """Return what `ranked` does where all providers are healthy and nothing limits them.
 
-        None where more has to be looked at. It is what nearly every call by priority finds.
+        None where more has to be looked at. It is what nearly every call finds.
         """
-        first = self._first
-        if (
-            self.policy.name != "priority"
-            or self._has_limits
-            or request.thread
-            or not first.circuit.is_ready
-            or (self.meter is not None and self.meter._services.ledger is not None)
-        ):
+        meter = self.meter
+        if self._has_limits or (meter is not None and meter._services.ledger is not None):
             return None
-        return first
+        for provider in self.providers.values():
+            if not provider.circuit.is_ready:
+                return None
+        return self.ranked(self._names, request, self.log.next_turn)
 
     def obstacles(self, request: Request, missing: Mapping[str, str]) -> dict[str, str]:
         """Return the providers that cannot take a call, circuits apart, and why."""
@@ -172,10 +167,11 @@ class Router:
         """Return providers best first, and why the first of them is that."""
         if len(names) < 2:
             return names, "policy"
-        if not self.live.is_priced:
-            self.live.read_prices()
-        order, ties = self.policy.order(names, request, self.known)
-        why = "policy"
+        order, ties, why = names, 1, "policy"
+        if self._is_measured:
+            if not self.live.is_priced:
+                self.live.read_prices()
+            order, ties = self.policy.order(names, request, self.known)
         if ties > 1:
             place = turn() % ties
             order = (*order[place:ties], *order[:place], *order[ties:])
