@@ -18,7 +18,16 @@ from langmeter import HealthOptions, Meter, ProviderManager, restart_of
 from langmeter.testing.simulator import Choice, Reply, Text, ToolUse
 from langmeter.testing.simulator.server import Server
 
-pytestmark = pytest.mark.clients
+pytestmark = [
+    pytest.mark.clients,
+    # google-genai, where aiohttp is installed: it also forgets to await the body of an error.
+    pytest.mark.filterwarnings("ignore:coroutine 'ClientResponse.json':RuntimeWarning"),
+    pytest.mark.filterwarnings(
+        r"ignore:Exception ignored in. <coroutine object ClientResponse:"
+        "pytest.PytestUnraisableExceptionWarning"
+    ),
+    pytest.mark.filterwarnings("ignore:Inheritance class AiohttpClientSession:DeprecationWarning"),
+]
 
 
 def gpt(service: Server, fault: str = "ok", **more: Any) -> BaseChatModel:

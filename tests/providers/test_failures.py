@@ -71,6 +71,7 @@ BUDGET = BudgetExceeded("b", {}, "usd", 1, 1, 0, None)
         (ContextOverflowError("too long"), Kind.CONTEXT),
         (OutputParserException("not JSON"), Kind.REQUEST),
         (ValueError("a wrong argument"), Kind.REQUEST),
+        (DeprecationWarning("old"), Kind.REQUEST),
         (httpx.ReadTimeout("slow"), Kind.FAILED),
         (ConnectionResetError(), Kind.FAILED),
         (TimeoutError(), Kind.FAILED),
@@ -107,6 +108,13 @@ def test_retry_after_is_seconds_or_a_date(headers: dict[str, str], seconds: floa
     error = _openai(429, headers=headers)
     assert retry_after(error, NOW) == seconds
     assert retry_after(_wrapped(error), NOW) == seconds
+
+
+def test_a_broken_connection_is_a_failure_whatever_code_its_cause_has() -> None:
+    """The parser of aiohttp calls a body that is too short a bad request, 400."""
+    error = type("ClientPayloadError", (Exception,), {})("Response payload is not completed")
+    error.__cause__ = type("ContentLengthError", (Exception,), {"code": 400})()
+    assert kind_of(error) is Kind.FAILED
 
 
 def test_other_clients_say_it_elsewhere() -> None:

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from langmeter._base.failures import ERROR, outcome_of, status_of
 from langmeter.errors import BudgetExceeded
+from langmeter.runnables.resume.policy import BROKEN
 
 #: Seconds of the longest `Retry-After` that is believed.
 _LONGEST: Final = 86_400.0
@@ -39,6 +40,7 @@ _NOT_THE_PROVIDER: Final = (
     LookupError,
     AttributeError,
     NotImplementedError,
+    Warning,  # where the host makes warnings errors
 )
 
 
@@ -69,7 +71,11 @@ def kind_of(error: BaseException) -> Kind:
         return Kind.BUDGET
     if not isinstance(error, Exception) or outcome_of(error) != ERROR:
         return Kind.CANCELLED
-    status = next((s for e in _chain(error) if (s := status_of(e)) is not None), None)
+    names = {cls.__name__ for cls in type(error).__mro__}
+    status = status_of(error)
+    # The cause of a broken connection may have a code of its own: aiohttp calls a short body 400.
+    if status is None and names.isdisjoint(BROKEN):
+        status = next((s for e in _chain(error) if (s := status_of(e)) is not None), None)
     text = _text(error) if status is None or 400 <= status < 500 else ""
     if status == 401:
         return Kind.UNAUTHORIZED
@@ -77,7 +83,6 @@ def kind_of(error: BaseException) -> Kind:
         return Kind.EXHAUSTED
     if status == 429:
         return Kind.THROTTLED
-    names = {cls.__name__ for cls in type(error).__mro__}
     if "ContextOverflowError" in names or (
         status in (400, 413, 422) and any(sign in text for sign in _OVERFLOW)
     ):

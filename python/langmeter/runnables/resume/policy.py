@@ -19,7 +19,7 @@ Wait = float | Callable[[int], float]
 #: Exceptions that mean a broken connection or an overloaded service, by the name of a class in the
 #: MRO, so that no client need be imported: openai, anthropic and others of their make; httpx and
 #: httpx2; httpcore; urllib3 and requests; aiohttp; botocore; google.
-_BROKEN: Final = frozenset(
+BROKEN: Final = frozenset(
     {
         "ConnectionError",
         "TimeoutError",
@@ -156,4 +156,4 @@ def _broken(error: Exception) -> bool:
     status = status_of(error)
     if status is not None and status >= 400:
         return status >= 500 or status in _PASSING
-    return any(cls.__name__ in _BROKEN for cls in type(error).__mro__)
+    return any(cls.__name__ in BROKEN for cls in type(error).__mro__)
