@@ -158,6 +158,12 @@ async def test_tools_schemas_and_agents_cross_providers(service: Server) -> None
     rows = {provider: stats for (provider, _), stats in meter.snapshot().models.items()}
     assert rows["one"].errors == 4
     assert rows["two"].outcomes["ok"] == 4
+    # Both models' profiles have a strategy of the provider's own, in which the answer is JSON.
+    text = Reply((Choice((Text(('{"severity":', '"high"}')),)),), input=5, output=5)
+    service.script(fail, text)
+    agent = create_agent(manager, [look], response_format=Verdict)
+    state = agent.invoke({"messages": [("user", "how bad?")]})
+    assert state["structured_response"] == Verdict(severity="high")
 
 
 def test_streams_of_a_foreign_address_have_their_usage(service: Server) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import subprocess
 import sys
@@ -52,6 +53,14 @@ def test_a_forked_child_goes_on_with_its_own_figures() -> None:
     """Locks that another thread held are free, and the figures are those of the child."""
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", SCRIPT], check=False, timeout=60)
     assert done.returncode == 0
+
+
+def test_a_copy_shares_the_health_of_its_manager() -> None:
+    """Shallow or deep: a circuit that opened is open for both."""
+    manager = ProviderManager({"a": ScriptedChat()})
+    for twin in (copy.copy(manager), copy.deepcopy(manager), manager.model_copy()):
+        assert twin.invoke("hello").content == "fine"
+    assert manager.decisions == {("a", "policy"): 3}
 
 
 def test_a_manager_that_is_dropped_is_collected() -> None:

@@ -87,7 +87,7 @@ async def test_the_broken_half_is_counted_to_its_model(use_async: bool) -> None:
 
 async def test_an_async_stream_that_stalls_is_given_up() -> None:
     """Before and after the first token, and it counts as a failure."""
-    for silent in ([5.0, "one"], ["one ", 5.0, "two"]):
+    for silent in ([5.0, "one"], ["", 5.0, "one"], ["one ", 5.0, "two"]):
         manager, *_ = pair(silent, ["one ", "two"], stall_after=0.05)
         began = time.monotonic()
         got = await chunks(manager, use_async=True)
@@ -102,6 +102,13 @@ def test_a_sync_stream_that_stalls_is_given_up_at_its_next_chunk() -> None:
     assert texts(list(manager.stream("hello"))) == ["one ", "two ", "three"]
     manager, *_ = pair([0.2, "late"], ["other"], stall_after=0.1)
     assert texts(list(manager.stream("hello"))) == ["late"]
+
+
+async def test_a_model_may_think_longer_before_its_first_content() -> None:
+    """Five times as long as between chunks; an empty chunk has none."""
+    manager, _, second = pair(["", 0.2, "one ", "two"], ["other"], stall_after=0.1)
+    assert texts(await chunks(manager, use_async=True)) == ["one ", "two"]
+    assert not second.calls
 
 
 async def test_a_stall_of_the_last_provider_is_a_timeout() -> None:

@@ -16,6 +16,8 @@ from langmeter.runnables.providers.router import Router
 from langmeter.runnables.resume.replay import ReplayMerger
 
 _END: Final = object()
+#: Times `stall_after` that a stream may take for its first content: models think before it.
+_FIRST: Final = 5
 
 
 class Delegate:
@@ -149,12 +151,13 @@ class Delegate:
             joined.begin()
             target, prompt, own = self._arguments(route, input, config)
             stream: Any = None
+            patience = None if self._stall_after is None else _FIRST * self._stall_after
             try:
                 while True:
                     try:
                         if stream is None:
                             stream = aiter(target.astream(prompt, own, **kwargs))
-                        chunk = await self._in_time(stream)
+                        chunk = await _in_time(stream, patience)
                     except BaseException as error:
                         if not route.failed(error, may_go_on=joined.can_go_on):
                             raise
@@ -164,6 +167,8 @@ class Delegate:
                         for each in joined.end():
                             yield each
                         return
+                    if getattr(chunk, "content", True):
+                        patience = self._stall_after
                     for each in joined.take(chunk):
                         yield each
             finally:
@@ -171,20 +176,20 @@ class Delegate:
                 if hasattr(stream, "aclose"):
                     await stream.aclose()
 
-    async def _in_time(self, stream: AsyncIterator[Any]) -> Any:
-        """Return the next chunk of a stream. Raises TimeoutError when it does not come in time."""
-        seconds = self._stall_after
-        # Not `wait_for`: on Python 3.11 each step would be a task of its own.
-        stalled = asyncio.timeout(seconds)
-        try:
-            async with stalled:
-                return await anext(stream)
-        except StopAsyncIteration:
-            return _END
-        except TimeoutError as error:
-            if stalled.expired() and seconds is not None:
-                raise TimeoutError(_stalled(seconds)) from error
-            raise
+
+async def _in_time(stream: AsyncIterator[Any], seconds: float | None) -> Any:
+    """Return the next chunk of a stream. Raises TimeoutError when it does not come in time."""
+    # Not `wait_for`: on Python 3.11 each step would be a task of its own.
+    stalled = asyncio.timeout(seconds)
+    try:
+        async with stalled:
+            return await anext(stream)
+    except StopAsyncIteration:
+        return _END
+    except TimeoutError as error:
+        if stalled.expired() and seconds is not None:
+            raise TimeoutError(_stalled(seconds)) from error
+        raise
 
 
 class _Joined:

@@ -55,8 +55,9 @@ class ProviderManager(Delegate, BaseChatModel):
         on_budget: when a budget refuses a call, "stop" lets BudgetExceeded through, "cheaper" asks
             the providers that cost less, the cheapest first.
         wait: seconds that a call waits at most for a provider to return, when all are away.
-        stall_after: seconds without a chunk after which a stream is given up; None for never. In
-            sync code a late chunk tells, and silence ends by the client's own time-out.
+        stall_after: seconds without a chunk after which a stream is given up, and five times as
+            many before its first content; None for never. In sync code a late chunk tells, and
+            silence ends by the client's own time-out.
         refresh: seconds between two readings of the meter.
 
     Raises:

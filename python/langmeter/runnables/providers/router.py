@@ -101,6 +101,9 @@ class Router:
             each.context != inf or not each.sees for each in self.providers.values()
         )
 
+    def __deepcopy__(self, memo: object) -> Router:
+        return self  # a copy of a manager shares its health and its figures
+
     @property
     def type_key(self) -> str:
         """Key of a run's metadata that has the type of a defect."""
