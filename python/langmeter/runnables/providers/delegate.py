@@ -66,15 +66,9 @@ class Delegate:
         while True:
             while seconds := route.next():
                 time.sleep(seconds)
-            try:
+            with route:
                 target, prompt, own = self._arguments(route, input, config)
-                answer = target.invoke(prompt, own, **kwargs)
-            except BaseException as error:
-                if not route.failed(error):
-                    raise
-            else:
-                route.succeeded()
-                return answer
+                return target.invoke(prompt, own, **kwargs)
 
     async def ainvoke(self, input: Any, config: Any = None, **kwargs: Any) -> Any:
         """Return the answer of the chosen provider, or of the next one where it fails."""
@@ -83,15 +77,9 @@ class Delegate:
         while True:
             while seconds := route.next():
                 await asyncio.sleep(seconds)
-            try:
+            with route:
                 target, prompt, own = self._arguments(route, input, config)
-                answer = await target.ainvoke(prompt, own, **kwargs)
-            except BaseException as error:
-                if not route.failed(error):
-                    raise
-            else:
-                route.succeeded()
-                return answer
+                return await target.ainvoke(prompt, own, **kwargs)
 
     def stream(self, input: Any, config: Any = None, **kwargs: Any) -> Iterator[Any]:
         """Yield the chunks of the chosen provider; where they break off, those of the next one.

@@ -247,28 +247,16 @@ class ProviderManager(Delegate, BaseChatModel):
         while True:
             while seconds := route.next():
                 time.sleep(seconds)
-            try:
-                result = self._call_model(route, method, messages, kwargs)
-            except BaseException as error:
-                if not route.failed(error):
-                    raise
-            else:
-                route.succeeded()
-                return result
+            with route:
+                return self._call_model(route, method, messages, kwargs)
 
     async def _acall(self, method: str, messages: Any, kwargs: Mapping[str, Any]) -> Any:
         route = self._generation(messages, kwargs)
         while True:
             while seconds := route.next():
                 await asyncio.sleep(seconds)
-            try:
-                result = await self._call_model(route, method, messages, kwargs)
-            except BaseException as error:
-                if not route.failed(error):
-                    raise
-            else:
-                route.succeeded()
-                return result
+            with route:
+                return await self._call_model(route, method, messages, kwargs)
 
     def _generation(self, messages: list[Any], kwargs: Mapping[str, Any]) -> Route:
         """Return the route of prompts that one provider answers together."""

@@ -24,7 +24,8 @@ _NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 class Route:
     """The attempts at one call.
 
-    `next()` begins an attempt, and `succeeded`, `failed` or `released` ends it.
+    `next()` begins an attempt; the end of a block `with route:`, or `succeeded`, `failed` or
+    `released`, ends it.
 
     Attributes:
         provider: that of the attempt at hand.
@@ -72,6 +73,15 @@ class Route:
         if seconds is None:
             raise self._refusal()
         return seconds
+
+    def __enter__(self) -> None:
+        """Begin the block of an attempt, which ends it; an error after which one follows stays."""
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        if error is not None:
+            return self.failed(error)
+        self.succeeded()
+        return False
 
     def succeeded(self) -> None:
         """Count an answer."""
