@@ -126,6 +126,7 @@ class Meter(CompositeCallback):
         )
         writer.observe(observer.take)
         services.subscribe(observer)
+        self._history_observer = observer
         return writer
 
     def flush(self, timeout: float = 5.0) -> Snapshot | None:
@@ -143,7 +144,11 @@ class Meter(CompositeCallback):
         `langmeter history import URL FILE` adds a file of it (`Snapshot.to_bytes`). None where all
         is written. The end of the process does the same.
         """
-        return None if self._history is None else self._history.close(timeout)
+        if self._history is None:
+            return None
+        rest = self._history.close(timeout)
+        self._services.unsubscribe(self._history_observer)
+        return rest
 
     @property
     def streaming(self) -> StreamingCallback:

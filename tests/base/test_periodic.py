@@ -83,6 +83,17 @@ def test_each_task_is_called_in_its_own_time(tasks: PeriodicTasks, clock: Clock)
     assert waits == [1, 0.5, 1, 0.5, 0.5, 1, 1]
 
 
+def test_the_first_call_may_be_sooner(tasks: PeriodicTasks, clock: Clock) -> None:
+    """So that a task is called at whole minutes of the day."""
+    task = Task()
+    tasks.every(60, task.tick, first=13)
+    calls = []
+    for clock.now in (12.9, 13, 72.9, 73, 133):
+        tasks.run_due()
+        calls.append(task.calls)
+    assert calls == [0, 1, 1, 2, 3]
+
+
 def test_what_was_missed_is_not_made_up_for(tasks: PeriodicTasks, clock: Clock) -> None:
     """After an hour of sleep a task runs once, and next after its own time."""
     task = Task()

@@ -105,8 +105,10 @@ class Writer:
 
     def due(self) -> bool:
         """Wake the thread for the next difference."""
+        if self._thread is None:
+            return False
         self._news.put(None)
-        return self._thread is not None
+        return True
 
     def flush(self, timeout: float) -> Snapshot | None:
         """Write what was counted up to now; returns what could not be, None where all is written.
@@ -129,11 +131,14 @@ class Writer:
 
     def close(self, timeout: float) -> Snapshot | None:
         """Do the same, and end: what is returned is not written later."""
-        rest = self.flush(timeout)
-        self._closed = True
+        self.flush(timeout)
+        with self._changed:
+            rest = [pending.snapshot for pending in self._pending]
+            self._pending.clear()
+            self._closed = True
         self._news.put(None)
         _writers.discard(self)
-        return rest
+        return total(rest) if rest else None
 
     def _work(self) -> None:
         thread = threading.current_thread()
@@ -175,8 +180,14 @@ class Writer:
 
     def _write_all(self) -> None:
         """Write what waits, unless it is too early to try again."""
-        while self._pending and monotonic() >= self._retry_at:
-            self._write(self._pending[0])
+        while monotonic() >= self._retry_at:
+            with self._changed:
+                pending = self._pending[0] if self._pending else None
+                if pending is None:
+                    return
+                if pending.number is None:
+                    pending.number = self._number = self._number + 1
+            self._write(pending, pending.number)
 
     def _add(self, snapshot: Snapshot) -> None:
         with self._changed:
@@ -190,12 +201,10 @@ class Writer:
             merged = [_Pending(total(one.snapshot for one in pair)) for pair in pairs]
             self._pending[:] = fixed + merged
 
-    def _write(self, pending: _Pending) -> None:
-        if pending.number is None:
-            pending.number = self._number = self._number + 1
+    def _write(self, pending: _Pending, number: int) -> None:
         started, ended = interval_of(pending.snapshot, self.options.interval)
         source = (socket.gethostname(), _core.__version__)
-        row = (INTERVAL, started, ended, *source, pending.snapshot, self._process, pending.number)
+        row = (INTERVAL, started, ended, *source, pending.snapshot, self._process, number)
         try:
             with _turn.lock:
                 self._store.append([Span(*row)])
@@ -216,7 +225,8 @@ class Writer:
             log.info("the history %s is written again", self._name)
         self._failures = 0
         with self._changed:
-            self._pending.remove(pending)
+            if pending in self._pending:  # unless `close` has returned it
+                self._pending.remove(pending)
             self._changed.notify_all()
 
     def _roll_up(self) -> None:
