@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import random
+import threading
 import time
 import warnings
 from contextlib import suppress
@@ -207,6 +209,56 @@ def test_a_call_does_not_wait_beyond_its_deadline() -> None:
     assert caught.value.obstacles == {"nim": "throttled", "openai": "disabled"}
     assert caught.value.returns_in == pytest.approx(100, abs=5)
     assert manager.decisions["", "none"] == 2
+
+
+def test_a_bad_request_does_not_wait_for_a_provider_that_is_away() -> None:
+    """It fails at once, with the error of the provider that read it."""
+    manager, first, second = pair(refusal(429, retry_after="5"), wait=10.0)
+    manager.invoke("hello")
+    second.script.append(refusal(400))
+    began = time.monotonic()
+    with pytest.raises(type(refusal(400))):
+        manager.invoke("hello")
+    assert time.monotonic() - began < 4
+    assert len(first.calls) == 1
+
+
+@pytest.mark.parametrize("policy", ["priority", "healthiest", "fastest"])
+def test_threads_on_flapping_providers_are_counted_exactly(policy: str) -> None:
+    """What models were called, what the meter counted and what was decided are the same."""
+    rng = random.Random(7)
+    faults = [BROKEN, refusal(429, retry_after_ms="5"), refusal(400), refusal(500)]
+    models: dict[str, Any] = {name: ScriptedChat(model=name) for name in ("p1", "p2", "p3")}
+    for model in models.values():
+        model.script[:] = [rng.choice(faults) if rng.random() < 0.4 else "x" for _ in range(300)]
+    meter = Meter()
+    health = HealthOptions(open_seconds=0.02)
+    manager = ProviderManager(models, meter=meter, policy=policy, health=health, refresh=0.02)
+    ends: list[str] = []
+
+    def work() -> None:
+        for _ in range(50):
+            try:
+                ends.append(manager.invoke("hello").content)
+            except Exception as error:
+                ends.append(type(error).__name__)
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(ends) == 400
+    calls = {name: len(model.calls) for name, model in models.items()}
+    rows = meter.snapshot().models.items()
+    assert {model: stats.calls for (_, model), stats in rows} == {
+        k: n for k, n in calls.items() if n
+    }
+    decided = dict.fromkeys(models, 0)
+    for (name, _), count in manager.decisions.items():
+        if name:
+            decided[name] += count
+    assert decided == calls
 
 
 def test_a_batch_is_routed_call_by_call() -> None:

@@ -16,7 +16,7 @@ from langmeter.runnables.providers.router import Provider, Router
 
 #: Seconds of the longest sleep before circuits are looked at again.
 _STEP: Final = 0.25
-#: Errors after which a call does not wait for a provider to come back.
+#: Errors of a request itself: with no other one a call does not wait for a provider to return.
 _HOPELESS: Final = (Kind.REQUEST, Kind.CONTEXT)
 _NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 
@@ -208,7 +208,8 @@ class Route:
         # A probe may end long before the time that it has.
         probing = any(circuit.reason == "probing" for circuit in circuits)
         waits = now < self._deadline if probing else now + seconds <= self._deadline
-        if seconds == inf or any(kind in _HOPELESS for kind in self._tried.values()):
+        kinds = self._tried.values()
+        if seconds == inf or (kinds and all(kind in _HOPELESS for kind in kinds)):
             waits = False
         if begins or not waits:
             decision = Decision("", "wait" if waits else "none", self.attempts + 1, obstacles)
