@@ -432,6 +432,33 @@ def test_the_end_of_a_process_writes_the_last_interval(url: str) -> None:
     assert count(url) == 8
 
 
+_ENDS = """
+import os, signal, sys
+from tests.support.models import chat_model
+
+for _ in range(3):
+    chat_model().invoke("hello")
+if sys.argv[1] == "signal":
+    os.kill(os.getpid(), signal.SIGTERM)
+os._exit(0)
+"""
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("how", ["exit", "signal"])
+def test_a_program_under_langmeter_run_has_a_history(how: str, tmp_path: Path) -> None:
+    """By a variable, without a change; also where it ends without a word."""
+    script, file = tmp_path / "script.py", tmp_path / "metrics.db"
+    script.write_text(_ENDS)
+    environ = {**os.environ, "LANGMETER_HISTORY": str(file), "PYTHONPATH": os.getcwd()}
+    command = [sys.executable, "-m", "langmeter", "run", str(script), how]
+    done = subprocess.run(
+        command, env=environ, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == (0 if how == "exit" else -signal.SIGTERM), done.stderr
+    assert count(str(file)) == 3
+
+
 _HANGS = """
 import sys
 from langmeter import Meter

@@ -214,10 +214,12 @@ class Session:
         try:
             if not self._is_reporter:
                 self._flush()
+                self._write_history()
                 return
             snapshot, workers = self._everything()
             if snapshot is not None:
                 self._report(snapshot, workers)
+            self._write_history()
             self._finished = True
             if self._folder is not None:
                 shutil.rmtree(self._folder, ignore_errors=True)
@@ -225,6 +227,11 @@ class Session:
             output.complain(f"langmeter run: the report failed: {error!r}")
         finally:
             self._busy = False
+
+    def _write_history(self) -> None:
+        # A signal and `os._exit` end the process without `atexit`.
+        if self._meter is not None:
+            self._meter.flush(_PATIENCE / 2)
 
     def _everything(self) -> tuple[Snapshot | None, int]:
         """Return the figures of this process and its workers, and how many of these had any."""
