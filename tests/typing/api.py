@@ -31,7 +31,9 @@ from langmeter import (
     StreamingCallback,
     TokenCountingCallback,
     attach,
+    sources,
 )
+from langmeter.history import History, HistoryOptions, Row, Rows
 from langmeter.runnables.attach import AttachedModel, Attachment
 from langmeter.snapshot import ComponentStats, ModelStats
 from langmeter.testing import ManualClock
@@ -80,6 +82,25 @@ def snapshots(one: Snapshot, two: Snapshot) -> None:
     assert_type(one.dropped, Mapping[str, int])
     assert_type(Snapshot.from_json(one.to_json()), Snapshot)
     assert_type(Snapshot.from_bytes(one.to_bytes()), Snapshot)
+
+
+def history() -> None:
+    """Differences for a function, a database of them, and any source of snapshots."""
+    meter = Meter(history=HistoryOptions(url="metrics.db", interval=10))
+    end = meter.subscribe(60, lambda difference: assert_type(difference, Snapshot))
+    assert_type(end(), None)
+    meter.subscribe(60, lambda: None)  # type: ignore[arg-type,misc]
+    assert_type(meter.flush(timeout=1), Snapshot | None)
+    assert_type(meter.close(), Snapshot | None)
+    rows = History("metrics.db").query("cost", by=("provider", "model"), since="7d", step="1h")
+    assert_type(rows, Rows)
+    assert_type(rows[0], Row)
+    assert_type(rows[0].labels, Mapping[str, str])
+    assert_type(rows[0].value, float)
+    assert_type(langmeter.read("metrics.db", since="7d"), Snapshot)
+    assert_type(langmeter.read(meter), Snapshot)
+    assert_type(sources.open("snapshot.json"), sources.SnapshotSource)
+    Meter(history=5)  # type: ignore[arg-type]
 
 
 def scopes() -> None:
