@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from starlette.applications import Starlette
@@ -44,6 +44,8 @@ class Service:
     def __init__(self, traffic: Traffic) -> None:
         self.tally = Tally()
         self.script: list[Reply | Raw] = []
+        #: Decides about each request; None lets the script or the traffic decide about all.
+        self.answer: Callable[[Request], Reply | Raw | None] | None = None
         self._sampler = Sampler(traffic)
         routes = [
             Route(path, _Endpoint(self, format), methods=["POST"])
@@ -59,13 +61,16 @@ class Service:
         )
 
     def reply(self, request: Request, force: Any) -> Reply | Raw:
-        """Return the next reply of the script, else a drawn one.
+        """Return what `answer` returns, else the next reply of the script, else a drawn one.
 
         Raises:
             ValueError: `force` is neither None, "ok" nor a fault.
         """
         if force not in (None, "ok", *FAULTS):
             raise ValueError(f"x-simulate must be ok or one of {', '.join(FAULTS)}, got {force}")
+        given = self.answer(request) if self.answer is not None else None
+        if given is not None:
+            return given
         if self.script:
             # The last one answers all further requests.
             return self.script.pop(0) if len(self.script) > 1 else self.script[0]

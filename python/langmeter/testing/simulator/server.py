@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections.abc import Callable
 from types import TracebackType
 
 import uvicorn
@@ -11,7 +12,7 @@ import uvicorn
 from .app import Service
 from .ground_truth import Truth
 from .reply import Raw, Reply
-from .traffic import Traffic
+from .traffic import Request, Traffic
 
 
 class Server:
@@ -75,6 +76,14 @@ class Server:
         Without replies the traffic is drawn again.
         """
         self._service.script = list(replies)
+
+    def answer(self, function: Callable[[Request], Reply | Raw | None] | None) -> None:
+        """Answer each request with what a function of it returns; None draws the traffic again.
+
+        The function runs in the event loop of the service, one request after the other. Where it
+        returns None, the script or the traffic answers; a ValueError of it is a refused request.
+        """
+        self._service.answer = function
 
     def truth(self) -> Truth:
         """Return what was sent until now.

@@ -1,0 +1,80 @@
+"""The broken functions, and their tests."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from langmeter.defects.scorers import (
+    Applies,
+    Command,
+    Compiles,
+    Fix,
+    IsSmall,
+    Limits,
+    Parses,
+    PassesTests,
+    Proposal,
+    score_fix,
+)
+
+#: A fix may take this long, this much memory, and print this much.
+LIMITS = Limits(seconds=10, cpu_seconds=5, memory=512 * 2**20, output=64 * 1024)
+_COMPILE = {
+    "python": ["python3", "-I", "-m", "py_compile", "{file}"],
+    "c": ["cc", "-std=c11", "-c", "{file}", "-o", "fix.o"],
+}
+_RUN = {
+    "python": ["python3", "-I", "{file}"],
+    "c": ["sh", "-c", "cc -std=c11 {file} -o fix && ./fix"],
+}
+_PYTHON_TEST = """
+try:
+    print("ok" if {check} else "not ok")
+except Exception:
+    print("not ok")
+"""
+_C_TEST = '    puts(({check}) ? "ok" : "not ok"); fflush(stdout);\n'
+
+
+@dataclass(frozen=True)
+class Defect:
+    """A broken function: its code, the lines to replace, and expressions that test it."""
+
+    id: str
+    type: str
+    severity: str
+    language: str
+    code: str
+    lines: Sequence[int]
+    right: str
+    wrong: str
+    broken: str
+    checks: Sequence[str]
+
+    def judge(self, answer: str) -> Fix:
+        """Apply a fix, compile it and run the tests: each step only if the one before worked."""
+        name = "fix.py" if self.language == "python" else "fix.c"
+        proposal = Proposal(self.code, answer, line_ranges=[tuple(self.lines)], name=name)
+        compiles = Compiles(Command(_COMPILE[self.language], LIMITS))
+        return score_fix(
+            proposal, [Applies(), Parses(), compiles, (PassesTests(self._tested), 3.0), IsSmall()]
+        )
+
+    def _tested(self, proposal: Proposal) -> tuple[int, int]:
+        if self.language == "python":
+            tests = "".join(_PYTHON_TEST.format(check=check) for check in self.checks)
+        else:
+            lines = "".join(_C_TEST.format(check=check) for check in self.checks)
+            tests = f"\n#include <stdio.h>\nint main(void) {{\n{lines}    return 0;\n}}\n"
+        _, output = Command(_RUN[self.language], LIMITS).run(proposal.name, proposal.after + tests)
+        # A crash ends the tests: those after it have not passed.
+        return output.splitlines().count("ok"), len(self.checks)
+
+
+def load() -> list[Defect]:
+    """Return the defects, in the order of the file."""
+    text = Path(__file__).with_name("defects.toml").read_text()
+    return [Defect(**entry) for entry in tomllib.loads(text)["defect"]]
