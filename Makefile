@@ -16,6 +16,7 @@ help: ## list what there is to make
 
 demo: $(VENV)/native ## meter a real pipeline under load on this machine
 	$(BIN)/langmeter demo
+	$(BIN)/python -m examples.fix_generator
 
 test: test-rust loom test-python ## run every test
 

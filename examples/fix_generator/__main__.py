@@ -11,7 +11,7 @@ from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
-from langmeter import Budget, Meter, attach
+from langmeter import Budget, Meter, PriceBook, attach
 from langmeter.analysis import defects as which_model_fixes_what
 
 from . import defects
@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
         for defect in known
     ]
     budget = Budget(usd=options.budget, action="block", name="fixes")
-    meter = Meter(prices=PRICES, budgets=[budget])
+    meter = Meter(prices=PriceBook(PRICES), budgets=[budget])
     with Providers(todo, options.seed) as providers:
         models = providers.models()
         attach(models, meter)
@@ -47,8 +47,16 @@ def main(arguments: list[str] | None = None) -> int:
             for defect in todo
         ]
         results = generator.batch(states, {"max_concurrency": 4})
+        for result in results:
+            if result["outcome"] == "fixed":
+                # In life by another process, days later: the receipt is a text.
+                holds = result["defect"].still_holds(result["fix"])
+                result["outcome"] = "fixed" if holds else "failed later"
+                outcome = "fixed" if holds else "failed"
+                meter.defects.record(result["attempt"].receipt, outcome, source="re-scan")
         snapshot = meter.snapshot()
-        wrong = list(differences(snapshot, providers))
+        refused = Counter(r["defect"].type for r in results if r["outcome"] == "budget")
+        wrong = list(differences(snapshot, providers, refused))
     ends = Counter(result["outcome"] for result in results)
     print(f"{len(todo)} defects: " + ", ".join(f"{n} {name}" for name, n in ends.most_common()))
     print(f"spent {budget.spent} of {budget.limit} USD\n")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 
 from genai_prices import Usage, calc_price
@@ -16,6 +16,7 @@ from .providers import PROVIDERS, Providers
 #: Outcome of an attempt by what the provider answered.
 OUTCOMES = {
     "right": "fixed",
+    "overfitted": "failed",
     "wrong": "failed",
     "broken": "does_not_compile",
     "prose": "unparsable",
@@ -23,9 +24,14 @@ OUTCOMES = {
 }
 
 
-def differences(snapshot: Snapshot, providers: Providers) -> Iterator[str]:
-    """Yield what the meter and the providers do not agree about, one line each."""
-    yield from _attempts(snapshot, providers)
+def differences(
+    snapshot: Snapshot, providers: Providers, refused: Mapping[str, int]
+) -> Iterator[str]:
+    """Yield what the meter and the providers do not agree about, one line each.
+
+    `refused` are the attempts that the budget stopped, by type of defect.
+    """
+    yield from _attempts(snapshot, providers, refused)
     for name, provider in PROVIDERS.items():
         model = MODELS.get(provider.model, provider.model)
         sent = providers.truth().sent("ok", model=model)
@@ -42,9 +48,11 @@ def differences(snapshot: Snapshot, providers: Providers) -> Iterator[str]:
                 yield f"{name}: {what}: expected {expected}, counted {counted}"
 
 
-def _attempts(snapshot: Snapshot, providers: Providers) -> Iterator[str]:
+def _attempts(
+    snapshot: Snapshot, providers: Providers, refused: Mapping[str, int]
+) -> Iterator[str]:
     """Compare the attempts by defect type, model and outcome."""
-    expected: Counter[tuple[str, str, str]] = Counter()
+    expected = Counter({(type, "", "infrastructure"): n for type, n in refused.items()})
     for (model, defect_type, kind), n in providers.answered.items():
         # An attempt whose only call failed belongs to no model.
         by = "" if kind == "down" else MODELS.get(model, model)

@@ -6,6 +6,7 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from langmeter.defects.scorers import (
     Applies,
@@ -22,10 +23,7 @@ from langmeter.defects.scorers import (
 
 #: A fix may take this long, this much memory, and print this much.
 LIMITS = Limits(seconds=10, cpu_seconds=5, memory=512 * 2**20, output=64 * 1024)
-_COMPILE = {
-    "python": ["python3", "-I", "-m", "py_compile", "{file}"],
-    "c": ["cc", "-std=c11", "-c", "{file}", "-o", "fix.o"],
-}
+_COMPILE = ["cc", "-std=c11", "-c", "{file}", "-o", "fix.o"]
 _RUN = {
     "python": ["python3", "-I", "{file}"],
     "c": ["sh", "-c", "cc -std=c11 {file} -o fix && ./fix"],
@@ -50,28 +48,37 @@ class Defect:
     code: str
     lines: Sequence[int]
     right: str
+    overfitted: str
     wrong: str
     broken: str
     checks: Sequence[str]
+    later: str
 
     def judge(self, answer: str) -> Fix:
         """Apply a fix, compile it and run the tests: each step only if the one before worked."""
-        name = "fix.py" if self.language == "python" else "fix.c"
-        proposal = Proposal(self.code, answer, line_ranges=[tuple(self.lines)], name=name)
-        compiles = Compiles(Command(_COMPILE[self.language], LIMITS))
-        return score_fix(
-            proposal, [Applies(), Parses(), compiles, (PassesTests(self._tested), 3.0), IsSmall()]
-        )
+        scorers: list[Any] = [Applies(), Parses()]
+        if self.language == "c":
+            scorers.append(Compiles(Command(_COMPILE, LIMITS)))
+        tests = PassesTests(lambda proposal: self._passed(proposal, self.checks))
+        return score_fix(self._proposal(answer), [*scorers, (tests, 3.0), IsSmall()])
 
-    def _tested(self, proposal: Proposal) -> tuple[int, int]:
+    def still_holds(self, answer: str) -> bool:
+        """Return whether a fix that passed the tests passes the one that is made later."""
+        return self._passed(self._proposal(answer), [self.later]) == (1, 1)
+
+    def _proposal(self, answer: str) -> Proposal:
+        name = "fix.py" if self.language == "python" else "fix.c"
+        return Proposal(self.code, answer, line_ranges=[tuple(self.lines)], name=name)
+
+    def _passed(self, proposal: Proposal, checks: Sequence[str]) -> tuple[int, int]:
         if self.language == "python":
-            tests = "".join(_PYTHON_TEST.format(check=check) for check in self.checks)
+            tests = "".join(_PYTHON_TEST.format(check=check) for check in checks)
         else:
-            lines = "".join(_C_TEST.format(check=check) for check in self.checks)
+            lines = "".join(_C_TEST.format(check=check) for check in checks)
             tests = f"\n#include <stdio.h>\nint main(void) {{\n{lines}    return 0;\n}}\n"
         _, output = Command(_RUN[self.language], LIMITS).run(proposal.name, proposal.after + tests)
         # A crash ends the tests: those after it have not passed.
-        return output.splitlines().count("ok"), len(self.checks)
+        return output.splitlines().count("ok"), len(checks)
 
 
 def load() -> list[Defect]:

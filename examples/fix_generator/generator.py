@@ -32,6 +32,7 @@ class State(TypedDict, total=False):
     tries: int
     attempt: Attempt
     answer: str | None
+    fix: str
     outcome: str
 
 
@@ -68,14 +69,14 @@ def graph(models: Mapping[str, BaseChatModel], meter: Meter) -> Any:
         attempt.judge(read)
         if read.outcome is not None:
             return {"outcome": read.outcome}
-        outcome = "failed"
+        outcome, code = "failed", ""
         for index, candidate in enumerate(json.loads(answer)["fix_candidates"]):
             recommended = index == read.recommended
             fix: Fix = defect.judge(candidate["fix_code"])
             attempt.candidate(index, recommended=recommended).judge(fix)
             if recommended and fix.outcome is not None:
-                outcome = fix.outcome
-        return {"outcome": outcome}
+                outcome, code = fix.outcome, candidate["fix_code"]
+        return {"outcome": outcome, "fix": code}
 
     def next_step(state: State) -> str:
         over = state["outcome"] in ("fixed", "budget") or state["tries"] >= MAX_ATTEMPTS

@@ -45,7 +45,7 @@ PROVIDERS: Mapping[str, Provider] = {
     "strong": Provider("gpt-4o", {"": 0.9}, 0.03),
     "spare": Provider("gpt-4.1-mini", {"": 0.7}, 0.01, down_after=12),
 }
-#: Prices of what the catalogue does not list, as `Meter(prices=…)` takes them.
+#: Prices of what the catalogue does not list, as `PriceBook` takes them.
 PRICES = {
     f"{name}/{provider.model}": {"input": provider.price[0], "output": provider.price[1]}
     for name, provider in PROVIDERS.items()
@@ -62,8 +62,8 @@ class Providers:
         self._requests: Counter[str] = Counter()
         self._server = Server()
         self._server.answer(self._answer)
-        #: (model, defect type, kind of answer) → how often; kinds are right, wrong, broken, prose
-        #: and down.
+        #: (model, defect type, kind of answer) → how often; kinds are right, overfitted,
+        #: wrong, broken, prose and down.
         self.answered: Counter[tuple[str, str, str]] = Counter()
 
     def models(self) -> dict[str, ChatOpenAI]:
@@ -72,6 +72,8 @@ class Providers:
             name: ChatOpenAI(
                 model=provider.model,
                 base_url=self._server.url,
+                # So that a budget need not hold the most that the model could write.
+                max_tokens=400,
                 api_key="loopback",  # type: ignore[arg-type]
                 max_retries=0,
             )
@@ -101,9 +103,7 @@ class Providers:
         # By model, defect and try, whatever the order in which requests come.
         rng = random.Random(f"{self._seed}/{name}/{defect.id}/{tries}")
         skill = provider.skill.get(defect.type, provider.skill[""])
-        kinds = {"right": skill, "wrong": 0.6 * (1 - skill), "broken": 0.3 * (1 - skill)}
-        kinds["prose"] = 1 - sum(kinds.values())
-        [kind] = rng.choices([*kinds], [*kinds.values()])
+        [kind] = rng.choices(*zip(*_kinds(skill).items(), strict=True))
         self.answered[request.model, defect.type, kind] += 1
         text = "I would look at the loop." if kind == "prose" else _json(defect, kind, rng, skill)
         pieces = tuple(f"{word} " for word in text.split(" "))
@@ -115,9 +115,16 @@ class Providers:
         )
 
 
+def _kinds(skill: float) -> dict[str, float]:
+    """Return how probable each kind of answer is."""
+    rest = 1 - skill
+    wrong = {"overfitted": 0.2, "wrong": 0.4, "broken": 0.25, "prose": 0.15}
+    return {"right": skill, **{kind: share * rest for kind, share in wrong.items()}}
+
+
 def _json(defect: Defect, kind: str, rng: random.Random, skill: float) -> str:
     """Return two candidates, of which the second is recommended."""
-    recommended = {"right": defect.right, "wrong": defect.wrong, "broken": defect.broken}[kind]
+    recommended: str = getattr(defect, kind)
     other = rng.choice([defect.right, defect.wrong])
     start, end = defect.lines
     return json.dumps(

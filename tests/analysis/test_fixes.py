@@ -156,7 +156,7 @@ def test_the_funnel_and_costs_are_those_of_all_rows() -> None:
     assert report.total.cost == Decimal("0.08")
     assert report.total.wasted == Decimal("0.04")
     text = report.text()
-    assert text.startswith("fixes: 8 attempts, 4 of 7 defects fixed\n")
+    assert text.startswith("fixes: 8 attempts, 4 of 7 defects fixed (")
     assert "outside of every rate: infrastructure 1" in text
     assert "of $0.08000, for attempts that did not fix: $0.04000" in text
 

@@ -144,7 +144,7 @@ class FixReport:
         total = self.total
         title = (
             f"fixes: {plural(total.attempts, 'attempt')}, {total.fixed:,} of "
-            f"{plural(total.closed, 'defect')} fixed"
+            f"{plural(total.closed, 'defect')} fixed (a defect counts for each model that tried it)"
         )
         blocks = [title, "\n".join(render_table(_HEADER, map(_cells, self.rows[:MAX_ROWS]), width))]
         blocks += [_KEY, "\n".join(render_table(*_funnel(total), width))]
