@@ -1,0 +1,5 @@
+"""What other tools read: Prometheus, OpenTelemetry, data frames and files, all from a source.
+
+Rooms: `semconv` (names) · `families` (a snapshot as metrics) · `buckets` (HDR in other forms) ·
+`prometheus` (`metrics`, `native`, `pages`) · `otlp` (pushed) · `rows` (tables and files).
+"""

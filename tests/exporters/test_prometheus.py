@@ -1,0 +1,358 @@
+"""Prometheus: by the parsers of its official client, and by what a snapshot says."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, Counter, generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.openmetrics import exposition as openmetrics
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+
+from langmeter import ConfigError, Meter, Snapshot, sources
+from langmeter.exporters import prometheus, semconv
+from langmeter.exporters.buckets import cumulative
+from tests.support.simulated import calls
+from tests.support.traffic import EPOCH, Traffic
+
+DURATION = "gen_ai_client_operation_duration_seconds"
+CALL = {
+    "gen_ai_operation_name": "chat",
+    "gen_ai_provider_name": "openai",
+    "gen_ai_request_model": "gpt-4o",
+    "gen_ai_response_model": "gpt-4o",
+}
+MODEL = {name: text for name, text in CALL.items() if name != "gen_ai_operation_name"}
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(semconv.OPT_IN, raising=False)
+    monkeypatch.delenv(sources.TOKEN, raising=False)
+
+
+@pytest.fixture(scope="module")
+def snapshot() -> Snapshot:
+    return Traffic().everything().snapshot()
+
+
+def _samples(families: Iterator[Metric]) -> dict[tuple[str, frozenset[Any]], float]:
+    samples: dict[tuple[str, frozenset[Any]], float] = {}
+    for family in families:
+        for sample in family.samples:
+            key = (sample.name, frozenset(sample.labels.items()))
+            assert key not in samples, f"twice: {key}"
+            samples[key] = sample.value
+    return samples
+
+
+def _read(source: Any, form: str = "text", **settings: Any) -> dict[Any, float]:
+    registry = CollectorRegistry()
+    registry.register(prometheus.collector(source, **settings))
+    if form == "text":
+        return _samples(parse_text(generate_latest(registry).decode()))
+    return _samples(parse_openmetrics(openmetrics.generate_latest(registry).decode()))
+
+
+def _value(samples: dict[Any, float], name: str, **labels: str) -> float:
+    return samples[name, frozenset(labels.items())]
+
+
+@pytest.mark.parametrize("form", ["text", "openmetrics"])
+def test_every_figure_of_a_model_is_that_of_the_snapshot(snapshot: Snapshot, form: str) -> None:
+    """The official parsers of both text forms read calls, tokens, money and durations."""
+    samples = _read(snapshot, form)
+    for (provider, model), stats in snapshot.models.items():
+        own = {
+            "gen_ai_provider_name": provider,
+            "gen_ai_request_model": model,
+            "gen_ai_response_model": model,
+        }
+        call = {**own, "gen_ai_operation_name": "chat"}
+        assert _value(samples, f"{DURATION}_count", **call) == stats.calls
+        assert _value(samples, f"{DURATION}_sum", **call) == pytest.approx(stats.latency.sum)
+        for outcome, count in stats.outcomes.items():
+            name = "langmeter_calls_total"
+            assert _value(samples, name, **own, langmeter_outcome=outcome) == count
+        usage = ("gen_ai_client_token_usage_sum", {**call, "gen_ai_token_type": "input"})
+        if stats.priced_calls + stats.unpriced_calls:
+            assert _value(samples, usage[0], **usage[1]) == stats.tokens.input
+        else:
+            assert (usage[0], frozenset(usage[1].items())) not in samples
+        cost = ("langmeter_cost_usd_total", frozenset(own.items()))
+        assert samples.get(cost) == (None if stats.cost is None else float(stats.cost))
+    errors = _value(samples, "langmeter_errors_total", **MODEL, error_type="RateLimitError 429")
+    assert errors == snapshot.models["openai", "gpt-4o"].errors == 10
+
+
+def test_begin_of_counters_is_said(snapshot: Snapshot) -> None:
+    """`_created` is the begin of the recorder, so that a restart is not a loss of spend."""
+    samples = _read(snapshot, "openmetrics")
+    assert snapshot.started_at is not None
+    begin = snapshot.started_at.timestamp()
+    assert begin > EPOCH
+    created = {key: value for key, value in samples.items() if key[0].endswith("_created")}
+    assert set(created.values()) == {begin}
+    counters = {name for name, _ in samples if name.endswith(("_total", "_count"))}
+    for name in counters:
+        assert any(key[0] == name.rpartition("_")[0] + "_created" for key in created), name
+
+
+def test_zero_is_sent_and_unknown_is_not() -> None:
+    """A free model costs 0, an unpriced one has no cost, and nothing dropped is 0."""
+    samples = _read(calls([1.0], cost=0))
+    model = {**MODEL}
+    assert _value(samples, "langmeter_cost_usd_total", **model) == 0
+    assert _value(samples, "langmeter_unpriced_calls", **model) == 0
+    assert _value(samples, "langmeter_calls_total", **model, langmeter_outcome="error") == 0
+    assert _value(samples, "langmeter_dropped_total", langmeter_reason="hook_errors") == 0
+    unpriced = _read(calls([1.0], cost=None))
+    assert not any(name == "langmeter_cost_usd_total" for name, _ in unpriced)
+    assert _value(unpriced, "langmeter_unpriced_calls", **model) == 1
+
+
+def test_labels_components_and_defects_have_families(snapshot: Snapshot) -> None:
+    """Money by team, durations of components, and attempts at defects are exported."""
+    samples = _read(snapshot)
+    team = {"langmeter_label_key": "team", "langmeter_label_value": "checkout"}
+    cost = snapshot.labels["team", "checkout"].cost
+    assert cost
+    assert _value(samples, "langmeter_label_cost_usd_total", **team) == float(cost)
+    tool = {"langmeter_component_kind": "tool", "langmeter_component_name": "search"}
+    assert _value(samples, "langmeter_component_duration_seconds_count", **tool) == 20
+    defect = {
+        "langmeter_defect_type": "leak",
+        "langmeter_defect_severity": "high",
+        "gen_ai_provider_name": "openai",
+        "gen_ai_request_model": "gpt-4o",
+    }
+    assert _value(samples, "langmeter_defects_fixed", **defect) == 2
+    assert _value(samples, "langmeter_attempts", **defect, langmeter_outcome="failed") == 1
+    assert _value(samples, "langmeter_defects_cost_usd_total", **defect) == 0.004
+
+
+def test_the_newer_conventions_count_unknown_usage_as_zero(snapshot: Snapshot) -> None:
+    """Inference has its own names; tokens without a stated modality are `unknown`, never text."""
+    samples = _read(snapshot, conventions="latest")
+    name = "gen_ai_client_inference_usage_input_tokens_total"
+    silent = {**CALL, "gen_ai_provider_name": "acme", "gen_ai_token_modality": "unknown"}
+    silent |= dict.fromkeys(("gen_ai_request_model", "gen_ai_response_model"), "silent-1")
+    assert _value(samples, name, **silent) == 0
+    audio = _value(samples, name, **CALL, gen_ai_token_modality="audio")
+    rest = _value(samples, name, **CALL, gen_ai_token_modality="unknown")
+    assert (audio, audio + rest) == (30, snapshot.models["openai", "gpt-4o"].tokens.input)
+    agent = {"gen_ai_operation_name": "invoke_agent", "gen_ai_agent_name": "planner"}
+    assert _value(samples, "gen_ai_invoke_agent_duration_seconds_count", **agent) == 20
+    names = {name for name, _ in samples}
+    assert not any(each.startswith("gen_ai_client_operation_") for each in names)
+    assert "gen_ai_client_token_usage_sum" not in names
+    kinds = {dict(labels).get("langmeter_component_kind") for _, labels in samples}
+    assert kinds == {None, "tool", "agent", "retriever"}
+    timed = [dict(labels) for each, labels in samples if each.startswith("langmeter_component_dur")]
+    assert {labels["langmeter_component_kind"] for labels in timed} == {"retriever"}
+
+
+def test_the_environment_chooses_the_conventions(
+    snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`OTEL_SEMCONV_STABILITY_OPT_IN` is a list; other entries of it change nothing."""
+    monkeypatch.setenv(semconv.OPT_IN, "http/dup, gen_ai_latest_experimental")
+    assert any(name.startswith("gen_ai_client_inference") for name, _ in _read(snapshot))
+    monkeypatch.setenv(semconv.OPT_IN, "http")
+    assert any(name.startswith("gen_ai_client_operation") for name, _ in _read(snapshot))
+    with pytest.raises(ConfigError, match="conventions must be one of 'released', 'latest'"):
+        prometheus.collector(snapshot, conventions="newest")  # type: ignore[arg-type]
+
+
+@given(st.lists(st.floats(1e-6, 3600), min_size=1, max_size=60))
+def test_classic_buckets_are_right_within_the_digits(durations: list[float]) -> None:
+    """A duration is counted at most 0.1 % from its bucket, and a bound counts in its own."""
+    latency = calls(durations).models["openai", "gpt-4o"].latency
+    bounds = semconv.DURATION_BOUNDS
+    counts = cumulative(latency, bounds)
+    for bound, count in zip(bounds, counts, strict=False):
+        least = sum(each <= bound * 0.999 - 1e-6 for each in durations)
+        most = sum(each <= bound * 1.001 + 1e-6 for each in durations)
+        assert least <= count <= most
+    assert counts[-1] == len(durations)
+
+
+def test_a_duration_on_a_bound_is_in_its_bucket() -> None:
+    """`le` is inclusive."""
+    latency = calls(list(semconv.DURATION_BOUNDS)).models["openai", "gpt-4o"].latency
+    assert cumulative(latency, semconv.DURATION_BOUNDS) == [*range(1, 15), 14]
+
+
+def test_no_attribute_is_of_one_request() -> None:
+    """A hundred times as many calls have as many series."""
+    few, many = Traffic(), Traffic()
+    few.everything(20)
+    many.everything(2000)
+    assert set(_read(few.snapshot())) == set(_read(many.snapshot()))
+
+
+def test_counters_never_go_back() -> None:
+    """Whatever happens next, no counter, bucket, count or sum is less than it was."""
+    traffic = Traffic()
+    exporter = prometheus.collector(traffic)
+    last: dict[Any, float] = {}
+    for round_ in range(5):
+        traffic.call(error="TimeoutError" if round_ % 2 else None, audio=round_)
+        traffic.defect(f"D{round_}", "failed")
+        samples = _samples(iter(exporter.collect()))
+        for key, value in last.items():
+            if key[0].endswith(("_total", "_bucket", "_count", "_sum", "_created")):
+                assert samples[key] >= value, key
+        last = samples
+
+
+def test_a_source_that_is_away_costs_the_host_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """The metrics of the host itself are served; the log says what is missing."""
+    registry = CollectorRegistry(auto_describe=True)
+    Counter("own", "Of the host.", registry=registry)
+    registry.register(prometheus.collector("http://127.0.0.1:1/snapshot.json"))
+    assert caplog.messages == []
+    assert {name for name, _ in _samples(parse_text(generate_latest(registry).decode()))} == {
+        "own_total",
+        "own_created",
+    }
+    assert "cannot be read: Connection refused" in caplog.messages[0]
+
+
+# --- pages ----------------------------------------------------------------------------------------
+
+
+def _get(url: str, **headers: str) -> tuple[int, dict[str, str], bytes]:
+    names = {name.replace("_", "-"): value for name, value in headers.items()}
+    request = urllib.request.Request(url, headers=names)
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return answer.status, dict(answer.headers), answer.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, dict(error.headers), error.read()
+
+
+def test_a_server_serves_metrics_and_the_snapshot(snapshot: Snapshot) -> None:
+    """`langmeter.sources` reads `/snapshot.json` back without loss."""
+    with prometheus.start(0, snapshot) as server:
+        assert server.url == f"http://127.0.0.1:{server.port}"
+        status, headers, body = _get(f"{server.url}/metrics")
+        assert (status, headers["Content-Type"][:10]) == (200, "text/plain")
+        assert _samples(parse_text(body.decode())) == _read(snapshot)
+        accept = "application/openmetrics-text;version=1.0.0,text/plain;q=0.5"
+        _, headers, body = _get(f"{server.url}/metrics", Accept=accept)
+        assert headers["Content-Type"].startswith("application/openmetrics-text")
+        assert body.endswith(b"# EOF\n")
+        assert sources.read(f"{server.url}/snapshot.json") == snapshot
+        assert _get(f"{server.url}/other")[0] == 404
+    with pytest.raises(OSError, match="refused"):
+        urllib.request.urlopen(f"{server.url}/metrics", timeout=1)
+
+
+def test_a_token_guards_the_pages(snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the token there is neither page; `LANGMETER_TOKEN` serves both sides."""
+    with prometheus.start(0, snapshot, token="s3cret") as server:
+        url = f"{server.url}/snapshot.json"
+        assert _get(url)[0] == 401
+        assert _get(url, Authorization="Bearer other")[0] == 401
+        assert _get(url, Authorization="Basic s3cret")[0] == 401
+        assert _get(f"{server.url}/metrics")[1]["WWW-Authenticate"] == "Bearer"
+        assert _get(url, Authorization="bearer s3cret")[0] == 200
+        monkeypatch.setenv(sources.TOKEN, "s3cret")
+        assert sources.read(url) == snapshot
+    with prometheus.start(0, snapshot) as server:
+        assert _get(f"{server.url}/metrics")[0] == 401
+    with prometheus.start(0, snapshot, token="") as server:
+        assert _get(f"{server.url}/metrics")[0] == 200
+
+
+def test_a_source_that_is_away_is_an_unavailable_page() -> None:
+    """The scrape fails, with a status and without a traceback."""
+    with prometheus.start(0, "http://127.0.0.1:1/snapshot.json") as server:
+        assert _get(f"{server.url}/metrics")[0] == 503
+
+
+def test_arguments_are_refused_with_a_remedy(snapshot: Snapshot) -> None:
+    """Each error names the argument."""
+    for call, message in (
+        (lambda: prometheus.start(-1, snapshot), "port must be a whole number"),
+        (lambda: prometheus.start(0, snapshot, native_schema=8), "native_schema must be one of 3"),
+        (lambda: prometheus.asgi_app(7), "source must be a meter"),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(ConfigError, match=message):
+            call()
+
+
+async def _request(app: Any, path: str, method: str = "GET", root: str = "") -> tuple[int, bytes]:
+    messages: list[dict[str, Any]] = []
+    scope = {"type": "http", "method": method, "path": path, "root_path": root, "headers": []}
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: dict[str, Any]) -> None:
+        messages.append(message)
+
+    await app(scope, receive, send)
+    return messages[0]["status"], b"".join(each.get("body", b"") for each in messages[1:])
+
+
+async def test_an_asgi_application_serves_the_pages(snapshot: Snapshot) -> None:
+    """Alone or mounted under a path, in any ASGI server."""
+    app = prometheus.asgi_app(snapshot)
+    for path, root in (("/metrics", ""), ("/meter/metrics", "/meter"), ("/metrics/", "/metrics")):
+        status, body = await _request(app, path, root=root)
+        assert status == 200
+        assert _samples(parse_text(body.decode())) == _read(snapshot)
+    status, body = await _request(app, "/snapshot.json")
+    assert (status, Snapshot.from_dict(json.loads(body))) == (200, snapshot)
+    assert await _request(app, "/metrics", "HEAD") == (200, b"")
+    assert (await _request(app, "/metrics", "POST"))[0] == 405
+    assert (await _request(app, "/favicon.ico"))[0] == 404
+
+
+async def test_an_asgi_application_answers_its_lifespan(snapshot: Snapshot) -> None:
+    """A server that runs it alone starts and ends without a warning."""
+    events = iter(["lifespan.startup", "lifespan.shutdown"])
+    sent: list[str] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": next(events)}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message["type"])
+
+    await prometheus.asgi_app(snapshot)({"type": "lifespan"}, receive, send)
+    assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+
+
+def test_pages_are_read_while_calls_go_on() -> None:
+    """Scrapes from several threads each see whole families."""
+    meter = Meter()
+    app = prometheus.asgi_app(meter)
+
+    async def scrape() -> list[tuple[int, bytes]]:
+        return await asyncio.gather(*(_request(app, "/metrics") for _ in range(20)))
+
+    assert {status for status, _ in asyncio.run(scrape())} == {200}
+
+
+def test_classic_and_exact_quantiles_differ_by_a_bucket(snapshot: Snapshot) -> None:
+    """What a server makes of classic buckets is within the bucket that holds the quantile."""
+    stats = snapshot.models["openai", "gpt-4o"]
+    counts = np.array(cumulative(stats.latency, semconv.DURATION_BOUNDS))
+    place = int(np.searchsorted(counts, math.ceil(0.95 * stats.latency.count)))
+    low = semconv.DURATION_BOUNDS[place - 1]
+    assert low <= stats.latency.quantile(0.95) <= 2 * low
