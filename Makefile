@@ -47,8 +47,10 @@ miri: ## look for undefined behaviour with miri (needs a nightly toolchain)
 	PROPTEST_CASES=3 MIRIFLAGS=-Zmiri-disable-isolation \
 		cargo +nightly miri test --target-dir target/miri --package langmeter-core --lib -- --skip tokenizer
 
-e2e: $(VENV)/native $(VENV)/node ## run the tests that need npm
-	$(BIN)/python -m pytest -m e2e --no-cov tests/e2e
+# A server that cannot be had here is left out: its tests are skipped, and say how it gets there.
+e2e: $(VENV)/native $(VENV)/node ## run the tests against real servers (needs npm, Debian's packages and Go)
+	-$(MAKE) --keep-going target/tools/prometheus target/tools/victoria-metrics
+	$(BIN)/python -m pytest -m e2e --no-cov -rs tests/e2e
 
 # The own tests of langchain-core, langchain and langgraph, with a meter and with an empty handler.
 peers: $(VENV)/native ## run LangChain's own tests with a meter installed
@@ -101,6 +103,24 @@ coverage: target/tools/bin/cargo-llvm-cov ## measure the line coverage of the co
 target/tools/bin/cargo-llvm-cov:
 	rustup component add llvm-tools
 	cargo install --quiet --locked --root target/tools cargo-llvm-cov
+
+# Debian's package, unpacked: nothing is installed.
+target/tools/prometheus:
+	mkdir -p target/tools/deb
+	cd target/tools/deb && apt-get download prometheus
+	dpkg -x target/tools/deb/prometheus_*.deb $@
+
+# From source through the Go proxy: a minute.
+target/tools/victoria-metrics:
+	mkdir -p target/tools/go-victoria-metrics
+	cd target/tools/go-victoria-metrics && (test -f go.mod || go mod init langmeter.test/victoria-metrics) \
+		&& GOFLAGS=-mod=mod go get github.com/VictoriaMetrics/VictoriaMetrics/app/victoria-metrics@v1.151.0 \
+		&& GOFLAGS=-mod=mod go build -o ../victoria-metrics/victoria-metrics github.com/VictoriaMetrics/VictoriaMetrics/app/victoria-metrics
+
+# Six minutes: not part of `e2e`, which tests against it once it is there.
+target/tools/otelcol: tests/e2e/collector.yaml ## build the OpenTelemetry Collector for `make e2e`
+	GOBIN=$(CURDIR)/target/tools/bin go install go.opentelemetry.io/collector/cmd/builder@v0.165.0
+	target/tools/bin/builder --config tests/e2e/collector.yaml
 
 clean: ## delete what make made
 	rm -rf $(VENV) target python/langmeter/*.so

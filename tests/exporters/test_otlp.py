@@ -19,7 +19,7 @@ from oteltap import OtelTapHttpProtobufReceiver, OtelTapHttpProtobufReceiverSett
 from langmeter import ConfigError, Snapshot, sources
 from langmeter.exporters import semconv
 from langmeter.exporters.otlp import OtlpExporter
-from tests.support.receiver import Receiver, metrics, over_grpc, over_http, point
+from tests.support.receiver import Receiver, metrics, over_grpc, over_http, point, quantile
 from tests.support.simulated import calls
 from tests.support.traffic import Traffic
 
@@ -43,17 +43,6 @@ def _free_port() -> int:
     with socket.socket() as each:
         each.bind(("127.0.0.1", 0))
         return int(each.getsockname()[1])
-
-
-def _quantile(data: Any, q: float) -> float:
-    """A quantile as receivers interpolate it in exponential buckets."""
-    rank, total = q * data.count, 0.0
-    for place, count in enumerate(data.positive.bucket_counts):
-        if count and total + count >= rank:
-            index = data.positive.offset + place + (rank - total) / count
-            return float(2 ** (index / 2**data.scale))
-        total += count
-    raise AssertionError("more buckets than counts")
 
 
 async def test_a_receiver_gets_exponential_histograms() -> None:
@@ -83,7 +72,7 @@ async def test_a_receiver_gets_exponential_histograms() -> None:
     assert sum(data.positive.bucket_counts) == data.count
     assert (data.min, data.max) == (latency.min, latency.max)
     for q in (0.5, 0.95, 0.99):
-        assert math.isclose(_quantile(data, q), latency.quantile(q), rel_tol=0.01)
+        assert math.isclose(quantile(data, q), latency.quantile(q), rel_tol=0.01)
     assert data.start_time_unix_nano == snapshot._native.started_at
     assert abs(data.time_unix_nano / 1e9 - time.time()) < 60
     assert cost.sum.is_monotonic

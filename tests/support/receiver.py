@@ -55,6 +55,17 @@ def point(metric: Any, **attributes: str) -> Any:
     return only
 
 
+def quantile(data: Any, q: float) -> float:
+    """A quantile as receivers interpolate it in exponential buckets."""
+    rank, total = q * data.count, 0.0
+    for place, count in enumerate(data.positive.bucket_counts):
+        if count and total + count >= rank:
+            index = data.positive.offset + place + (rank - total) / count
+            return float(2 ** (index / 2**data.scale))
+        total += count
+    raise AssertionError("more buckets than counts")
+
+
 @contextmanager
 def over_http() -> Iterator[Receiver]:
     """A receiver of http/protobuf on loopback."""

@@ -9,7 +9,18 @@ from typing import Final
 
 import langmeter
 from langmeter._base import output
-from langmeter.cli import advice, bottlenecks, compare, config, defects, demo, history, prices, run
+from langmeter.cli import (
+    advice,
+    bottlenecks,
+    compare,
+    config,
+    dashboard,
+    defects,
+    demo,
+    history,
+    prices,
+    run,
+)
 
 #: Commands that answer a question, in the order of the help.
 _COMMANDS: Final = {
@@ -21,6 +32,7 @@ _COMMANDS: Final = {
     "defects": defects,
     "history": history,
     "config": config,
+    "dashboard": dashboard,
 }
 
 

@@ -17,10 +17,14 @@ from langmeter._base.check import whole_number
 from langmeter._base.log import log
 from langmeter.exporters import semconv
 from langmeter.exporters.families import Families
-from langmeter.exporters.metrics import SnapshotCollector
-from langmeter.exporters.pages import Pages
 from langmeter.exporters.semconv import Generation
 from langmeter.sources import Source
+
+try:
+    from langmeter.exporters.metrics import SnapshotCollector
+    from langmeter.exporters.pages import Pages
+except ImportError as error:
+    raise ImportError('metrics for Prometheus need pip install "langmeter[prometheus]"') from error
 
 __all__ = ["MetricsServer", "SnapshotCollector", "asgi_app", "collector", "start"]
 
