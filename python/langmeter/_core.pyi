@@ -186,9 +186,10 @@ def call_bounds(params: object, metadata: object = None) -> tuple[int, int | Non
 
 #: An attempt as another process goes on with it: its id, the hash of its defect's id, six names
 #: (type, severity, provider, model, strategy, language), three times in Unix nanoseconds (begin of
-#: the first attempt, begin, end), three counts (number, fixed, with a verdict), pico-dollars, the
-#: outcome and the strength of its source, whether a model answered and whether its samples are
-#: left out, and the stated confidence.
+#: the first attempt, begin, end), five counts (number; of each of its rows fixed, with a verdict),
+#: pico-dollars, the verdict (outcome, strength, source, score), whether a model answered and
+#: whether the response cache did, the stated confidence, and the candidates (index, whether the
+#: response cache gave it, whether it is recommended, whether it is right and by which strength).
 _Receipt: TypeAlias = tuple[
     str,
     int,
@@ -196,9 +197,10 @@ _Receipt: TypeAlias = tuple[
     Sequence[int],
     Sequence[int],
     int,
-    tuple[str, int],
+    tuple[str, int, int, float | None],
     Sequence[bool],
     float | None,
+    Sequence[tuple[int, bool, bool, tuple[bool, int] | None]],
 ]
 
 @final
@@ -223,8 +225,8 @@ class Attempts:
     def close(self, attempt: int, outcome: str) -> None:
         """Close an attempt; `outcome` counts where there is no verdict. Raises ValueError."""
 
-    def join(self, run_id: object, attempt: int) -> None:
-        """Put a run in flight into an attempt."""
+    def join(self, run_id: object, attempt: int, *, embeds: bool = False) -> None:
+        """Put a run in flight into an attempt; one that `embeds` counts and answers nothing."""
 
     def of_run(self, run_id: object) -> int | None:
         """Return the attempt that a run in flight is in."""

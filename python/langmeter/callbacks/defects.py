@@ -15,7 +15,7 @@ from langmeter.callbacks.model_end import OK
 from langmeter.callbacks.views import DefectView
 from langmeter.config import MeterConfig
 from langmeter.defects import receipt
-from langmeter.defects.attempt import Attempt, apply, judge, number_of_block
+from langmeter.defects.attempt import Attempt, apply, judge, number_around
 from langmeter.defects.options import DefectOptions
 from langmeter.defects.outcome import Fix, fix_of
 from langmeter.snapshot import Snapshot
@@ -71,9 +71,10 @@ class DefectAnalysisCallback(ComponentCallback, DefectView):
         """Return an attempt to fix a defect; it begins with its block, sync or async.
 
         Args:
-            defect_id: id of the defect, at most 64 characters of it, as the other texts; never
-                exported.
-            type: type of the defect; `snapshot().defects` has rows by it.
+            defect_id: id of the defect, told from others by its first 1,024 characters; only a
+                hash of it leaves the process, in receipts.
+            type: type of the defect, at most 64 characters, as of the texts that follow;
+                `snapshot().defects` has rows by it.
             severity: severity of the defect, also in those rows.
             language: language of the code; `snapshot().defect_strategies` has rows by it.
             strategy: strategy of the fix, also in those rows.
@@ -163,9 +164,7 @@ class DefectAnalysisCallback(ComponentCallback, DefectView):
             return
         try:
             services = self._services
-            number = None if run_id is None else services.attempts.of_run(run_id)
-            if number is None:
-                number = number_of_block(services)
+            number = number_around(services, run_id)
             if number is None:
                 self.record_fix(
                     data["success"], data.get("kind", "fix"), duration=data.get("duration")

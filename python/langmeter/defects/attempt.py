@@ -179,6 +179,8 @@ class Attempt(_InBlock):
         self.defect_id = _text("defect_id", defect_id)
         if not defect_id:
             raise refusal("defect_id", "a text that is not empty", defect_id)
+        # Paths and fingerprints are longer; the native module keeps a hash.
+        self._defect = defect_id
         self._about = (
             _text("type", type),
             _text("severity", severity),
@@ -195,7 +197,7 @@ class Attempt(_InBlock):
         with self._lock:
             if not self._opened:
                 attempts, wanted = self._books.attempts, self._wanted
-                self._opened = attempts.open(self.defect_id, *self._about, wanted)
+                self._opened = attempts.open(self._defect, *self._about, wanted)
             self._entries += 1
         super().__enter__()
         return self
@@ -316,9 +318,13 @@ class Attempt(_InBlock):
         return f"<Attempt at {self.defect_id!r}>"
 
 
-def number_of_block(books: Books) -> int | None:
-    """Return the number of the attempt in whose block this thread or task is; None outside."""
-    return books.block.get() >> _core.INDEX_BITS or None
+def number_around(books: Books, run_id: object) -> int | None:
+    """Return the number of the attempt of a run in flight or of the block, whichever began later.
+
+    None outside of both.
+    """
+    of_run = None if run_id is None else books.attempts.of_run(run_id)
+    return max(of_run or 0, books.block.get() >> _core.INDEX_BITS) or None
 
 
 def judge(books: Books, number: int, outcome: str, score: float | None, source: str) -> bool:

@@ -36,8 +36,11 @@ def read(text: str) -> tuple[Any, ...]:
         checked = base64.urlsafe_b64decode(body + "=" * (-len(body) % 4))
         if zlib.crc32(checked[4:]).to_bytes(4, "big") != checked[:4]:
             raise ValueError("its checksum does not fit")
-        parts = json.loads(checked[4:])
-        return (*parts[:6], tuple(parts[6]), *parts[7:])
+        *parts, candidates = json.loads(checked[4:])
+        # The native module takes tuples where the types differ.
+        parts[6] = tuple(parts[6])
+        judged = [(*known, right and tuple(right)) for *known, right in candidates]
+        return (*parts, judged)
     except (ValueError, IndexError, TypeError, binascii.Error) as exc:
         raise ConfigError(
             f"receipt must be a text of attempt.receipt, got {text[:80]!r} ({exc}); hand on the "

@@ -9,11 +9,13 @@ from typing import Any, Final, NamedTuple, NoReturn
 from uuid import UUID, uuid4
 
 from langchain_core.embeddings import Embeddings
+from langchain_core.runnables.config import var_child_runnable_config
 
 from langmeter._base.failures import CANCELLED, outcome_of
 from langmeter._core import DEPLOYMENT_KEYS, input_bound
 from langmeter.callbacks.base import LLM, Callback
 from langmeter.callbacks.model_end import OK
+from langmeter.defects.attempt import number_around
 from langmeter.prices.book import Priced
 from langmeter.scopes import installed
 from langmeter.usage import TokenCounter, Usage, requested
@@ -37,6 +39,9 @@ def track_embeddings(
     `(provider, model)` and one of the component `("llm", class name)`. Everything else passes
     through to the wrapped object. Wrap what sends the requests: around a `CacheBackedEmbeddings`
     the wrapper would count what the cache answers.
+
+    A call in the block of an attempt, or below a run that is one, counts to the attempt; it is not
+    an answer, so the attempt does not belong to the embedding model.
 
     Budgets of the meter cover these calls too, by provider and model: a blocking one raises
     `BudgetExceeded` to the caller, before the call is made.
@@ -131,6 +136,9 @@ class _Call:
             refused = services.recorder.run_started(*start, release_dead=release)
             if refused is None:
                 self.run = run
+                attempt = number_around(services, _run_around())
+                if attempt is not None:
+                    services.attempts.join(run, attempt, embeds=True)
         except BaseException as exc:
             self.books.meter._failed("track_embeddings", exc)
         if refused is not None:
@@ -227,6 +235,12 @@ class _Tracked(Embeddings):
             "tracked embeddings count in this process and cannot be pickled; pickle what they "
             "wrap, their `__wrapped__`, and call track_embeddings in the other process"
         )
+
+
+def _run_around() -> object:
+    """Return the id of the LangChain run that this thread or task is in; None outside."""
+    callbacks = (var_child_runnable_config.get() or {}).get("callbacks")
+    return getattr(callbacks, "parent_run_id", None)
 
 
 def _asked(embeddings: Embeddings) -> tuple[str, str]:

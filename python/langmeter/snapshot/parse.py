@@ -95,6 +95,12 @@ def snapshot(data: Mapping[str, Any]) -> _core.Snapshot:
     return native
 
 
+def _joined(names: list[str]) -> str:
+    """Return the name of a series of one or two: the recorder sets a separator before a second."""
+    first, *more = names or [""]
+    return _core.SEPARATOR.join([first, *more]) if any(more) else first
+
+
 def _series(
     where: str, series: object, kinds: tuple[str, ...]
 ) -> tuple[_Part, list[tuple[int, ...]]]:
@@ -104,7 +110,7 @@ def _series(
     if kind not in kinds:
         _refuse(f"{where}.kind", f"one of {', '.join(kinds)}", kind)
     a, b = (
-        _core.SEPARATOR.join(_text(where, given, name) for name in parts)
+        _joined([_text(where, given, name) for name in parts])
         for parts in serialize.NAMES.get(kind, (("name",), ()))
     )
     counters = [0] * len(_core.COUNTERS)

@@ -1,16 +1,21 @@
 //! `Attempts`: attempts at defects, for `langmeter.defects`.
 
-use crate::hooks::attempts::LONGEST;
+use crate::convert;
+use crate::hooks::attempts::{LONGEST, identified};
 use crate::hooks::identity;
 use crate::recorder::Recorder;
-use langmeter_core::defects::{FixOutcome, Judged, Place};
+use langmeter_core::defects::{Candidate, FixOutcome, Judged, Place, SAMPLES, Verdict};
 use langmeter_core::{self as core, Receipt};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-/// (id, hash of the defect, six names, three times, three counts, cost, (outcome, strength), (answered, cached),
-/// confidence).
-type Parts = (String, u64, [String; 6], [u64; 3], [u32; 3], u64, (String, u8), [bool; 2], Option<f32>);
+/// Outcome, strength, source, score.
+type Judgement = (String, u8, u8, Option<f32>);
+/// Index, whether the response cache gave it, whether it is recommended, whether it is right and by which strength.
+type Proposed = (i64, bool, bool, Option<(bool, u8)>);
+/// (id, hash of the defect, six names, three times, five counts, cost, verdict, (answered, cached), confidence,
+/// candidates).
+type Parts = (String, u64, [String; 6], [u64; 3], [u32; 5], u64, Judgement, [bool; 2], Option<f32>, Vec<Proposed>);
 
 /// The attempts of a recorder, by their numbers.
 #[pyclass(frozen, module = "langmeter._core")]
@@ -43,15 +48,16 @@ impl Attempts {
     #[pyo3(signature = (defect_id, defect_type="", severity="", language="", strategy="", number=None))]
     fn open(
         &self,
-        defect_id: &str,
+        defect_id: &Bound<'_, PyAny>,
         defect_type: &str,
         severity: &str,
         language: &str,
         strategy: &str,
         number: Option<u32>,
-    ) -> u64 {
+    ) -> PyResult<u64> {
         let about = [defect_type, severity, language, strategy].map(short);
-        self.core().attempt_opened(&short(defect_id), about.each_ref().map(String::as_str), number, None)
+        let id = convert::text_of(defect_id)?;
+        Ok(self.core().attempt_opened(identified(&id), about.each_ref().map(String::as_str), number, None))
     }
 
     fn close(&self, attempt: u64, outcome: &str) -> PyResult<()> {
@@ -59,8 +65,9 @@ impl Attempts {
         Ok(())
     }
 
-    fn join(&self, run_id: &Bound<'_, PyAny>, attempt: u64) -> PyResult<()> {
-        self.core().attempt_joined(identity::run_key(run_id)?, Place { attempt, candidate: None });
+    #[pyo3(signature = (run_id, attempt, *, embeds=false))]
+    fn join(&self, run_id: &Bound<'_, PyAny>, attempt: u64, embeds: bool) -> PyResult<()> {
+        self.core().attempt_joined(identity::run_key(run_id)?, Place { embeds, ..Place::of(attempt) });
         Ok(())
     }
 
@@ -114,13 +121,24 @@ impl Attempts {
 
     fn receipt(&self, attempt: u64) -> Option<Parts> {
         let receipt = self.core().attempt_receipt(attempt)?;
-        let Receipt { id, defect, names, times, counts, cost, verdict, answered, confidence } = receipt;
-        Some((id, defect, names, times, counts, cost, (verdict.0.name().to_owned(), verdict.1), answered, confidence))
+        let Receipt { id, defect, names, times, counts, cost, verdict, answered, confidence, candidates } = receipt;
+        let Verdict { outcome, strength, source, score } = verdict;
+        let verdict = (outcome.name().to_owned(), strength, source, score);
+        let candidates = candidates.iter().map(|known| (known.index, known.cached, known.recommended, known.right));
+        Some((id, defect, names, times, counts, cost, verdict, answered, confidence, candidates.collect()))
     }
 
     fn adopt(&self, receipt: Parts) -> PyResult<u64> {
-        let (id, defect, names, times, counts, cost, (outcome, strength), answered, confidence) = receipt;
-        let verdict = (outcome_of(&outcome)?, strength);
+        let (id, defect, names, times, counts, cost, verdict, answered, confidence, candidates) = receipt;
+        let (outcome, strength, source, score) = verdict;
+        let verdict = Verdict { outcome: outcome_of(&outcome)?, strength, source, score };
+        let candidates = candidates.into_iter().take(SAMPLES).map(|(index, cached, recommended, right)| Candidate {
+            index,
+            model: None,
+            cached,
+            recommended,
+            right,
+        });
         let names = names.map(|name| short(&name));
         Ok(self.core().attempt_adopted(&Receipt {
             id,
@@ -132,6 +150,7 @@ impl Attempts {
             verdict,
             answered,
             confidence,
+            candidates: candidates.collect(),
         }))
     }
 }

@@ -93,6 +93,8 @@ pub struct Attempt {
     pub rows: [Option<SeriesId>; 2],
     /// The model of the last successful call.
     pub model: Option<SeriesId>,
+    /// The model of the last call.
+    pub called: Option<SeriesId>,
     /// A model call succeeded.
     pub answered: bool,
     /// The last successful call was answered by the response cache.
@@ -108,10 +110,10 @@ pub struct Attempt {
 }
 
 impl Attempt {
-    /// The model that the attempt belongs to.
+    /// The model that the attempt belongs to: of the recommended candidate, of the last successful call, of the last.
     pub fn belongs_to(&self) -> Option<SeriesId> {
         let recommended = self.candidates.iter().find(|candidate| candidate.recommended);
-        recommended.and_then(|candidate| candidate.model).or(self.model)
+        recommended.and_then(|candidate| candidate.model).or(self.model).or(self.called)
     }
 
     /// Whether it fixed its defect; None without a verdict that says something about the model.

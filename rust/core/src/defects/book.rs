@@ -16,6 +16,8 @@ pub const MAX_OPEN: usize = 4096;
 pub const MAX_DURATIONS: usize = 1024;
 /// Names of sources that have no rank of their own.
 const MAX_SOURCES: usize = 32;
+/// Position of a source whose name another process knows.
+pub const OTHER_SOURCE: u8 = u8::MAX;
 
 /// Spreads keys that are hashes or random already; `SipHash` costs a call in an attempt 300 instructions more.
 #[derive(Debug, Clone, Copy, Default)]
@@ -48,6 +50,15 @@ pub struct Place {
     pub attempt: u64,
     /// Index of the candidate, if any.
     pub candidate: Option<i64>,
+    /// The run is a call of an embedding model: it counts, and answers nothing.
+    pub embeds: bool,
+}
+
+impl Place {
+    /// In an attempt, and in none of its candidates.
+    pub const fn of(attempt: u64) -> Self {
+        Self { attempt, candidate: None, embeds: false }
+    }
 }
 
 /// An attempt as it begins.
@@ -139,6 +150,8 @@ pub struct Book {
     opened: VecDeque<u64>,
     open: usize,
     runs: Hashed<Place>,
+    /// An attempt has closed since `runs` was searched for those that were given up.
+    stale: bool,
     defects: Hashed<Defect>,
     defect_order: VecDeque<u64>,
     /// Attempts of other recorders, by the hash of their id.
@@ -199,9 +212,10 @@ impl Book {
     pub fn open(&mut self, opening: &Opening<'_>) -> (u64, Option<u64>) {
         let hash = stable_hash(opening.defect);
         let defect = self.defect(hash, opening.now);
-        defect.elsewhere |= defect.attempts == 0 && opening.number.is_some_and(|number| number > 1);
-        defect.attempts = opening.number.unwrap_or_else(|| defect.attempts.saturating_add(1)).max(1);
-        let number = defect.attempts;
+        let given = opening.number.filter(|number| *number > 0);
+        defect.elsewhere |= defect.attempts == 0 && given.is_some_and(|number| number > 1);
+        let number = given.unwrap_or_else(|| defect.attempts.saturating_add(1));
+        defect.attempts = defect.attempts.max(number);
         let [defect_type, severity, language, strategy] = opening.about.map(Box::from);
         let id = self.remember(Attempt {
             defect: hash,
@@ -213,6 +227,7 @@ impl Book {
             totals: Some(Box::default()),
             rows: [None; 2],
             model: None,
+            called: None,
             answered: false,
             cached: false,
             candidates: Vec::new(),
@@ -232,6 +247,12 @@ impl Book {
     /// Whether an attempt is open.
     pub fn is_open(&self, number: u64) -> bool {
         self.attempt(number).is_some_and(|attempt| attempt.ended == 0)
+    }
+
+    /// The open attempt that the next one would make forgotten; it has to be closed before.
+    pub fn crowded_out(&self) -> Option<u64> {
+        let open = self.attempts.len() >= REMEMBERED && self.attempts.front().is_some_and(|first| first.ended == 0);
+        open.then(|| self.forgotten.wrapping_add(1))
     }
 
     fn remember(&mut self, attempt: Attempt) -> u64 {
@@ -257,8 +278,10 @@ impl Book {
 
     /// A run began in an attempt. False where too many runs are in attempts.
     pub fn join(&mut self, key: RunKey, place: Place) -> bool {
-        if self.runs.len() >= REMEMBERED {
-            // Runs that were given up, whose end never came.
+        if self.runs.len() >= REMEMBERED && self.stale {
+            // Runs that were given up, whose end never came. Searched once for each attempt that closes: for each run
+            // it cost 200 µs where all are in open attempts.
+            self.stale = false;
             let (attempts, forgotten) = (&self.attempts, self.forgotten);
             self.runs.retain(|_, place| {
                 let position = place.attempt.checked_sub(forgotten).and_then(|n| n.checked_sub(1));
@@ -278,6 +301,13 @@ impl Book {
         let place = self.runs.remove(&key.get())?;
         let owns = self.attempt(place.attempt).is_some_and(|attempt| attempt.owner == key.get() && attempt.ended == 0);
         Some((place, owns))
+    }
+
+    /// A model was called for an attempt, whatever came of it.
+    pub fn called(&mut self, place: Place, model: SeriesId) {
+        if let Some(attempt) = self.attempt_mut(place.attempt) {
+            attempt.called = Some(model);
+        }
     }
 
     /// A model answered for an attempt; from its response cache, or not.
@@ -302,16 +332,26 @@ impl Book {
         }
     }
 
-    /// Adds a candidate to an attempt, or recommends it; None where it has 16 others.
-    pub fn candidate(&mut self, number: u64, index: i64, recommended: bool) -> Option<Vec<Write>> {
-        let Some(attempt) = self.attempt(number) else { return Some(Vec::new()) };
+    /// Adds a candidate to an attempt, or recommends it; also returns whether one of 17 was left out. A recommended one
+    /// takes the place of another, because a verdict on it is one on its attempt.
+    pub fn candidate(&mut self, number: u64, index: i64, recommended: bool) -> (Vec<Write>, bool) {
+        let Some(attempt) = self.attempt(number) else { return (Vec::new(), false) };
         let is_new = attempt.candidates.iter().all(|candidate| candidate.index != index);
-        if is_new && attempt.candidates.len() >= SAMPLES {
-            return None;
+        let capped = is_new && attempt.candidates.len() >= SAMPLES;
+        if capped && !recommended {
+            return (Vec::new(), true);
         }
+        let replaced = capped.then(|| {
+            let unjudged = attempt.candidates.iter().rposition(|candidate| candidate.right.is_none());
+            unjudged.unwrap_or_else(|| SAMPLES.wrapping_sub(1))
+        });
+        let replaced_cached = replaced.and_then(|at| attempt.candidates.get(at)).is_some_and(|known| known.cached);
         let (model, cached, ended, rows) = (attempt.model, attempt.cached, attempt.ended > 0, attempt.rows);
         let mut writes = self.change(number, |attempt| {
             if is_new {
+                if let Some(at) = replaced {
+                    attempt.candidates.remove(at);
+                }
                 attempt.candidates.push(Candidate { index, model, cached, recommended: false, right: None });
             }
             if recommended {
@@ -321,14 +361,13 @@ impl Book {
             }
         });
         if is_new && ended {
+            let counted = |cached: bool| [(tally::CANDIDATES, 1), (tally::CACHED, u64::from(cached))];
             for row in rows.into_iter().flatten() {
-                writes.push(Write::Enter(row, tally::CANDIDATES, 1));
-                if cached {
-                    writes.push(Write::Enter(row, tally::CACHED, 1));
-                }
+                let before = if capped { counted(replaced_cached).to_vec() } else { Vec::new() };
+                changes(row, &before, &counted(cached), &mut writes);
             }
         }
-        Some(writes)
+        (writes, capped)
     }
 
     /// The model states how sure it is, 0 to 1.
@@ -342,8 +381,10 @@ impl Book {
         attempt.ended = now.max(1);
         attempt.rows = rows;
         attempt.about = None;
-        if attempt.verdict.strength == 0 {
-            attempt.verdict = Verdict::without_source(outcome);
+        let standing = attempt.verdict;
+        // A score without an outcome says nothing about how the block was left.
+        if standing.strength == 0 || (standing.outcome == FixOutcome::Unverified && outcome != standing.outcome) {
+            attempt.verdict = Verdict { score: standing.score, ..Verdict::without_source(outcome) };
         }
         let totals = attempt.totals.take().unwrap_or_default();
         let (figures, verdict) = (attempt.figures(), attempt.verdict);
@@ -356,6 +397,10 @@ impl Book {
             (tally::RETRIEVERS, totals.retrievers),
         ];
         self.open = self.open.saturating_sub(1);
+        self.stale = true;
+        // A defect whose first attempts were made elsewhere is counted there.
+        let defect = self.defect(hash, now);
+        let elsewhere = defect.elsewhere && defect.rows.is_empty();
         let mut writes = Vec::new();
         for row in rows.into_iter().flatten() {
             let entered = figures.iter().chain(&more).filter(|(_, n)| *n > 0);
@@ -363,22 +408,21 @@ impl Book {
             if let Some(score) = verdict.score {
                 writes.push(Write::Score(row, score));
             }
-            self.new_in_row(hash, row, now, &mut writes);
+            self.new_in_row(hash, row, now, !elsewhere, &mut writes);
             self.recount(hash, row, None, fixed, (number, now), &mut writes);
             writes.push(Write::Calls(row, totals.clone()));
         }
         writes
     }
 
-    /// Counts a defect in a row that has not had it; one whose first attempts were made elsewhere is counted there.
-    fn new_in_row(&mut self, hash: u64, row: SeriesId, now: u64, writes: &mut Vec<Write>) {
+    /// Notes a defect in a row that has not had it, and counts it there if wanted.
+    fn new_in_row(&mut self, hash: u64, row: SeriesId, now: u64, counts: bool, writes: &mut Vec<Write>) {
         let defect = self.defect(hash, now);
         if defect.rows.iter().any(|(known, _)| *known == row) {
             return;
         }
-        let elsewhere = defect.rows.is_empty() && defect.elsewhere;
         defect.rows.push((row, Cluster::default()));
-        if !elsewhere {
+        if counts {
             writes.push(Write::Enter(row, tally::DEFECTS, 1));
         }
     }
@@ -438,11 +482,22 @@ impl Book {
         if verdict.strength < standing.strength {
             return (Judged::Weaker, Vec::new());
         }
-        if verdict == standing {
+        let source = if standing.source == OTHER_SOURCE { verdict.source } else { standing.source };
+        if verdict == (Verdict { source, ..standing }) {
             return (Judged::Same, Vec::new());
         }
         let rows = attempt.rows;
-        let mut writes = self.change(number, |attempt| attempt.verdict = verdict);
+        let mut writes = self.change(number, |attempt| {
+            attempt.verdict = verdict;
+            let right = attempt.fixed().map(|fixed| (fixed, verdict.strength));
+            let recommended = attempt.candidates.iter_mut().find(|candidate| candidate.recommended);
+            if let Some(candidate) = recommended
+                && verdict.outcome != FixOutcome::Unverified
+                && candidate.right.is_none_or(|(_, known)| verdict.strength >= known)
+            {
+                candidate.right = right;
+            }
+        });
         for row in rows.into_iter().flatten() {
             if standing.strength > 0 && standing.outcome != FixOutcome::Unverified {
                 writes.push(Write::Enter(row, tally::REVISIONS, 1));
@@ -488,8 +543,9 @@ impl Book {
         (CALLER, SOURCES.len().wrapping_add(at) as u8)
     }
 
-    /// The number of an attempt of another recorder, whose state `known` gives where it is new here.
-    pub fn adopt(&mut self, id: &str, cluster: Cluster, first: u64, known: impl FnOnce() -> Attempt) -> u64 {
+    /// The number of an attempt of another recorder, whose state `known` gives where it is new here; `clusters` are those
+    /// of its defect in its rows.
+    pub fn adopt(&mut self, id: &str, clusters: [Cluster; 2], first: u64, known: impl FnOnce() -> Attempt) -> u64 {
         let key = stable_hash(id);
         if let Some(number) = self.foreign.get(&key)
             && self.attempt(*number).is_some()
@@ -500,8 +556,10 @@ impl Book {
         let (hash, rows) = (attempt.defect, attempt.rows);
         let defect = self.defect(hash, first);
         defect.attempts = defect.attempts.max(attempt.number);
-        for row in rows.into_iter().flatten() {
-            if !defect.rows.iter().any(|(known, _)| *known == row) {
+        for (row, cluster) in rows.into_iter().zip(clusters) {
+            if let Some(row) = row
+                && !defect.rows.iter().any(|(known, _)| *known == row)
+            {
                 defect.rows.push((row, cluster));
             }
         }
@@ -514,15 +572,12 @@ impl Book {
         number
     }
 
-    /// The attempts at the defect of an attempt in its first row, and when the first of them began.
-    pub fn cluster(&self, number: u64) -> (Cluster, u64) {
-        let cluster = self.attempt(number).and_then(|attempt| {
-            let defect = self.defects.get(&attempt.defect)?;
-            let row = attempt.rows.first().copied().flatten()?;
-            let known = defect.rows.iter().find(|(known, _)| *known == row)?;
-            Some((known.1, defect.first))
-        });
-        cluster.unwrap_or_default()
+    /// The attempts at the defect of an attempt in each of its rows, and when the first of them began.
+    pub fn clusters(&self, number: u64) -> ([Cluster; 2], u64) {
+        let Some(attempt) = self.attempt(number) else { return Default::default() };
+        let Some(defect) = self.defects.get(&attempt.defect) else { return ([Cluster::default(); 2], attempt.started) };
+        let of = |row: Option<SeriesId>| defect.rows.iter().find(|(known, _)| Some(*known) == row);
+        (attempt.rows.map(|row| of(row).map(|known| known.1).unwrap_or_default()), defect.first)
     }
 }
 

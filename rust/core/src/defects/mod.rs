@@ -12,6 +12,6 @@ pub mod tally;
 mod tests;
 
 pub use attempt::{About, Attempt, Candidate, Totals, Verdict};
-pub use book::{Book, Cluster, Judged, MAX_DURATIONS, Opening, Place, Write, stable_hash};
+pub use book::{Book, Cluster, Judged, MAX_DURATIONS, OTHER_SOURCE, Opening, Place, Write, stable_hash};
 pub use outcome::{FixOutcome, SOURCES, Stage};
 pub use tally::{SAMPLES, TALLIES, Tally, name as tally_name};

@@ -96,6 +96,8 @@ proptest! {
                     rows.apply(book.close(*attempt as u64 + 1, [Some(*row), None], *outcome, now));
                     if let Some(known) = plain.get_mut(*attempt).filter(|known| known.row.is_none()) {
                         (known.row, known.left_with) = (Some(*row), Some(*outcome));
+                        // A score alone is not a verdict.
+                        known.standing = known.standing.filter(|(_, known)| *known != FixOutcome::Unverified || *outcome == *known);
                     }
                 }
                 Step::Judge { attempt, outcome, strength } => {
@@ -116,7 +118,7 @@ proptest! {
                     }
                 }
                 Step::Candidate { attempt, index, right, recommended } => {
-                    rows.apply(book.candidate(*attempt as u64 + 1, *index, *recommended).expect("four at most"));
+                    rows.apply(book.candidate(*attempt as u64 + 1, *index, *recommended).0);
                     if let Some(right) = right {
                         rows.apply(book.judge_candidate(*attempt as u64 + 1, *index, *right, 3));
                     }
@@ -202,25 +204,116 @@ fn candidates_from_the_response_cache_are_no_samples() {
     let (mut book, mut rows) = (Book::default(), Rows::default());
     let (id, _) = book.open(&opening("D", None, 1));
     for (index, cached) in [(0, false), (1, true), (2, false)] {
-        let place = Place { attempt: id, candidate: Some(index) };
-        assert_eq!(book.candidate(id, index, index == 2), Some(Vec::new()));
+        let place = Place { candidate: Some(index), ..Place::of(id) };
+        assert_eq!(book.candidate(id, index, index == 2), (Vec::new(), false));
         book.answered(place, 7 + usize::try_from(index).expect("small"), cached);
         rows.apply(book.judge_candidate(id, index, index > 0, 3));
     }
     assert_eq!(book.attempt(id).and_then(Attempt::belongs_to), Some(9), "the model of the recommended one");
     rows.apply(book.close(id, ROW, FixOutcome::Unverified, 2));
     assert_eq!((rows.of(40, "samples_2_1"), rows.of(40, "candidates"), rows.of(40, "candidates_cached")), (1, 3, 1));
-    // A verdict on the attempt does not change that of its recommended candidate, which has one of its own.
-    rows.apply(book.judge(id, verdict(FixOutcome::Failed, 3)).1);
-    assert_eq!(rows.of(40, "samples_2_1"), 1);
+    // A verdict on the attempt is one on its recommended candidate, unless a stronger source has judged that.
+    for (outcome, strength, right) in [
+        (FixOutcome::Failed, 3, 0),
+        (FixOutcome::Fixed, 4, 1),
+        (FixOutcome::Unverified, 4, 1),
+        (FixOutcome::Failed, 4, 0),
+    ] {
+        rows.apply(book.judge(id, verdict(outcome, strength)).1);
+        let samples = ["samples_2_0", "samples_2_1"].map(|name| rows.of(40, name));
+        assert_eq!(samples, [1 - right, right], "{outcome:?} by {strength}");
+    }
+    rows.apply(book.judge(id, verdict(FixOutcome::Infrastructure, 4)).1);
+    assert_eq!((rows.of(40, "samples_2_0"), rows.of(40, "samples_1_0")), (0, 1), "the checker failed");
 }
 
 #[test]
-fn the_seventeenth_candidate_is_refused() {
+fn the_seventeenth_candidate_is_left_out_unless_it_is_recommended() {
+    let (mut book, mut rows) = (Book::default(), Rows::default());
+    let (id, _) = book.open(&opening("D", None, 1));
+    assert!((0..16).all(|index| !book.candidate(id, index, false).1));
+    assert!(book.candidate(id, 16, false).1 && !book.candidate(id, 3, true).1);
+    rows.apply(book.judge_candidate(id, 15, true, 3));
+    // It takes the place of the last one without a verdict.
+    assert!(book.candidate(id, 17, true).1);
+    let known = |book: &Book| book.attempt(id).map(|known| known.candidates.clone()).unwrap_or_default();
+    let indexes: Vec<i64> = known(&book).iter().map(|known| known.index).collect();
+    assert_eq!(indexes, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 15, 17]);
+    rows.apply(book.close(id, ROW, FixOutcome::Fixed, 2));
+    // Also after the end; the response cache gave it, and not the one whose place it takes.
+    book.answered(Place::of(id), 7, true);
+    let (writes, capped) = book.candidate(id, 18, true);
+    rows.apply(writes);
+    assert_eq!((capped, rows.of(40, "candidates"), rows.of(40, "candidates_cached")), (true, 16, 1));
+    assert_eq!(
+        known(&book).iter().filter(|known| known.recommended).map(|known| known.index).collect::<Vec<_>>(),
+        [18]
+    );
+}
+
+#[test]
+fn the_next_number_is_one_more_than_the_largest() {
+    let mut book = Book::default();
+    let numbers = [(Some(5), 5), (Some(2), 2), (None, 6), (Some(0), 7)];
+    for (given, expected) in numbers {
+        let (id, _) = book.open(&opening("D", given, 1));
+        assert_eq!(book.attempt(id).map(|attempt| attempt.number), Some(expected), "{given:?}");
+    }
+}
+
+#[test]
+fn a_defect_first_tried_elsewhere_is_not_new_in_the_row_of_its_strategy() {
+    let (mut book, mut rows) = (Book::default(), Rows::default());
+    let (id, _) = book.open(&opening("D", Some(2), 1));
+    rows.apply(book.close(id, [Some(40), Some(50)], FixOutcome::Failed, 2));
+    assert_eq!((rows.of(40, "defects"), rows.of(50, "defects"), rows.of(50, "defects_closed")), (0, 0, 1));
+}
+
+#[test]
+fn an_exception_counts_although_a_score_came_before_it() {
+    let (mut book, mut rows) = (Book::default(), Rows::default());
+    for (standing, left_with, expected) in [
+        (FixOutcome::Unverified, FixOutcome::Infrastructure, FixOutcome::Infrastructure),
+        (FixOutcome::Unverified, FixOutcome::Unverified, FixOutcome::Unverified),
+        (FixOutcome::Failed, FixOutcome::Infrastructure, FixOutcome::Failed),
+    ] {
+        let (id, _) = book.open(&opening("D", None, 1));
+        book.judge(id, Verdict { score: Some(0.5), ..verdict(standing, 1) });
+        let writes = book.close(id, ROW, left_with, 2);
+        assert!(writes.contains(&Write::Score(40, 0.5)));
+        rows.apply(writes);
+        assert_eq!(book.attempt(id).map(|attempt| attempt.verdict.outcome), Some(expected));
+    }
+}
+
+#[test]
+fn an_open_attempt_is_closed_before_those_of_others_make_it_forgotten() {
+    let mut book = Book::default();
+    let (first, _) = book.open(&opening("D", None, 1));
+    let known = book.attempt(first).expect("remembered").clone();
+    for n in 1..REMEMBERED {
+        assert_eq!(book.crowded_out(), None);
+        book.adopt(&format!("other-{n}"), Default::default(), 1, || Attempt {
+            ended: 2,
+            totals: None,
+            ..known.clone()
+        });
+    }
+    assert_eq!(book.crowded_out(), Some(first));
+    book.close(first, ROW, FixOutcome::Unverified, 3);
+    assert_eq!(book.crowded_out(), None);
+}
+
+#[test]
+fn runs_that_were_given_up_make_room_once_their_attempt_has_closed() {
     let mut book = Book::default();
     let (id, _) = book.open(&opening("D", None, 1));
-    assert!((0..16).all(|index| book.candidate(id, index, false).is_some()));
-    assert!(book.candidate(id, 16, false).is_none() && book.candidate(id, 3, true).is_some());
+    let run = |n: usize| RunKey::new(n as u64 + 1);
+    assert!((0..REMEMBERED).all(|n| book.join(run(n), Place::of(id))));
+    assert!(!book.join(run(REMEMBERED), Place::of(id)));
+    book.close(id, ROW, FixOutcome::Unverified, 2);
+    let (next, _) = book.open(&opening("D", None, 3));
+    assert!(book.join(run(REMEMBERED), Place::of(next)) && book.place(run(0)).is_none());
 }
 
 #[test]
@@ -229,7 +322,7 @@ fn a_million_attempts_leave_at_most_65_536_and_close_the_oldest_open_ones() {
     let mut closed = 0_usize;
     for now in 1..200_000_u64 {
         let (id, oldest) = book.open(&opening(&format!("D{now}"), None, now));
-        assert!(book.join(RunKey::new(now + 2), Place { attempt: id, candidate: None }) || book.has_runs());
+        assert!(book.join(RunKey::new(now + 2), Place::of(id)) || book.has_runs());
         if let Some(oldest) = oldest {
             book.close(oldest, ROW, FixOutcome::Unverified, now);
             closed += 1;
@@ -274,6 +367,7 @@ fn an_attempt_of_another_recorder_is_adopted_once() {
         totals: None,
         rows: ROW,
         model: None,
+        called: None,
         answered: true,
         cached: false,
         candidates: Vec::new(),
@@ -281,8 +375,8 @@ fn an_attempt_of_another_recorder_is_adopted_once() {
         confidence: None,
         cost: 70,
     };
-    let id = book.adopt("other-1", Cluster::default(), 1, || known.clone());
-    assert_eq!(book.adopt("other-1", Cluster::default(), 1, || unreachable!("known")), id);
+    let id = book.adopt("other-1", Default::default(), 1, || known.clone());
+    assert_eq!(book.adopt("other-1", Default::default(), 1, || unreachable!("known")), id);
     rows.apply(book.judge(id, verdict(FixOutcome::Fixed, 5)).1);
     rows.apply(book.judge(id, verdict(FixOutcome::Fixed, 5)).1);
     // What left is what the other recorder counts as entered.

@@ -6,8 +6,8 @@ use super::batch::Batch;
 use super::money::{Counters, Row};
 use super::{End, FixPulse, Recorder, Repriced};
 use crate::defects::{
-    About, Attempt, Book, Cluster, FixOutcome, Judged, MAX_DURATIONS, Opening, Place, TALLIES, Totals, Verdict, Write,
-    stable_hash, tally,
+    About, Attempt, Book, Candidate, Cluster, FixOutcome, Judged, MAX_DURATIONS, OTHER_SOURCE, Opening, Place, SOURCES,
+    TALLIES, Totals, Verdict, Write, stable_hash, tally,
 };
 use crate::metrics::{Counter, Dropped, Measure, OUTCOMES, Outcome};
 use crate::runs::{Left, Run, RunKey};
@@ -44,16 +44,18 @@ pub struct Receipt {
     pub names: [String; 6],
     /// Begin of the first attempt at the defect, begin and end of this one, Unix nanoseconds.
     pub times: [u64; 3],
-    /// Number of the attempt, attempts of its row that fixed the defect, and those with a verdict.
-    pub counts: [u32; 3],
+    /// Number of the attempt; of each of its rows the attempts that fixed the defect, and those with a verdict.
+    pub counts: [u32; 5],
     /// Its cost, pico-dollars.
     pub cost: u64,
-    /// Outcome and strength of the source.
-    pub verdict: (FixOutcome, u8),
+    /// The verdict that counts; its source is `OTHER_SOURCE` where it has no rank of its own.
+    pub verdict: Verdict,
     /// A model answered; the response cache did.
     pub answered: [bool; 2],
     /// Confidence that the model stated.
     pub confidence: Option<f32>,
+    /// What it proposed, without the models.
+    pub candidates: Vec<Candidate>,
 }
 
 impl Recorder {
@@ -80,6 +82,7 @@ impl Recorder {
 
     /// Opens an attempt, and puts the run that it is, if any, into it.
     pub fn attempt_opened(&self, defect: &str, about: [&str; 4], number: Option<u32>, owner: Option<RunKey>) -> u64 {
+        self.make_room();
         let now = self.unix_now();
         let mut book = self.book();
         let (attempt, oldest) = book.open(&Opening { defect, about, number, owner, now });
@@ -89,9 +92,18 @@ impl Recorder {
             self.attempt_closed(oldest, FixOutcome::Unverified);
         }
         if let Some(owner) = owner {
-            self.attempt_joined(owner, Place { attempt, candidate: None });
+            self.attempt_joined(owner, Place::of(attempt));
         }
         attempt
+    }
+
+    /// Closes the attempt that is forgotten next, if it is open.
+    fn make_room(&self) {
+        let oldest = self.book().crowded_out();
+        if let Some(oldest) = oldest {
+            self.drop_one(Dropped::AttemptsCapped);
+            self.attempt_closed(oldest, FixOutcome::Unverified);
+        }
     }
 
     /// Puts a run that begins into an attempt.
@@ -125,10 +137,10 @@ impl Recorder {
 
     /// Adds a candidate to an attempt, or recommends it.
     pub fn attempt_candidate(&self, attempt: u64, index: i64, recommended: bool) {
-        let writes = self.book().candidate(attempt, index, recommended);
-        match writes {
-            Some(writes) => self.write(writes),
-            None => self.drop_one(Dropped::CandidatesCapped),
+        let (writes, capped) = self.book().candidate(attempt, index, recommended);
+        self.write(writes);
+        if capped {
+            self.drop_one(Dropped::CandidatesCapped);
         }
     }
 
@@ -154,7 +166,11 @@ impl Recorder {
 
     fn attempt_rows(&self, about: &About, provider: &str, model: &str) -> [Option<SeriesId>; 2] {
         let About { defect_type, severity, language, strategy } = about;
-        let pair = |a: &str, b: &str| format!("{a}{SEPARATOR}{b}");
+        // Without a second name there is no separator: the row `other` of a full table has none either.
+        let pair = |a: &str, b: &str| {
+            let a = a.replace(SEPARATOR, " ");
+            if b.is_empty() { a } else { format!("{a}{SEPARATOR}{b}") }
+        };
         let row = self.resolve(Kind::Defect, &pair(defect_type, severity), &pair(provider, model));
         let has_strategy = !(strategy.is_empty() && language.is_empty());
         [Some(row), has_strategy.then(|| self.resolve(Kind::Strategy, strategy, language))]
@@ -204,7 +220,7 @@ impl Recorder {
     pub fn attempt_receipt(&self, attempt: u64) -> Option<Receipt> {
         let book = self.book();
         let known = book.attempt(attempt).filter(|known| known.ended > 0)?.clone();
-        let (cluster, first) = book.cluster(attempt);
+        let (clusters, first) = book.clusters(attempt);
         drop(book);
         let pair = |row: Option<SeriesId>| row.and_then(|row| self.names(row)).map(|l| (l.a, l.b)).unwrap_or_default();
         let [row, strategy] = known.rows.map(pair);
@@ -212,18 +228,21 @@ impl Recorder {
             let (a, b) = text.split_once(SEPARATOR).unwrap_or((text, ""));
             (a.to_owned(), b.to_owned())
         };
+        let [model_row, strategy_row] = clusters;
+        let verdict = known.verdict;
+        let ranked = usize::from(verdict.source) < SOURCES.len();
         let ((defect_type, severity), (provider, model)) = (split(&row.0), split(&row.1));
         Some(Receipt {
             id: self.attempt_id(attempt),
             defect: known.defect,
             names: [defect_type, severity, provider, model, strategy.0, strategy.1],
             times: [first, known.started, known.ended],
-            counts: [known.number, cluster.fixed, cluster.scored],
+            counts: [known.number, model_row.fixed, model_row.scored, strategy_row.fixed, strategy_row.scored],
             cost: known.cost,
-            verdict: (known.verdict.outcome, known.verdict.strength),
-            // With candidates the samples were counted where they were judged.
-            answered: [known.answered, known.cached || !known.candidates.is_empty()],
+            verdict: Verdict { source: if ranked { verdict.source } else { OTHER_SOURCE }, ..verdict },
+            answered: [known.answered, known.cached],
             confidence: known.confidence,
+            candidates: known.candidates.into_iter().map(|known| Candidate { model: None, ..known }).collect(),
         })
     }
 
@@ -241,10 +260,12 @@ impl Recorder {
             strategy: strategy.into(),
         };
         let rows = self.attempt_rows(&about, provider, model);
-        let ([number, fixed, scored], [first, started, ended]) = (receipt.counts, receipt.times);
-        let cluster = Cluster { fixed, scored, timed: fixed > 0 };
-        let (outcome, strength) = receipt.verdict;
-        self.book().adopt(&receipt.id, cluster, first, || Attempt {
+        let ([number, counts @ ..], [first, started, ended]) = (receipt.counts, receipt.times);
+        let cluster = |fixed: u32, scored: u32| Cluster { fixed, scored, timed: fixed > 0 };
+        let [fixed, scored, by_strategy, scored_by_strategy] = counts;
+        let clusters = [cluster(fixed, scored), cluster(by_strategy, scored_by_strategy)];
+        self.make_room();
+        self.book().adopt(&receipt.id, clusters, first, || Attempt {
             defect: receipt.defect,
             number,
             started,
@@ -254,10 +275,11 @@ impl Recorder {
             totals: None,
             rows,
             model: None,
+            called: None,
             answered: receipt.answered[0],
             cached: receipt.answered[1],
-            candidates: Vec::new(),
-            verdict: Verdict { outcome, strength, source: u8::MAX, score: None },
+            candidates: receipt.candidates.clone(),
+            verdict: receipt.verdict,
             confidence: receipt.confidence,
             cost: receipt.cost,
         })
@@ -275,10 +297,13 @@ impl Recorder {
         };
         let writes = match run.map_or(end.kind, |run| run.kind) {
             Kind::Llm => {
-                if matches!(end.outcome, Outcome::Ok | Outcome::CacheHit)
+                if !place.embeds
                     && let Some(model) = self.model_of(end, run)
                 {
-                    book.answered(place, model, end.outcome == Outcome::CacheHit);
+                    book.called(place, model);
+                    if matches!(end.outcome, Outcome::Ok | Outcome::CacheHit) {
+                        book.answered(place, model, end.outcome == Outcome::CacheHit);
+                    }
                 }
                 let (retried, lasted) = run.map_or((false, 0), |run| (run.retried, now.saturating_sub(run.start)));
                 let rows = book.totals(place.attempt).map(|totals| {

@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Characters of an id, a type, a severity, a language or a strategy that are kept.
 pub const LONGEST: usize = 64;
+/// Characters by which the id of a defect is told from others: paths and fingerprints are longer than `LONGEST`.
+const LONGEST_ID: usize = 1024;
 
 /// A block is one number: its attempt times 2^20, plus one more than the index of its candidate; 0 for no block. As a
 /// tuple it cost each run in it 60 ns more.
@@ -55,6 +57,7 @@ impl Attempts {
     ) -> PyResult<()> {
         let [id, ..] = &self.keys;
         let marked = entry(metadata, id.bind(py))?.filter(|id| !id.is_none());
+        let marked = marked.map(|id| convert::text_of(&id)).transpose()?.filter(|id| !id.is_empty());
         let block = if self.has_blocks.load(Ordering::Relaxed) { self.block(py)? } else { None };
         let place = parent.and_then(|parent| core.attempt_of(parent));
         let place = match (place, block) {
@@ -67,10 +70,10 @@ impl Attempts {
             }
             return Ok(());
         };
-        let id = short(&marked)?;
+        let id = identified(&marked);
         match place {
-            Some(place) if core.is_at_defect(place.attempt, &id) => core.attempt_joined(key, place),
-            _ => self.opened(core, key, &id, metadata, py)?,
+            Some(place) if core.is_at_defect(place.attempt, id) => core.attempt_joined(key, place),
+            _ => self.opened(core, key, id, metadata, py)?,
         }
         Ok(())
     }
@@ -80,7 +83,8 @@ impl Attempts {
         let number: u64 = block.extract()?;
         let index = i64::try_from(number & ((1 << INDEX_BITS) - 1)).unwrap_or_default();
         let attempt = number >> INDEX_BITS;
-        Ok((attempt > 0).then_some(Place { attempt, candidate: index.checked_sub(1).filter(|index| *index >= 0) }))
+        let candidate = index.checked_sub(1).filter(|index| *index >= 0);
+        Ok((attempt > 0).then_some(Place { candidate, ..Place::of(attempt) }))
     }
 
     #[cold]
@@ -102,6 +106,11 @@ impl Attempts {
         core.attempt_opened(id, about.each_ref().map(String::as_str), number, Some(key));
         Ok(())
     }
+}
+
+/// What of the id of a defect is looked at.
+pub fn identified(id: &str) -> &str {
+    id.char_indices().nth(LONGEST_ID).and_then(|(end, _)| id.get(..end)).unwrap_or(id)
 }
 
 /// The first characters of a text.
