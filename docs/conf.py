@@ -32,7 +32,11 @@ html_title = f"langmeter {version}"
 html_show_sphinx = False
 html_copy_source = False
 # For editors, at an address that does not change.
-html_extra_path = ["reference/langmeter.schema.json", "reference/grafana.json"]
+html_extra_path = [
+    "reference/langmeter.schema.json",
+    "reference/snapshot.schema.json",
+    "reference/grafana.json",
+]
 # No font, script or image comes from another server.
 html_theme_options = {"source_repository": "", "top_of_page_buttons": []}
 

@@ -17,6 +17,7 @@ from langmeter.cli import (
     dashboard,
     defects,
     demo,
+    export,
     history,
     prices,
     run,
@@ -31,6 +32,7 @@ _COMMANDS: Final = {
     "compare": compare,
     "defects": defects,
     "history": history,
+    "export": export,
     "config": config,
     "dashboard": dashboard,
 }

@@ -6,13 +6,12 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from importlib import import_module
-from importlib.util import find_spec
 from itertools import groupby
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
-from langmeter._base.check import one_of, refusal
+from langmeter._base.check import refusal
+from langmeter._base.frames import frame
 from langmeter._base.spans import Length, Moment, moment_of, seconds_of
 from langmeter._core import Distribution
 from langmeter.analysis.metrics import (
@@ -36,7 +35,6 @@ _MODELS: Final = ("provider", "model")
 _DEFECTS: Final = ("defect_type", "provider", "model", "severity")
 _STRATEGIES: Final = ("strategy", "language")
 _COMPONENT: Final = "component"
-_FRAMES: Final = ("pandas", "polars", "pyarrow")
 
 #: A row of a snapshot: what makes of its names the place that a metric may name, its names, and
 #: its figures.
@@ -77,9 +75,6 @@ class Rows(tuple[Row, ...]):
             ConfigError: another library.
             ImportError: it is not installed.
         """
-        if library is None:
-            library = next((name for name in _FRAMES if find_spec(name)), _FRAMES[0])
-        one_of("library", library, _FRAMES)
         names = list(dict.fromkeys(name for row in self for name in row.labels))
         columns: dict[str, list[Any]] = {
             "start": [row.start for row in self],
@@ -88,8 +83,7 @@ class Rows(tuple[Row, ...]):
             "value": [row.value for row in self],
             "count": [row.count for row in self],
         }
-        module = import_module(library)
-        return module.table(columns) if library == "pyarrow" else module.DataFrame(columns)
+        return frame(columns, library)
 
 
 class History:

@@ -22,7 +22,7 @@ _Part: TypeAlias = tuple[
 _MOST: Final = 2**64 - 1
 _MOST_SIGNED: Final = 2**63 - 1
 #: Lists of series → the kinds in them.
-_LISTS: Final[dict[str, tuple[str, ...]]] = {
+LISTS: Final[dict[str, tuple[str, ...]]] = {
     "models": ("model",),
     "components": ("llm", "chain", "node", "agent", "tool", "retriever", "fix"),
     "defects": serialize.ATTEMPTS,
@@ -47,7 +47,7 @@ def snapshot(data: Mapping[str, Any]) -> _core.Snapshot:
     """Return the snapshot; raises SnapshotError, or what a foreign structure happens to raise."""
     listed = [
         (f"{name}[{place}]", series, *_series(f"{name}[{place}]", series, kinds))
-        for name, kinds in _LISTS.items()
+        for name, kinds in LISTS.items()
         for place, series in enumerate(_list(name, _field("", data, name)))
     ]
     first: dict[tuple[str, ...], str] = {}
