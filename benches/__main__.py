@@ -9,6 +9,7 @@ from collections.abc import Callable
 from benches import (
     anomalies,
     defects,
+    exporters,
     history,
     instructions,
     native_loop,
@@ -47,6 +48,7 @@ PARTS: dict[str, Callable[[list[str]], None]] = {
     "anomalies": anomalies.main,
     "defects": defects.main,
     "history": history.main,
+    "exporters": exporters.main,
     "providers": providers.main,
 }
 

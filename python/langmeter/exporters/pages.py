@@ -8,9 +8,11 @@ from __future__ import annotations
 import hmac
 import os
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.openmetrics.exposition import ALLOWUTF8
 
 from langmeter import sources
 from langmeter._base.check import one_of
@@ -23,6 +25,7 @@ from langmeter.exporters.semconv import Generation
 from langmeter.snapshot import Snapshot
 from langmeter.sources import SnapshotSource, Source
 
+_OPENMETRICS: Final = "application/openmetrics-text"
 _TEXT: Final = "text/plain; charset=utf-8"
 
 
@@ -84,6 +87,9 @@ class Pages:
             body = native.exposition(self._families.of(snapshot), begin, self._schema)
             return Answer(200, native.CONTENT_TYPE, body)
         encode, content_type = choose_encoder(accept)
+        if content_type.startswith(_OPENMETRICS):
+            # Our names need no escaping; to look for what does takes 11 of 25 ms for 1,000 lines.
+            encode = partial(encode, escaping=ALLOWUTF8)  # type: ignore[call-arg]
         return Answer(
             200, content_type, encode(SnapshotCollector(sources.open(snapshot), self._families))
         )
