@@ -6,6 +6,7 @@ only afterwards.
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import sys
@@ -27,8 +28,19 @@ os.environ["LANGMETER_CACHE"] = _CACHE.name
 
 
 def pytest_unconfigure() -> None:
-    """Remove the folder before the interpreter would, with a warning."""
+    """Give back what the interpreter would give back at its end, with a warning for each."""
+    _close_clients()
     _CACHE.cleanup()
+
+
+def _close_clients() -> None:
+    """Close the HTTP clients that LangChain's packages cache, and with them their connections.
+
+    Left to the end of the interpreter they cannot close themselves: what they need is gone by then.
+    """
+    kinds = tuple(sys.modules[name].Client for name in ("httpx", "httpx2") if name in sys.modules)
+    for client in [part for part in gc.get_objects() if isinstance(part, kinds)]:
+        client.close()
 
 
 # A shared machine stalls now and then; that says nothing about the code.

@@ -20,12 +20,7 @@ from langmeter.testing.simulator.server import Server
 
 pytestmark = [
     pytest.mark.clients,
-    # google-genai, where aiohttp is installed: it also forgets to await the body of an error.
-    pytest.mark.filterwarnings("ignore:coroutine 'ClientResponse.json':RuntimeWarning"),
-    pytest.mark.filterwarnings(
-        r"ignore:Exception ignored in. <coroutine object ClientResponse:"
-        "pytest.PytestUnraisableExceptionWarning"
-    ),
+    # google-genai, where aiohttp is installed.
     pytest.mark.filterwarnings("ignore:Inheritance class AiohttpClientSession:DeprecationWarning"),
 ]
 

@@ -35,16 +35,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.exit(1, f"{parser.prog}: {error}\n")
     if options.until_eof:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with server:
-        print(json.dumps({"url": server.url}), flush=True)
-        try:
+    try:
+        with server:
+            # The reader of this line may send Ctrl-C before `print` returns.
+            print(json.dumps({"url": server.url}), flush=True)
             if options.until_eof:
                 while sys.stdin.buffer.read(4096):
                     pass
             else:
                 threading.Event().wait()
-        except KeyboardInterrupt:
-            return 130
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 
