@@ -231,9 +231,6 @@ class Attempts:
     def of_run(self, run_id: object) -> int | None:
         """Return the attempt that a run in flight is in."""
 
-    def owned_by(self, run_id: object) -> int | None:
-        """Return the open attempt that a run in flight is itself."""
-
     def candidate(self, attempt: int, index: int, *, recommended: bool = False) -> None:
         """Add a candidate, or recommend it."""
 
@@ -800,7 +797,7 @@ class ServicesBase:
         attempts: tuple[
             Sequence[str],
             Callable[[], int],
-            Callable[[UUID, Any], None] | None,
+            Callable[[int, Any], None] | None,
         ]
         | None = None,
     ) -> Self:
@@ -812,8 +809,8 @@ class ServicesBase:
         the task, its loop and the run's id. `labels` are keys of a call's metadata. `keep_prompts`:
         those of clients that report usage too. `attempts`: keys of a run's metadata (id, type and
         severity of a defect, language, strategy, number of the attempt); what returns the attempt
-        and the candidate of the block around a run; what is called with a chain's run and its
-        output.
+        and the candidate of the block around a run; what is called with the number of an attempt
+        that is a run, and what the run returned.
         """
 
     @property

@@ -397,18 +397,23 @@ class _Output:
         self._outcome = outcome
         self.read = None if outcome is None else self._read
 
-    def _read(self, run_id: UUID, output: Any) -> None:
+    def _read(self, number: int, output: Any) -> None:
         services = self.services()
         if services is None or self._outcome is None:
             return
-        number = services.attempts.owned_by(run_id)
-        if number is None:
-            return
         try:
-            apply(services, number, fix_of(self._outcome(output)))
+            apply(services, number, fix_of(self._outcome(_returned(output))))
         except Exception as exc:
             services.recorder.dropped("callback_errors")
             services.output_failed(exc)
+
+
+def _returned(output: Any) -> Any:
+    """Return what the caller of a run gets; a model call ends with its message, or its text."""
+    match getattr(output, "generations", None):
+        case [[first, *_], *_]:
+            return getattr(first, "message", first.text)
+    return output
 
 
 if TYPE_CHECKING:

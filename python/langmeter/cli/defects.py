@@ -15,7 +15,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "defects",
         help="which model fixes which defects, and at what price, by a snapshot",
         description="Print how each model did at each type and severity of defect: share of "
-        "defects fixed with its 99 %% interval, cost of a fix, and which model is better; then how "
+        "defects fixed with its 99 % interval, cost of a fix, and which model is better; then how "
         "far attempts came. A model is called best only where its interval lies above that of each "
         "other model.",
     )

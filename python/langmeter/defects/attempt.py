@@ -338,7 +338,9 @@ def judge(books: Books, number: int, outcome: str, score: float | None, source: 
 def apply(books: Books, number: int, fix: Fix) -> None:
     """Record what an answer says about the fix of an attempt."""
     for index in range(min(fix.candidates, _core.MAX_CANDIDATES)):
-        books.attempts.candidate(number, index, recommended=index == fix.recommended)
+        books.attempts.candidate(number, index)
+    if fix.recommended is not None and fix.recommended < fix.candidates:
+        books.attempts.candidate(number, fix.recommended, recommended=True)
     if fix.confidence is not None:
         books.attempts.state_confidence(number, fix.confidence)
     if fix.outcome is not None or fix.score is not None:

@@ -43,10 +43,10 @@ class DefectOptions:
     Attributes:
         keys: what the metadata of a run calls `defect_id`, `type`, `severity`, `language`,
             `strategy` and `number`, where other names are wanted: `{"type": "checker"}`.
-        outcome: called with what the run of an attempt returned. Returns an outcome by its name
-            ("fixed", "unparsable", …), True for fixed or False for failed, a `Fix`, or None for no
-            verdict. `langmeter.defects.read_fix` is one. What it raises is counted in `dropped`
-            and leaves the attempt without a verdict.
+        outcome: called with what the run of an attempt returned: a chain's output, a model's
+            message. Returns an outcome by its name ("fixed", "unparsable", …), True for fixed or
+            False for failed, a `Fix`, or None for no verdict. `langmeter.defects.read_fix` is one.
+            What it raises is counted in `dropped` and leaves the attempt without a verdict.
 
     Raises:
         ConfigError: a key of `keys` is unknown or its name is not a text; `outcome` is not

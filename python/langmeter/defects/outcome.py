@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from langmeter import _core
-from langmeter._base.check import real_number, refusal
+from langmeter._base.check import real_number, refusal, whole_number
 
 #: Every outcome of an attempt.
 OUTCOMES: Final = _core.FIX_OUTCOMES
@@ -48,6 +48,12 @@ class Fix:
         for name in ("score", "confidence"):
             if getattr(self, name) is not None:
                 real_number(name, getattr(self, name), 0, 1)
+        whole_number("candidates", self.candidates, 0)
+        if self.recommended is not None:
+            whole_number("recommended", self.recommended, 0)
+        for name in ("source", "reason"):
+            if not isinstance(getattr(self, name), str):
+                raise refusal(name, "a text", getattr(self, name))
 
 
 def checked_outcome(outcome: object) -> str:
@@ -75,8 +81,9 @@ def read_fix(output: Any) -> Fix:
     `success` (bool), `confidence` (0 to 1), `fix_candidates` (a list of `fix_code`, `line_ranges`,
     …) and `recommended_fix_index`. Without `success` an answer with candidates has no verdict so
     far; one with an empty list is `empty`, and one that has none of these fields is `unparsable`.
+    Of the state of a graph or an agent its `structured_response` is read, else its last message.
     """
-    fields = _fields(output)
+    fields = _answered(_fields(output))
     if fields is None or not fields.keys() & {"success", "fix_candidates"}:
         return Fix("unparsable")
     listed = fields.get("fix_candidates")
@@ -94,6 +101,18 @@ def read_fix(output: Any) -> Fix:
     if confidence is None and recommended is not None:
         confidence = _share((_fields(candidates[recommended]) or {}).get("confidence"))
     return Fix(outcome, None, confidence, count, recommended)
+
+
+def _answered(fields: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """Return the fields of the answer that the state of a graph holds; those of an answer as is."""
+    if fields is None or fields.keys() & {"success", "fix_candidates"}:
+        return fields
+    if fields.get("structured_response") is not None:
+        return _fields(fields["structured_response"])
+    match fields.get("messages"):
+        case [*_, last]:
+            return _fields(last)
+    return fields
 
 
 def _fields(value: Any) -> Mapping[str, Any] | None:

@@ -75,10 +75,6 @@ impl Attempts {
         Ok(self.core().attempt_of(identity::run_key(run_id)?).map(|place| place.attempt))
     }
 
-    fn owned_by(&self, run_id: &Bound<'_, PyAny>) -> PyResult<Option<u64>> {
-        Ok(self.core().attempt_owned_by(identity::run_key(run_id)?))
-    }
-
     #[pyo3(signature = (attempt, index, *, recommended=false))]
     fn candidate(&self, attempt: u64, index: i64, recommended: bool) {
         self.core().attempt_candidate(attempt, index, recommended);

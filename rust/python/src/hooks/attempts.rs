@@ -1,7 +1,9 @@
 //! The attempt at a defect that a run belongs to.
 
 use crate::convert;
+use crate::hooks::identity;
 use crate::hooks::model_start::entry;
+use crate::services::Services;
 use langmeter_core::RunKey;
 use langmeter_core::defects::Place;
 use pyo3::prelude::*;
@@ -26,7 +28,19 @@ pub struct Attempts {
     /// Whether a block was ever entered.
     has_blocks: AtomicBool,
     /// Reads the outcome of an attempt from what its run returned; None without such a reader.
-    pub read_output: Option<Py<PyAny>>,
+    read_output: Option<Py<PyAny>>,
+}
+
+/// An attempt whose outcome is read from what its run returns.
+pub struct Reads<'py> {
+    attempt: u64,
+    reader: Bound<'py, PyAny>,
+}
+
+impl Reads<'_> {
+    pub fn read(&self, output: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.reader.call1((self.attempt, output)).map(drop)
+    }
 }
 
 impl Attempts {
@@ -42,6 +56,18 @@ impl Attempts {
     /// The objects that Python's collector visits.
     pub fn objects(&self) -> impl Iterator<Item = &Py<PyAny>> {
         std::iter::once(&self.block).chain(&self.read_output)
+    }
+
+    /// The attempt that a run in flight is, where its outcome is read from what the run returns.
+    #[inline]
+    pub fn reads<'py>(services: &Bound<'py, Services>, run_id: &Bound<'py, PyAny>) -> PyResult<Option<Reads<'py>>> {
+        let this = services.get();
+        let Some(reader) = this.attempts.as_ref().and_then(|attempts| attempts.read_output.as_ref()) else {
+            return Ok(None);
+        };
+        let core = &this.recorder(services.py())?.get().core;
+        let attempt = core.attempt_owned_by(identity::run_key(run_id)?);
+        Ok(attempt.map(|attempt| Reads { attempt, reader: reader.bind(services.py()).clone() }))
     }
 
     /// Puts a run that begins into its attempt: that of its parent or of the block around it, whichever began later. A

@@ -1,6 +1,7 @@
 //! Hooks of chains, tools and retrievers.
 
 use super::{Arguments, Link, hook, plain_code};
+use crate::hooks::attempts::Attempts;
 use crate::hooks::component_events;
 use crate::hooks::identity;
 use crate::hooks::model_end;
@@ -58,10 +59,8 @@ hook! {
         let (outputs, run_id) = (given.at(0, intern!(py, "outputs"))?, given.required(intern!(py, "run_id"))?);
         let components = self.0.components;
         self.0.run(py, "on_chain_end", |services| {
-            if let Some(attempts) = &services.get().attempts
-                && let Some(read_output) = &attempts.read_output
-            {
-                read_output.bind(py).call1((&run_id, &outputs))?;
+            if let Some(read) = Attempts::reads(services, &run_id)? {
+                read.read(&outputs)?;
             }
             let decides = if components {
                 outputs.get_type().name()?.to_cow()? == "ClassifierResponse"

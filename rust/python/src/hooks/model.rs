@@ -1,6 +1,7 @@
 //! Hooks of model calls.
 
 use super::{Arguments, Link, hook, plain_code};
+use crate::hooks::attempts::Attempts;
 use crate::hooks::identity;
 use crate::hooks::model_end;
 use crate::hooks::model_start;
@@ -62,10 +63,12 @@ hook! {
     fn called(&self, py: Python<'_>, given: Arguments<'_, '_>) -> PyResult<()> {
         let (response, run_id) = (given.at(0, intern!(py, "response"))?, given.required(intern!(py, "run_id"))?);
         self.0.run(py, "on_llm_end", |services| {
-            if model_end::common(services, &run_id, &response)? {
-                return Ok(());
+            // Read once the call counts: which model answered, and whether the response cache did.
+            let reads = Attempts::reads(services, &run_id)?;
+            if !model_end::common(services, &run_id, &response)? {
+                model_end::uncommon(services, &run_id, &response, Kind::Llm)?;
             }
-            model_end::uncommon(services, &run_id, &response, Kind::Llm)
+            reads.map_or(Ok(()), |reads| reads.read(&response))
         })
     }
 }
