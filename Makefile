@@ -11,14 +11,14 @@ unexport PYTHONDONTWRITEBYTECODE
 MSRV := $(shell sed -n 's/^rust-version = "\(.*\)"/\1.0/p' Cargo.toml)
 RUST := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
 
-.PHONY: help demo test quick test-python test-rust loom miri e2e peers bench bench-smoke gates valgrind lint msrv format docs pictures coverage clean
+.PHONY: help demo test quick test-python test-rust loom miri e2e peers bench bench-smoke gates valgrind chromium lint msrv format docs pictures coverage clean
 
 help: ## list what there is to make
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/native ## meter a real pipeline under load on this machine
-	$(BIN)/langmeter demo
 	$(BIN)/python -m examples.fix_generator
+	$(BIN)/langmeter demo --report target/demo.html
 
 test: test-rust loom test-python ## run every test
 
@@ -50,8 +50,8 @@ miri: ## look for undefined behaviour with miri (needs a nightly toolchain)
 		cargo +nightly miri test --target-dir target/miri --package langmeter-core --lib -- --skip tokenizer
 
 # A server that cannot be had here is left out: its tests are skipped, and say how it gets there.
-e2e: $(VENV)/native $(VENV)/node ## run the tests against real servers (needs npm, Debian's packages and Go)
-	-$(MAKE) --keep-going target/tools/prometheus target/tools/victoria-metrics
+e2e: $(VENV)/native $(VENV)/node $(VENV)/browser ## run the tests against real servers and a browser (needs npm, Debian's packages and Go)
+	-$(MAKE) --keep-going target/tools/prometheus target/tools/victoria-metrics chromium
 	$(BIN)/python -m pytest -m e2e --no-cov -rs tests/e2e
 
 # The own tests of langchain-core, langchain and langgraph, with a meter and with an empty handler.
@@ -89,7 +89,7 @@ lint: $(VENV)/native $(VENV)/lint ## check style and types
 docs: $(VENV)/docs ## build the site in target/docs
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --builder dirhtml docs target/docs
 
-pictures: $(VENV)/native ## draw the pictures of the pages from what the commands print
+pictures: $(VENV)/native $(VENV)/browser ## draw the pictures of the pages from what the commands print
 	$(BIN)/python docs/pictures.py
 
 format: $(VENV)/lint ## format the sources
@@ -105,6 +105,10 @@ coverage: target/tools/bin/cargo-llvm-cov ## measure the line coverage of the co
 target/tools/bin/cargo-llvm-cov:
 	rustup component add llvm-tools
 	cargo install --quiet --locked --root target/tools cargo-llvm-cov
+
+# The browser itself; installed where CI lacks it.
+chromium:
+	@command -v chromium >/dev/null || [ -z "$$CI" ] || { apt-get update -qq && apt-get install -qq --yes chromium; }
 
 # Debian's package, unpacked: nothing is installed.
 target/tools/prometheus:
@@ -153,6 +157,10 @@ $(VENV)/lint: $(VENV)/packages
 
 $(VENV)/bench: $(VENV)/native
 	$(UV) pip install --quiet --group bench
+	@touch $@
+
+$(VENV)/browser: $(VENV)/native
+	$(UV) pip install --quiet --group browser
 	@touch $@
 
 $(VENV)/docs: $(VENV)/native

@@ -8,13 +8,18 @@ import sys
 import tempfile
 from pathlib import Path
 
+from playwright.sync_api import sync_playwright
 from rich.console import Console
 from rich.text import Text
 
 DOCS = Path(__file__).parent
 sys.path.insert(0, str(DOCS.parent))
 
+from tests.support.browser import browser  # noqa: E402
+from tests.support.days import Day, write_history  # noqa: E402
 from tests.support.pages import Page, run, run_program  # noqa: E402
+
+from langmeter.report.html import report  # noqa: E402
 
 #: Picture → the page whose program makes the files, and the beginning of the command.
 PICTURES = {
@@ -37,8 +42,21 @@ def draw(name: str, command: str, folder: Path) -> None:
     (DOCS / "images" / f"{name}.svg").write_text(drawn, encoding="utf8")
 
 
+def photograph_report() -> None:
+    """Save the beginning of a report of a day as docs/images/report.png."""
+    with tempfile.TemporaryDirectory() as folder:
+        history, page = Path(folder) / "metrics.db", Path(folder) / "report.html"
+        write_history(history, Day(), range(1440), 30)
+        page.write_text(report(history), encoding="utf8")
+        with sync_playwright() as playwright, browser(playwright) as chromium:
+            view = chromium.new_page(viewport={"width": 1180, "height": 900})
+            view.goto(page.as_uri())
+            view.screenshot(path=DOCS / "images" / "report.png")
+
+
 def main() -> None:
     """Draw them all."""
+    photograph_report()
     for name, (page_name, begins) in PICTURES.items():
         with tempfile.TemporaryDirectory() as folder:
             command = begins

@@ -98,6 +98,7 @@ def run_demo(
     concurrency: int = 64,
     json: str | None = None,
     *,
+    report: str | None = None,
     seed: int = 1,
     speed: float = 1.0,
     file: TextIO | None = None,
@@ -108,12 +109,13 @@ def run_demo(
         calls: how many times the pipeline is asked; retries come on top.
         concurrency: how many of them are in flight at most.
         json: a file for `Snapshot.to_json()`.
+        report: a file for the report as an HTML page; the last line says where it is.
         seed: the same seed gives the same calls and the same tokens.
         speed: how many times faster than life the simulated service is.
         file: where to print; standard output by default.
 
     Returns:
-        The exit code: 0, 1 when the check or the writing of the file failed, 2 when a package is
+        The exit code: 0, 1 when the check or the writing of a file failed, 2 when a package is
         missing, 130 after Ctrl-C (with the report so far).
 
     Raises:
@@ -131,7 +133,8 @@ def run_demo(
     service = Simulator(seed, speed=speed, **SHORT)
     job = _Job(todo, Meter(config=MeterConfig()), concurrency, file or sys.stdout)
     interrupted = job.run(service)
-    return _close(job, None if interrupted else service.truth(), json)
+    code = _close(job, None if interrupted else service.truth(), json)
+    return code if report is None else _write_report(job, report) or code
 
 
 class _Job:
@@ -335,6 +338,18 @@ def _close(job: _Job, truth: Truth | None, json: str | None) -> int:
             output.complain(f"langmeter demo: {failure}")
             code = code or 1
     return code
+
+
+def _write_report(job: _Job, file: str) -> int:
+    """Write the HTML report and say where it is; returns 1 where that fails."""
+    from langmeter.report import html
+
+    page = html.report(job.snapshot, title="langmeter demo")
+    if failure := output.write_file(Path(file), page):
+        output.complain(f"langmeter demo: {failure}")
+        return 1
+    output.show(f"Report: {Path(file).absolute()}", job.out)
+    return 0
 
 
 def _check(snapshot: Snapshot, truth: Truth, gave_up: int, out: TextIO) -> bool:

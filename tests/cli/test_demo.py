@@ -132,6 +132,21 @@ def test_mismatch_is_the_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "WRONG: one token" in text
 
 
+def test_report_is_the_last_line(tmp_path: Path) -> None:
+    """The report is written, and the last line says where it is."""
+    path = tmp_path / "demo.html"
+    code, text = small(calls=4, report=str(path))
+    assert code == 0, text
+    assert text.splitlines()[-1] == f"Report: {path}"
+    assert "<h1>langmeter demo</h1>" in path.read_text("utf-8")
+
+
+def test_report_that_cannot_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A report that cannot be written is named, with exit code 1."""
+    assert small(calls=4, report=str(tmp_path))[0] == 1
+    assert f"cannot write {tmp_path}: Is a directory" in capsys.readouterr().err
+
+
 def test_file_that_cannot_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A file that cannot be written is named, after the report, with exit code 1."""
     code, text = small(calls=4, json=str(tmp_path))

@@ -19,6 +19,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command.add_argument("--calls", type=_positive, metavar="N", help="how many calls")
     command.add_argument("--concurrency", type=_positive, metavar="C", help="how many at a time")
     command.add_argument("--json", metavar="FILE", help="also write the snapshot to FILE")
+    command.add_argument("--report", metavar="FILE", help="also write an HTML report to FILE")
     command.set_defaults(parser=command)
 
 
@@ -26,9 +27,11 @@ def run(options: argparse.Namespace) -> int:
     """Run it; returns the exit code."""
     from langmeter.demo import run_demo
 
-    if options.json is not None:
-        output.check_file("--json", options.json, options.parser)
-    chosen = {name: getattr(options, name) for name in ("calls", "concurrency", "json")}
+    for name in ("json", "report"):
+        if (file := getattr(options, name)) is not None:
+            output.check_file(f"--{name}", file, options.parser)
+    names = ("calls", "concurrency", "json", "report")
+    chosen = {name: getattr(options, name) for name in names}
     return run_demo(**{name: value for name, value in chosen.items() if value is not None})
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from langmeter._base import output
@@ -22,11 +24,19 @@ def read_snapshot(source: str, parser: argparse.ArgumentParser) -> Snapshot:
 
     Ends the program with exit code 2 where that fails.
     """
-    from langmeter.errors import SourceError
     from langmeter.sources import read
 
-    try:
+    with refusing(source, parser):
         return read(source)
+
+
+@contextmanager
+def refusing(source: str, parser: argparse.ArgumentParser) -> Iterator[None]:
+    """End the program with exit code 2 where a source cannot be read, and say why."""
+    from langmeter.errors import SourceError
+
+    try:
+        yield
     except OSError as error:
         parser.error(f"cannot read {printable(source)}: {output.reason(error)}")
     except (SourceError, ImportError) as error:

@@ -20,6 +20,7 @@ from langmeter.cli import (
     export,
     history,
     prices,
+    report,
     run,
 )
 
@@ -33,6 +34,7 @@ _COMMANDS: Final = {
     "defects": defects,
     "history": history,
     "export": export,
+    "report": report,
     "config": config,
     "dashboard": dashboard,
 }

@@ -1,1 +1,1 @@
-"""Snapshots for people: on the terminal."""
+"""Snapshots for people: on the terminal, and as an HTML page."""

@@ -28,7 +28,7 @@ _Key = TypeVar("_Key", bound=tuple[str, str])
 _Stats = TypeVar("_Stats", bound="ComponentStats | CallStats")
 
 #: Dropped events that lost nothing: they had been counted before.
-_IGNORED = ("duplicate_start", "duplicate_end")
+IGNORED = ("duplicate_start", "duplicate_end")
 
 
 #: Columns of `rows`.
@@ -174,7 +174,7 @@ def _notes(snapshot: Snapshot) -> Iterable[str]:
     if totals.stalls:
         yield f"streams that stopped for long: {plural(totals.stalls, 'time')}"
     dropped = dict(snapshot.dropped)
-    ignored = {name: dropped.pop(name) for name in _IGNORED if name in dropped}
+    ignored = {name: dropped.pop(name) for name in IGNORED if name in dropped}
     if dropped:
         yield "dropped: " + _named(dropped)
     if ignored:

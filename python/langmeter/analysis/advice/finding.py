@@ -53,14 +53,25 @@ class Finding:
     def __str__(self) -> str:
         lines = [printable(self.title)]
         if self.saving is not None:
-            verb, bound = "saves", self.bound
-            if self.saving < 0:  # to save at least -1 is to cost at most 1
-                verb, bound = "costs", _REVERSED[bound]
-            lines.append(f"  {verb} {bound} {format_usd(abs(self.saving))}")
+            lines.append(f"  {self.saving_text}")
         if self.assumption:
             lines.append(f"  assuming that {self.assumption}")
-        lines += [f"    {name:<28}{_shown(name, n):>14}" for name, n in self.figures.items()]
+        lines += [f"    {name:<28}{text:>14}" for name, text in self.figure_texts().items()]
         return "\n".join(lines)
+
+    @property
+    def saving_text(self) -> str:
+        """The saving and its bound: `saves at most $1.20`; "" where the snapshot has none."""
+        if self.saving is None:
+            return ""
+        verb, bound = "saves", self.bound
+        if self.saving < 0:  # to save at least -1 is to cost at most 1
+            verb, bound = "costs", _REVERSED[bound]
+        return f"{verb} {bound} {format_usd(abs(self.saving))}"
+
+    def figure_texts(self) -> dict[str, str]:
+        """Return the figures as text, by name."""
+        return {name: _shown(name, figure) for name, figure in self.figures.items()}
 
 
 def text(findings: Iterable[Finding]) -> str:

@@ -68,6 +68,19 @@ class Row:
             return relative_change(self.before, self.after)
         return self.after - self.before
 
+    def cells(self) -> tuple[str, ...]:
+        """Return the texts of its row in a table, under `Comparison.header`."""
+        return (
+            short_name(self.name),
+            f"{self.metric} ({self.note})" if self.note else self.metric,
+            _figure(self.before, self.unit),
+            _figure(self.after, self.unit),
+            _change(self),
+            _interval(self),
+            _p(self.p),
+            self.verdict,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Ruling:
@@ -135,9 +148,9 @@ class Comparison:
             for row in self.rows
             if everything or row in stopped or row.verdict in ("worse", "better")
         ]
-        blocks = ["\n".join([self._headline(), *self._rulings()])]
+        blocks = ["\n".join([self.headline, *self._rulings()])]
         if listed:
-            blocks.append("\n".join(render_table(self._header(), map(_cells, listed), width)))
+            blocks.append("\n".join(render_table(self.header, map(Row.cells, listed), width)))
         if notes := list(self._notes()):
             blocks.append("\n".join(notes))
         return "\n\n".join(blocks)
@@ -166,7 +179,9 @@ class Comparison:
             "new": list(self.new),
         }
 
-    def _headline(self) -> str:
+    @property
+    def headline(self) -> str:
+        """The verdict in one line."""
         counts = Counter(row.verdict for row in self.rows)
         verdicts = ", ".join(
             f"{counts[verdict]} {verdict}" for verdict in _ORDER if counts[verdict]
@@ -178,7 +193,9 @@ class Comparison:
         word = "FAILED" if self.failed else "ok"
         return f"{word}: {why}{verdicts or 'nothing to compare'} (level {self.level:g})"
 
-    def _header(self) -> tuple[str, ...]:
+    @property
+    def header(self) -> tuple[str, ...]:
+        """Columns of the table."""
         interval = f"{100 * (1 - self.level):.4g} % interval"
         return ("what", "metric", "before", "after", "change", interval, "p", "verdict")
 
@@ -249,19 +266,6 @@ def _row_to_dict(row: Row) -> dict[str, Any]:
 
 def _finite(x: float) -> float | None:
     return x if math.isfinite(x) else None
-
-
-def _cells(row: Row) -> tuple[str, ...]:
-    return (
-        short_name(row.name),
-        f"{row.metric} ({row.note})" if row.note else row.metric,
-        _figure(row.before, row.unit),
-        _figure(row.after, row.unit),
-        _change(row),
-        _interval(row),
-        _p(row.p),
-        row.verdict,
-    )
 
 
 def _figure(x: float, unit: Unit) -> str:

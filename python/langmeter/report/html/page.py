@@ -1,0 +1,170 @@
+"""The page: what matters in a few sentences, the parts, and all that a browser needs for them."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from functools import cache
+from importlib.resources import files
+from typing import Final
+
+from langmeter import _core
+from langmeter._base.text import (
+    NOTHING,
+    format_count,
+    format_duration,
+    format_usd,
+    plural,
+    printable,
+    short_name,
+)
+from langmeter.analysis.advice import Finding
+from langmeter.analysis.bottlenecks import bottlenecks
+from langmeter.analysis.fixes import FixReport
+from langmeter.analysis.regression.comparison import Comparison
+from langmeter.report.html.lines import Lines
+from langmeter.report.html.markup import Child, Markup, Section, element
+from langmeter.report.html.outcomes import distinct, worst
+from langmeter.snapshot import Snapshot
+from langmeter.snapshot.table import IGNORED
+
+#: Share of failed calls from which on the page begins with them.
+_MANY_ERRORS: Final = 0.01
+
+
+def tiles(snapshot: Snapshot, report: FixReport) -> Markup:
+    """Return the figures that a reader looks for first."""
+    totals, tokens = snapshot.totals, snapshot.totals.tokens
+    rows = [
+        ("Cost", ("≥ " if totals.unpriced_calls and totals.cost else "") + format_usd(totals.cost)),
+        ("Calls", format_count(totals.calls)),
+        ("Failed", f"{totals.errors / totals.calls:.2%}" if totals.calls else NOTHING),
+        ("Tokens in", format_count(tokens.input)),
+        ("Tokens out", format_count(tokens.output)),
+        ("Latency p50", format_duration(totals.latency.quantile(0.5))),
+        ("Latency p95", format_duration(totals.latency.quantile(0.95))),
+        ("TTFT p50", format_duration(totals.time_to_first_token.quantile(0.5))),
+    ]
+    if report.rows:
+        rate = report.total.success_rate
+        rows.append(("Defects fixed", f"{rate:.1%}" if rate == rate else NOTHING))
+        rows.append(("Cost of a fix", format_usd(report.total.cost_per_fixed)))
+    items = [element("div", element("dt", name), element("dd", text)) for name, text in rows]
+    return element("dl", items, class_="tiles five" if len(rows) > 8 else "tiles")
+
+
+def summary(
+    snapshot: Snapshot,
+    report: FixReport,
+    findings: Sequence[Finding],
+    compared: Comparison | None,
+) -> Markup:
+    """Return what deserves a look, each sentence with a link to its part."""
+    sentences = list(_sentences(snapshot, report, findings, compared))
+    items = [
+        element("li", text, " ", element("a", f"See {title}", href=f"#{name}"), class_=kind)
+        for kind, text, name, title in sentences
+    ]
+    return element("ul", items, class_="summary") if items else Markup()
+
+
+def _sentences(
+    snapshot: Snapshot,
+    report: FixReport,
+    findings: Sequence[Finding],
+    compared: Comparison | None,
+) -> Iterator[tuple[str, str, str, str]]:
+    totals = snapshot.totals
+    if compared is not None:
+        worse = [f"{row.metric} of {short_name(row.name)}" for row in distinct(compared.worse)]
+        more = f" and {len(worse) - 3} more" if len(worse) > 3 else ""
+        text = f"Worse than before: {', '.join(worse[:3])}{more}."
+        kind = "bad" if worse else "good"
+        yield kind, text if worse else "Nothing got worse.", "comparison", "Comparison"
+    if totals.calls and totals.errors / totals.calls >= _MANY_ERRORS:
+        text = f"{totals.errors / totals.calls:.1%} of the calls failed"
+        text += f", most often by {worst(snapshot)}." if worst(snapshot) else "."
+        yield "bad", text, "uncounted", "Failures"
+    if totals.unpriced_calls:
+        calls, models = plural(totals.unpriced_calls, "call"), len(snapshot.unpriced)
+        text = f"The cost is a lower bound: {calls} of {plural(models, 'model')} without a price."
+        yield "bad", text, "uncounted", "Without a price"
+    if lost := sum(n for name, n in snapshot.dropped.items() if name not in IGNORED):
+        yield "bad", f"{plural(lost, 'event')} could not be counted.", "uncounted", "Dropped"
+    if rows := [one for one in bottlenecks(snapshot) if one.critical_seconds]:
+        text = f"{rows[0].kind} {short_name(rows[0].name)} is {rows[0].critical_share:.0%} of the"
+        yield "", f"The {text} critical path.", "time", "Where the time goes"
+    if saving := next((one for one in findings if one.saving is not None and one.saving > 0), None):
+        text = f"{printable(saving.title)} ({saving.saving_text})."
+        yield "good", text, "advice", "Advice"
+    if report.rows and report.total.wasted:
+        text = f"{format_usd(report.total.wasted)} went to attempts that did not fix a defect."
+        yield "", text, "defects", "Defects"
+
+
+def page(title: str, lead: Child, parts: Sequence[Section], charts: Sequence[Lines]) -> str:
+    """Return the whole document.
+
+    Args:
+        title: its heading.
+        lead: what stands below the heading, before the parts.
+        parts: its sections, in order.
+        charts: those of the parts, which scripts draw again.
+    """
+    style, script = _assets()
+    data = json.dumps({chart.name: chart.data() for chart in charts}, separators=(",", ":"))
+    # Inside of a script element only these can end it or begin a comment.
+    for character in "<>&\u2028\u2029":
+        data = data.replace(character, f"\\u{ord(character):04x}")
+    policy = (
+        f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    head = element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("meta", http_equiv="Content-Security-Policy", content=policy),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("meta", name="color-scheme", content="light dark"),
+        element("meta", name="generator", content=f"langmeter {_core.__version__}"),
+        element("title", title),
+        element("style", Markup(style)),
+    )
+    links = [element("li", element("a", part.title, href=f"#{part.name}")) for part in parts]
+    body = element(
+        "body",
+        element("a", "Skip to the report", href="#main", class_="skip"),
+        element("header", element("h1", title), lead),
+        element("nav", element("ul", links), aria_label="Contents"),
+        element("main", [part.markup for part in parts], id="main", tabindex=-1),
+        element(
+            "footer",
+            element(
+                "p",
+                f"Made by langmeter {_core.__version__}. Percentiles are of HDR histograms, right "
+                "within 0.1 %, and never averaged. Lines: uPlot 1.6.32, MIT licence, © 2022 Leon "
+                "Sorokin. This page loads nothing and holds no prompt or answer.",
+            ),
+        ),
+        element("script", Markup(data), type="application/json", id="data"),
+        element("script", Markup(script)),
+    )
+    return f"<!doctype html>\n{element('html', head, body, lang='en')}\n"
+
+
+@cache
+def _assets() -> tuple[str, str]:
+    """Return the styles and the scripts, those of uPlot first."""
+    folder = files(__package__) / "assets"
+    style, script = (
+        "\n".join((folder / name).read_text(encoding="utf-8").strip() for name in names)
+        for names in (("uPlot.min.css", "report.css"), ("uPlot.iife.min.js", "report.js"))
+    )
+    return style, script
+
+
+def _hash(text: str) -> str:
+    digest = hashlib.sha256(text.encode()).digest()
+    return f"sha256-{base64.b64encode(digest).decode()}"
