@@ -19,12 +19,13 @@ _LENGTH: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])")
 _MOST: Final = 3_153_600_000.0
 
 
-def seconds_of(name: str, length: object) -> float:
+def seconds_of(name: str, length: object, *, or_zero: bool = False) -> float:
     """Return a length of time in seconds; raises ConfigError unless it is above 0.
 
     Args:
         name: the argument as the user wrote it.
         length: "90s", "15m", "48h", "7d", "2w", a timedelta, or seconds.
+        or_zero: whether it may be 0.
     """
     seconds = None
     if isinstance(length, timedelta):
@@ -33,8 +34,9 @@ def seconds_of(name: str, length: object) -> float:
         seconds = float(match[1]) * _UNITS[match[2]]
     elif isinstance(length, int | float) and not isinstance(length, bool):
         seconds = float(length)
-    if seconds is None or not 0 < seconds <= _MOST:
-        raise refusal(name, "a length of time above 0", length, "write 90s, 15m, 48h, 7d or 2w")
+    if seconds is None or not 0 <= seconds <= _MOST or not (seconds or or_zero):
+        allowed = "a length of time" if or_zero else "a length of time above 0"
+        raise refusal(name, allowed, length, "write 90s, 15m, 48h, 7d or 2w")
     return seconds
 
 

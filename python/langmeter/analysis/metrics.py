@@ -1,7 +1,8 @@
 """Metrics: the one list of figures that comparisons, rules and histories name.
 
 Three kinds. A *quantile* of durations is read from a histogram, a *ratio* divides two counts or
-sums, a *sum* is one of them. `regression.metrics` says which of them can be tested, and how.
+sums, a *sum* is one of them. Each is made of a tally, and tallies of parts add up to that of the
+whole. `regression.metrics` says which of them can be tested, and how.
 """
 
 from __future__ import annotations
@@ -12,11 +13,15 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, Literal, TypeAlias
 
+from langmeter._core import Distribution
 from langmeter.analysis.fixes import defect_name
+from langmeter.snapshot.anomaly import Anomaly
 from langmeter.snapshot.defect_stats import DefectStats
 from langmeter.snapshot.stats import CallStats, ComponentStats, SeriesCounts
 
 Stats: TypeAlias = CallStats | ComponentStats | DefectStats
+#: What a figure is made of, which adds up: a histogram; or a part, a whole, and the observations.
+Tally: TypeAlias = "Distribution | tuple[float, float, int]"
 Unit: TypeAlias = Literal["s", "share", "USD", "tokens", "count"]
 
 #: Durations that have quantiles, those that are compared unasked first.
@@ -52,11 +57,20 @@ class Metric:
         """Whether it is read of attempts at defects."""
         return self.of is DefectStats
 
-    def read(self, stats: Stats) -> Figure | None:
+    def read(self, stats: Any) -> Figure | None:
         """Return the figure; None where there is no data for it."""
-        return self._read(stats) if isinstance(stats, self.of) else None
+        tally = self.tally(stats)
+        return None if tally is None else self.figure(tally)
 
-    def _read(self, stats: Any) -> Figure | None:
+    def tally(self, stats: Any) -> Tally | None:
+        """Return what the figure is made of; None where the row has none of it."""
+        return self._tally(stats) if isinstance(stats, self.of) else None
+
+    def figure(self, tally: Any) -> Figure | None:
+        """Return the figure that a tally, or a sum of several, makes; None without data."""
+        raise NotImplementedError
+
+    def _tally(self, stats: Any) -> Tally | None:
         raise NotImplementedError
 
 
@@ -67,11 +81,13 @@ class Quantile(Metric):
     what: str
     q: float
 
-    def _read(self, stats: Any) -> Figure | None:
-        durations = getattr(stats, self.what, None)
-        if durations is None or not durations.count:
-            return None
-        return Figure(durations.quantile(self.q), durations.count)
+    def _tally(self, stats: Any) -> Tally | None:
+        durations: Distribution | None = getattr(stats, self.what, None)
+        return durations
+
+    def figure(self, tally: Any) -> Figure | None:
+        """Return the quantile."""
+        return Figure(tally.quantile(self.q), tally.count) if tally.count else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,11 +98,14 @@ class Ratio(Metric):
     whole: Callable[[Any], int]
     counted: Callable[[Any], int] | None = None
 
-    def _read(self, stats: Any) -> Figure | None:
-        whole = self.whole(stats)
-        if whole <= 0:  # a difference may count a fix whose attempt was before it
-            return None
-        return Figure(float(self.part(stats)) / whole, self.observations(stats))
+    def _tally(self, stats: Any) -> Tally | None:
+        return float(self.part(stats)), self.whole(stats), self.observations(stats)
+
+    def figure(self, tally: Any) -> Figure | None:
+        """Return the quotient."""
+        part, whole, count = tally
+        # A difference may count a fix whose attempt was before it.
+        return Figure(part / whole, count) if whole > 0 else None
 
     def observations(self, stats: Any) -> int:
         """Return how many observations the ratio rests on."""
@@ -100,9 +119,20 @@ class Sum(Metric):
     part: Callable[[Any], float]
     counted: Callable[[Any], int]
 
-    def _read(self, stats: Any) -> Figure | None:
-        counted = self.counted(stats)
-        return Figure(float(self.part(stats)), counted) if counted else None
+    def _tally(self, stats: Any) -> Tally | None:
+        return float(self.part(stats)), 0, self.counted(stats)
+
+    def figure(self, tally: Any) -> Figure | None:
+        """Return the sum."""
+        part, _, count = tally
+        return Figure(part, count) if count else None
+
+
+def add(one: Any, other: Any) -> Any:
+    """Return the sum of two tallies of one metric."""
+    if isinstance(one, tuple):
+        return tuple(map(sum, zip(one, other, strict=True)))
+    return one + other
 
 
 def _answered(stats: CallStats) -> int:
@@ -192,6 +222,14 @@ def _sums() -> tuple[Sum, ...]:
         Sum(name="tokens", unit="tokens", part=lambda s: s.tokens.total, **tokens),
         Sum(name="input_tokens", unit="tokens", part=lambda s: s.tokens.input, **tokens),
         Sum(name="output_tokens", unit="tokens", part=lambda s: s.tokens.output, **tokens),
+        Sum(name="stalls", unit="count", of=CallStats, part=lambda s: s.stalls, counted=_calls),
+        Sum(
+            name="anomalies",
+            unit="count",
+            of=Anomaly,
+            part=lambda s: (s.after > s.before) is not (s.metric == "success_rate"),
+            counted=lambda s: 1,
+        ),
         Sum(name="attempts", unit="count", part=lambda s: s.attempts, **attempts),
         Sum(name="fixed", unit="count", part=lambda s: s.fixed, more_is_worse=False, **attempts),
     )

@@ -3,42 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import reduce
 from itertools import groupby
 from types import MappingProxyType
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from langmeter._base.check import refusal
 from langmeter._base.frames import frame
 from langmeter._base.spans import Length, Moment, moment_of, seconds_of
-from langmeter._core import Distribution
-from langmeter.analysis.metrics import (
-    Stats,
-    component_place,
-    defect_place,
-    matches,
-    model_name,
-    reference,
-)
+from langmeter.analysis.metrics import Tally, add, reference
+from langmeter.analysis.parts import Parts
 from langmeter.errors import ConfigError
 from langmeter.history.store import Span, Store, total, unix
 from langmeter.snapshot import Snapshot
-from langmeter.snapshot.defect_stats import DefectStats
-from langmeter.snapshot.snapshot import COMPONENTS
-from langmeter.snapshot.stats import CallStats
 
 #: Names that each row of the database has.
 _SOURCES: Final = ("host", "version")
-_MODELS: Final = ("provider", "model")
-_DEFECTS: Final = ("defect_type", "provider", "model", "severity")
-_STRATEGIES: Final = ("strategy", "language")
-_COMPONENT: Final = "component"
-
-#: A row of a snapshot: what makes of its names the place that a metric may name, its names, and
-#: its figures.
-_Part: TypeAlias = "tuple[Callable[[Any], str], tuple[str, ...], Stats]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,17 +117,19 @@ class History:
         except ValueError as error:
             raise ConfigError(str(error)) from None
         names = tuple(dict.fromkeys((by,) if isinstance(by, str) else by))
-        parts = _Parts(names, where, of_defects=measured.of_defects)
+        parts = Parts(names, where, measured, _SOURCES)
         seconds = None if step is None else _whole(step)
         labels: dict[tuple[str, ...], Mapping[str, str]] = {}
         rows = []
         for start, end, spans in _steps(self._read(since, until, seconds), seconds):
-            groups: dict[tuple[str, ...], list[Stats]] = {}
+            groups: dict[tuple[str, ...], list[Tally]] = {}
             for span in spans:
-                for key, stats in parts.of(span):
-                    groups.setdefault(key, []).append(stats)
+                for key, stats in parts.of(span.snapshot, (span.host, span.version)):
+                    tally = measured.tally(stats)
+                    if tally is not None:
+                        groups.setdefault(key, []).append(tally)
             for key in sorted(groups):
-                figure = measured.read(_merged(groups[key]))
+                figure = measured.figure(reduce(add, groups[key]))
                 if figure is not None:
                     if key not in labels:
                         labels[key] = MappingProxyType(dict(zip(names, key, strict=True)))
@@ -169,87 +154,6 @@ class History:
         if end is not None and end.microsecond and last is not None:
             last += 1
         return self._store.read(unix(begin), last, step)
-
-
-class _Parts:
-    """Finds in snapshots the rows that a query is about, and their labels."""
-
-    def __init__(self, names: tuple[str, ...], where: str, *, of_defects: bool) -> None:
-        self._where = where
-        own = tuple(name for name in names if name not in _SOURCES)
-        known: tuple[str, ...] = _MODELS
-        self._rows: Callable[[Snapshot], Iterable[_Part]] = self._models
-        self._label = ""
-        if of_defects:
-            known, self._rows = _DEFECTS, self._attempts
-            if own and set(own) <= set(_STRATEGIES):
-                known, self._rows = _STRATEGIES, self._strategies
-            if not set(own) <= set(known):
-                allowed = "defect_type, severity, provider, model; or strategy, language"
-                raise refusal("by", allowed, names)
-        elif own == (_COMPONENT,) or (not own and " " in where):
-            known, self._rows = (_COMPONENT,), self._components
-        elif len(own) == 1 and own[0] not in _MODELS:
-            known, self._rows, self._label = own, self._labelled, own[0]
-        elif not set(own) <= set(_MODELS):
-            raise refusal("by", "provider and model, component, or one label", names)
-        #: Where each name stands among the values of a row, those of its database row last.
-        self._places = tuple((*known, *_SOURCES).index(name) for name in names)
-        self._labels: set[str] = set()
-
-    def of(self, span: Span) -> Iterator[tuple[tuple[str, ...], Stats]]:
-        """Return the rows of a snapshot that the query is about, by the values of its names."""
-        sources = span.host, span.version
-        for place, own, stats in self._rows(span.snapshot):
-            if not self._where or matches(self._where, place(own)):
-                values = own + sources
-                yield tuple([values[number] for number in self._places]), stats
-
-    def check(self) -> None:
-        """Raise ConfigError where snapshots have other labels: this one is most likely misspelt."""
-        if self._label and self._labels and self._label not in self._labels:
-            allowed = "provider, model, component, host, version, or a label"
-            raise refusal("by", f"{allowed} ({', '.join(sorted(self._labels))})", self._label)
-
-    def _models(self, snapshot: Snapshot) -> Iterator[_Part]:
-        for s in snapshot._native.series():
-            if s.kind == "model":
-                yield model_name, (s.a, s.b), CallStats("", s.counters, (), s.measure)
-
-    def _labelled(self, snapshot: Snapshot) -> Iterator[_Part]:
-        for s in snapshot._native.series():
-            if s.kind == "label":
-                self._labels.add(s.a)
-                if s.a == self._label:
-                    yield " ".join, (s.b,), CallStats("", s.counters, (), s.measure)
-
-    def _components(self, snapshot: Snapshot) -> Iterator[_Part]:
-        for s in snapshot._native.series():
-            if s.kind in COMPONENTS:
-                place = component_place((s.kind, s.a))
-                yield " ".join, (place,), CallStats("", s.counters, (), s.measure)
-
-    def _attempts(self, snapshot: Snapshot) -> Iterator[_Part]:
-        return ((defect_place, key, stats) for key, stats in snapshot.defects.items())
-
-    def _strategies(self, snapshot: Snapshot) -> Iterator[_Part]:
-        return ((" ".join, key, stats) for key, stats in snapshot.defect_strategies.items())
-
-
-def _merged(stats: Sequence[Stats]) -> Stats:
-    """Return the sum of rows of one kind."""
-    if len(stats) == 1:
-        return stats[0]
-    attempts = [one for one in stats if isinstance(one, DefectStats)]
-    if attempts:
-        return DefectStats.merged(attempts)
-    calls = [one for one in stats if isinstance(one, CallStats)]
-    counters = tuple(map(sum, zip(*(one._counters for one in calls), strict=True)))
-
-    def distribution(name: str) -> Distribution:
-        return sum((one._distribution(name) for one in calls), Distribution())
-
-    return CallStats("", counters, (), distribution)
 
 
 def _steps(

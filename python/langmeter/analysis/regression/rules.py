@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Final
 
-from langmeter.analysis.metrics import REFERENCE, Unit, matches
+from langmeter.analysis.conditions import ConditionError, Gauge, read_condition
+from langmeter.analysis.metrics import matches
 from langmeter.analysis.regression.metrics import Measure, measure
 
-_RULE: Final = re.compile(
-    REFERENCE + r"(?P<sense>[<>])\s*"
-    r"(?P<sign>[+-]?)(?P<number>\d+(?:\.\d*)?|\.\d+)\s*(?P<unit>[^\s\d]*)\s*",
-    re.DOTALL,
-)
-#: Unit of a threshold → its part of the metric's unit; `%` is of the figure before.
-_UNITS: Final[dict[Unit, dict[str, float]]] = {
-    "s": {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6},
-    "share": {"pp": 1e-2},
-    "USD": {"usd": 1.0},
-    "tokens": {"": 1.0},
-    "count": {"": 1.0},
-}
 _HINT: Final = 'write e.g. "latency.p95>+10%" or "error_rate[openai/gpt-4o]>+1pp"'
 #: A change of exactly the threshold is within it, whatever the last bit of a quotient says.
 _ROUNDING: Final = 1e-9
@@ -51,28 +38,21 @@ class Rule:
     @staticmethod
     def parse(text: str) -> Rule:
         """Read a rule. Raises ValueError on what is none, naming what is wrong and the remedy."""
-        match = _RULE.fullmatch(text)
-        if match is None:
-            raise ValueError(f"invalid rule {text!r}; {_HINT}")
         try:
-            metric = measure(match["metric"])
-        except ValueError as error:
+            read = read_condition(text, measure, is_change=True)
+        except ConditionError as error:
+            if error.is_syntax:
+                raise ValueError(f"invalid rule {text!r}; {_HINT}") from None
             raise ValueError(f"{text!r}: {error}") from None
-        rise = match["sense"] == ">"
-        if match["sign"] != ("+" if rise else "-"):
+        metric, number = read.metric, read.number
+        if isinstance(metric, Gauge) or read.per is not None:
+            raise ValueError(f"invalid rule {text!r}; {_HINT}")
+        if read.sign != ("+" if read.sense > 0 else "-"):
             raise ValueError(
-                f"{text!r}: a rule is about a change; write >+{match['number']}{match['unit']} "
-                f"against a rise, <-{match['number']}{match['unit']} against a fall"
+                f"{text!r}: a rule is about a change; write >+{number} against a rise, "
+                f"<-{number} against a fall"
             )
-        unit, number = match["unit"], float(match["number"])
-        units = _UNITS[metric.unit]
-        # The greatest difference of two shares is itself a difference, a part of nothing.
-        known = units if metric.name.endswith(".ks") else {"%": 0.01, **units}
-        if unit not in known:
-            choices = " or ".join(name or "a plain number" for name in known)
-            raise ValueError(f"{text!r}: {metric.name} changes by {choices}, not by {unit!r}")
-        where, sense = match["where"] or "", 1 if rise else -1
-        return Rule(text.strip(), metric, where, sense, number * known[unit], unit == "%")
+        return Rule(text.strip(), metric, read.where, read.sense, read.threshold, read.relative)
 
     def covers(self, kind: str, name: str) -> bool:
         """Whether it is about this subject; `kind` is total, model, defect, or a component's."""

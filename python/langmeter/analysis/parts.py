@@ -1,0 +1,115 @@
+"""Rows of a snapshot that a metric is about, and the names that they are grouped by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final, TypeAlias
+
+from langmeter._base.check import refusal
+from langmeter.analysis.metrics import (
+    Metric,
+    component_place,
+    defect_place,
+    matches,
+    model_name,
+)
+from langmeter.snapshot import Anomaly, Snapshot
+from langmeter.snapshot.snapshot import COMPONENTS
+from langmeter.snapshot.stats import CallStats
+
+__all__ = ["Parts"]
+
+_MODELS: Final = ("provider", "model")
+_DEFECTS: Final = ("defect_type", "provider", "model", "severity")
+_STRATEGIES: Final = ("strategy", "language")
+_COMPONENT: Final = "component"
+
+#: A row of a snapshot: what makes of its names the place that a metric may name, its names, and
+#: its figures.
+_Part: TypeAlias = "tuple[Callable[[Any], str], tuple[str, ...], Any]"
+
+
+class Parts:
+    """Finds in snapshots the rows that a metric is about, and their labels.
+
+    Args:
+        names: what rows are grouped by.
+        where: place of the metric; "" for all.
+        metric: what is read of the rows.
+        sources: names that come with each snapshot, e.g. host; `names` may have them.
+
+    Raises:
+        ConfigError: the names are not of such rows.
+    """
+
+    def __init__(
+        self, names: tuple[str, ...], where: str, metric: Metric, sources: tuple[str, ...] = ()
+    ) -> None:
+        self._where = where
+        own = tuple(name for name in names if name not in sources)
+        known: tuple[str, ...] = _MODELS
+        self._rows: Callable[[Snapshot], Iterable[_Part]] = self._models
+        self._label = ""
+        if metric.of_defects:
+            known, self._rows = _DEFECTS, self._attempts
+            if own and set(own) <= set(_STRATEGIES):
+                known, self._rows = _STRATEGIES, self._strategies
+            if not set(own) <= set(known):
+                allowed = "defect_type, severity, provider, model; or strategy, language"
+                raise refusal("by", allowed, names)
+        elif metric.of is Anomaly:
+            self._rows = self._changes
+            if not set(own) <= set(known):
+                raise refusal("by", "provider and model", names)
+        elif own == (_COMPONENT,) or (not own and " " in where):
+            known, self._rows = (_COMPONENT,), self._components
+        elif len(own) == 1 and own[0] not in _MODELS:
+            known, self._rows, self._label = own, self._labelled, own[0]
+        elif not set(own) <= set(_MODELS):
+            raise refusal("by", "provider and model, component, or one label", names)
+        #: Where each name stands among the values of a row, those of its database row last.
+        self._places = tuple((*known, *sources).index(name) for name in names)
+        self._labels: set[str] = set()
+
+    def of(
+        self, snapshot: Snapshot, sources: tuple[str, ...] = ()
+    ) -> Iterator[tuple[tuple[str, ...], Any]]:
+        """Return the rows of a snapshot that the metric is about, by the values of their names."""
+        for place, own, stats in self._rows(snapshot):
+            if not self._where or matches(self._where, place(own)):
+                values = own + sources
+                yield tuple([values[number] for number in self._places]), stats
+
+    def check(self) -> None:
+        """Raise ConfigError where snapshots have other labels: this one is most likely misspelt."""
+        if self._label and self._labels and self._label not in self._labels:
+            allowed = "provider, model, component, host, version, or a label"
+            raise refusal("by", f"{allowed} ({', '.join(sorted(self._labels))})", self._label)
+
+    def _models(self, snapshot: Snapshot) -> Iterator[_Part]:
+        for s in snapshot._native.series():
+            if s.kind == "model":
+                yield model_name, (s.a, s.b), CallStats("", s.counters, (), s.measure)
+
+    def _changes(self, snapshot: Snapshot) -> Iterator[_Part]:
+        for change in snapshot.anomalies:
+            yield model_name, (change.provider, change.model), change
+
+    def _labelled(self, snapshot: Snapshot) -> Iterator[_Part]:
+        for s in snapshot._native.series():
+            if s.kind == "label":
+                self._labels.add(s.a)
+                if s.a == self._label:
+                    yield " ".join, (s.b,), CallStats("", s.counters, (), s.measure)
+
+    def _components(self, snapshot: Snapshot) -> Iterator[_Part]:
+        for s in snapshot._native.series():
+            if s.kind in COMPONENTS:
+                place = component_place((s.kind, s.a))
+                yield " ".join, (place,), CallStats("", s.counters, (), s.measure)
+
+    def _attempts(self, snapshot: Snapshot) -> Iterator[_Part]:
+        return ((defect_place, key, stats) for key, stats in snapshot.defects.items())
+
+    def _strategies(self, snapshot: Snapshot) -> Iterator[_Part]:
+        return ((" ".join, key, stats) for key, stats in snapshot.defect_strategies.items())
