@@ -142,6 +142,43 @@ def test_every_query_of_the_dashboard_has_data(
     assert [value for value in values if not math.isnan(value)], title
 
 
+_CHAT = 'gen_ai_operation_name=~"chat|generate_content|text_completion"'
+_BY = "sum by ({by}) ({change}({name}{{{where}}}[{window}]))"
+_P95 = "histogram_quantile(0.95, sum by (le, {by}) (rate({name}_bucket{{{where}}}[{window}])))"
+_MODEL, _AGENT, _TOOL = "gen_ai_request_model", "gen_ai_agent_name", "gen_ai_tool_name"
+_OPERATION, _INFERENCE = "gen_ai_client_operation_duration_seconds", "gen_ai_client_inference"
+#: Queries of the conventions' migration guide, in names that Prometheus 2 knows: generation, form,
+#: metric, what it is summed by, and a condition.
+GUIDE = [
+    ("released", _BY, f"{_OPERATION}_count", _MODEL, _CHAT),
+    ("released", _P95, _OPERATION, _MODEL, _CHAT),
+    ("released", _BY, "gen_ai_client_token_usage_sum", "", 'gen_ai_token_type="input"'),
+    ("released", _BY, "gen_ai_client_token_usage_sum", "", 'gen_ai_token_type="output"'),
+    ("released", _BY, "gen_ai_client_token_usage_sum", _MODEL, ""),
+    ("latest", _BY, f"{_INFERENCE}_duration_seconds_count", _MODEL, ""),
+    ("latest", _P95, f"{_INFERENCE}_duration_seconds", _MODEL, ""),
+    ("latest", _BY, f"{_INFERENCE}_usage_input_tokens_total", _MODEL, ""),
+    ("latest", _BY, f"{_INFERENCE}_usage_output_tokens_total", _MODEL, ""),
+    ("latest", _BY, f"{_INFERENCE}_usage_cache_read_input_tokens_total", "", ""),
+    ("latest", _BY, "gen_ai_invoke_agent_duration_seconds_count", _AGENT, ""),
+    ("latest", _P95, "gen_ai_invoke_agent_duration_seconds", _AGENT, ""),
+    ("latest", _BY, "gen_ai_execute_tool_duration_seconds_count", _TOOL, ""),
+    ("latest", _P95, "gen_ai_execute_tool_duration_seconds", _TOOL, ""),
+]
+
+
+@pytest.mark.parametrize(("generation", "form", "name", "by", "where"), GUIDE)
+def test_dashboards_of_others_have_data(
+    scraped: Scraped, generation: str, form: str, name: str, by: str, where: str
+) -> None:
+    """The scenarios of the migration guide that langmeter records have positive values."""
+    where = ", ".join(filter(None, (f'job="classic-{generation}"', where)))
+    fields = {"name": name, "by": by, "where": where, "window": scraped.window}
+    values = scraped.ask(form.format(**fields, change="increase"), scraped.at)
+    assert [value for value in values.values() if value > 0]
+    assert by == "" or all(key[0] for key in values if key)
+
+
 @pytest.mark.parametrize("settings", JOBS.values(), ids=JOBS)
 def test_promtool_accepts_the_metrics(settings: dict[str, Any]) -> None:
     """`promtool check metrics` has nothing to say about their names, types and units."""

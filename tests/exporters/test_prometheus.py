@@ -142,6 +142,26 @@ def test_labels_components_and_defects_have_families(snapshot: Snapshot) -> None
     assert _value(samples, "langmeter_defects_cost_usd_total", **defect) == 0.004
 
 
+@pytest.mark.parametrize("form", ["text", "openmetrics"])
+def test_names_survive_whatever_is_in_them(form: str) -> None:
+    """Quotes, line ends, backslashes and other scripts are read back; "" is not a label."""
+    traffic, weird = Traffic(), 'we"ird\n\\{}=, é 日本'
+    for provider, model in (("", ""), ("", "gpt"), ("acme", ""), ("acme", "a/b"), (weird, weird)):
+        traffic.call(provider, model, error=f"Error {weird}")
+    samples = _read(traffic, form)
+    errors = [dict(labels) for name, labels in samples if name == "langmeter_errors_total"]
+    assert {each["error_type"] for each in errors} == {f"Error {weird}"}
+    assert {
+        (each["gen_ai_provider_name"], each.get("gen_ai_request_model")) for each in errors
+    } == {
+        ("unknown", None),
+        ("unknown", "gpt"),
+        ("acme", None),
+        ("acme", "a/b"),
+        (weird, weird),
+    }
+
+
 def test_the_newer_conventions_count_unknown_usage_as_zero(snapshot: Snapshot) -> None:
     """Inference has its own names; tokens without a stated modality are `unknown`, never text."""
     samples = _read(snapshot, conventions="latest")

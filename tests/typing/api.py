@@ -33,6 +33,8 @@ from langmeter import (
     attach,
     sources,
 )
+from langmeter.exporters import prometheus, rows
+from langmeter.exporters.otlp import OtlpExporter
 from langmeter.history import History, HistoryOptions, Row, Rows
 from langmeter.runnables.attach import AttachedModel, Attachment
 from langmeter.snapshot import ComponentStats, ModelStats
@@ -82,6 +84,21 @@ def snapshots(one: Snapshot, two: Snapshot) -> None:
     assert_type(one.dropped, Mapping[str, int])
     assert_type(Snapshot.from_json(one.to_json()), Snapshot)
     assert_type(Snapshot.from_bytes(one.to_bytes()), Snapshot)
+
+
+def exporters(meter: Meter) -> None:
+    """Sources of every kind are exported; protocols and conventions are words."""
+    with prometheus.start(0, meter, native_schema=5, token="t") as server:
+        assert_type(server.url, str)
+        assert_type(server.port, int)
+    prometheus.asgi_app("metrics.db", conventions="latest")
+    assert_type(prometheus.collector(meter.snapshot()), prometheus.SnapshotCollector)
+    with OtlpExporter(meter, endpoint="http://localhost:4317", protocol="grpc") as exporter:
+        assert_type(exporter.flush(), bool)
+        assert_type(exporter.dropped, int)
+    OtlpExporter(meter, protocol="udp")  # type: ignore[arg-type]
+    prometheus.start(0, meter, conventions="newest")  # type: ignore[arg-type]
+    assert_type(rows.rows(meter), list[dict[str, Any]])
 
 
 def history() -> None:

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from langmeter import _core
-from langmeter.analysis.metrics import model_name
 from langmeter.exporters import semconv
 from langmeter.exporters.semconv import Generation, Instrument
 from langmeter.snapshot import Distribution, Snapshot
@@ -66,7 +65,7 @@ class Families:
             self._source, self._rests = source, {}
         failures = self._failures(snapshot)
         for key, stats in snapshot.models.items():
-            self._model(_named(*key), stats, failures.get(model_name(key), {}))
+            self._model(_named(*key), stats, failures.get("/".join(key), {}))
         for label, figures in snapshot.labels.items():
             self._label(label, figures)
         self._components(snapshot)
@@ -85,7 +84,7 @@ class Families:
     def _failures(snapshot: Snapshot) -> dict[str, dict[str, int]]:
         failures: dict[str, dict[str, int]] = {}
         for (who, how), count in snapshot.failures.items():
-            failures.setdefault(who.removesuffix("/"), {})[how] = count
+            failures.setdefault(who, {})[how] = count
         return failures
 
     def _model(
