@@ -254,7 +254,7 @@ from langmeter.exporters.otlp import OtlpExporter
 from tests.support.models import chat_model
 
 meter = Meter(prices=False)
-OtlpExporter(meter, endpoint=sys.argv[1], interval=3600, timeout=60)
+OtlpExporter(meter, endpoint=sys.argv[1], protocol=sys.argv[3], interval=3600, timeout=60)
 
 def work():
     chat_model().invoke("x", config={"callbacks": [meter]})
@@ -281,7 +281,7 @@ def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.process
 def test_the_end_of_a_process_sends_its_last_figures(receiver: Receiver) -> None:
     """Forked children too, each as an instance of its own; no variable keeps the exporter."""
-    done = _run(receiver.url, "fork")
+    done = _run(receiver.url, "fork", "http/protobuf")
     assert done.returncode == 0, done.stderr
     counts = [
         sum(each.count for each in metrics(request)[DURATION].exponential_histogram.data_points)
@@ -292,10 +292,21 @@ def test_the_end_of_a_process_sends_its_last_figures(receiver: Receiver) -> None
 
 
 @pytest.mark.process
-def test_the_end_of_a_process_does_not_hang_on_a_dead_receiver() -> None:
+def test_the_end_of_a_process_sends_its_last_figures_over_grpc() -> None:
+    """At the exit no thread can be started, and the connection is made all the same."""
+    with over_grpc() as receiver:
+        done = _run(receiver.url, "one", "grpc")
+        assert (done.returncode, done.stderr) == (0, "")
+        (request,) = receiver.requests
+        assert point(metrics(request)[DURATION]).count == 1
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+def test_the_end_of_a_process_does_not_hang_on_a_dead_receiver(protocol: str) -> None:
     """It waits for its 5 s and says what was lost, although the exporter would retry for 60."""
     begun = time.monotonic()
-    done = _run(f"http://127.0.0.1:{_free_port()}", "one")
+    done = _run(f"http://127.0.0.1:{_free_port()}", "one", protocol)
     assert done.returncode == 0, done.stderr
     assert time.monotonic() - begun < 40
     assert "the last figures were not accepted" in done.stderr

@@ -8,6 +8,7 @@ import math
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from langmeter import ConfigError, Meter, Snapshot, sources
 from langmeter.exporters import prometheus, semconv
 from langmeter.exporters.buckets import cumulative
+from tests.support.models import chat_model
 from tests.support.simulated import calls
 from tests.support.traffic import EPOCH, Traffic
 
@@ -313,6 +315,18 @@ def test_arguments_are_refused_with_a_remedy(snapshot: Snapshot) -> None:
     ):
         with pytest.raises(ConfigError, match=message):
             call()
+
+
+def test_a_history_serves_the_sum_of_many_processes(tmp_path: Path) -> None:
+    """Workers behind one port write a history, and one page has all of them."""
+    database = tmp_path / "metrics.db"
+    for _ in range(3):
+        meter = Meter(history=database, prices=False)
+        chat_model().invoke("x", config={"callbacks": [meter]})
+        assert meter.close() is None
+    samples = _read(database)
+    calls = [value for (name, labels), value in samples.items() if name == "langmeter_calls_total"]
+    assert sum(calls) == 3
 
 
 async def _request(app: Any, path: str, method: str = "GET", root: str = "") -> tuple[int, bytes]:

@@ -12,7 +12,7 @@ import secrets
 import socket
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from time import monotonic, time_ns
@@ -108,7 +108,11 @@ class OtlpExporter:
         self._interval = real_number("interval", interval, 0.1, 86_400, unit="seconds")
         self._timeout = real_number("timeout", timeout, 0.1, 600, unit="seconds")
         self._headers = None if headers is None else dict(headers)
-        self._attributes = dict(resource or {})
+        self._new_exporter = _exporter_of(self._protocol)
+        # The SDK's own instance is that of the process that imported it, in forked children too.
+        variable = os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
+        self._names_instance = _INSTANCE in variable or _INSTANCE in (resource or {})
+        self._about = Resource.create(dict(resource or {}))
         self._families = Families(semconv.generation(conventions))
         self._closed = False
         self._client: MetricExporter | None = None
@@ -173,10 +177,8 @@ class OtlpExporter:
         self._client = None
         self._is_over = False
         instance = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-        # The SDK's own is that of the process that imported it, in forked children too.
-        is_named = _INSTANCE in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
-        own = {} if is_named else {_INSTANCE: instance}
-        self._resource = Resource.create({**own, **self._attributes})
+        own = {} if self._names_instance else {_INSTANCE: instance}
+        self._resource = self._about.merge(Resource(own))
         self._requests: SimpleQueue[_Request] = SimpleQueue()
         self._thread: threading.Thread | None = None
         if self._closed:
@@ -246,13 +248,21 @@ class OtlpExporter:
             settings["endpoint"] = self._endpoint
         if self._headers is not None:
             settings["headers"] = self._headers
-        if self._protocol == "grpc":
-            from opentelemetry.exporter.otlp.proto.grpc import metric_exporter as by_grpc
+        return self._new_exporter(**settings)
 
-            return by_grpc.OTLPMetricExporter(**settings)
-        from opentelemetry.exporter.otlp.proto.http import metric_exporter as by_http
 
-        return by_http.OTLPMetricExporter(**settings)
+def _exporter_of(protocol: Protocol) -> Callable[..., MetricExporter]:
+    """Return the official exporter; not at the first export, which may be that of the exit.
+
+    Its modules start threads when they are imported, and at the exit none can be started.
+    """
+    if protocol == "grpc":
+        from opentelemetry.exporter.otlp.proto.grpc import metric_exporter as by_grpc
+
+        return by_grpc.OTLPMetricExporter
+    from opentelemetry.exporter.otlp.proto.http import metric_exporter as by_http
+
+    return by_http.OTLPMetricExporter
 
 
 def _address(endpoint: str, protocol: Protocol) -> str:
