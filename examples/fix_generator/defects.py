@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from langmeter.defects import Fix
 from langmeter.defects.scorers import (
     Applies,
     Command,
     Compiles,
-    Fix,
     IsSmall,
     Limits,
     Parses,

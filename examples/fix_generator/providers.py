@@ -69,7 +69,7 @@ class Providers:
     def models(self) -> dict[str, ChatOpenAI]:
         """Return a client for each provider."""
         return {
-            name: ChatOpenAI(
+            name: ChatOpenAI(  # type: ignore[call-arg]
                 model=provider.model,
                 base_url=self._server.url,
                 # So that a budget need not hold the most that the model could write.

@@ -88,7 +88,7 @@ def _listed(model: str, usage: Mapping[str, int], provider: str = "openai") -> D
 def test_the_family_is_priced_on_the_same_traffic() -> None:
     """A relative's saving is what genai-prices charges for the one less that for the other."""
     usage = {"input_tokens": 2000, "cache_read_tokens": 500, "output_tokens": 300}
-    counts = {"input": 2000, "cache_read": 500, "output": 300}
+    counts: Any = {"input": 2000, "cache_read": 500, "output": 300}
     findings = Traffic().call("openai/gpt-4o-2024-08-06", 100, **counts).advise()
     moved = {f.title.rpartition("/")[2]: f for f in findings if f.kind == "alternative_model"}
     assert {"gpt-4o-mini"} < moved.keys()
@@ -409,7 +409,7 @@ def wasted(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     said: dict[str, Any] = {}
 
     def told(name: str, usual: Any) -> None:
-        real = getattr(ModelStats, name, None)
+        real: Any = getattr(ModelStats, name, None)
 
         def get(stats: Any) -> Any:
             if name in said or not RECORDED:

@@ -130,7 +130,7 @@ class Stage:
         (parent.children if parent else self.roots).append(run)
         self.recorder.run_started(
             run.key,
-            parent and parent.key,
+            parent and parent.key,  # type: ignore[arg-type]
             _core.KINDS.index(kind),
             name,
             model=run.model,

@@ -200,6 +200,7 @@ def test_rows_under_rules_are_corrected_among_themselves() -> None:
     unruled = row(compare(BASE, SLOW), "latency.p50")
     assert unruled.raw_p == told.raw_p
     assert unruled.p is not None
+    assert told.raw_p is not None
     assert unruled.p > told.raw_p
 
 
@@ -410,8 +411,8 @@ def test_the_table_shows_each_figure_in_its_unit() -> None:
 
 def test_names_cannot_draw_on_the_terminal() -> None:
     """Control characters in a model's name are shown as what they are."""
-    pair = [calls([seconds] * 50, model="\x1b[31mred") for seconds in (1.0, 2.0)]
-    assert "\x1b" not in str(compare(*pair, ["latency.p50>+1%", "ttft.p50[*red]>+1%"]))
+    one, two = (calls([seconds] * 50, model="\x1b[31mred") for seconds in (1.0, 2.0))
+    assert "\x1b" not in str(compare(one, two, ["latency.p50>+1%", "ttft.p50[*red]>+1%"]))
     with pytest.raises(ValueError, match="red, total") as caught:
-        compare(*pair, ["latency.p50[tool \x1b]>+1%"])
+        compare(one, two, ["latency.p50[tool \x1b]>+1%"])
     assert str(caught.value).isprintable()

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from scipy import optimize, stats
 
 from langmeter.analysis.regression import significance as ours
+from langmeter.analysis.regression.discrete import binomial, hypergeometric
 from langmeter.analysis.regression.significance import Sample
 
 QUICK = settings(max_examples=25)
@@ -34,7 +35,7 @@ def histogram(sample: Sequence[int]) -> Sample:
 @given(n=st.integers(1, 3000), q=probabilities, part=st.floats(0, 1))
 def test_binomial_tails_are_those_of_scipy(n: int, q: float, part: float) -> None:
     """Both tails to ten digits, and never less than nothing."""
-    law, k = ours.binomial(n, q), round(part * n)
+    law, k = binomial(n, q), round(part * n)
     assert law.at_most(k) == pytest.approx(stats.binom.cdf(k, n, q), rel=1e-8, abs=1e-30)
     assert law.at_least(k) == pytest.approx(stats.binom.sf(k - 1, n, q), rel=1e-8, abs=1e-30)
 
@@ -44,7 +45,7 @@ def test_binomial_tails_are_those_of_scipy(n: int, q: float, part: float) -> Non
 def test_hypergeometric_tails_are_those_of_scipy(n: int, m: int, data: st.DataObject) -> None:
     """Both tails to ten digits."""
     marked = data.draw(st.integers(0, n + m))
-    law = ours.hypergeometric(marked, n, m)
+    law = hypergeometric(marked, n, m)
     k = data.draw(st.integers(law.low, law.high))
     scipys = stats.hypergeom(n + m, marked, m)
     assert law.at_most(k) == pytest.approx(scipys.cdf(k), rel=1e-8, abs=1e-30)
@@ -54,7 +55,7 @@ def test_hypergeometric_tails_are_those_of_scipy(n: int, m: int, data: st.DataOb
 def test_ten_million_coins_are_summed_as_exactly() -> None:
     """The greatest sample is not a special case."""
     n, k = 10_000_000, 5_003_000
-    law = ours.binomial(n, 0.5)
+    law = binomial(n, 0.5)
     assert law.at_least(k) == pytest.approx(stats.binom.sf(k - 1, n, 0.5), rel=1e-8)
     assert law.at_least(0) == law.at_most(n) == 1.0
     # Far out a tail is not summed, but is never taken for smaller than it is.
@@ -64,7 +65,7 @@ def test_ten_million_coins_are_summed_as_exactly() -> None:
 
 def test_beyond_what_can_be_tails_are_nothing_and_all() -> None:
     """Fewer than none or more than all never happen."""
-    law = ours.binomial(10, 0.3)
+    law = binomial(10, 0.3)
     assert (law.at_most(-1), law.at_least(11)) == (0.0, 0.0)
     assert (law.at_most(11), law.at_least(-1)) == (1.0, 1.0)
 
@@ -73,7 +74,7 @@ def test_beyond_what_can_be_tails_are_nothing_and_all() -> None:
 @given(n=st.integers(1, 300), q=probabilities, p=st.floats(0, 1.2))
 def test_largest_inverts_the_lower_tail(n: int, q: float, p: float) -> None:
     """It is the last count whose tail is within p."""
-    law = ours.binomial(n, q)
+    law = binomial(n, q)
     fitting = [k for k in range(n + 1) if law.at_most(k) <= p]
     assert law.largest(p) == max(fitting, default=-1)
 

@@ -103,7 +103,7 @@ def test_a_failure_that_cannot_be_read_ends_the_iterator_of_its_events(
     run_id = uuid.uuid4()
     events: Iterator[Any] = iter(streaming.events(run_id))
     handler.on_chat_model_start({}, [[]], run_id=run_id)
-    chunk = ChatGenerationChunk(message=AIMessageChunk("one"))
+    chunk = ChatGenerationChunk(message=AIMessageChunk(content="one"))
     handler.on_llm_new_token("one", chunk=chunk, run_id=run_id)
     handler.on_llm_error(kind(), run_id=run_id)
     seen: list[str] = []

@@ -95,7 +95,7 @@ def test_an_exception_in_a_hook_is_escaped(written: io.StringIO) -> None:
             return super().__getattribute__(name)
 
     meter = Meter()
-    meter.on_llm_end(Response(generations=[]), run_id=__import__("uuid").uuid4())
+    meter.on_llm_end(Response(generations=[]), run_id=__import__("uuid").uuid4())  # type: ignore[arg-type]
     lines(written)
 
 

@@ -70,7 +70,7 @@ class Waits(BaseChatModel):
 
     async def _astream(self, *args: Any, **kwargs: Any) -> AsyncIterator[ChatGenerationChunk]:
         if self.first is not None:
-            yield ChatGenerationChunk(message=AIMessageChunk(self.first))
+            yield ChatGenerationChunk(message=AIMessageChunk(content=self.first))
         if self.answers is not None:
             await self.answers.wait()
         yield ChatGenerationChunk(message=self._message(AIMessageChunk))
@@ -157,7 +157,7 @@ async def test_they_give_way_wherever_they_were_made(around: str) -> None:
 
         graph = StateGraph(MessagesState).add_node("model", node)
         compiled = graph.add_edge(START, "model").add_edge("model", END).compile()
-        model = RunnableLambda(lambda text: {"messages": [("user", text)]}) | compiled
+        model = RunnableLambda(lambda text: {"messages": [("user", text)]}) | compiled  # type: ignore[operator]
     elif around == "retry":
         model = Waits(answers=answers).with_retry(stop_after_attempt=2)
     elif around == "fallback":
@@ -202,7 +202,7 @@ async def test_a_stream_whose_first_task_is_done_is_not_dead(first: str) -> None
     budget, meter = holding(1)
     answers = Answers()
     stream = Waits(answers=answers, first=first).astream("x", {"callbacks": [meter]})
-    await asyncio.create_task(stream.__anext__())
+    await asyncio.create_task(stream.__anext__())  # type: ignore[arg-type]
     with pytest.raises(BudgetExceeded):
         await Waits().ainvoke("x", {"callbacks": [meter]})
     answers.set()

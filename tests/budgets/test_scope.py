@@ -10,9 +10,9 @@ import pytest
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
 
 from langmeter import Budget, BudgetExceeded, CompositeCallback, CostTrackingCallback, Meter
+from langmeter._base.provider_names import provider_name
 from langmeter._core import text_of
 from langmeter.budgets.scope import covers_model
-from langmeter.usage.requested import provider_name
 
 
 class Tenant(str, enum.Enum):  # noqa: UP042 (the kind that is asked about)
@@ -46,15 +46,16 @@ class Hostile(dict[str, Any]):
         raise RuntimeError("no look")
 
 
-def calls_made(budget: Budget, meter: Any, *, streamed: bool = False, **config: Any) -> int:
+def calls_made(budget: Budget, meter: Any, *, streamed: bool = False, **settings: Any) -> int:
     """How many of five calls the budgets of a meter let through."""
     model, made = FakeListChatModel(responses=["x"]), 0
+    config: Any = {"callbacks": [meter], **settings}
     for _ in range(5):
         try:
             if streamed:
-                list(model.stream("q", config={"callbacks": [meter], **config}))
+                list(model.stream("q", config=config))
             else:
-                model.invoke("q", config={"callbacks": [meter], **config})
+                model.invoke("q", config=config)
             made += 1
         except BudgetExceeded:
             pass

@@ -171,7 +171,7 @@ def test_prompts_are_kept_until_a_client_is_known_to_report_usage() -> None:
 
     def kept(**given: Any) -> bool:
         run = uuid.uuid4()
-        handler.on_chat_model_start(SERIALIZED, [["hi"]], run_id=run, metadata=metadata, **given)
+        handler.on_chat_model_start(SERIALIZED, [["hi"]], run_id=run, metadata=metadata, **given)  # type: ignore[list-item]
         there = run.int in handler._services.prompts
         if given.get("name") == "streams":
             handler.on_llm_new_token("x", run_id=run)

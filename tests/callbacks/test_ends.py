@@ -20,9 +20,8 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import interrupt
 
-from langmeter import Meter, PerformanceCallback, TokenCountingCallback
+from langmeter import Meter, PerformanceCallback, TokenCountingCallback, _core
 from langmeter._base.failures import outcome_of
-from langmeter.callbacks import base
 from langmeter.testing import ManualClock
 from tests.support.models import USAGE, chat_model
 
@@ -171,7 +170,7 @@ def test_of_a_batch_of_prompts_each_ends_or_is_abandoned() -> None:
     clock = ManualClock()
     meter = Meter(clock=clock)
     with pytest.raises(ValueError, match="a"):
-        Sometimes().generate(["a", "b"], callbacks=[meter])
+        Sometimes().generate(["a", "b"], callbacks=[meter])  # type: ignore[arg-type]
     clock.advance(3601.0)
     snapshot = meter.snapshot()
     assert snapshot.totals.errors >= 1
@@ -279,7 +278,7 @@ def test_an_interrupt_is_control_flow() -> None:
 )
 def test_outcomes_of_exceptions(error: BaseException, name: str) -> None:
     """By the names of the classes that the exception is of."""
-    assert base._core.OUTCOMES[outcome_of(error)] == name
+    assert _core.OUTCOMES[outcome_of(error)] == name
 
 
 class ClassifierResponse:
@@ -328,7 +327,7 @@ def test_figures_that_are_none_are_refused_and_counted() -> None:
     """A string where a number belongs is not guessed at."""
     meter = Meter()
     message = AIMessage("x", response_metadata={"model_name": "fake-1"})
-    message.usage_metadata = {**USAGE, "input_tokens": "many"}  # type: ignore[typeddict-item]
+    message.usage_metadata = {**USAGE, "input_tokens": "many"}  # type: ignore[assignment]
     response = chat_model().generate([[HumanMessage("hi")]])
     response.generations[0][0].message = message  # type: ignore[union-attr]
     run = uuid.uuid4()
@@ -341,7 +340,8 @@ def test_figures_that_are_none_are_refused_and_counted() -> None:
 def test_names_of_runs() -> None:
     """The user's name, else the serialized one, else the class, else the kind."""
     performance = PerformanceCallback()
-    for name, serialized in (
+    row: tuple[Any, Any]
+    for row in (
         ("mine", {"name": "x"}),
         (None, {"name": "x", "id": ["a", "b"]}),
         (None, {"id": ["a", "b"]}),
@@ -349,8 +349,9 @@ def test_names_of_runs() -> None:
         (None, None),
         (7, None),
     ):
+        name, serialized = row
         run = uuid.uuid4()
-        performance.on_chat_model_start(serialized, [[]], run_id=run, name=name)
+        performance.on_chat_model_start(serialized, [[]], run_id=run, name=name)  # type: ignore[arg-type]
         performance.on_llm_error(ValueError(), run_id=run)
     calls = {name: stats.calls for (_, name), stats in performance.snapshot().components.items()}
     assert calls == {"mine": 1, "x": 1, "b": 1, "llm": 2, "7": 1}

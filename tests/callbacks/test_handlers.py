@@ -180,7 +180,7 @@ def test_performance_measures_components() -> None:
     with pytest.raises(ZeroDivisionError):
         Retriever().invoke("", config=config)
     with pytest.raises(ZeroDivisionError):
-        RunnableLambda(lambda x: x / 0).with_config(run_name="sum").invoke(1, config=config)
+        RunnableLambda(lambda x: x / 0).with_config(run_name="sum").invoke(1, config=config)  # type: ignore[arg-type]
     (chat_model() | (lambda m: m.content)).invoke("hi", config=config)
     components = performance.snapshot().components
     assert {key: (s.calls, s.errors, s.latency.count) for key, s in components.items()} == {
@@ -238,9 +238,9 @@ def test_streaming_measures_gaps() -> None:
     streaming.on_chat_model_start({}, [[]], run_id=run, metadata={"ls_provider": "p"})
     for _ in range(5):
         clock.advance(0.25)
-        chunk = ChatGenerationChunk(message=AIMessageChunk("x"))
+        chunk = ChatGenerationChunk(message=AIMessageChunk(content="x"))
         streaming.on_llm_new_token("x", chunk=chunk, run_id=run)
-    streaming.on_llm_end(None, run_id=run)
+    streaming.on_llm_end(None, run_id=run)  # type: ignore[arg-type]
     gaps = streaming.inter_token_latency
     assert gaps.count == 4
     assert gaps.mean == pytest.approx(0.25, rel=0.001)
@@ -368,7 +368,7 @@ def test_component_hooks_fail_inside_too(hook: str) -> None:
     performance.on_llm_error(ValueError(), run_id=bad)
     assert performance.snapshot().dropped == {"hook_errors": 4}
     tokens = TokenCountingCallback()
-    tokens.on_chain_end("", run_id=bad)
+    tokens.on_chain_end("", run_id=bad)  # type: ignore[arg-type]
     tokens.on_chain_error(ValueError(), run_id=bad)
     assert tokens.snapshot().dropped == {"hook_errors": 2}
 

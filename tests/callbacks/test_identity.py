@@ -16,7 +16,7 @@ from langchain_core.language_models.llms import LLM
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult, LLMResult
 from langchain_core.retrievers import BaseRetriever
-from langchain_core.runnables import RunnableLambda
+from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from langchain_core.tools import tool
 from pydantic import ValidationError
 
@@ -76,13 +76,13 @@ class Words(BaseChatModel):
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         for word in ("one ", "two ", "three"):
-            chunk = ChatGenerationChunk(message=AIMessageChunk(word))
+            chunk = ChatGenerationChunk(message=AIMessageChunk(content=word))
             if run_manager is not None:
                 run_manager.on_llm_new_token(word, chunk=chunk)
             yield chunk
         meta = {"model_name": self.name_of_model}
         yield ChatGenerationChunk(
-            message=AIMessageChunk("", usage_metadata=self.usage, response_metadata=meta)
+            message=AIMessageChunk(content="", usage_metadata=self.usage, response_metadata=meta)
         )
 
 
@@ -110,9 +110,9 @@ def double(n: int) -> int:
     return 2 * n
 
 
-def twice(handler: Any) -> dict[str, Any]:
+def twice(handler: Any) -> RunnableConfig:
     """A config that LangChain takes to mean: call it twice for each event."""
-    return {"callbacks": [handler, handler]}
+    return RunnableConfig(callbacks=[handler, handler])
 
 
 async def _astream(model: Any, handler: Any) -> None:
@@ -188,7 +188,7 @@ def test_chains_tools_and_retrievers_count_a_double_delivery_once() -> None:
     """Every component is one run, with the children that it has."""
     meter = Meter()
     model = Words()
-    ask = RunnableLambda(lambda n: model.invoke(str(n)), name="ask")
+    ask: Runnable[int, Any] = RunnableLambda(lambda n: model.invoke(str(n)), name="ask")
     chain = ask | RunnableLambda(lambda m: m.content, name="read")
     chain.invoke(1, config=twice(meter))
     double.invoke({"n": 1}, config=twice(meter))
@@ -316,7 +316,8 @@ def test_two_tasks_with_one_id_are_two_calls(usage: Any) -> None:
 def test_a_second_start_after_another_event_is_a_run_of_its_own() -> None:
     """Only what comes before any other event of that id is an echo."""
     meter = Meter()
-    run, messages = uuid4(), [[HumanMessage("hi")]]
+    messages: Any = [[HumanMessage("hi")]]
+    run = uuid4()
 
     def start() -> None:
         meter.on_chat_model_start({}, messages, run_id=run)

@@ -48,7 +48,7 @@ def answers(tool_name: str = "search") -> Iterator[AIMessage]:
     """A tool call, then an answer."""
     meta = {"model_name": "fake-1"}
     call = {"name": tool_name, "args": {"q": "x"}, "id": "1", "type": "tool_call"}
-    for said in (AIMessage("", tool_calls=[call]), AIMessage("done")):  # type: ignore[list-item]
+    for said in (AIMessage("", tool_calls=[call]), AIMessage("done")):
         yield said.model_copy(update={"usage_metadata": USAGE, "response_metadata": meta})
 
 
@@ -265,5 +265,5 @@ def test_a_handled_tool_error_is_an_error_of_the_tool(handled_by: str) -> None:
     agent = create_agent(
         Scripted(messages=answers()), [search], name="researcher", middleware=middleware
     )
-    agent.invoke({"messages": [("user", "hi")]}, {"callbacks": [meter]})
+    agent.invoke({"messages": [("user", "hi")]}, {"callbacks": [meter]})  # type: ignore[call-overload]
     assert counts(meter.snapshot()) == {**AGENT, ("tool", "search"): {"error": 1}}

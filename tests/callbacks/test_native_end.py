@@ -68,7 +68,7 @@ def test_junk_ends_a_call_as_the_reader_says(usage: Any, meta: Any) -> None:
     before = handler.snapshot()
     metadata = {"ls_provider": "openai", "ls_model_name": "asked"}
     handler.on_chat_model_start({"name": "Chat"}, [[]], run_id=run, metadata=metadata)
-    handler.on_llm_end(response, run_id=run)
+    handler.on_llm_end(response, run_id=run)  # type: ignore[arg-type]
     after = handler.snapshot() - before
     assert after.totals.calls == 1
     assert "hook_errors" not in after.dropped

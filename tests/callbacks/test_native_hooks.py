@@ -36,7 +36,8 @@ def test_hooks_take_what_langchain_passes(
     """Every parameter of LangChain's hook, by its own kind, and keywords that do not exist yet."""
     handler = cls()
     theirs = inspect.signature(getattr(BaseCallbackHandler, hook)).parameters
-    args, kwargs = [], {"unheard_of": 1}
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {"unheard_of": 1}
     for name, parameter in theirs.items():
         if name == "self" or parameter.kind is parameter.VAR_KEYWORD:
             continue
@@ -52,7 +53,12 @@ def test_hooks_take_every_argument_by_name() -> None:
     """Also the first ones, which LangChain passes by place, and names that are not interned."""
     meter, run_id = Meter(), uuid.uuid4()
     client = {"ls_provider": "acme", "ls_model_name": "m"}
-    start = {"serialized": None, "messages": [[]], "run_id": run_id, "metadata": client}
+    start: dict[str, Any] = {
+        "serialized": None,
+        "messages": [[]],
+        "run_id": run_id,
+        "metadata": client,
+    }
     meter.on_chat_model_start(**{"".join(name): value for name, value in start.items()})
     meter.on_llm_new_token(token="a", run_id=run_id)
     meter.on_llm_end(response=LLMResult(generations=[]), run_id=run_id)

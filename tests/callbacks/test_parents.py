@@ -38,7 +38,7 @@ class Model(BaseChatModel):
         self.failures -= 1
         if self.failures >= 0:
             raise ConnectionError("no")
-        message = AIMessage("yes", usage_metadata=USAGE)  # type: ignore[arg-type]
+        message = AIMessage("yes", usage_metadata=USAGE)
         return ChatResult(generations=[ChatGeneration(message=message)])
 
     async def _agenerate(self, *args: Any, **kwargs: Any) -> ChatResult:
@@ -163,7 +163,7 @@ def test_steps_that_run_beside_each_other_are_not_taken_for_retries() -> None:
         return {"log": [models[n].invoke("hi").content]}
 
     builder = StateGraph(State)
-    builder.add_node("worker", worker, retry_policy=RETRY)
+    builder.add_node("worker", worker, retry_policy=RETRY)  # type: ignore[arg-type]
     builder.add_conditional_edges(START, lambda _: [Send("worker", n) for n in range(6)])
     compiled = builder.compile()
     compiled.invoke({"log": []}, config={"callbacks": [meter], "max_concurrency": 2})

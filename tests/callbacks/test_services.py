@@ -116,7 +116,7 @@ def test_two_first_calls_at_once_make_one_set_of_observers(monkeypatch: pytest.M
             self.started += 1
 
     handler = TokenCountingCallback()
-    services = type(handler._services)(handler.config, observers=[Observer])
+    services = type(handler._services)(handler.config, observers=[Observer])  # type: ignore[list-item]
     handler._share(services)
 
     def begin() -> None:

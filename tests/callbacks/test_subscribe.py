@@ -39,7 +39,7 @@ def test_the_differences_of_each_observer_add_up() -> None:
     ends = [meter.subscribe(0.005, fast.append), meter.subscribe(NEVER, slow.append)]
     for expected in (5, 12):
         call(meter, expected - count(fast))
-        assert eventually(lambda expected=expected: count(fast) == expected)
+        assert eventually(lambda expected=expected: count(fast) == expected)  # type: ignore[misc]
     assert slow == []
     for end in ends:
         end()

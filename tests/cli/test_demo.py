@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -27,7 +28,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def small(**more: object) -> tuple[int, str]:
+def small(**more: Any) -> tuple[int, str]:
     """Exit code and output of a small fast run."""
     out = more.pop("out", None) or io.StringIO()
     code = run_demo(**{"calls": 40, "concurrency": 8, "speed": 20.0, "file": out, **more})
@@ -167,7 +168,7 @@ def test_missing_package(
 
 
 @pytest.mark.parametrize("wrong", [{"calls": 0}, {"concurrency": 0}])
-def test_nothing_to_do(wrong: dict[str, int]) -> None:
+def test_nothing_to_do(wrong: dict[str, Any]) -> None:
     """No calls, or none at a time, is a ValueError."""
     with pytest.raises(ValueError, match="must be positive"):
         run_demo(**wrong)

@@ -18,7 +18,6 @@ import pytest
 import langmeter
 from langmeter import Snapshot
 from langmeter.cli import main as cli
-from langmeter.cli import run_program
 from langmeter.cli.session import _sessions
 
 pytestmark = pytest.mark.process
@@ -280,7 +279,7 @@ def test_without_a_search_path_of_its_own(
     class Flags:
         safe_path = True
 
-    monkeypatch.setattr(run_program.sys, "flags", Flags)
+    monkeypatch.setattr(sys, "flags", Flags)
     cli.main(["run", str(program)])
     assert sys.path == before
 

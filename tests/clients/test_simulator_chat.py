@@ -20,7 +20,7 @@ from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.clients
 
-NO_FAULTS = {"rate_limited": 0.0, "server_error": 0.0, "broken": 0.0}
+NO_FAULTS: dict[str, Any] = {"rate_limited": 0.0, "server_error": 0.0, "broken": 0.0}
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def chat(service: Server, model: str = "gpt-4o-mini", **settings: Any) -> Iterat
         yield ChatOpenAI(
             model=model,
             base_url=service.url,
-            api_key="any",
+            api_key="any",  # type: ignore[arg-type]
             stream_usage=True,
             http_client=client,
             **{"max_retries": 0, **settings},
@@ -121,7 +121,7 @@ async def test_async(service: Server) -> None:
         llm = ChatOpenAI(
             model="gpt-4.1",
             base_url=service.url,
-            api_key="any",
+            api_key="any",  # type: ignore[arg-type]
             stream_usage=True,
             http_async_client=client,
             max_completion_tokens=40,
@@ -151,7 +151,7 @@ def test_several_choices(service: Server, stream: bool) -> None:
         if stream:
             more = {"stream": True, "stream_options": {"include_usage": True}}
             bills = []
-            for chunk in client.chat.completions.create(**request, **more):
+            for chunk in client.chat.completions.create(**request, **more):  # type: ignore[call-overload]
                 bills += [chunk.usage] if chunk.usage else []
                 for choice in chunk.choices:
                     texts[choice.index] += choice.delta.content or ""
@@ -278,7 +278,7 @@ def test_rates() -> None:
         chat(moody) as llm,
     ):
         questions = [f"question {n}" for n in range(200)]
-        replies = llm.batch(questions, {"max_concurrency": 8}, return_exceptions=True)
+        replies = llm.batch(questions, {"max_concurrency": 8}, return_exceptions=True)  # type: ignore[arg-type]
         truth = moody.truth()
     told = [usage(reply) for reply in replies if isinstance(reply, AIMessage)]
     assert tuple(map(sum, zip(*told, strict=True))) == truth.sent("ok")

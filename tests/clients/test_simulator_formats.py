@@ -47,14 +47,12 @@ WEATHER: Any = {
 
 def chat(service: Server) -> BaseChatModel:
     made: Any = ChatOpenAI
-    return made(  # type: ignore[no-any-return]
-        model="gpt-4o", base_url=service.url, api_key="x", max_retries=0, stream_usage=True
-    )
+    return made(model="gpt-4o", base_url=service.url, api_key="x", max_retries=0, stream_usage=True)
 
 
 def responses(service: Server) -> BaseChatModel:
     made: Any = ChatOpenAI
-    return made(  # type: ignore[no-any-return]
+    return made(
         model="o4-mini",
         base_url=service.url,
         api_key="x",
@@ -65,16 +63,12 @@ def responses(service: Server) -> BaseChatModel:
 
 def claude(service: Server) -> BaseChatModel:
     made: Any = ChatAnthropic
-    return made(  # type: ignore[no-any-return]
-        model="claude-haiku-4-5", base_url=service.root, api_key="x", max_retries=0
-    )
+    return made(model="claude-haiku-4-5", base_url=service.root, api_key="x", max_retries=0)
 
 
 def gemini(service: Server) -> BaseChatModel:
     made: Any = ChatGoogleGenerativeAI
-    return made(  # type: ignore[no-any-return]
-        model="gemini-2.5-flash", base_url=service.root, api_key="x", max_retries=1
-    )
+    return made(model="gemini-2.5-flash", base_url=service.root, api_key="x", max_retries=1)
 
 
 CLIENTS = pytest.mark.parametrize("client", [chat, responses, claude, gemini])
@@ -84,8 +78,8 @@ Client = Callable[[Server], BaseChatModel]
 def receive(model: Any, stream: bool) -> AIMessage:
     """Return the message of a call."""
     if stream:
-        return reduce(add, model.stream("hi"))  # type: ignore[no-any-return]
-    return model.invoke("hi")  # type: ignore[no-any-return]
+        return reduce(add, model.stream("hi"))
+    return model.invoke("hi")
 
 
 @CLIENTS

@@ -93,7 +93,7 @@ async def ways(model: BaseChatModel, way: str, config: Any) -> None:
     elif way == "v3":
         list(model.stream_events("hi", config=config, version="v3", tools=_tools(bound)))
     else:
-        stream: Any = await model.astream_events(  # type: ignore[misc]
+        stream: Any = await model.astream_events(
             "hi", config=config, version="v3", tools=_tools(bound)
         )
         events: AsyncIterator[Any] = stream

@@ -148,8 +148,8 @@ def test_text_completions_of_two_prompts() -> None:
         "usage": {"prompt_tokens": 8, "completion_tokens": 16, "total_tokens": 24},
     }
     ends = Ends()
-    model = OpenAI(model="davinci-002", api_key="x", http_client=serving(body), max_retries=0)
-    model.generate(["a", "b"], callbacks=[ends])
+    model = OpenAI(model="davinci-002", api_key="x", http_client=serving(body), max_retries=0)  # type: ignore[arg-type]
+    model.generate(["a", "b"], callbacks=[ends])  # type: ignore[arg-type]
     assert ends.asked == [("openai", "davinci-002")] * 2
     assert [(r.usage, r.usage_on_first_of_batch) for r in ends.read] == [
         (Usage(8, 16, 24), False),
@@ -214,7 +214,7 @@ def test_a_response_cache_hit_is_not_spend() -> None:
 def test_a_cached_message_without_usage_is_still_a_hit() -> None:
     """The mark is then all there is; nothing was billed a second time."""
     message = AIMessage(content="x", response_metadata={"cost": 0.1})
-    message.usage_metadata = {"total_cost": 0}  # type: ignore[typeddict-item, typeddict-unknown-key]
+    message.usage_metadata = {"total_cost": 0}  # type: ignore[assignment]
     reading = read(message)
     assert (reading.usage, reading.cache_hit, reading.billed) == (None, True, None)
 

@@ -277,7 +277,7 @@ def test_an_attempt_that_an_exception_ends_is_no_failure_of_the_model(
         assert (outcomes(row), row.success_rate, row.revisions) == ({"fixed": 1}, 1, 0)
     else:
         with pytest.raises(type(error)):
-            failing(error).invoke("q", config={**config, "metadata": {"defect_id": "D"}})
+            failing(error).invoke("q", config={**config, "metadata": {"defect_id": "D"}})  # type: ignore[arg-type]
         assert outcomes(only(meter.snapshot())) == {outcome: 1}
 
 
@@ -447,7 +447,7 @@ def test_a_handler_alone_counts_attempts_too() -> None:
 
 def test_texts_are_cut_at_64_characters_and_separators_do_no_harm(meter: Meter) -> None:
     """Names of rows come from outside."""
-    names = {"type": "t" * 99, "severity": "a\x1fb"}
+    names: Any = {"type": "t" * 99, "severity": "a\x1fb"}
     with meter.defects.attempt("d" * 99, **names) as attempt:
         pass
     attempt.failed(reason="r" * 99)

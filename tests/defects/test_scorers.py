@@ -423,16 +423,16 @@ def test_scorers_load_no_library_before_they_need_one() -> None:
     ("make", "message"),
     [
         (lambda: score_fix(proposal(), []), r"scorers must be at least one scorer, got \[\]"),
-        (lambda: score_fix(proposal(), ["cc"]), "scorers must be scorers, or pairs"),
+        (lambda: score_fix(proposal(), ["cc"]), "scorers must be scorers, or pairs"),  # type: ignore[list-item]
         (lambda: score_fix(proposal(), [(Applies(), 0)]), "weight must be more than 0, got 0"),
         (lambda: score_fix(proposal(), [(Applies(), -1)]), "weight must be a number from 0 up"),
         (lambda: Compiles("cc -c"), r"arguments must be a list of texts, got 'cc -c'; write \["),
         (lambda: Compiles([]), "arguments must be"),
-        (lambda: Compiles(["cc", 1]), "arguments must be"),
-        (lambda: RemovesDefect("x", "y"), "findings must be a function of the text of a file"),
+        (lambda: Compiles(["cc", 1]), "arguments must be"),  # type: ignore[list-item]
+        (lambda: RemovesDefect("x", "y"), "findings must be a function of the text of a file"),  # type: ignore[arg-type]
         (lambda: Limits(seconds=0), "seconds must be more than 0, got 0"),
         (lambda: Limits(memory=1), "memory must be a whole number from 16,777,216"),
-        (lambda: Limits(cpu_seconds=0.5), "cpu_seconds must be a whole number"),
+        (lambda: Limits(cpu_seconds=0.5), "cpu_seconds must be a whole number"),  # type: ignore[arg-type]
         (lambda: Limits(output=0), "output must be a whole number"),
     ],
 )

@@ -285,7 +285,7 @@ def test_the_output_of_a_marked_chain_is_its_verdict() -> None:
 
     def ask(output: Any, **metadata: Any) -> None:
         chain = RunnableLambda(lambda q: output) | RunnableLambda(lambda q: q)
-        chain.invoke("q", config={**config, "metadata": metadata})
+        chain.invoke("q", config={**config, "metadata": metadata})  # type: ignore[arg-type]
 
     ask({"fix_candidates": CANDIDATES, "recommended_fix_index": 1}, defect_id="D1")
     ask({"success": True}, defect_id="D2")

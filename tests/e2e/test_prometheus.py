@@ -57,7 +57,7 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scraped]:
         def scrapes(count: int) -> None:
             for _ in range(count):
                 begun = time.time()
-                until(lambda begun=begun: min(ask("timestamp(up)").values()) > begun)
+                until(lambda begun=begun: min(ask("timestamp(up)").values()) > begun)  # type: ignore[misc]
 
         scrapes(2)
         before, begun = traffic.snapshot(), time.time()

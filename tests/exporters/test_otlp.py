@@ -55,7 +55,7 @@ async def test_a_receiver_gets_exponential_histograms() -> None:
         wanted = asyncio.ensure_future(
             asyncio.gather(
                 *(
-                    tap.await_metric(lambda metric, name=name: metric.name == name, 20)
+                    tap.await_metric(lambda metric, name=name: metric.name == name, 20)  # type: ignore[misc]
                     for name in (DURATION, "langmeter.cost.usd", "gen_ai.client.token.usage")
                 )
             )
@@ -194,7 +194,7 @@ def test_a_dead_receiver_does_not_hold_up_the_caller(protocol: Any) -> None:
 
 def test_it_exports_at_its_interval(receiver: Receiver) -> None:
     """Without a word from the program; a source that fails once is asked again."""
-    answers = iter([OSError("away"), *[calls([1.0])] * 1000])
+    answers: Iterator[Any] = iter([OSError("away"), *[calls([1.0])] * 1000])
 
     class Source:
         def snapshot(self) -> Snapshot:
@@ -243,7 +243,7 @@ def test_arguments_are_refused() -> None:
         ({"conventions": "old"}, "conventions must be one of"),
     ):
         with pytest.raises(ConfigError, match=message):
-            OtlpExporter(calls([1.0]), **settings)  # type: ignore[arg-type]
+            OtlpExporter(calls([1.0]), **settings)
     assert threading.active_count() == before
 
 

@@ -7,7 +7,7 @@ import json
 import math
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ def snapshot() -> Snapshot:
     return Traffic().everything().snapshot()
 
 
-def _samples(families: Iterator[Metric]) -> dict[tuple[str, frozenset[Any]], float]:
+def _samples(families: Iterable[Metric]) -> dict[tuple[str, frozenset[Any]], float]:
     samples: dict[tuple[str, frozenset[Any]], float] = {}
     for family in families:
         for sample in family.samples:
@@ -368,7 +368,7 @@ async def test_an_asgi_application_answers_its_lifespan(snapshot: Snapshot) -> N
     async def send(message: dict[str, Any]) -> None:
         sent.append(message["type"])
 
-    await prometheus.asgi_app(snapshot)({"type": "lifespan"}, receive, send)
+    await prometheus.asgi_app(snapshot)({"type": "lifespan"}, receive, send)  # type: ignore[arg-type]
     assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
 
 

@@ -54,7 +54,7 @@ def plain(rows: Rows) -> list[tuple[tuple[str, ...], float, int]]:
 def test_without_a_step_there_is_one_row(history: History) -> None:
     """From the first interval to the last, of all models."""
     (total,) = history.query("cost")
-    assert total == Row(START, hour(2) + timedelta(minutes=11), {}, pytest.approx(0.04), 10)
+    assert total == Row(START, hour(2) + timedelta(minutes=11), {}, pytest.approx(0.04), 10)  # type: ignore[arg-type]
     assert plain(history.query("calls")) == [((), 11, 11)]
     assert plain(history.query("error_rate")) == [((), 1 / 11, 11)]
 

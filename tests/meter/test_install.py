@@ -71,7 +71,7 @@ SETTINGS: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
     "on_event": (_async_listener, _listener),
     "on_complete": (lambda: lambda result: HEARD.extend([result]), lambda: lambda result: None),
     "on_error": (lambda: _object().method, lambda: _object(1).method),
-    "on_stall": (lambda: functools.partial(_listener(), often=2), lambda: functools.partial(print)),
+    "on_stall": (lambda: functools.partial(_listener(), often=2), lambda: functools.partial(print)),  # type: ignore[call-arg]
     "collect": (lambda: Collect(max_bytes=2_000_000), lambda: True),
     "delivery": (lambda: "".join(["que", "ued"]), lambda: "inline"),
     "stall_after": (lambda: 5.0, lambda: 6.0),
@@ -114,7 +114,7 @@ def test_every_setting_is_tried() -> None:
 def test_the_same_setting_once_more_is_the_same_meter(name: str) -> None:
     """Given in words of its own each time; otherwise an error that names it and the remedy."""
     again, otherwise = SETTINGS[name]
-    more = {} if name not in ("on_stall", "max_run_age") else {"labels": "team"}
+    more: Any = {} if name not in ("on_stall", "max_run_age") else {"labels": "team"}
     meter = install(**{name: again()}, **more)
     assert install(**{name: again()}, **more) is meter
     assert install() is meter
@@ -125,7 +125,7 @@ def test_the_same_setting_once_more_is_the_same_meter(name: str) -> None:
         install(**{name: otherwise()}, **more)
     assert "langmeter.uninstall() first" in str(caught.value)
     with pytest.raises(TypeError if name == "config" else ConfigError, match=r" must be |not both"):
-        install(**({} if name == "labels" else {"labels": "other"}), **({name: otherwise()}))
+        install(**({} if name == "labels" else {"labels": "other"}), **({name: otherwise()}))  # type: ignore[arg-type]
     assert uninstall() is meter
 
 
@@ -194,7 +194,7 @@ def test_functions_are_compared_by_what_they_do() -> None:
 
     def early() -> Callable[[], Any]:
         def inner() -> Any:
-            return late
+            return late  # type: ignore[has-type]
 
         found = inner
         if found is None:

@@ -33,7 +33,7 @@ def test_a_meter_has_everything_on(prices: PriceBook) -> None:
     # The fake model leaves the usage out of its stream, which is counted offline.
     tokens = meter.snapshot().totals.tokens
     assert tokens.total - tokens.estimated == 140 < meter.tokens.total_tokens
-    assert meter.cost.total_cost > 0
+    assert meter.cost.total_cost > 0  # type: ignore[operator]
     assert meter.performance.percentile(50) > 0
     assert meter.streaming.time_to_first_token.count == 1
     assert meter.defects.success_rate == 1.0

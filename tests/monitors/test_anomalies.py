@@ -340,7 +340,7 @@ def test_figures_that_fall_begin_anew() -> None:
     detector = AnomalyDetector()
     assert play(detector, rows((100, Sums()))) == []
     assert play(detector, rows((100, Sums(latency=9.0)))) == []
-    (found,) = play(detector, rows((100, Sums()), (20, Sums(latency=2.0)))) or [None]
+    (found,) = play(detector, rows((100, Sums()), (20, Sums(latency=2.0)))) or [None]  # type: ignore[list-item]
     assert found is not None
     assert found.calls_before == 2000
 

@@ -266,7 +266,9 @@ def test_a_callback_that_fails_or_waits_too_long_is_counted(
     """As callback_errors of the recorder; what was not told is still noted."""
     done = threading.Event()
     monkeypatch.setattr(
-        recorder, "dropped", lambda name, n=1: (recorder.lost.append(name), done.set())
+        recorder,
+        "dropped",
+        lambda name, n=1: (recorder.lost.append(name), done.set()),  # type: ignore[func-returns-value]
     )
     with caplog.at_level(logging.WARNING, "langmeter"):
         stall_once(recorder, lambda stall: 1 // 0)

@@ -54,7 +54,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Keep the worst outcome of the phases of each test."""
     if report.when == "call" or report.outcome != "passed":
-        outcome = "xfailed" if hasattr(report, "wasxfail") else report.outcome
+        outcome: str = "xfailed" if hasattr(report, "wasxfail") else report.outcome
         if report.when != "call" and report.failed:
             outcome = "error"
         _outcomes[report.nodeid] = outcome

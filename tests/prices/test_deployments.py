@@ -76,7 +76,11 @@ def test_the_price_of_a_deployment_is_charged(
     handler = kind(prices=PriceBook(OWN))
     service.script(Raw(WHOLE, events()))
     azure = AzureChatOpenAI(
-        azure_endpoint=service.root, api_version="1", api_key="k", stream_usage=True, **made
+        azure_endpoint=service.root,
+        api_version="1",
+        api_key="k",  # type: ignore[arg-type]
+        stream_usage=True,
+        **made,
     )
     for _ in range(3):
         call(azure, how, handler)
@@ -139,7 +143,7 @@ def test_a_budget_holds_the_price_of_the_deployment() -> None:
     own = {"azure/dear": flat(1_000_000), "azure/gpt-4o": flat(1)}
     budget = Budget(usd=100, action="block")
     meter = Meter(prices=PriceBook(own), budgets=[budget])
-    limited = {"params": {"max_tokens": 10}, "model": "gpt-4o"}
+    limited: Any = {"params": {"max_tokens": 10}, "model": "gpt-4o"}
     client("cheap", **limited)(meter)
     assert budget.spent == ONE
     with pytest.raises(BudgetExceeded):

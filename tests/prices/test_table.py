@@ -178,7 +178,7 @@ constraints = st.one_of(
 )
 def test_prices_at_a_moment_are_those_of_genai_prices(limits: list[Any], at: datetime) -> None:
     """Dated and daily prices, in any order, on either side of midnight."""
-    numbered = [ConditionalPrice(c, prices=ModelPrice(input_mtok=n)) for n, c in enumerate(limits)]
+    numbered = [ConditionalPrice(c, prices=ModelPrice(input_mtok=n)) for n, c in enumerate(limits)]  # type: ignore[arg-type]
     model = ModelInfo("m", ClauseEquals("m"), prices=numbered)
     found = table.from_objects("x", [Provider("p", "P", "x", models=[model])]).find("p", "m")
     assert found is not None

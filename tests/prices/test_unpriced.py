@@ -210,7 +210,7 @@ def response(model: str = "fake-1", provider: str = "acme") -> LLMResult:
     """A chat answer of 100 tokens in and 40 out, whose metadata name a provider."""
     usage = {"input_tokens": 100, "output_tokens": 40, "total_tokens": 140}
     meta = {"model_name": model, "model_provider": provider}
-    message = AIMessage("x", usage_metadata=usage, response_metadata=meta)  # type: ignore[arg-type]
+    message = AIMessage("x", usage_metadata=usage, response_metadata=meta)
     return LLMResult(generations=[[ChatGeneration(message=message)]])
 
 

@@ -29,12 +29,16 @@ from tests.support.models import chat_model
 
 def gpt(service: Server | None = None, model: str = "gpt-4o-mini", **settings: Any) -> ChatOpenAI:
     url = "http://127.0.0.1:1/v1" if service is None else service.url
-    return ChatOpenAI(model=model, base_url=url, api_key="any", max_retries=0, **settings)
+    return ChatOpenAI(model=model, base_url=url, api_key="any", max_retries=0, **settings)  # type: ignore[arg-type]
 
 
 def claude(service: Server, **settings: Any) -> ChatAnthropic:
-    return ChatAnthropic(
-        model="claude-haiku-4-5", base_url=service.root, api_key="any", max_retries=0, **settings
+    return ChatAnthropic(  # type: ignore[call-arg]
+        model="claude-haiku-4-5",
+        base_url=service.root,
+        api_key="any",  # type: ignore[arg-type]
+        max_retries=0,
+        **settings,
     )
 
 
@@ -236,12 +240,12 @@ def test_managers_of_every_make_are_looked_into() -> None:
 class Proxy:
     """What stands for another object, outside of the context in which it does."""
 
-    @property
+    @property  # type: ignore[misc]
     def __class__(self) -> Any:
         raise RuntimeError("outside of context")
 
     @property
-    def __dict__(self) -> Any:
+    def __dict__(self) -> Any:  # type: ignore[override]
         raise RuntimeError("outside of context")
 
 
@@ -389,7 +393,10 @@ def test_stream_usage_is_switched_on_where_it_was_left_open(
         "on": gpt(service, stream_usage=True),
         "own": gpt(service, model_kwargs=asks),
         "azure": AzureChatOpenAI(
-            azure_endpoint=service.root, api_version="1", api_key="k", azure_deployment="d"
+            azure_endpoint=service.root,
+            api_version="1",
+            api_key="k",  # type: ignore[arg-type]
+            azure_deployment="d",
         ),
         "anthropic": claude(service),
     }
@@ -519,7 +526,7 @@ def test_names_of_a_model_are_those_of_figures() -> None:
         def _get_ls_params(self, *args: Any, **kwargs: Any) -> Any:
             raise RuntimeError("mute")
 
-    mute: BaseChatModel = Mute(model="m", base_url="http://127.0.0.1:1", api_key="k")
+    mute: BaseChatModel = Mute(model="m", base_url="http://127.0.0.1:1", api_key="k")  # type: ignore[arg-type]
     assert names_of(mute) == ("", "")
     assert names_of(gpt()) == ("openai", "gpt-4o-mini")
     assert names_of(FakeListLLM(responses=["a"]))[0] == "fakelist"

@@ -132,7 +132,7 @@ async def test_coroutine_functions_stay_coroutine_functions() -> None:
     factory, meter = Factory(), Meter()
     attach(factory, meter)
     assert asyncio.iscoroutinefunction(factory.get_provider)
-    assert inspect.iscoroutinefunction(factory.get_provider.__call__)
+    assert inspect.iscoroutinefunction(factory.get_provider.__call__)  # type: ignore[operator]
     assert not asyncio.iscoroutinefunction(factory.load_chat)
     (await factory.get_provider("nim")).invoke("x")
     await (await factory.get_provider(id="nim")).ainvoke("x")

@@ -147,7 +147,7 @@ async def test_tools_schemas_and_agents_cross_providers(service: Server) -> None
     assert await schema.ainvoke("how bad?") == Verdict(severity="high")
     agent = create_agent(manager, [look])
     service.script(fail, look_at, fail, said)
-    state = agent.invoke({"messages": [("user", "look")]})
+    state = agent.invoke({"messages": [("user", "look")]})  # type: ignore[call-overload]
     assert [message.type for message in state["messages"]] == ["human", "ai", "tool", "ai"]
     assert state["messages"][-1].text == "done"
     rows = {provider: stats for (provider, _), stats in meter.snapshot().models.items()}
@@ -157,7 +157,7 @@ async def test_tools_schemas_and_agents_cross_providers(service: Server) -> None
     text = Reply((Choice((Text(('{"severity":', '"high"}')),)),), input=5, output=5)
     service.script(fail, text)
     agent = create_agent(manager, [look], response_format=Verdict)
-    state = agent.invoke({"messages": [("user", "how bad?")]})
+    state = agent.invoke({"messages": [("user", "how bad?")]})  # type: ignore[call-overload]
     assert state["structured_response"] == Verdict(severity="high")
 
 

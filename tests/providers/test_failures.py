@@ -31,7 +31,7 @@ def _anthropic(status: int, message: str) -> anthropic.APIStatusError:
     body = {"type": "error", "error": {"type": "invalid_request_error", "message": message}}
     response = httpx.Response(status, json=body, request=request)
     client = anthropic.Anthropic(api_key="x")
-    return client._make_status_error(message, body=body, response=response)
+    return client._make_status_error(message, body=body, response=response)  # type: ignore[arg-type]
 
 
 class WrappedError(Exception):

@@ -345,7 +345,7 @@ async def test_an_agent_takes_a_manager() -> None:
         second.script.append(wish)
         agent = create_agent(manager, [look])
         question = {"messages": [("user", "look at x")]}
-        state = await agent.ainvoke(question) if use_async else agent.invoke(question)
+        state = await agent.ainvoke(question) if use_async else agent.invoke(question)  # type: ignore[call-overload]
         kinds = [message.type for message in state["messages"]]
         assert kinds == ["human", "ai", "tool", "ai"]
         assert state["messages"][-1].content == "first"
@@ -363,7 +363,7 @@ def test_an_agent_with_a_schema_takes_a_manager() -> None:
     first.script[:] = [BROKEN, _verdict("high")]
     second.script[:] = [_verdict("high")]
     agent = create_agent(manager, [], response_format=Verdict)
-    state = agent.invoke({"messages": [("user", "how bad?")]})
+    state = agent.invoke({"messages": [("user", "how bad?")]})  # type: ignore[call-overload]
     assert state["structured_response"] == Verdict(severity="high")
 
 

@@ -152,8 +152,8 @@ def test_a_token_counter_is_chosen_by_langchains_name() -> None:
     for name in (None, "primary"):
         run = f"run {next(NUMBERS)}"
         metadata: Any = {"ls_provider": "acme", "ls_model_name": "m", PROVIDER_KEY: name}
-        meter.on_llm_start(SERIALIZED, ["x"], run_id=run, metadata=metadata)
+        meter.on_llm_start(SERIALIZED, ["x"], run_id=run, metadata=metadata)  # type: ignore[arg-type]
         result = LLMResult(generations=[[ChatGeneration(message=AIMessage("ok"))]])
-        meter.on_llm_end(result, run_id=run)
+        meter.on_llm_end(result, run_id=run)  # type: ignore[arg-type]
     tokens = {names: stats.tokens.output for names, stats in meter.snapshot().models.items()}
     assert tokens[("primary", "m")] == tokens[("acme", "m")] >= 1000

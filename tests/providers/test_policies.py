@@ -295,7 +295,7 @@ def test_the_meter_is_read_off_the_path() -> None:
     manager, _ = several("a", "b", meter=meter, policy="fastest", refresh=0.02)
     reads: list[Any] = []
     snapshot = meter.snapshot
-    vars(meter)["snapshot"] = lambda: reads.append(1) or snapshot()
+    vars(meter)["snapshot"] = lambda: reads.append(1) or snapshot()  # type: ignore[func-returns-value]
     asked(manager, 50)
     deadline = time.monotonic() + 10
     while manager._router.live.snapshot.totals.calls < 50 and time.monotonic() < deadline:

@@ -143,7 +143,7 @@ async def test_the_methods_below_a_run_fall_back_too() -> None:
         models["a"].script[:] = [refusal(500)]
         models["b"].script[:] = [refusal(503)]
         with pytest.raises(type(refusal(503))):
-            await method([prompt] if method == manager.agenerate else prompt)  # type: ignore[operator]
+            await method([prompt] if method == manager.agenerate else prompt)
 
 
 async def test_every_method_waits_for_a_provider_that_returns() -> None:

@@ -242,7 +242,8 @@ def test_attributes_are_those_of_the_wrapped_object(meter: Meter) -> None:
 
     wrapped = Notes(ValueError())
     tracked: Any = track_embeddings(wrapped, meter)
-    assert isinstance(tracked, Embeddings)
+    is_embeddings = isinstance(tracked, Embeddings)
+    assert is_embeddings
     assert tracked.note == "class"
     tracked.note = "set"
     assert wrapped.note == "set"
@@ -310,7 +311,7 @@ def _class(name: str, **attributes: Any) -> Embeddings:
     made = cls(size=1)
     for key, value in attributes.items():
         object.__setattr__(made, key, value)
-    return made  # type: ignore[no-any-return]
+    return made
 
 
 @pytest.mark.parametrize(
@@ -357,7 +358,7 @@ def client(service: Server) -> Iterator[OpenAIEmbeddings]:
     made = OpenAIEmbeddings(
         model="text-embedding-3-small",
         base_url=service.url,
-        api_key="none",
+        api_key="none",  # type: ignore[arg-type]
         check_embedding_ctx_length=False,
         max_retries=0,
     )
@@ -400,7 +401,7 @@ async def test_the_async_client_is_counted(service: Server) -> None:
     made = OpenAIEmbeddings(
         model="text-embedding-3-small",
         base_url=service.url,
-        api_key="none",
+        api_key="none",  # type: ignore[arg-type]
         check_embedding_ctx_length=False,
     )
     tracked = track_embeddings(made, meter)
@@ -430,12 +431,12 @@ def test_an_error_of_the_service_is_an_error(client: OpenAIEmbeddings, service: 
     ],
 )
 def test_an_azure_deployment_is_not_taken_for_the_default_model(
-    service: Server, settings: dict[str, str], model: str
+    service: Server, settings: dict[str, Any], model: str
 ) -> None:
     """AzureOpenAIEmbeddings shows a default model that it never calls."""
     made = AzureOpenAIEmbeddings(
         azure_endpoint=service.root,
-        api_key="none",
+        api_key="none",  # type: ignore[arg-type]
         api_version="2024-02-01",
         check_embedding_ctx_length=False,
         **settings,

@@ -85,9 +85,12 @@ REFUSED = Reply((), status=500)
 
 def _models(service: Server) -> list[Any]:
     return [
-        ChatOpenAI(model="gpt-4o-mini", base_url=service.url, api_key="any", max_retries=0),
-        ChatAnthropic(
-            model="claude-haiku-4-5", base_url=service.root, api_key="any", max_retries=0
+        ChatOpenAI(model="gpt-4o-mini", base_url=service.url, api_key="any", max_retries=0),  # type: ignore[arg-type]
+        ChatAnthropic(  # type: ignore[call-arg]
+            model="claude-haiku-4-5",
+            base_url=service.root,
+            api_key="any",  # type: ignore[arg-type]
+            max_retries=0,
         ),
     ]
 

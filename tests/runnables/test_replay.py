@@ -63,17 +63,17 @@ def usage(output: int, cached: int) -> Any:
 
 def flat(answer: Answer, sizes: list[int], attempt: int) -> list[AIMessageChunk]:
     """As OpenAI's compatibles stream: text as str, usage at the end, a new id for each attempt."""
-    same = {"id": f"chatcmpl-{attempt}", "response_metadata": {"model_provider": "openai"}}
+    same: Any = {"id": f"chatcmpl-{attempt}", "response_metadata": {"model_provider": "openai"}}
     chunks = [AIMessageChunk(content="", **same)]
     for piece in pieces(answer.thought, sizes):
         extra = {"reasoning_content": piece}
         chunks.append(AIMessageChunk(content="", additional_kwargs=extra, **same))
     chunks += (AIMessageChunk(content=piece, **same) for piece in pieces(answer.text, sizes))
     for index, (name, args) in enumerate(answer.calls):
-        first = {"name": name, "args": "", "id": f"call-{attempt}-{index}", "index": index}
+        first: Any = {"name": name, "args": "", "id": f"call-{attempt}-{index}", "index": index}
         chunks.append(AIMessageChunk(content="", tool_call_chunks=[first], **same))
         for piece in pieces(args, sizes):
-            more = {"name": None, "args": piece, "id": None, "index": index}
+            more: Any = {"name": None, "args": piece, "id": None, "index": index}
             chunks.append(AIMessageChunk(content="", tool_call_chunks=[more], **same))
     last = {**same, "response_metadata": {**same["response_metadata"], **FINISH}}
     chunks.append(AIMessageChunk(content="", **last))
@@ -85,7 +85,7 @@ def flat(answer: Answer, sizes: list[int], attempt: int) -> list[AIMessageChunk]
 def blocks(answer: Answer, sizes: list[int], attempt: int) -> list[AIMessageChunk]:
     """As Anthropic streams: blocks by index, arguments twice, usage at both ends."""
     id = f"lc_run--{attempt}"
-    before = {
+    before: Any = {
         "input_tokens": 9,
         "output_tokens": 0,
         "total_tokens": 9,
@@ -110,13 +110,13 @@ def blocks(answer: Answer, sizes: list[int], attempt: int) -> list[AIMessageChun
     for number, (name, args) in enumerate(answer.calls, index + 1):
         call = f"toolu-{attempt}-{number}"
         block = {"type": "tool_use", "name": name, "id": call, "input": {}, "index": number}
-        first = {"name": name, "args": "", "id": call, "index": number}
+        first: Any = {"name": name, "args": "", "id": call, "index": number}
         chunks.append(AIMessageChunk(content=[block], tool_call_chunks=[first], id=id))
         for piece in pieces(args, sizes):
             block = {"type": "input_json_delta", "partial_json": piece, "index": number}
-            more = {"name": None, "args": piece, "id": None, "index": number}
+            more: Any = {"name": None, "args": piece, "id": None, "index": number}
             chunks.append(AIMessageChunk(content=[block], tool_call_chunks=[more], id=id))
-    after = {"input_tokens": 0, "output_tokens": 7, "total_tokens": 7}
+    after: Any = {"input_tokens": 0, "output_tokens": 7, "total_tokens": 7}
     chunks.append(
         AIMessageChunk(
             content=[],
@@ -274,7 +274,7 @@ def test_a_shorter_answer_is_another() -> None:
 
 def test_what_moves_on_too_late_is_another_answer() -> None:
     """More text where a tool call had followed: nothing is handed on out of order."""
-    call = {"name": "f", "args": "", "id": "1", "index": 0}
+    call: Any = {"name": "f", "args": "", "id": "1", "index": 0}
     first = [AIMessageChunk(content="a"), AIMessageChunk(content="", tool_call_chunks=[call])]
     out = run([first, [first[0], AIMessageChunk(content="b"), first[1]]])
     assert [chunk.content for chunk in out] == ["a", "", "", "a", "b", ""]
@@ -285,7 +285,7 @@ def test_items_without_an_index_are_compared_whole() -> None:
     """Tool calls that come whole, as Google's, and citations: repeated ones are not given twice."""
 
     def chunk(args: str, id: str) -> AIMessageChunk:
-        call = {"name": "f", "args": args, "id": id, "index": None}
+        call: Any = {"name": "f", "args": args, "id": id, "index": None}
         return AIMessageChunk(content="", tool_call_chunks=[call])
 
     out = run([[chunk("1", "x")], [chunk("1", "y"), chunk("2", "z")]])

@@ -114,7 +114,7 @@ class Recorder(BaseCallbackHandler):
         self.parents: list[str | None] = []
         self.metadata: list[dict[str, Any]] = []
 
-    def on_chain_start(self, *args: Any, run_id: Any, name: str, **kwargs: Any) -> None:
+    def on_chain_start(self, *args: Any, run_id: Any, name: str, **kwargs: Any) -> None:  # type: ignore[override]
         self.chains[run_id] = name
         self.open.add(run_id)
 
@@ -123,7 +123,7 @@ class Recorder(BaseCallbackHandler):
 
     on_chain_error = on_chain_end
 
-    def on_chat_model_start(
+    def on_chat_model_start(  # type: ignore[override]
         self, *args: Any, run_id: Any, parent_run_id: Any, tags: list[str], metadata: Any, **kw: Any
     ) -> None:
         self.tags.append(tags)
@@ -224,7 +224,7 @@ async def test_the_last_error_tells_of_the_earlier_ones(how: str) -> None:
 @BOTH
 async def test_nothing_starts_again_before_the_first_chunk(how: str) -> None:
     """That is the client's business and `with_retry`'s, unless asked for."""
-    scripts = [[BROKEN], ["a"]]
+    scripts: list[list[Any]] = [[BROKEN], ["a"]]
     with pytest.raises(ConnectionError):
         await collect(resume(Scripted(scripts=[*scripts])), how, "hi")
     out = await collect(resume(Scripted(scripts=[*scripts]), retry_start=True), how, "hi")
@@ -325,7 +325,7 @@ async def test_it_waits_before_a_restart(how: str, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr("time.sleep", waited.append)
     monkeypatch.setattr("asyncio.sleep", sleep)
-    scripts = [["a", BROKEN], ["a", BROKEN], ["ab"]]
+    scripts: list[list[Any]] = [["a", BROKEN], ["a", BROKEN], ["ab"]]
     await collect(resume(Scripted(scripts=[*scripts]), wait=0.5), how, "hi")
     await collect(resume(Scripted(scripts=[*scripts]), wait=lambda n: 2.0**n), how, "hi")
     assert waited == [0.5, 0.5, 4.0, 8.0]
@@ -391,7 +391,7 @@ def test_it_names_itself_and_shows_what_it_wraps() -> None:
     model = Scripted(scripts=[["a"]])
     chain = resume(model)
     assert (chain.InputType, chain.OutputType) == (model.InputType, model.OutputType)
-    assert chain.get_input_schema().model_json_schema()
+    assert chain.get_input_schema().model_json_schema()  # type: ignore[union-attr]
     assert chain.config_specs == model.config_specs
     assert repr(chain) == f"resume({model!r})"
     seen = Recorder()

@@ -169,10 +169,10 @@ def test_other_formats_are_refused_with_what_to_do(version: int, told: str) -> N
     data = {**Snapshot().to_dict(), "format": version, "langmeter": "0.0.9"}
     with pytest.raises(SnapshotError, match=told):
         Snapshot.from_dict(data)
-    data = bytearray(full().snapshot().to_bytes())
-    data[4] = version
+    binary = bytearray(full().snapshot().to_bytes())
+    binary[4] = version
     with pytest.raises(ValueError, match=f"format {version} is (newer|of an older)"):
-        Snapshot.from_bytes(bytes(data))
+        Snapshot.from_bytes(bytes(binary))
 
 
 def test_the_report_says_what_people_ask() -> None:

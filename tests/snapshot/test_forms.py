@@ -37,7 +37,7 @@ def forms(snapshot: Snapshot) -> None:
 
 # --- what recorders write is read back -----------------------------------------------------------
 
-EVENTS = st.lists(
+EVENTS: st.SearchStrategy[list[dict[str, Any]]] = st.lists(
     st.builds(
         dict,
         how=st.sampled_from(["call", "call", "tool", "no start", "twice", "open", "batch"]),
@@ -262,7 +262,7 @@ REFUSED: dict[str, tuple[Callable[[Any], None], str]] = {
     "negative": (_counters(input=-1), r"counters\.input must be a whole number from 0 .*, got -1"),
     "too large": (_counters(input=2**64), r"counters\.input must be a whole number"),
     "fraction": (
-        _counters(input=1.5),
+        _counters(input=1.5),  # type: ignore[arg-type]
         r"counters\.input must be .*, got 1\.5; write the text again",
     ),
     "text": (_set("in_flight", "1"), "in_flight must be a whole number from -9,.*, got '1'"),

@@ -127,6 +127,7 @@ def test_a_call_without_a_value_has_a_row_of_its_own(prices: PriceBook) -> None:
     """None, a key that is absent and metadata that are not a dict are the value ""."""
     for meter in meters(prices, labels=("team",)):
         invoke(meter, team=None)
+        metadata: Any
         for metadata in (None, {}, [("team", "a")], "team"):
             run = uuid.uuid4()
             meter.on_chat_model_start({}, [[]], run_id=run, metadata=metadata)

@@ -47,7 +47,7 @@ class Slow(BaseChatModel):
         manager = kwargs.get("run_manager")
         for text in ("a", "b", "c"):
             self.clock.advance(self.hours * HOUR)
-            chunk = ChatGenerationChunk(message=AIMessageChunk(text))
+            chunk = ChatGenerationChunk(message=AIMessageChunk(content=text))
             if manager is not None:
                 manager.on_llm_new_token(text, chunk=chunk)
             yield chunk

@@ -193,7 +193,7 @@ def test_money_does_not_depend_on_the_decimal_context(snapshot: Snapshot) -> Non
     assert str(cost) == "123456.789123456789"
 
 
-EVENTS = st.lists(
+EVENTS: st.SearchStrategy[list[dict[str, Any]]] = st.lists(
     st.builds(
         dict,
         seconds=st.sampled_from([0.001, 0.5, 2.0]),
@@ -230,7 +230,7 @@ def test_what_cannot_be_added_is_a_type_error(snapshot: Snapshot) -> None:
     """A number is not a snapshot, and no snapshot is equal to one."""
     for operation in ("__add__", "__sub__", "__eq__"):
         assert getattr(snapshot, operation)(3) is NotImplemented
-    assert Tokens().__add__(3) is NotImplemented  # type: ignore[arg-type, operator]
+    assert Tokens().__add__(3) is NotImplemented  # type: ignore[operator]
     with pytest.raises(ValueError, match=r"."):
         _ = Snapshot() - snapshot
 
@@ -238,7 +238,7 @@ def test_what_cannot_be_added_is_a_type_error(snapshot: Snapshot) -> None:
 def test_a_snapshot_never_changes(snapshot: Snapshot) -> None:
     """Neither its attributes nor its mappings can be set."""
     with pytest.raises(AttributeError, match=r"immutable"):
-        snapshot.models = {}  # type: ignore[misc]
+        snapshot.models = {}
     with pytest.raises(AttributeError, match=r"immutable"):
         del snapshot._native
     for mapping in (snapshot.models, snapshot.components, snapshot.dropped, snapshot.rates):
@@ -248,7 +248,7 @@ def test_a_snapshot_never_changes(snapshot: Snapshot) -> None:
         snapshot.totals.tokens.input = 3  # type: ignore[misc]
     for stats in (snapshot.totals, snapshot.components["chain", "chain"]):
         with pytest.raises(AttributeError, match=r"Stats is immutable; cannot set 'provider'"):
-            stats.provider = "q"  # type: ignore[union-attr]
+            stats.provider = "q"
         with pytest.raises(AttributeError, match=r"cannot delete '_counters'"):
             del stats._counters
 

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from langmeter import StreamingCallback
-from langmeter._base.delivery import is_async
-from langmeter.callbacks.streaming import Queued, StreamEvent, StreamResult
+from langmeter._base.delivery import Queued, is_async
 from langmeter.errors import ConfigError
+from langmeter.streaming import StreamEvent, StreamResult
 from tests.support.models import chat_model
 
 ANSWER = "alpha beta gamma"
@@ -313,6 +313,7 @@ def test_what_is_a_coroutine_function() -> None:
     class Later:
         __call__ = staticmethod(later)
 
+    function: Any
     for function in (later, partial(later), Later()):
         assert is_async(function)
         with pytest.raises(ConfigError, match=r"a plain function with delivery=.inline."):
@@ -472,7 +473,7 @@ def test_a_reader_whose_loop_is_closed_is_nobody() -> None:
     handler = StreamingCallback()
     feed = handler.events()
     loop = asyncio.new_event_loop()
-    task = loop.create_task(anext(feed))  # type: ignore[arg-type]
+    task = loop.create_task(anext(feed))
     loop.run_until_complete(asyncio.sleep(0))
     loop.close()
     assert stream(handler) == ANSWER

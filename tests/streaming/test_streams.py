@@ -22,9 +22,8 @@ from langchain_core.prompts import PromptTemplate
 
 from langmeter import CompositeCallback, Meter, StreamingCallback, TokenCountingCallback
 from langmeter._base.failures import status_of
-from langmeter.callbacks.streaming import Collect, StreamEvent, StreamFailure, StreamResult
 from langmeter.errors import ConfigError
-from langmeter.streaming import ToolCall
+from langmeter.streaming import Collect, StreamEvent, StreamFailure, StreamResult, ToolCall
 from langmeter.testing import ManualClock
 from tests.support.models import chat_model
 
@@ -47,7 +46,7 @@ class Run:
     def token(self, token: Any = "", chunk: Any = None, **message: Any) -> None:
         if message or (chunk is None and isinstance(token, list)):
             content = message.pop("content", token)
-            chunk = ChatGenerationChunk(message=AIMessageChunk(content, **message))
+            chunk = ChatGenerationChunk(message=AIMessageChunk(content=content, **message))
         self.handler.on_llm_new_token(token, chunk=chunk, run_id=self.run_id)
 
     def event(self, name: str, **data: Any) -> None:
@@ -510,10 +509,10 @@ def test_a_broken_stream_keeps_what_had_come(prices: Any) -> None:
         meter = Meter(on_error=failures.append, prices=prices)
         run_id = uuid.uuid4()
         metadata = {"ls_provider": "genericfakechatmodel", "ls_model_name": "fake-1"}
-        meter.on_chat_model_start({}, [["hello"]], run_id=run_id, metadata=metadata, batch_size=1)
+        meter.on_chat_model_start({}, [["hello"]], run_id=run_id, metadata=metadata, batch_size=1)  # type: ignore[list-item]
         for text in ("one ", "two ", "three"):
             meter.on_llm_new_token(text, run_id=run_id)
-        generation = ChatGenerationChunk(message=AIMessageChunk("one two three"))
+        generation = ChatGenerationChunk(message=AIMessageChunk(content="one two three"))
         response = LLMResult(generations=[[generation]] if hand_over else [])
         meter.on_llm_error(ReadError("cut"), run_id=run_id, response=response)
         (failure,) = failures
@@ -828,9 +827,10 @@ def test_wrong_values_are_refused_at_once() -> None:
     ):
         with pytest.raises(ConfigError, match=match):
             StreamingCallback(**wrong)
-    for wrong in ({"max_bytes": 0}, {"max_stream_bytes": 1.5}):
+    bounds: dict[str, Any]
+    for bounds in ({"max_bytes": 0}, {"max_stream_bytes": 1.5}):
         with pytest.raises(ConfigError, match="must be a whole number from 1 to"):
-            Collect(**wrong)
+            Collect(**bounds)
     with pytest.raises(ConfigError, match="queue_size must be"):
         StreamingCallback().events(queue_size=0)
     assert later

@@ -8,7 +8,7 @@ from typing import Any
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage
 
-USAGE = {
+USAGE: dict[str, Any] = {
     "input_tokens": 100,
     "output_tokens": 40,
     "total_tokens": 140,

@@ -109,7 +109,7 @@ def over_grpc() -> Iterator[Receiver]:
             return service.ExportMetricsServiceResponse()
 
     server = grpc.server(ThreadPoolExecutor(2))
-    stubs.add_MetricsServiceServicer_to_server(Service(), server)  # type: ignore[no-untyped-call]
+    stubs.add_MetricsServiceServicer_to_server(Service(), server)
     receiver.url = f"http://127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     server.start()
     try:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from io import BytesIO, TextIOWrapper
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -19,7 +20,7 @@ from langmeter.testing.simulator.server import Server
 
 pytestmark = pytest.mark.process
 
-NO_FAULTS = {"rate_limited": 0.0, "server_error": 0.0, "broken": 0.0}
+NO_FAULTS: dict[str, Any] = {"rate_limited": 0.0, "server_error": 0.0, "broken": 0.0}
 
 
 def request(service: Simulator | Server, *questions: str) -> None:

@@ -62,7 +62,8 @@ def test_shape() -> None:
 )
 def test_laws_of_usage(model: str, n: int, limit: int | None, seed: int) -> None:
     """Parts are within totals, steps are OpenAI's, limits hold, each token has a delay."""
-    asked = request(model=model, n=n, **({"max_completion_tokens": limit} if limit else {}))
+    limits: Any = {"max_completion_tokens": limit} if limit else {}
+    asked = request(model=model, n=n, **limits)
     reply = Sampler(Traffic(seed)).reply(asked)
     visible = sum(len(part.pieces) for choice in reply.choices for part in choice.parts)
     reasons = model.startswith(("o4", "gemini"))

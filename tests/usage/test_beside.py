@@ -131,7 +131,7 @@ def test_searches_of_the_responses_api_are_in_its_output(
 # ----------------------------------------------------------------------- Anthropic
 
 
-FOUND = {"type": "web_search_result", "url": "https://example.com", "title": "t"}
+FOUND: dict[str, Any] = {"type": "web_search_result", "url": "https://example.com", "title": "t"}
 FOUND |= {"encrypted_content": "x", "page_age": None}
 ERROR = {"type": "web_search_tool_result_error", "error_code": "unavailable"}
 

@@ -286,7 +286,7 @@ class Client:
 
     def response(self) -> Thing:
         candidates = [self.candidate() for _ in range(self.random.choice([1, 1, 1, 2]))]
-        output = self.random.choice([None, self.metadata(), {"token_usage": {}}])
+        output: Any = self.random.choice([None, self.metadata(), {"token_usage": {}}])
         return Thing(generations=[candidates], llm_output=output)
 
 
@@ -308,7 +308,7 @@ def test_the_native_reader_reads_everything_as_the_careful_one() -> None:
 def test_prompts_add_up_as_langchain_adds_usage(parts: list[tuple[int, int, int]]) -> None:
     """The oracle is langchain-core's own `add_usage`."""
     whole = None
-    generations = []
+    generations: list[Any] = []
     for inputs, outputs, cached in parts:
         usage: Any = {
             "input_tokens": inputs + cached,
