@@ -42,7 +42,7 @@ def _graph(model: Any, config: Any) -> None:
         return {"messages": [model.invoke(state["messages"])]}
 
     graph = StateGraph(MessagesState).add_node("fix", node).add_edge(START, "fix").compile()
-    graph.invoke({"messages": [("user", "q")]}, config=config)
+    graph.invoke({"messages": [("user", "q")]}, config=config)  # type: ignore[call-overload]
 
 
 @pytest.mark.parametrize("call", [_invoke, _stream, _graph])
