@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -71,7 +72,7 @@ class Document(HTMLParser):
         return [attributes for name, attributes in self.tags if name == tag]
 
 
-def data_of(html: str) -> dict[str, dict[str, object]]:
+def data_of(html: str) -> dict[str, dict[str, Any]]:
     """Return the data of the charts of a page."""
     match = re.search(r'<script type="application/json" id="data">(.*?)</script>', html)
     assert match is not None
@@ -118,7 +119,7 @@ def test_lines_hold_the_figures_of_the_history(page: str, day: tuple[Path, Snaps
     assert sum(charts["tokens"]["series"][1]) == pytest.approx(totals.tokens.output, rel=1e-3)
     step = charts["spending"]["x"][1] - charts["spending"]["x"][0]
     spent = sum(map(sum, charts["spending"]["series"])) * step / 3600
-    assert spent == pytest.approx(float(totals.cost), rel=1e-3)
+    assert spent == pytest.approx(float(totals.cost), rel=1e-3)  # type: ignore[arg-type]
     rows = History(day[0]).query("latency.p95", step=60)
     assert charts["durations"]["series"][1] == pytest.approx([r.value for r in rows], rel=1e-3)
 
