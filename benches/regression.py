@@ -163,7 +163,7 @@ def streams(rounds: int, world: World) -> Iterator[tuple[str, ...]]:
     yield ("streams", "gaps of each", "inter_token_latency.ks", "each gap taken for independent")
 
     def naive(base: Snapshot, now: Snapshot) -> bool:
-        samples = (tests.Sample(s.totals.inter_token_latency.buckets()) for s in (base, now))
+        samples = (_core.Sample.of(s.totals.inter_token_latency) for s in (base, now))
         return tests.ks_test(*samples).tails.p <= LEVEL
 
     for calls in (100, 300):

@@ -52,10 +52,12 @@ __all__ = [
     "Attempts",
     "Cards",
     "Demands",
+    "Discrete",
     "Distribution",
     "ManualClock",
     "RateCard",
     "Recorder",
+    "Sample",
     "SeriesStats",
     "ServicesBase",
     "Snapshot",
@@ -202,6 +204,92 @@ _Receipt: TypeAlias = tuple[
     float | None,
     Sequence[tuple[int, bool, bool, tuple[bool, int] | None]],
 ]
+
+@final
+class Discrete:
+    """A one-peaked distribution of whole numbers; its tails are sums of exact masses."""
+
+    @staticmethod
+    def binomial(n: int, q: float) -> Discrete:
+        """Return the law of successes among `n` trials, each with probability `q`, 0 < q < 1."""
+    @staticmethod
+    def hypergeometric(marked: int, n: int, m: int) -> Discrete:
+        """Return the law of how many of `marked` among `n + m` fall into the `m`."""
+    @property
+    def low(self) -> int:
+        """The least number."""
+
+    @property
+    def high(self) -> int:
+        """The greatest number."""
+
+    def at_most(self, k: int) -> float:
+        """Return the probability of at most `k`."""
+
+    def at_least(self, k: int) -> float:
+        """Return the probability of at least `k`."""
+
+    def largest(self, p: float) -> int:
+        """Return the largest k of which P(X <= k) is at most `p`; -1 of a binomial without one."""
+
+@final
+class Sample:
+    """Values in the buckets of a histogram, summed up once for all the tests of them.
+
+    Args:
+        buckets: (lowest, highest, count) of each, ascending, as `Distribution.buckets()` has them.
+    """
+
+    def __new__(cls, buckets: Sequence[tuple[float, float, int]]) -> Sample: ...
+    @staticmethod
+    def of(distribution: Distribution) -> Sample:
+        """Return the values of a distribution, in microseconds."""
+
+    @property
+    def lows(self) -> list[float]:
+        """Lowest value of each bucket."""
+
+    @property
+    def highs(self) -> list[float]:
+        """Highest value of each bucket."""
+
+    @property
+    def before(self) -> list[int]:
+        """Number of values below each bucket, and that of all values at the end."""
+
+    @property
+    def n(self) -> int:
+        """Number of all values."""
+
+    def up_to(self, value: float) -> int:
+        """Return how many values are at most `value`, were each the lowest of its bucket."""
+
+    def downsampled(self, n: int) -> Sample:
+        """Return the same shape with only `n` values, at most as many as there are."""
+
+    def risen(self, now: Sample, q: float, below: Discrete, above: Discrete) -> float:
+        """Return the largest product of two tails over all values that could be the q-quantile.
+
+        `below` is the law of how many of these values lie below it, `above` that of how many of
+        `now` lie at or below it.
+        """
+
+    def lowest_ratio(self, now: Sample, most: float, below: Discrete, above: Discrete) -> float:
+        """Return the greatest ratio below which each ratio of the quantiles is refused.
+
+        That is, the product of the tails is at most `most`.
+        """
+
+    def apart(
+        self, now: Sample, exact: int
+    ) -> tuple[list[int], float, list[int], list[float] | None]:
+        """Return how far the two distributions are apart (Kolmogorov-Smirnov).
+
+        How far `now` lies above and below this one, in whole numbers of `n m`; the upper end of the
+        bucket where they are furthest apart; how many values of both lie up to there; and, where
+        the sizes multiply to at most `exact`, the parts of all orders in which they come as far
+        apart, up and down.
+        """
 
 @final
 class Attempts:

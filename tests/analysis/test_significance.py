@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
+from langmeter._core import Sample
 from langmeter.analysis.regression import significance as ours
-from langmeter.analysis.regression.discrete import binomial, hypergeometric
-from langmeter.analysis.regression.significance import Sample
+from langmeter.analysis.regression.significance import binomial, hypergeometric
 
 QUICK = settings(max_examples=25)
 values = st.lists(st.integers(1, 60), min_size=1, max_size=40)
@@ -114,7 +114,7 @@ def test_the_interval_holds_the_ratios_that_the_test_would_not_refuse(
 
     def p(ratio: float) -> float:
         # Times the ratio, not divided by it, and in floats: buckets need not be whole.
-        scaled = Sample([(c * ratio, c * ratio, 1) for c in sorted(base)])  # type: ignore[misc]
+        scaled = Sample([(c * ratio, c * ratio, 1) for c in sorted(base)])
         return ours.quantile_test(scaled, histogram(now), q).p
 
     for end, inside, outside in ((low, 1 + 1e-9, 1 - 1e-9), (high, 1 - 1e-9, 1 + 1e-9)):

@@ -27,6 +27,7 @@ mod recorder;
 mod runs;
 mod series;
 mod snapshot;
+pub mod statistics;
 pub mod tokenizer;
 mod window;
 

@@ -14,6 +14,7 @@ mod recorder;
 mod response;
 mod services;
 mod snapshot;
+mod statistics;
 mod streams;
 mod tokenizer;
 
@@ -71,6 +72,8 @@ fn init(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<services::Services>()?;
     m.add_class::<snapshot::SeriesStats>()?;
     m.add_class::<snapshot::Snapshot>()?;
+    m.add_class::<statistics::Discrete>()?;
+    m.add_class::<statistics::Sample>()?;
     m.add_class::<streams::Streams>()?;
     m.add_function(wrap_pyfunction!(response::read_response, m)?)?;
     m.add_function(wrap_pyfunction!(tokenizer::count_tokens, m)?)?;

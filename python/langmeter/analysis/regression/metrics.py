@@ -19,10 +19,11 @@ from functools import partial
 from typing import Final
 
 from langmeter._base.text import format_duration
+from langmeter._core import Sample
 from langmeter.analysis import metrics
 from langmeter.analysis.metrics import Quantile, Ratio, Stats, Unit
 from langmeter.analysis.regression import significance as tests
-from langmeter.analysis.regression.significance import Sample, Tails
+from langmeter.analysis.regression.significance import Tails
 from langmeter.snapshot import ModelStats
 from langmeter.snapshot.defect_stats import DefectStats
 
@@ -121,7 +122,7 @@ def _sample(what: str, stats: Stats) -> Sample:
     distribution = getattr(stats, what, None)
     if distribution is None:
         return Sample(())
-    sample = Sample(distribution.buckets())
+    sample = Sample.of(distribution)
     if what == "inter_token_latency" and isinstance(stats, ModelStats):
         # The gaps of one call resemble one another, so a call is worth at the least one gap, and
         # is taken for no more: counted one by one, 50 gaps a call made most comparisons of equals

@@ -1,11 +1,10 @@
-"""Two-sample tests on histograms and counts. Pure arithmetic, of the standard library.
+"""Two-sample tests on histograms and counts. The sums are native, 2,000 models take a second.
 
 Every test answers with the p-values of "nothing changed" against a rise and against a fall, and
 holds its level whatever the distribution, however skewed, tied or rounded into buckets. Tails are
 sums of exact masses at any size; Kolmogorov-Smirnov goes over to its limit at `KS_EXACT`.
 
-A `Sample` is made of a histogram: (lowest, highest, count) of its buckets, ascending, as
-`Distribution.buckets()` has them.
+A `Sample` is the values of a histogram, by its buckets.
 """
 
 from __future__ import annotations
@@ -14,15 +13,12 @@ import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from itertools import accumulate, repeat
 from statistics import NormalDist
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple
 
-from langmeter.analysis.regression.discrete import binomial, hypergeometric
+from langmeter._core import Discrete, Sample
 
-Bucket: TypeAlias = tuple[int, int, int]
-
-#: Product of two sample sizes up to which Kolmogorov-Smirnov counts lattice paths, 2 ms of work.
+#: Product of two sample sizes up to which Kolmogorov-Smirnov counts lattice paths, 50 µs of work.
 #: Beyond it the asymptotic p is at least the exact p, and less than 1.5 times as large.
 KS_EXACT: Final = 20_000
 _NORMAL: Final = NormalDist()
@@ -40,47 +36,22 @@ class Tails(NamedTuple):
         return min(1.0, 2.0 * min(self))
 
 
+# --- counts --------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=64)
+def binomial(n: int, q: float) -> Discrete:
+    """Return the law of successes among `n` trials, each with probability `q`, 0 < q < 1."""
+    return Discrete.binomial(n, q)
+
+
+@lru_cache(maxsize=64)
+def hypergeometric(marked: int, n: int, m: int) -> Discrete:
+    """Return the law of how many of `marked` among `n + m` fall into the `m`."""
+    return Discrete.hypergeometric(marked, n, m)
+
+
 # --- quantiles -----------------------------------------------------------------------------------
-
-
-class Sample:
-    """Values in the buckets of a histogram, summed up once for all the tests of them.
-
-    Attributes:
-        lows, highs, counts: of each bucket its lowest and highest value, ascending, and how many.
-        before: number of values below each bucket, and that of all values at the end.
-        n: number of all values.
-    """
-
-    __slots__ = ("before", "counts", "highs", "lows", "n")
-
-    def __init__(self, buckets: Sequence[Bucket]) -> None:
-        self.lows = [low for low, _, _ in buckets]
-        self.highs = [high for _, high, _ in buckets]
-        self.counts = [count for _, _, count in buckets]
-        self.before = [0, *accumulate(self.counts)]
-        self.n = self.before[-1]
-
-    def up_to(self, value: int) -> int:
-        """Return how many values are at most `value`, were each the lowest of its bucket."""
-        return self.before[bisect_right(self.lows, value)]
-
-    def ranked(self, rank: int) -> int:
-        """Return the lowest value of the bucket that holds the value of this rank, from 0."""
-        return self.lows[bisect_right(self.before, rank) - 1]
-
-    def downsampled(self, n: int) -> Sample:
-        """Return the same shape with only `n` values, if these tell no more than `n` of their kind.
-
-        `n` is at most the number of values.
-        """
-        buckets, before = [], 0
-        for low, high, upto in zip(self.lows, self.highs, self.before[1:], strict=True):
-            rank = (2 * upto * n + self.n) // (2 * self.n)
-            if rank > before:
-                buckets.append((low, high, rank - before))
-            before = rank
-        return Sample(buckets)
 
 
 def quantile_test(base: Sample, now: Sample, q: float) -> Tails:
@@ -103,6 +74,7 @@ def quantile_interval(base: Sample, now: Sample, q: float, level: float) -> tupl
     return _lowest_ratio(base, now, q, level / 2), 1 / bound if bound else math.inf
 
 
+@lru_cache(maxsize=1024)
 def quantile_floor(n: int, m: int, q: float) -> float:
     """The p that two samples of these sizes can reach for a rise as well as for a fall."""
     fewest = min(n, m)
@@ -129,45 +101,13 @@ def _product(p: float) -> float:
 
 
 def _risen(base: Sample, now: Sample, q: float) -> float:
-    below, above = binomial(base.n, q), binomial(now.n, q)
-    # As c goes up, the first factor falls and the second rises. So outwards from the quantile of
-    # `base` the search ends where one of them alone is not above the best product: 10 of 170
-    # buckets of 200 calls where nothing changed.
-    likeliest = 0.0
-    middle = bisect_left(base.before, base.n * q)
-    for place in range(min(middle, len(base.highs) - 1), -1, -1):
-        reached = above.at_most(now.up_to(base.highs[place]))
-        if reached <= likeliest:
-            break
-        likeliest = max(likeliest, below.at_least(base.before[place]) * reached)
-    for place in range(middle, len(base.highs)):
-        tail = below.at_least(base.before[place])
-        if tail <= likeliest:
-            break
-        likeliest = max(likeliest, tail * above.at_most(now.up_to(base.highs[place])))
-    return _product_p_value(max(likeliest, below.at_least(base.n)))
+    laws = binomial(base.n, q), binomial(now.n, q)
+    return _product_p_value(base.risen(now, q, *laws))
 
 
 def _lowest_ratio(base: Sample, now: Sample, q: float, p: float) -> float:
     """The greatest r such that all ratios below r are refused for being too low."""
-    below, above = binomial(base.n, q), binomial(now.n, q)
-    most = _product(p)
-
-    def rank(place: int) -> int:
-        return above.largest(most / below.at_least(base.before[place]))
-
-    if below.at_least(base.n) > most or (first := rank(0)) < 0:
-        return 0.0
-    # Ranks rise with the place. Of places of one rank the last has the least ratio, and most of
-    # them have the first rank.
-    places = range(len(base.highs))
-    ratio = math.inf
-    for place in places[bisect_right(places, first, key=rank) - 1 :]:
-        ranked = rank(place)
-        if ranked >= now.n:
-            break
-        ratio = min(ratio, now.ranked(ranked) / max(1, base.highs[place]))
-    return ratio
+    return base.lowest_ratio(now, _product(p), binomial(base.n, q), binomial(now.n, q))
 
 
 # --- the whole distribution ----------------------------------------------------------------------
@@ -184,7 +124,7 @@ class Gap(NamedTuple):
     """
 
     tails: Tails
-    at: int
+    at: float
     before: float
     after: float
 
@@ -196,39 +136,13 @@ def ks_test(base: Sample, now: Sample) -> Gap:
     exp(-2 d² nm / (n + m)), which ties only make more careful.
     """
     n, m = base.n, now.n
-    i = j = up = down = 0
-    place: tuple[int, int, int] | None = None
-    end = -1
-    ends = bytearray(n + m + 1)
-    # Buckets that overlap are one group, whose values cannot be told apart. One loop without calls:
-    # a comparison of 2,000 models with streams goes over two million groups.
-    buckets = [
-        *zip(base.lows, base.highs, base.counts, repeat(0)),
-        *zip(now.lows, now.highs, repeat(0), now.counts),
-    ]
-    for low, high, x, y in sorted(buckets):
-        if low > end:
-            ends[i + j] = 1
-            apart = i * m - j * n
-            if apart > up:
-                place = (end, i, j) if apart > down else place
-                up = apart
-            elif -apart > down:
-                place = (end, i, j) if -apart > up else place
-                down = -apart
-            end = high
-        elif high > end:
-            end = high
-        i, j = i + x, j + y
-    ends[n + m] = 1
-    if n * m <= KS_EXACT:
-        tails = Tails(_crossing(n, m, up, ends), _crossing(m, n, down, ends))
-    else:
-        tails = Tails(*(math.exp(-2.0 * d * (d / (n * m * (n + m)))) for d in (up, down)))
-    high, i, j = place or (end, n, m)
-    return Gap(tails, high, 1 - i / n, 1 - j / m)
+    distances, end, (i, j), parts = base.apart(now, KS_EXACT)
+    if parts is None:
+        parts = [math.exp(-2.0 * d * (d / (n * m * (n + m)))) for d in distances]
+    return Gap(Tails(*parts), end, 1 - i / n, 1 - j / m)
 
 
+@lru_cache(maxsize=1024)
 def ks_floor(n: int, m: int) -> float:
     """The least p that any two samples of these sizes can give."""
     return min(1.0, 2.0 * _one_of(n, m))
@@ -237,34 +151,6 @@ def ks_floor(n: int, m: int) -> float:
 def _one_of(n: int, m: int) -> float:
     """1 / (n + m choose n)."""
     return math.exp(math.lgamma(n + 1) + math.lgamma(m + 1) - math.lgamma(n + m + 1))
-
-
-def _crossing(n: int, m: int, d: int, ends: bytearray) -> float:
-    """Part of all orders of n and m values in which i m - j n reaches `d` where ties end."""
-    if d <= 0:
-        return 1.0
-    # Orders of i and of j values, and those that have reached `d`, for each j. Counted in sums
-    # along runs of cells, which take 0.3 of the time of a sum for each cell; floats hold at most
-    # (282 choose 141), 1e84.
-    orders, reached = [1.0] * (m + 1), [0.0] * (m + 1)
-    for i in range(1, n + 1):
-        orders = list(accumulate(orders))
-        beyond = i + (i * m - d) // n + 1
-        row, j = [0.0], 0
-        while i + j < beyond:
-            is_end = ends[i + j]
-            stop = ends.find(1 - is_end, i + j, beyond)
-            stop = (beyond if stop < 0 else stop) - i
-            # Where ties end all orders have reached it; elsewhere those that had before.
-            row += orders[j:stop] if is_end else _summed(row[-1], reached[j:stop])
-            j = stop
-        reached = [*row[1:], *_summed(row[-1], reached[j:])]
-    return reached[m] / orders[m]
-
-
-def _summed(before: float, values: Sequence[float]) -> list[float]:
-    """Return the sums of `before` and the values up to each one."""
-    return list(accumulate(values, initial=before))[1:]
 
 
 # --- shares and rates ----------------------------------------------------------------------------
