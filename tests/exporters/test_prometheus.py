@@ -354,7 +354,22 @@ async def test_an_asgi_application_serves_the_pages(snapshot: Snapshot) -> None:
     assert (status, Snapshot.from_dict(json.loads(body))) == (200, snapshot)
     assert await _request(app, "/metrics", "HEAD") == (200, b"")
     assert (await _request(app, "/metrics", "POST"))[0] == 405
-    assert (await _request(app, "/favicon.ico"))[0] == 404
+    for path in ("/favicon.ico", "/users/metrics", "/metrics/snapshot.json"):
+        assert (await _request(app, path))[0] == 404
+
+
+async def test_an_asgi_application_closes_websockets(snapshot: Snapshot) -> None:
+    """Mounted at "/", it is what answers those that no route takes."""
+    messages: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Any) -> None:
+        messages.append(message)
+
+    await prometheus.asgi_app(snapshot)({"type": "websocket", "path": "/"}, receive, send)
+    assert messages == [{"type": "websocket.close"}]
 
 
 async def test_an_asgi_application_answers_its_lifespan(snapshot: Snapshot) -> None:

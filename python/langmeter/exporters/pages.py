@@ -58,7 +58,7 @@ class Pages:
 
     def answer(self, method: str, path: str, accept: str, authorization: str) -> Answer:
         """Return the answer to a request."""
-        page = path.rstrip("/").rpartition("/")[2]
+        page = path.strip("/")
         if page not in ("", "metrics", "snapshot.json"):
             return Answer(404, _TEXT, b"there are /metrics and /snapshot.json\n")
         if not self._is_allowed(authorization):

@@ -59,8 +59,8 @@ def asgi_app(
 ) -> AsgiApp:
     """Return an ASGI application with `/metrics` and `/snapshot.json`.
 
-    `app.mount("/", asgi_app(meter))`, after the routes of the application. Under another path the
-    pages are below it; the path itself is `/metrics` too.
+    `app.mount("/", asgi_app(meter))`, after the routes of the application: what none of them takes
+    is answered 404. Under another path the pages are below it, and the path itself is `/metrics`.
 
     Args:
         source: a meter, or any other source of `langmeter.sources.open`.
@@ -87,6 +87,7 @@ def asgi_app(
             await send({"type": "lifespan.shutdown.complete"})
             return
         if scope["type"] != "http":
+            await send({"type": "websocket.close"})
             return
         headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
         path = str(scope["path"]).removeprefix(str(scope.get("root_path", "")))
