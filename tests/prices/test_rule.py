@@ -123,9 +123,9 @@ def cold(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """A catalogue that does not load until the event is set."""
     on, read = threading.Event(), catalogue._read
 
-    def slow() -> Any:
+    def slow(number: str) -> Any:
         on.wait(60)
-        return read()
+        return read(number)
 
     monkeypatch.setattr(catalogue, "_table", None)
     monkeypatch.setattr(catalogue, "_warming", None)

@@ -486,10 +486,38 @@ def test_a_child_forked_in_an_import_goes_on_without_prices(
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
+_WATCHED = """
+import sys, threading
+
+class Watch:
+    def find_spec(self, name, path, target=None):
+        if threading.current_thread() is not threading.main_thread():
+            print(name)
+
+sys.meta_path.insert(0, Watch())
+from langmeter.prices import PriceBook
+PriceBook().warm(wait=True)
+"""
+
+
+@pytest.mark.process
+def test_the_thread_that_loads_prices_imports_no_module(tmp_path: Path) -> None:
+    """A child that is forked during an import of a thread could never import that module again."""
+    for _ in ("built", "read"):
+        names = subprocess.run(
+            [sys.executable, "-c", _WATCHED],
+            env={**os.environ, "LANGMETER_CACHE": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.split()
+        assert names == ["genai_prices"]  # searched for, and not imported
+
+
 def test_waiting_has_an_end(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that does not answer delays no caller beyond the timeout."""
     on = threading.Event()
-    monkeypatch.setattr(catalogue, "_read", lambda: on.wait(60) and TABLE)
+    monkeypatch.setattr(catalogue, "_read", lambda number: on.wait(60) and TABLE)
     PriceBook().warm(wait=0.05)
     assert not catalogue.ready()
     on.set()

@@ -49,11 +49,16 @@ def warm(*, wait: bool | float = False) -> None:
     global _warming  # noqa: PLW0603 - one thread per process, as there is one catalogue
     thread = _warming
     if not ready() and (thread is None or not thread.is_alive()):
-        thread = threading.Thread(target=_load, name="langmeter:prices", daemon=True)
+        # Here and not in the thread: `version` imports modules on Python 3.13, and a child that is
+        # forked while a thread imports a module waits for ever when it imports that module.
+        number = _version()
+        thread = threading.Thread(
+            target=_load, args=(number,), name="langmeter:prices", daemon=True
+        )
         try:
             thread.start()
         except RuntimeError:  # the interpreter is shutting down
-            _load()
+            _load(number)
             return
         _warming = thread
     if wait and not ready() and thread is not None and thread is not threading.current_thread():
@@ -100,12 +105,19 @@ def _resource_name(model: str) -> str:
     return tail if separator and google else ""
 
 
-def _load() -> None:
+def _version() -> str:
+    try:
+        return version("genai-prices")
+    except PackageNotFoundError:
+        return "of an unknown version"
+
+
+def _load(number: str) -> None:
     global _table, _absent  # noqa: PLW0603 - as above
     if ready():
         return
     try:
-        _table = _read()
+        _table = _read(number)
     except Exception as error:  # not installed, or damaged
         _log.warning(
             "no price catalogue (%s): only own prices are known; pip install genai-prices", error
@@ -113,14 +125,10 @@ def _load() -> None:
         _absent = True
 
 
-def _read() -> Table:
+def _read(number: str) -> Table:
     spec = find_spec("genai_prices")
     if spec is None or not spec.submodule_search_locations:
         raise ImportError("genai-prices is not installed")
-    try:
-        number = version("genai-prices")
-    except PackageNotFoundError:
-        number = "of an unknown version"
     source = f"genai-prices {number}"
     data = Path(spec.submodule_search_locations[0]) / "data.py"
     folder = cache.folder()
