@@ -275,7 +275,7 @@ def test_defects_have_a_row_each_with_their_interval(page: str, day: tuple[Path,
     for row in defects(day[1]).rows:
         low, high = row.interval
         if low == low and f"{row.defect}: {row.name}" in cells:
-            assert cells[f"{row.defect}: {row.name}"][5] == f"{low:.1%} to {high:.1%}"
+            assert cells[f"{row.defect}: {row.name}"][5] == f"{low:.0%} to {high:.0%}"
     assert len(cells) > 6
 
 

@@ -22,7 +22,7 @@ _TOP, _BOTTOM = 22, 28
 #: Shares of calls at the ticks of an axis of percentiles.
 _PERCENTILES: Final = ("50", "90", "99", "99.9", "99.99", "99.999")
 #: Labels of a logarithmic axis of values, beyond which there are fewer of each power of ten.
-_TICKS: Final = 5
+_TICKS: Final = 4
 #: Points of a curve for each tenth that its axis goes on.
 _POINTS: Final = 16
 _STEPS: Final = (

@@ -123,7 +123,7 @@ def defects(report: FixReport) -> Section:
             f"{row.stats.fixed:,} of {row.stats.closed:,}",
             _percent(row.stats.success_rate),
             interval(row.interval[0], row.stats.success_rate, row.interval[1]),
-            NOTHING if row.stats.closed <= 0 else " to ".join(map(_percent, row.interval)),
+            NOTHING if row.stats.closed <= 0 else " to ".join(f"{end:.0%}" for end in row.interval),
             _percent(row.stats.first_attempt_rate),
             format_usd(row.stats.cost_per_fixed),
             format_duration(row.stats.time_to_fix.quantile(0.5)),
@@ -325,9 +325,10 @@ def _share(n: int, whole: int) -> str:
 
 
 def worst(snapshot: Snapshot) -> str:
-    """Return the most frequent failure as text; "" where there is none."""
-    failures = snapshot.failures
+    """Return the most frequent failure of a model as text; "" where there is none."""
+    models = {*map(model_name, snapshot.models)}
+    failures = [(n, *key) for key, n in snapshot.failures.items() if key[0] in models]
     if not failures:
         return ""
-    (who, how), n = max(failures.items(), key=lambda row: row[1])
+    n, who, how = max(failures)
     return f"{short_name(how)} of {short_name(who)}, {plural(n, 'time')}"
