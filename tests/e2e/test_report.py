@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -11,6 +12,9 @@ from langmeter.report.html import report
 from tests.e2e.conftest import HERE
 from tests.support.browser import browser, why_not
 from tests.support.days import Day, traffic, write_history
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 pytestmark = pytest.mark.e2e
 
@@ -31,7 +35,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def chromium() -> Iterator[object]:
+def chromium() -> Iterator[Browser]:
     """The browser."""
     if reason := why_not():
         pytest.skip(reason)
@@ -44,7 +48,7 @@ def chromium() -> Iterator[object]:
 class View:
     """A page that is open, with what went wrong on it and what it asked for."""
 
-    def __init__(self, chromium, path: Path, **settings: object) -> None:
+    def __init__(self, chromium: Browser, path: Path, **settings: Any) -> None:
         self.context = chromium.new_context(**settings)
         self.page = self.context.new_page()
         self.errors: list[str] = []
@@ -69,18 +73,18 @@ SIZES = {"desktop": {"width": 1280, "height": 900}, "phone": {"width": 390, "hei
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", SIZES)
-def test_it_opens_without_error_or_request(chromium, page: Path, size: str, scheme: str) -> None:
+def test_it_opens_without_error_or_request(chromium: Browser, page: Path, size: str, scheme: str) -> None:
     """There is no console message, no request but for the file, and no sideways scroll."""
-    with View(chromium, page, viewport=SIZES[size], color_scheme=scheme) as view:
+    with View(chromium: Browser, page, viewport=SIZES[size], color_scheme=scheme) as view:
         assert view.page.locator(".chart.drawn canvas").count() == 6
         width, inner = view.page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
         assert width <= inner
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_is_accessible(chromium, page: Path, scheme: str) -> None:
+def test_it_is_accessible(chromium: Browser, page: Path, scheme: str) -> None:
     """axe, the auditor of accessibility, finds no violation of WCAG 2.2 A and AA."""
-    with View(chromium, page, viewport=SIZES["desktop"], color_scheme=scheme) as view:
+    with View(chromium: Browser, page, viewport=SIZES["desktop"], color_scheme=scheme) as view:
         view.page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true })")
         view.page.evaluate(AXE.read_text(encoding="utf-8"))
         found = view.page.evaluate(
@@ -99,9 +103,9 @@ def test_it_is_accessible(chromium, page: Path, scheme: str) -> None:
         assert len(found["passes"]) > 20
 
 
-def test_arrow_keys_read_the_lines(chromium, page: Path) -> None:
+def test_arrow_keys_read_the_lines(chromium: Browser, page: Path) -> None:
     """By keyboard a reader reaches a chart, and each step says where it is and what is there."""
-    with View(chromium, page, viewport=SIZES["desktop"]) as view:
+    with View(chromium: Browser, page, viewport=SIZES["desktop"]) as view:
         chart = view.page.locator(".chart").first
         chart.focus()
         for key in ("End", "Home", "ArrowRight", "ArrowRight"):
@@ -110,21 +114,21 @@ def test_arrow_keys_read_the_lines(chromium, page: Path) -> None:
         assert box.locator(".at").inner_text() == "2026-10-14 00:04 UTC"
         outputs = box.locator("output").all_inner_texts()
         assert all(text and text != "–" for text in outputs)
-        assert chart.get_attribute("aria-label").startswith("Throughput: calls a minute")
+        assert str(chart.get_attribute("aria-label")).startswith("Throughput: calls a minute")
 
 
-def test_it_is_whole_without_scripts(chromium, page: Path) -> None:
+def test_it_is_whole_without_scripts(chromium: Browser, page: Path) -> None:
     """With scripts off each chart is a drawing of its lines."""
-    with View(chromium, page, viewport=SIZES["phone"], java_script_enabled=False) as view:
+    with View(chromium: Browser, page, viewport=SIZES["phone"], java_script_enabled=False) as view:
         drawings = view.page.locator(".chart > svg")
         assert drawings.count() == 6
         boxes = [drawings.nth(n).bounding_box() for n in range(6)]
         assert all(box is not None and 100 < box["height"] < box["width"] < 390 for box in boxes)
 
 
-def test_it_prints_drawings_and_all_rows(chromium, page: Path) -> None:
+def test_it_prints_drawings_and_all_rows(chromium: Browser, page: Path) -> None:
     """On paper the lines are drawings, and what opens on demand is open."""
-    with View(chromium, page, viewport=SIZES["desktop"], color_scheme="dark") as view:
+    with View(chromium: Browser, page, viewport=SIZES["desktop"], color_scheme="dark") as view:
         view.page.emulate_media(media="print")
         assert view.page.locator(".uplot").first.is_hidden()
         assert view.page.locator(".chart > svg").first.is_visible()
