@@ -73,9 +73,11 @@ SIZES = {"desktop": {"width": 1280, "height": 900}, "phone": {"width": 390, "hei
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", SIZES)
-def test_it_opens_without_error_or_request(chromium: Browser, page: Path, size: str, scheme: str) -> None:
+def test_it_opens_without_error_or_request(
+    chromium: Browser, page: Path, size: str, scheme: str
+) -> None:
     """There is no console message, no request but for the file, and no sideways scroll."""
-    with View(chromium: Browser, page, viewport=SIZES[size], color_scheme=scheme) as view:
+    with View(chromium, page, viewport=SIZES[size], color_scheme=scheme) as view:
         assert view.page.locator(".chart.drawn canvas").count() == 6
         width, inner = view.page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
         assert width <= inner
@@ -84,7 +86,7 @@ def test_it_opens_without_error_or_request(chromium: Browser, page: Path, size: 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_is_accessible(chromium: Browser, page: Path, scheme: str) -> None:
     """axe, the auditor of accessibility, finds no violation of WCAG 2.2 A and AA."""
-    with View(chromium: Browser, page, viewport=SIZES["desktop"], color_scheme=scheme) as view:
+    with View(chromium, page, viewport=SIZES["desktop"], color_scheme=scheme) as view:
         view.page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true })")
         view.page.evaluate(AXE.read_text(encoding="utf-8"))
         found = view.page.evaluate(
@@ -105,7 +107,7 @@ def test_it_is_accessible(chromium: Browser, page: Path, scheme: str) -> None:
 
 def test_arrow_keys_read_the_lines(chromium: Browser, page: Path) -> None:
     """By keyboard a reader reaches a chart, and each step says where it is and what is there."""
-    with View(chromium: Browser, page, viewport=SIZES["desktop"]) as view:
+    with View(chromium, page, viewport=SIZES["desktop"]) as view:
         chart = view.page.locator(".chart").first
         chart.focus()
         for key in ("End", "Home", "ArrowRight", "ArrowRight"):
@@ -119,7 +121,7 @@ def test_arrow_keys_read_the_lines(chromium: Browser, page: Path) -> None:
 
 def test_it_is_whole_without_scripts(chromium: Browser, page: Path) -> None:
     """With scripts off each chart is a drawing of its lines."""
-    with View(chromium: Browser, page, viewport=SIZES["phone"], java_script_enabled=False) as view:
+    with View(chromium, page, viewport=SIZES["phone"], java_script_enabled=False) as view:
         drawings = view.page.locator(".chart > svg")
         assert drawings.count() == 6
         boxes = [drawings.nth(n).bounding_box() for n in range(6)]
@@ -128,7 +130,7 @@ def test_it_is_whole_without_scripts(chromium: Browser, page: Path) -> None:
 
 def test_it_prints_drawings_and_all_rows(chromium: Browser, page: Path) -> None:
     """On paper the lines are drawings, and what opens on demand is open."""
-    with View(chromium: Browser, page, viewport=SIZES["desktop"], color_scheme="dark") as view:
+    with View(chromium, page, viewport=SIZES["desktop"], color_scheme="dark") as view:
         view.page.emulate_media(media="print")
         assert view.page.locator(".uplot").first.is_hidden()
         assert view.page.locator(".chart > svg").first.is_visible()
