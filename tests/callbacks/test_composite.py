@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from langchain_core.callbacks import (
-    AsyncCallbackHandler,
     BaseCallbackHandler,
     UsageMetadataCallbackHandler,
     dispatch_custom_event,
@@ -154,21 +153,16 @@ def test_a_handler_with_books_of_its_own_is_refused() -> None:
 
 
 def test_what_cannot_be_joined_is_refused() -> None:
-    """Composites, async handlers, own subclasses with hooks, and other objects are refused."""
+    """Composites, own subclasses with hooks, and other objects are refused."""
 
     class Mine(TokenCountingCallback):
         def on_llm_end(self, response: Any, **kwargs: Any) -> None:
             raise AssertionError
 
-    class Later(AsyncCallbackHandler):
-        pass
-
     with pytest.raises(TypeError, match="hand in its handlers"):
         CompositeCallback([Meter()])
     with pytest.raises(TypeError, match=r"Mine\.on_llm_end would not be called"):
         CompositeCallback([Mine()])
-    with pytest.raises(TypeError, match=r"Later\..* is async.*beside the composite"):
-        CompositeCallback([Later()])
     with pytest.raises(TypeError, match="must be a BaseCallbackHandler"):
         CompositeCallback([print])  # type: ignore[list-item]
 

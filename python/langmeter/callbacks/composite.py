@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import inspect
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
+from time import monotonic
 from typing import Any
 from weakref import ref
 
 from langchain_core.callbacks import BaseCallbackHandler
-from langchain_core.callbacks.manager import handle_event
 
+from langmeter._base.log import log
+from langmeter._base.text import render_table, short_name
 from langmeter.callbacks.base import Callback
 from langmeter.callbacks.components import ComponentCallback
 from langmeter.callbacks.defects import DefectAnalysisCallback
+from langmeter.callbacks.foreign import Foreign, HandlerStatus
 from langmeter.callbacks.services import Services
 from langmeter.config import MeterConfig, checked_labels
 
@@ -47,13 +51,24 @@ class CompositeCallback(ComponentCallback):
     """Joins langmeter's handlers over one recorder, and foreign ones beside them.
 
     An event is recorded once, however many of the joined classes count it; each of them stays what
-    answers for its part. Give LangChain the composite alone, not its parts as well. Foreign
-    handlers are called after the recording, inline, as LangChain would call them in sync code:
-    `ignore_*` and `raise_error` are theirs. Only the hooks of `BaseCallbackHandler` reach them.
+    answers for its part. Give LangChain the composite alone, not its parts as well. The recording
+    stands in the order of the handlers where the first of langmeter's does.
+
+    Foreign handlers are called inline and in order, as LangChain calls them in sync code. What one
+    raises is counted, and reaches neither another nor the chain, unless its own `raise_error` says
+    so; after ten failures in a row it is switched off for a minute. Coroutines of async hooks are
+    awaited beside the pipeline, those of one run in order; so a `raise_error` of theirs cannot
+    apply. Only the hooks of `BaseCallbackHandler` reach them.
+
+    Args:
+        handlers: any mix of handlers, in the order in which they are called.
+
+    Attributes:
+        handlers: what it has at this moment, in order.
 
     Raises:
-        ValueError: a handler already counts into a recorder of its own.
-        TypeError: a handler is async, itself a composite, or no handler at all.
+        ValueError: a handler of langmeter's already counts into a recorder of its own.
+        TypeError: a handler is itself a composite, or not a handler.
     """
 
     def __init__(
@@ -72,12 +87,8 @@ class CompositeCallback(ComponentCallback):
         handlers = tuple(handlers)
         super().__init__(labels=labels, config=config, **settings)
         self._parts = [handler for handler in handlers if isinstance(handler, Callback)]
-        foreign = [handler for handler in handlers if not isinstance(handler, Callback)]
-        for part in self._parts:
-            _check_part(part)
-        for handler in foreign:
-            _check_foreign(handler)
-        self.handlers: tuple[BaseCallbackHandler, ...] = handlers
+        for handler in handlers:
+            _check_part(handler) if isinstance(handler, Callback) else _check_foreign(handler)
         own = self._services
         services = Services.joined(
             own.config, own.labels, own.estimator, [part._services for part in self._parts]
@@ -90,34 +101,155 @@ class CompositeCallback(ComponentCallback):
                 raise _bound_elsewhere(part) from None
         self._share(services)
         services.recorder  # noqa: B018 (mapped now, so that a lack of memory is said here)
-        for switch in _SWITCHES:
-            setattr(self, switch, all(getattr(part, switch) for part in self._parts))
+        self._own_switches = {
+            switch: all(getattr(part, switch) for part in self._parts) for switch in _SWITCHES
+        }
         self._fixes = next(
             (part for part in self._parts if isinstance(part, DefectAnalysisCallback)), None
         )
-        if foreign:
-            self._forward_to(foreign)
+        self._changing = threading.Lock()
+        self._forwards = False
+        # Events go through the foreign handlers before the recording and those after it.
+        recorded_at = next(
+            (place for place, each in enumerate(handlers) if isinstance(each, Callback)),
+            len(handlers),
+        )
+        before = tuple(Foreign(each) for each in handlers[:recorded_at])
+        after = tuple(
+            Foreign(each) for each in handlers[recorded_at:] if not isinstance(each, Callback)
+        )
+        self._foreign = before, after
+        self._apply_switches()
+        if before or after:
+            self._forward()
+
+    @property
+    def handlers(self) -> tuple[BaseCallbackHandler, ...]:
+        """What it has at this moment: foreign handlers, and langmeter's where they are recorded."""
+        before, after = self._foreign
+        first, last = (tuple(each.handler for each in part) for part in (before, after))
+        return (*first, *self._parts, *last)
 
     def on_custom_event(self, name: str, data: Any, **kwargs: Any) -> None:
         """Count a fix, where a `DefectAnalysisCallback` is among the handlers."""
         if self._fixes is not None:
             self._fixes.on_custom_event(name, data, **kwargs)
 
-    def _forward_to(self, foreign: list[BaseCallbackHandler]) -> None:
-        """Lay over each hook one that records first and then calls the foreign handlers.
+    def add(self, handler: BaseCallbackHandler) -> None:
+        """Add a foreign handler behind the others; it receives the runs that begin from now on.
 
-        On the instance, so that a composite without foreign handlers keeps its native hooks.
+        Raises:
+            TypeError: it is not a handler.
+            ValueError: it is one of langmeter's, which join when the composite is made.
         """
+        _check_foreign(handler)
+        if isinstance(handler, Callback):
+            raise ValueError(
+                f"a {type(handler).__name__} cannot join a composite that counts already; "
+                "hand it in when the composite is made"
+            )
+        with self._changing:
+            before, after = self._foreign
+            self._foreign = before, (*after, Foreign(handler, whole_runs=True))
+            self._apply_switches()
+            self._forward()
+
+    def remove(self, handler: BaseCallbackHandler) -> None:
+        """Take a foreign handler out; it receives nothing more, nor the rest of runs in flight.
+
+        Raises:
+            ValueError: it is not among the foreign handlers.
+        """
+        with self._changing:
+            before, after = self._foreign
+            found = next((each for each in before + after if each.handler is handler), None)
+            if found is None:
+                raise ValueError(
+                    f"{type(handler).__name__} is not among the foreign handlers of this composite"
+                )
+            found.is_removed = True
+            self._foreign = (
+                tuple(each for each in before if each is not found),
+                tuple(each for each in after if each is not found),
+            )
+            self._apply_switches()
+
+    def statuses(self) -> tuple[HandlerStatus, ...]:
+        """Return how each handler is doing, in order; langmeter's count their own failures.
+
+        These are `snapshot().dropped["hook_errors"]`.
+        """
+        before, after = self._foreign
+        own = tuple(HandlerStatus(type(part).__name__) for part in self._parts)
+        first, last = (tuple(each.status() for each in part) for part in (before, after))
+        return (*first, *own, *last)
+
+    def report(self, width: int | None = None) -> str:
+        """Return one text for all: the tables of the snapshot, then each handler's failures.
+
+        Args:
+            width: columns of the terminal; None for as many as it takes.
+        """
+        snapshot = self.snapshot()
+        counted = snapshot.models or snapshot.components or snapshot.dropped
+        header = ("handler", "errors", "last", "state", "skipped", "dropped")
+        rows = [
+            (
+                short_name(each.name),
+                f"{each.errors:,}",
+                short_name(each.last_error) or "-",
+                "off" if each.off else "on",
+                f"{each.skipped:,}",
+                f"{each.dropped:,}",
+            )
+            for each in self.statuses()
+        ]
+        tables = [snapshot.table(width)] if counted else []
+        return "\n\n".join([*tables, "\n".join(render_table(header, rows, width))])
+
+    def wait(self, timeout: float = 5.0) -> bool:
+        """Wait until async handlers have awaited every event; False when that takes longer.
+
+        In an event loop `await composite.wait_async()`.
+        """
+        deadline = monotonic() + timeout
+        queues = [each.queues for part in self._foreign for each in part]
+        # All of them, though one may have failed to end in time.
+        done = [each is None or each.wait(max(deadline - monotonic(), 0)) for each in queues]
+        return all(done)
+
+    async def wait_async(self, timeout: float = 5.0) -> bool:
+        """Do the same in an event loop."""
+        deadline = monotonic() + timeout
+        done = True
+        for each in (each.queues for part in self._foreign for each in part):
+            if each is not None:
+                done &= await each.wait_async(max(deadline - monotonic(), 0))
+        return done
+
+    def _apply_switches(self) -> None:
+        foreign = any(self._foreign)
+        for switch, own in self._own_switches.items():
+            setattr(self, switch, own and not foreign)
+        # What a foreign handler wants raised must pass LangChain's own catch around this one.
+        raising = (each.raises for part in self._foreign for each in part)
+        self.raise_error = self._services.blocks or any(raising)
+
+    def _forward(self) -> None:
+        """Lay over each hook one that records and calls the foreign handlers.
+
+        On the instance, so that a composite without foreign handlers keeps its native hooks; where
+        the last of them is removed, its hooks stay, and find none to call.
+        """
+        if self._forwards:
+            return
+        self._forwards = True
         for hook, switch in HOOKS.items():
-            ignored = switch is not None and getattr(self, switch)
+            ignored = switch is not None and self._own_switches[switch]
             # A native hook holds no handler; a method is held weakly, for it holds this composite.
             native = vars(self).get(hook) or _weakly(self, hook)
             record = None if ignored else native
-            setattr(self, hook, _forwarding(record, foreign, hook, switch))
-        for switch in _SWITCHES:
-            setattr(self, switch, False)
-        # What a foreign handler wants raised must pass LangChain's own catch around this one.
-        self.raise_error |= any(handler.raise_error for handler in foreign)
+            setattr(self, hook, _forwarding(record, ref(self), hook, switch))
 
 
 def _weakly(handler: CompositeCallback, hook: str) -> Callable[..., Any]:
@@ -127,14 +259,21 @@ def _weakly(handler: CompositeCallback, hook: str) -> Callable[..., Any]:
 
 def _forwarding(
     record: Callable[..., Any] | None,
-    foreign: list[BaseCallbackHandler],
+    composite: ref[CompositeCallback],
     hook: str,
     switch: str | None,
 ) -> Callable[..., None]:
     def forward(*args: Any, **kwargs: Any) -> None:
+        owner = composite()
+        if owner is None:
+            return
+        before, after = owner._foreign
+        for each in before:
+            each.handle(hook, switch, args, kwargs)
         if record is not None:
             record(*args, **kwargs)
-        handle_event(foreign, hook, switch, *args, **kwargs)
+        for each in after:
+            each.handle(hook, switch, args, kwargs)
 
     forward.__name__ = hook
     return forward
@@ -174,9 +313,14 @@ def _bound_elsewhere(part: Callback) -> ValueError:
 def _check_foreign(handler: object) -> None:
     if not isinstance(handler, BaseCallbackHandler):
         raise TypeError(f"a handler must be a BaseCallbackHandler, got {handler!r}")
+    if not handler.raise_error:
+        return
     for hook in HOOKS:
         if inspect.iscoroutinefunction(getattr(handler, hook)):
-            raise TypeError(
-                f"{type(handler).__name__}.{hook} is async and cannot be called inline; give this "
-                "handler to LangChain beside the composite: callbacks=[composite, handler]"
+            log.warning(
+                "raise_error of %s cannot apply in a composite: %s is async and is awaited beside "
+                "the pipeline; give this handler to LangChain itself to let it stop a chain",
+                type(handler).__name__,
+                hook,
             )
+            return
