@@ -162,15 +162,15 @@ class CompositeCallback(ComponentCallback):
         """
         with self._changing:
             before, after = self._foreign
-            found = next((each for each in before + after if each.handler is handler), None)
-            if found is None:
+            entry = next((each for each in before + after if each.handler is handler), None)
+            if entry is None:
                 raise ValueError(
                     f"{type(handler).__name__} is not among the foreign handlers of this composite"
                 )
-            found.is_removed = True
+            entry.is_removed = True
             self._foreign = (
-                tuple(each for each in before if each is not found),
-                tuple(each for each in after if each is not found),
+                tuple(each for each in before if each is not entry),
+                tuple(each for each in after if each is not entry),
             )
             self._apply_switches()
 
