@@ -100,7 +100,8 @@ def test_what_one_handler_raises_reaches_neither_another_nor_the_chain(
 
 def test_raise_error_is_the_handlers_own() -> None:
     """A guard stops the chain, is never switched off, and others stay isolated."""
-    guard, log = Seen("guard", [], failing=True), []
+    log: list[str] = []
+    guard = Seen("guard", [], failing=True)
     guard.raise_error = True
     composite = CompositeCallback([TokenCountingCallback(), guard, Seen("behind", log)])
     for _ in range(foreign.MAX_FAILURES + 5):
@@ -287,8 +288,8 @@ def test_handlers_come_and_go_beside_calls_of_many_threads() -> None:
 
     changer = threading.Thread(target=change)
     changer.start()
-    chain = RunnableLambda(lambda _: invoke(composite))
-    chain.batch(range(200), config={"max_concurrency": 8})
+    chain: Any = RunnableLambda(lambda _: invoke(composite))
+    chain.batch(list(range(200)), config={"max_concurrency": 8})
     stop.set()
     changer.join()
     assert composite.snapshot().totals.calls == 200
@@ -303,13 +304,13 @@ class Streams(BaseChatModel):
         return "streams"
 
     def _generate(self, *args: Any, **kwargs: Any) -> ChatResult:
-        return ChatResult(generations=[ChatGeneration(message=AIMessage("whole"))])
+        return ChatResult(generations=[ChatGeneration(message=AIMessage(content="whole"))])
 
     def _stream(self, *args: Any, **kwargs: Any) -> Iterator[ChatGenerationChunk]:
-        yield ChatGenerationChunk(message=AIMessageChunk("streamed"))
+        yield ChatGenerationChunk(message=AIMessageChunk(content="streamed"))
 
 
-class Tracing(BaseCallbackHandler, _StreamingCallbackHandler):
+class Tracing(BaseCallbackHandler, _StreamingCallbackHandler[Any]):
     """A handler that makes LangChain stream wherever it stands alone."""
 
     def tap_output_aiter(self, run_id: Any, output: AsyncIterator[Any]) -> AsyncIterator[Any]:
