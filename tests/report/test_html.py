@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections import Counter
+from decimal import Decimal
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,12 @@ from langmeter._base.text import format_count, format_usd
 from langmeter.analysis import compare, defects
 from langmeter.errors import ConfigError
 from langmeter.history import History
+from langmeter.history.store import Store
 from langmeter.report.html import report
 from langmeter.report.html.lines import Lines, nines, percentile_curves, step_of
 from langmeter.report.html.markup import Markup, element, join, table
 from langmeter.report.html.timeline import timeline
+from tests.support import histories
 from tests.support.days import MIDNIGHT, Day, traffic, write_history
 from tests.support.traffic import Traffic
 
@@ -292,6 +295,50 @@ def test_what_was_lost_comes_first() -> None:
     beginning = html[html.index('class="summary"') : html.index("<nav")]
     assert "of the calls failed, most often by RateLimitError 429" in beginning
     assert "The cost is a lower bound: 1 call of 1 model without a price." in beginning
+
+
+def test_money_of_each_kind_is_named() -> None:
+    """What failed, cancelled and repeated calls cost, and what was billed, has a sentence."""
+    data = Traffic().everything(20).snapshot().to_dict()
+    model = next(each for each in data["models"] if each["cost_usd"])
+    model["counters"] |= {"cost_error": 10**11, "cost_cancelled": 2 * 10**11, "retried_calls": 3}
+    model["counters"] |= {"retried_cost": 10**11, "billed": 5 * 10**12, "billed_calls": 2}
+    model["counters"] |= {"estimated": 500, "saved_total": 1234}
+    model["counters"]["cost"] += 10**12
+    model["cost_usd"] = str(Decimal(model["cost_usd"]) + 1)
+    data["dropped"] = {"series": 7, "duplicate_end": 2}
+    html = report(Snapshot.from_dict(data))
+    document = Document(html)
+    text = "".join(document.texts)
+    for sentence in (
+        "Of the cost, $0.1000 went to calls that failed.",
+        "Of the cost, $0.2000 went to calls that were cancelled.",
+        "Made again by retries: 3 calls, for $0.1000.",
+        "Billed, as providers state it: $5.000 for 2 calls.",
+        "Estimated, because a provider sent no usage: ",
+        "Saved by the response cache: 1,234 tokens.",
+        "7 events could not be counted.",
+    ):
+        assert sentence in text
+    assert document.tables["Dropped events by reason"][1:] == [
+        ["series", "7", "lost"],
+        ["duplicate_end", "2", "counted before"],
+    ]
+
+
+def test_models_beyond_the_lines_are_one_line(tmp_path: Path) -> None:
+    """Spending has a line for each of the five dearest models and one for the sum of the others."""
+    path = tmp_path / "metrics.db"
+    calls = {f"m-{n}": 1 + n for n in range(8)}
+    rows = [
+        histories.row(histories.difference(60, 120, [0.1] * n, model=name), number=number)
+        for number, (name, n) in enumerate(calls.items(), 1)
+    ]
+    Store(path).append(rows)
+    chart = data_of(report(path))["spending"]
+    assert chart["names"] == [*(f"openai/m-{n}" for n in (7, 6, 5, 4, 3)), "3 others"]
+    # 0.004 USD a call in a minute, as dollars an hour.
+    assert [each[0] for each in chart["series"]] == [0.24 * n for n in (8, 7, 6, 5, 4, 6)]
 
 
 @pytest.mark.slow

@@ -37,10 +37,11 @@ _MANY_ERRORS: Final = 0.01
 def tiles(snapshot: Snapshot, report: FixReport) -> Markup:
     """Return the figures that a reader looks for first."""
     totals, tokens = snapshot.totals, snapshot.totals.tokens
+    failed = 1 - totals.success_rate
     rows = [
         ("Cost", ("≥ " if totals.unpriced_calls and totals.cost else "") + format_usd(totals.cost)),
         ("Calls", format_count(totals.calls)),
-        ("Failed", f"{totals.errors / totals.calls:.2%}" if totals.calls else NOTHING),
+        ("Failed", f"{failed:.2%}" if failed == failed else NOTHING),
         ("Tokens in", format_count(tokens.input)),
         ("Tokens out", format_count(tokens.output)),
         ("Latency p50", format_duration(totals.latency.quantile(0.5))),
@@ -83,8 +84,8 @@ def _sentences(
         text = f"Worse than before: {', '.join(worse[:3])}{more}."
         kind = "bad" if worse else "good"
         yield kind, text if worse else "Nothing got worse.", "comparison", "Comparison"
-    if totals.calls and totals.errors / totals.calls >= _MANY_ERRORS:
-        text = f"{totals.errors / totals.calls:.1%} of the calls failed"
+    if (failed := 1 - totals.success_rate) >= _MANY_ERRORS:
+        text = f"{failed:.1%} of the calls failed"
         text += f", most often by {worst(snapshot)}." if worst(snapshot) else "."
         yield "bad", text, "uncounted", "Failures"
     if totals.unpriced_calls:
