@@ -349,6 +349,10 @@ def test_a_failed_call_in_langchains_words_is_told_by_its_result() -> None:
         ({"performanceConfig": {"latency": "standard"}}, ""),
         ({"usage_metadata": {**RAW, "traffic_type": "TrafficType.ON_DEMAND"}}, ""),
         ({"usage_metadata": {**RAW, "traffic_type": "ON_DEMAND_PRIORITY"}}, "priority"),
+        ({"traffic_type": "ON_DEMAND_PRIORITY"}, "priority"),
+        ({"trafficType": "TrafficType.ON_DEMAND"}, ""),
+        ({"traffic_type": None, "usage_metadata": {**RAW, "traffic_type": "ON_DEMAND"}}, ""),
+        ({"service_tier": "flex", "traffic_type": "ON_DEMAND_PRIORITY"}, "flex"),
         (
             {"usage_metadata": {**RAW, "traffic_type": "PROVISIONED_THROUGHPUT"}},
             "provisioned_throughput",

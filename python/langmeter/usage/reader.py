@@ -197,6 +197,7 @@ def _usage(
             break
     for meta in metadata:
         tier = entry(meta, "service_tier") or entry(entry(meta, "serviceTier"), "type")
+        tier = tier or entry(meta, "traffic_type") or entry(meta, "trafficType")
         latency = entry(entry(meta, "performanceConfig"), "latency")
         named = named | Modifiers(tier=tier_name(tier), latency=modifier(latency))
     return usage, beside, named

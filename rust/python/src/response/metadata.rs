@@ -40,6 +40,8 @@ pub struct Metadata<'py> {
     pub ticks: Option<Bound<'py, PyAny>>,
     tier: Option<Bound<'py, PyAny>>,
     tier_of_aws: Option<Bound<'py, PyAny>>,
+    /// Of Vertex AI.
+    traffic: Option<Bound<'py, PyAny>>,
     performance: Option<Bound<'py, PyAny>>,
     pub grounding: [Option<Bound<'py, PyAny>>; 2],
     incomplete: Option<Bound<'py, PyAny>>,
@@ -56,6 +58,7 @@ enum Key {
     Ticks,
     Tier,
     TierOfAws,
+    Traffic,
     Performance,
     Grounding(usize),
     Searches,
@@ -66,7 +69,7 @@ enum Key {
 }
 
 impl Key {
-    const WORDS: [&str; 13] = [
+    const WORDS: [&str; 15] = [
         "model_provider",
         "model_name",
         "model",
@@ -75,6 +78,8 @@ impl Key {
         "cost_in_usd_ticks",
         "service_tier",
         "serviceTier",
+        "traffic_type",
+        "trafficType",
         "performanceConfig",
         "grounding_metadata",
         "groundingMetadata",
@@ -92,6 +97,7 @@ impl Key {
             "cost_in_usd_ticks" => Self::Ticks,
             "service_tier" => Self::Tier,
             "serviceTier" => Self::TierOfAws,
+            "traffic_type" | "trafficType" => Self::Traffic,
             "performanceConfig" => Self::Performance,
             "grounding_metadata" => Self::Grounding(0),
             "groundingMetadata" => Self::Grounding(1),
@@ -133,6 +139,7 @@ impl<'py> Metadata<'py> {
                 Some(Key::Ticks) => metadata.ticks = Some(value),
                 Some(Key::Tier) => metadata.tier = Some(value),
                 Some(Key::TierOfAws) => metadata.tier_of_aws = Some(value),
+                Some(Key::Traffic) => metadata.traffic = Some(value),
                 Some(Key::Performance) => metadata.performance = Some(value),
                 Some(Key::Grounding(place)) => metadata.grounding[place] = Some(value),
                 Some(Key::Searches) => metadata.searches = usage::number(&value)?,
@@ -180,7 +187,8 @@ impl<'py> Metadata<'py> {
             }
             Some(tier) if tier.cast::<PyString>().is_err() && !tier.is_none() => return Err(Stop::Careful),
             _ => {
-                if let Some(name) = inside(self.tier_of_aws.as_ref(), "type")? {
+                let traffic = self.traffic.as_ref().filter(|traffic| !traffic.is_none());
+                if let Some(name) = inside(self.tier_of_aws.as_ref(), "type")?.or_else(|| traffic.cloned()) {
                     modifiers.set(|named| &mut named.tier, usage::tier(&name)?);
                 }
             }
