@@ -107,7 +107,7 @@ def test_figures_are_as_recorded() -> None:
     assert s.unpriced == {("p", "n"): 111, ("p", "o"): 10}
     assert m.queue_time.quantile(0.5) == pytest.approx(0.5, rel=0.01)
     assert n.stream_duration.max == pytest.approx(1.0, rel=0.01)
-    assert n.longest_gap.max == pytest.approx(0.1, rel=0.01)
+    assert n.longest_gap.max == pytest.approx(0.1, rel=0.001)
     assert n.time_per_output_token.max == pytest.approx(0.1, rel=0.01)
     assert n.output_tokens_per_second() == pytest.approx(10, rel=0.01)
     assert math.isnan(m.output_tokens_per_second())

@@ -163,8 +163,8 @@ named! {
     }
 }
 
-/// Distributions with the digits of the settings; the others have 2.
-pub const PRECISE: usize = Measure::LongestGap as usize;
+/// Distributions with the digits of the settings; the others have 2 digits.
+pub const PRECISE: usize = Measure::StreamDuration as usize;
 /// Distributions of a series.
 pub const MEASURES: usize = Measure::ALL.len();
 
