@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 PYTHON ?= python3
-# Another Python beside this one: make PYTHON=python3.13 VENV=.venv-3.13 test-python
+# Another Python beside this one: make PYTHON=python3.13 VENV=.venv-3.13 suite
 VENV ?= .venv
 BIN := $(VENV)/bin
 UV := VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv
@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 MSRV := $(shell sed -n 's/^rust-version = "\(.*\)"/\1.0/p' Cargo.toml)
 RUST := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
 
-.PHONY: help demo test quick test-python test-rust loom miri e2e peers bench bench-smoke gates valgrind chromium lint msrv format docs pictures coverage clean
+.PHONY: help demo test quick test-python suite matrix test-rust loom miri e2e peers bench bench-smoke gates valgrind chromium lint msrv format docs pictures coverage clean
 
 help: ## list what there is to make
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +24,13 @@ test: test-rust loom test-python ## run every test
 
 test-python: $(VENV)/native ## run the tests of the Python package, with coverage
 	$(BIN)/python -m pytest -n auto --dist worksteal --cov --cov-report=term --durations=20
+
+suite: $(VENV)/native ## run the tests of the Python package, without coverage
+	$(BIN)/python -m pytest -n auto --dist worksteal --no-cov
+
+# Python 3.11 to the newest that this machine has or can get, with langchain-core 1.0 and the newest; takes half an hour.
+matrix: $(BIN)/uv ## run the tests on every Python and langchain-core supported
+	.ci/matrix
 
 # No coverage, fewer examples, no real clients, no processes.
 quick: $(VENV)/native ## run the tests of the Python package that need seconds

@@ -106,7 +106,7 @@ class ProviderManager(Delegate, BaseChatModel):
         )
         # Not as private attributes of pydantic, of which each reading takes 2 µs.
         vars(self).update(_router=router, _targets=models, _missing={}, _stall_after=stall_after)
-        if self.profile is None:
+        if "profile" in type(self).model_fields and self.profile is None:
             self.profile = _common(models.values())
 
     @property
@@ -350,10 +350,10 @@ def _checked(providers: Any) -> dict[str, BaseChatModel]:
 
 def _common(models: Iterable[BaseChatModel]) -> Any:
     """Return a profile that holds for all models: shortest lengths, common features; else None."""
-    profiles = [model.profile for model in models]
-    if not all(isinstance(profile, dict) for profile in profiles):
+    profiles = [profile_of(model) for model in models]
+    if None in profiles:
         return None
-    first, *others = [dict(profile or {}) for profile in profiles]
+    first, *others = [profile or {} for profile in profiles]
     common: dict[str, Any] = {}
     for key, value in first.items():
         values: list[Any] = [value, *(other.get(key) for other in others)]

@@ -64,8 +64,17 @@ class Provider:
     @property
     def profile(self) -> Mapping[str, Any]:
         """LangChain's profile of the model, empty where there is none."""
-        profile = self.model.profile
-        return profile if isinstance(profile, dict) else {}
+        return profile_of(self.model) or {}
+
+
+def profile_of(model: BaseChatModel) -> dict[str, Any] | None:
+    """Return LangChain's profile of a model; None if it has none.
+
+    With langchain-core 1.0 no model has one: there it is a property in beta, which raises where a
+    package of LangChain's is not installed.
+    """
+    profile = model.profile if "profile" in type(model).model_fields else None
+    return profile if isinstance(profile, dict) else None
 
 
 class Router:
