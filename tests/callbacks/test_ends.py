@@ -24,6 +24,7 @@ from langmeter import Meter, PerformanceCallback, TokenCountingCallback, _core
 from langmeter._base.failures import outcome_of
 from langmeter.testing import ManualClock
 from tests.support.models import USAGE, chat_model
+from tests.support.versions import needs_stream_events
 
 KEY = ("genericfakechatmodel", "fake-1")
 
@@ -151,6 +152,7 @@ async def test_a_bare_cancelled_ainvoke_is_abandoned_by_age() -> None:
     assert meter.snapshot().in_flight == 0
 
 
+@needs_stream_events
 def test_an_abandoned_v3_stream_is_abandoned_by_age() -> None:
     """Nothing fires when a v3 stream is dropped half way."""
     clock = ManualClock()

@@ -39,6 +39,7 @@ from langmeter.errors import ConfigError
 from langmeter.prices import PriceBook
 from langmeter.testing import ManualClock
 from tests.support.models import chat_model
+from tests.support.versions import needs_stream_events
 
 SIX: list[type[Any]] = [
     TokenCountingCallback,
@@ -253,6 +254,7 @@ def test_streaming_wants_a_function() -> None:
         StreamingCallback("print")  # type: ignore[arg-type]
 
 
+@needs_stream_events
 def test_v3_events_count_each_token_once() -> None:
     """`stream_events(version="v3")` measures the first token too."""
     heard: list[str] = []

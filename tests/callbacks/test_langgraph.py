@@ -23,6 +23,7 @@ from langmeter import Meter, PerformanceCallback
 from langmeter.snapshot import Snapshot
 from langmeter.testing import ManualClock
 from tests.support.models import USAGE
+from tests.support.versions import needs_marked_agents
 
 
 class State(TypedDict):
@@ -82,6 +83,7 @@ AGENT = {
 
 
 @pytest.mark.parametrize("node", [None, "researcher", "step"])
+@needs_marked_agents
 def test_an_agent_is_one_and_its_steps_are_nodes(node: str | None) -> None:
     """Each run counts once, as one kind: alone, and as a node of a graph, also under its name."""
     clock = ManualClock()
@@ -244,6 +246,7 @@ def test_a_node_that_fails_is_told_by_its_cause() -> None:
 
 
 @pytest.mark.parametrize("handled_by", ["tool", "middleware"])
+@needs_marked_agents
 def test_a_handled_tool_error_is_an_error_of_the_tool(handled_by: str) -> None:
     """Whoever handles it: nothing around it failed."""
 

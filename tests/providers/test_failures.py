@@ -11,12 +11,19 @@ import httpx
 import httpx2
 import openai
 import pytest
-from langchain_core.exceptions import ContextOverflowError, OutputParserException
+from langchain_core import exceptions
+from langchain_core.exceptions import OutputParserException
 
 from langmeter import BudgetExceeded
 from langmeter.runnables.providers.failures import Kind, kind_of, retry_after
 
 NOW = datetime(2026, 11, 26, 12, 0, tzinfo=UTC)
+
+
+# langchain-core 1.0 has no such class; its name decides.
+_OVERFLOW = getattr(exceptions, "ContextOverflowError", None) or type(
+    "ContextOverflowError", (Exception,), {}
+)
 
 
 def _openai(status: int, body: Any = None, headers: Any = None) -> openai.APIStatusError:
@@ -68,7 +75,7 @@ BUDGET = BudgetExceeded("b", {}, "usd", 1, 1, 0, None)
         (_anthropic(400, "Your credit balance is too low to access the API"), Kind.EXHAUSTED),
         (_anthropic(529, "Overloaded"), Kind.FAILED),
         (_wrapped(_openai(429)), Kind.THROTTLED),
-        (ContextOverflowError("too long"), Kind.CONTEXT),
+        (_OVERFLOW("too long"), Kind.CONTEXT),
         (OutputParserException("not JSON"), Kind.REQUEST),
         (ValueError("a wrong argument"), Kind.REQUEST),
         (DeprecationWarning("old"), Kind.REQUEST),

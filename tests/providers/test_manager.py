@@ -24,6 +24,7 @@ from pydantic import BaseModel
 from langmeter import ConfigError, HealthOptions, Meter, NoProviderError, ProviderManager
 from langmeter.runnables.providers.decisions import OBSTACLES, WHYS
 from tests.support.chats import ScriptedChat, refusal
+from tests.support.versions import needs_profiles, needs_stream_events
 
 BROKEN = ConnectionResetError("gone")
 
@@ -285,6 +286,7 @@ def look(where: str) -> str:
     return f"nothing at {where}"
 
 
+@needs_profiles
 def test_tools_are_bound_to_each_provider_in_its_own_way() -> None:
     """The fallback has them as well, and a provider that takes none is left out."""
     manager, first, second = pair(BROKEN)
@@ -390,6 +392,7 @@ def test_a_chain_streams_through_a_manager() -> None:
     assert starts.events.count("start") == 1
 
 
+@needs_stream_events
 async def test_events_of_version_3_are_those_of_the_chosen_provider() -> None:
     """They come from the provider's own run, sync and async."""
     manager, _, _ = pair(refusal(401))
@@ -429,6 +432,7 @@ def test_cache_marks_stay_with_the_provider_that_knows_them() -> None:
     assert "cache_control" in CACHED[0].content[0]
 
 
+@needs_profiles
 def test_providers_that_cannot_take_a_call_are_left_out() -> None:
     """By the profile of their models: images and length; unknown means that they may."""
     blind = ScriptedChat(text="blind", profile={"image_inputs": False, "max_input_tokens": 100_000})

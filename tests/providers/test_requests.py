@@ -17,6 +17,7 @@ from langmeter.runnables.providers.failures import Kind
 from langmeter.runnables.providers.figures import Figures, LiveFigures, Rates
 from langmeter.runnables.providers.request import read_request, without_marks
 from tests.support.chats import ScriptedChat, refusal
+from tests.support.versions import needs_profiles, needs_stream_events
 
 MARKED = {"type": "text", "text": "twelve chars", "cache_control": {"type": "ephemeral"}}
 IMAGE = {"type": "image_url", "image_url": {"url": "http://x"}}
@@ -146,6 +147,7 @@ async def test_the_methods_below_a_run_fall_back_too() -> None:
             await method([prompt] if method == manager.agenerate else prompt)
 
 
+@needs_stream_events
 async def test_every_method_waits_for_a_provider_that_returns() -> None:
     """Streams, `generate` and events, sync and async."""
     model = ScriptedChat(text="a")
@@ -191,6 +193,7 @@ async def test_without_any_provider_every_method_says_so() -> None:
         await manager.ainvoke("x")
 
 
+@needs_profiles
 def test_a_common_profile_is_what_holds_for_all() -> None:
     """The shortest length, and the features that all have; None where a model has no profile."""
     one = ScriptedChat(profile={"max_input_tokens": 10, "tool_calling": True, "name": "x"})

@@ -26,6 +26,7 @@ from langmeter.errors import ConfigError
 from langmeter.streaming import Collect, StreamEvent, StreamFailure, StreamResult, ToolCall
 from langmeter.testing import ManualClock
 from tests.support.models import chat_model
+from tests.support.versions import needs_stream_events
 
 METADATA = {"ls_provider": "p", "ls_model_name": "m"}
 
@@ -769,7 +770,7 @@ def test_a_meter_hands_its_listeners_on() -> None:
     assert kinds == ["StreamEvent", "str"] * 5 + ["StreamResult", "StreamFailure"]
 
 
-@pytest.mark.parametrize("version", ["v1", "v3"])
+@pytest.mark.parametrize("version", ["v1", pytest.param("v3", marks=needs_stream_events)])
 def test_langchains_own_fakes(version: str) -> None:
     """A model that reports no tokens by itself, in both ways to stream."""
     heard = Heard()

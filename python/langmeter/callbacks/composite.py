@@ -44,6 +44,8 @@ HOOKS = {
     "on_retry": "ignore_retry",
     "on_custom_event": "ignore_custom_event",
 }
+if not hasattr(BaseCallbackHandler, "on_stream_event"):  # langchain-core 1.0
+    del HOOKS["on_stream_event"]
 _SWITCHES = sorted({switch for switch in HOOKS.values() if switch})
 
 

@@ -25,7 +25,7 @@ from langmeter.runnables.providers.delegate import Delegate
 from langmeter.runnables.providers.policies import PolicySource, policy_of
 from langmeter.runnables.providers.request import without_marks
 from langmeter.runnables.providers.route import Route
-from langmeter.runnables.providers.router import Router
+from langmeter.runnables.providers.router import Router, profile_of
 
 _DAY: Final = 86_400.0
 

@@ -74,7 +74,7 @@ def profile_of(model: BaseChatModel) -> dict[str, Any] | None:
     package of LangChain's is not installed.
     """
     profile = model.profile if "profile" in type(model).model_fields else None
-    return profile if isinstance(profile, dict) else None
+    return dict(profile) if isinstance(profile, dict) else None
 
 
 class Router:
