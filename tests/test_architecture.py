@@ -19,6 +19,7 @@ ROOT = Path(langmeter.__file__).parent
 FLOORS = [
     {"_core", "errors", "_base"},
     {"snapshot"},
+    {"directory"},
     {"usage", "prices"},
     {"budgets", "streaming", "monitors", "defects"},
     {"config"},
@@ -31,7 +32,7 @@ FLOORS = [
 #: Rooms that read snapshots and stand beside the floors, lowest first. Each imports those before it
 #: and what stands in `BELOW_READERS`; of the floors only the one of `cli` imports them.
 READERS = [{"analysis"}, {"history"}, {"sources"}, {"alerts", "exporters"}, {"report"}]
-BELOW_READERS = {"_core", "errors", "_base", "snapshot", "prices"}
+BELOW_READERS = {"_core", "errors", "_base", "snapshot", "prices", "directory"}
 #: What is loaded when a setting asks for it, inside a function.
 ON_DEMAND = {"config": {"history", "alerts", "exporters"}, "meter": {"history", "alerts"}}
 

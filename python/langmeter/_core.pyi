@@ -4,6 +4,8 @@ Durations are integer nanoseconds at this boundary and seconds in `langmeter.sna
 """
 
 from collections.abc import Callable, Sequence
+from os import PathLike
+from pathlib import Path
 from typing import Any, Final, NoReturn, Protocol, Self, TypeAlias, final, type_check_only
 from uuid import UUID
 
@@ -143,6 +145,18 @@ SEPARATOR: Final[str]
 #: An anomaly: at, detected at (Unix nanoseconds), provider, model, metric, before, after
 #: (in 1e-12), calls before, calls after.
 _Change: TypeAlias = tuple[int, int, str, str, str, int, int, int, int]
+
+def read_files(
+    paths: Sequence[str | PathLike[str]], *, dead: bool | None = None
+) -> tuple[Snapshot, list[tuple[Path, bool, str]]]:
+    """Return the sum of files of recorders, and those that could not be read.
+
+    `dead`: whether their processes are gone, so that their calls in flight are abandoned ones; None
+    to find out for each. Of a file that could not be read: its path, whether it is gone, and why.
+    """
+
+def is_held(path: str | PathLike[str]) -> bool:
+    """Whether the process that made a file of a recorder lives; OSError where there is no file."""
 
 def count_tokens(text: str, encoding: str) -> int:
     """Tokens of a text as PyPI tiktoken's `encode_ordinary` counts them; releases the GIL.
@@ -573,6 +587,19 @@ class Recorder:
         """Add to a named count of what was lost; a name outside `DROPPED` is counted as "other"."""
 
     def snapshot(self, anomalies: Sequence[_Change] | None = None) -> Snapshot: ...
+    def attach(self, path: str | PathLike[str], mode: int) -> None:
+        """Count into a new file; before the first event, or right after `reset_after_fork`.
+
+        The file is locked for as long as the process lives, and appears under `path` once it is
+        whole. Raises OSError where it cannot be made: the recorder then stays in memory.
+        """
+
+    def grow_file(self) -> bool:
+        """Allocate more of the file ahead of need; True without a file.
+
+        Returns False where it could not grow: what is new is then in memory only.
+        """
+
     def reset_after_fork(self) -> None:
         """Forget everything; only for a child process that has just been forked."""
 

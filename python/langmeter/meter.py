@@ -33,6 +33,7 @@ from langmeter.streaming import (
 from langmeter.usage import Source
 
 if TYPE_CHECKING:
+    from langmeter.directory import DirectoryOptions
     from langmeter.history.options import HistoryOptions
     from langmeter.history.writer import Writer
 
@@ -44,6 +45,7 @@ class Meter(CompositeCallback):
 
     `chain.invoke(question, config={"callbacks": [meter]})`, then `print(meter.snapshot())`.
     `Meter(budgets=[Budget(usd=5, per="day", action="block")])` refuses calls beyond 5 USD a day.
+    `Meter(directory="/run/langmeter")` counts into a file, which other processes read.
     `Meter(history="metrics.db")` writes what it counts to a database every minute.
 
     Keywords are the settings of `langmeter.MeterConfig`, and the options of
@@ -78,6 +80,7 @@ class Meter(CompositeCallback):
         labels: Iterable[str] | None = None,
         defects: DefectOptions | bool | None = None,
         anomalies: bool | None = None,
+        directory: str | os.PathLike[str] | DirectoryOptions | Literal[False] | None = None,
         history: str | os.PathLike[str] | HistoryOptions | Literal[False] | None = None,
         config: MeterConfig | None = None,
         **settings: Any,
@@ -98,6 +101,7 @@ class Meter(CompositeCallback):
             "labels": labels,
             "defects": defects,
             "anomalies": anomalies,
+            "directory": directory,
             "history": history,
         }
         config = MeterConfig.chosen(config, settings, *KEYWORDS)

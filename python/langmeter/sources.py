@@ -56,7 +56,7 @@ def open(source: Source) -> SnapshotSource:
 
     Args:
         source: a meter or any object with `snapshot()`, a snapshot, the path of a snapshot (JSON or
-            bytes) or of a history in SQLite, the URL of a history (`postgresql://…`,
+            bytes), of a directory of meters, or of a history in SQLite, the URL of a history (`postgresql://…`,
             `sqlite:///…`), or the URL of a page that serves a snapshot (`https://…/snapshot.json`),
             which is sent `Authorization: Bearer $LANGMETER_TOKEN` where that variable is set.
 
@@ -117,6 +117,10 @@ def _named(name: str) -> SnapshotSource:
         return _Reading(lambda: _decoded(_page(name), _shown_url(name)))
     if scheme == "file":
         raise refusal("source", "a path or a URL of http, https or a database", name, "drop file:")
+    if not scheme and os.path.isdir(name):
+        from langmeter.directory import Directory
+
+        return Directory(name)
     if scheme or _begins(name, _SQLITE):
         from langmeter.history import History
 

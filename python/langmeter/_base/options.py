@@ -41,6 +41,7 @@ class Rule:
         table: option class that a table of a file is read as.
         is_list: whether a file has a list of such tables.
         make: called with an instance of `table` that a file gave; by default it is the value.
+        variable: name of the environment variable behind the prefix; by default the option's.
     """
 
     check: Callable[[str, Any], Any]
@@ -49,6 +50,7 @@ class Rule:
     table: type | None = None
     is_list: bool = False
     make: Callable[[Any], Any] | None = None
+    variable: str | None = None
 
     def value_of(self, name: str, value: object, folder: Path) -> Any:
         """Return the value that a file or variable gives; raises ConfigError."""

@@ -23,6 +23,7 @@ from langmeter.config import MeterConfig
 from langmeter.defects.attempt import Block, apply
 from langmeter.defects.options import DefectOptions
 from langmeter.defects.outcome import fix_of
+from langmeter.directory.keeper import Keeper, attach
 from langmeter.monitors.differences import DifferenceObserver
 from langmeter.prices import PriceBook
 from langmeter.prices.book import Priced
@@ -45,6 +46,8 @@ _all: WeakSet[Services] = WeakSet()
 def _after_fork() -> None:
     for services in list(_all):
         services.reset_after_fork()
+        if services.config.directory is not None and services.is_mapped:
+            attach(services.recorder, services.config.directory)
         services._began = False
         for subscription in services.subscriptions:
             subscription.reset_after_fork()
@@ -53,6 +56,13 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork)
+
+
+def _new_recorder(config: MeterConfig) -> _core.Recorder:
+    recorder = _core.Recorder(**config.recorder_settings())
+    if config.directory is not None:
+        attach(recorder, config.directory)
+    return recorder
 
 
 def _in_event_loop() -> bool:
@@ -122,7 +132,7 @@ class Services(_core.ServicesBase):
         output = _Output(None if defects is None else defects.outcome)
         self = super().__new__(
             cls,
-            partial(_core.Recorder, **config.recorder_settings()),
+            partial(_new_recorder, config),
             streams=streams,
             cards=None if prices is None else prices.cards,
             demand=None if ledger is None else ledger.demand,
@@ -139,6 +149,9 @@ class Services(_core.ServicesBase):
         self.unpriced_calls = None if prices is None else UnpricedCalls(prices)
         self.labels, self.estimator = labels, estimator or TokenEstimator()
         self.makers = tuple(observers)
+        if config.directory is not None:
+            directory = config.directory
+            self.makers += (lambda services: Keeper(services.recorder, directory),)
         self.subscriptions = []
         self._reported = self._is_open = self._output_reported = self._began = False
         _all.add(self)

@@ -146,11 +146,12 @@ def variables_of(options: type) -> dict[str, tuple[tuple[str, ...], Rule]]:
     for name, rule in rules_of(options).items():
         if rule.schema is None and rule.table is None:
             continue
-        variables[f"{_PREFIX}{name.upper()}"] = ((name,), rule)
+        variable = f"{_PREFIX}{(rule.variable or name).upper()}"
+        variables[variable] = ((name,), rule)
         if rule.table is not None and not rule.is_list:
             for part, inner in rules_of(rule.table).items():
                 if inner.schema is not None or inner.table is not None:
-                    variables[f"{_PREFIX}{name.upper()}_{part.upper()}"] = ((name, part), inner)
+                    variables[f"{variable}_{part.upper()}"] = ((name, part), inner)
     return variables
 
 

@@ -24,6 +24,7 @@ from langmeter.budgets import BUDGETS, Budget
 from langmeter.config.labels import LABELS
 from langmeter.config.origins import KEYWORD, Origin, given_outside, is_inside, placed
 from langmeter.defects import DefectOptions
+from langmeter.directory.options import DIRECTORY, DirectoryOptions
 from langmeter.errors import ConfigError
 from langmeter.history.options import HISTORY, HistoryOptions
 from langmeter.prices import PRICES, PriceBook
@@ -62,6 +63,8 @@ class MeterConfig:
         streams: what listens to streams.
         defects: how attempts at defects are found and judged.
         anomalies: whether changes that last are looked for, of latency, error rate, tokens, cost.
+        directory: directory on this machine in which each process counts into a file, so that any
+            of them can read all; None for memory. Its variable is `LANGMETER_DIR`.
         history: database that figures are written to, by its path or URL, or a table of options;
             None for none.
 
@@ -110,6 +113,7 @@ class MeterConfig:
     streams: StreamOptions | bool = field(default=True, metadata=switchable(StreamOptions))
     defects: DefectOptions | bool = field(default=True, metadata=switchable(DefectOptions))
     anomalies: bool = field(default=True, metadata=flag("false switches the search off"))
+    directory: DirectoryOptions | None = field(default=None, metadata=DIRECTORY)
     history: HistoryOptions | None = field(default=None, metadata=HISTORY)
     #: Where each setting comes from that is not a default, by its name.
     origins: Mapping[str, Origin] = field(

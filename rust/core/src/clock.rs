@@ -91,6 +91,22 @@ impl Clock {
         Self::Monotonic { anchor: Anchor::now(), unix }
     }
 
+    /// The time since boot at which the clock was made, and the wall clock at that moment, nanoseconds: with both, another
+    /// process of the same boot reads the same clock. None for a manual one.
+    #[cfg(all(target_os = "linux", not(miri)))]
+    pub const fn origin(&self) -> Option<(u64, u64)> {
+        match self {
+            Self::Monotonic { anchor, unix } => Some((anchor.0, *unix)),
+            Self::Manual(_) => None,
+        }
+    }
+
+    /// The clock of this origin.
+    #[cfg(all(target_os = "linux", not(miri)))]
+    pub const fn of_origin((anchor, unix): (u64, u64)) -> Self {
+        Self::Monotonic { anchor: Anchor(anchor), unix }
+    }
+
     /// Nanoseconds on this clock, never 0.
     #[inline]
     pub fn now(&self) -> u64 {

@@ -24,6 +24,14 @@ pub enum Error {
         /// Message of the system.
         cause: String,
     },
+    /// A file of a recorder that cannot be made, or not be read.
+    #[error("{path}: {why}")]
+    File {
+        /// The file.
+        path: String,
+        /// Message of the system, or what is wrong with it.
+        why: String,
+    },
     /// Bytes or text that are not a snapshot, or are damaged.
     #[error("not a langmeter snapshot: {0}")]
     Malformed(String),

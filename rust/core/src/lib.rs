@@ -1,7 +1,7 @@
 //! The recorder of langmeter: events land in one flat, bounded arena of atomic cells and leave as one
 //! immutable, mergeable [`Snapshot`]. Knows no Python.
 
-#![deny(unsafe_code)] // but for one cast in `arena::cells`
+#![deny(unsafe_code)] // but for mappings and descriptors in `arena`
 #![cfg_attr(
     not(test),
     deny(
@@ -32,6 +32,8 @@ pub mod tokenizer;
 mod window;
 
 pub use arena::Cells;
+#[cfg(all(target_os = "linux", not(any(loom, miri))))]
+pub use arena::is_held;
 pub use clock::{Clock, ManualClock};
 pub use error::Error;
 pub use metrics::{COUNTERS, Counter, Dropped, MEASURES, Measure, Outcome, Usage};

@@ -225,6 +225,8 @@ named! {
         DurationsLost = "durations_lost",
         /// Warnings that were not logged, because ten of their kind had been.
         Warnings = "warnings",
+        /// Times that a recorder could not count into its directory, and counts in memory.
+        DirectoryUnavailable = "directory_unavailable",
         /// Attempts at defects that were closed without a verdict because 4,096 others were open.
         AttemptsCapped = "attempts_capped",
         /// Runs under attempts at defects that are not counted there, because 65,536 others were in flight.

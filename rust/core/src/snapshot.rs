@@ -258,23 +258,32 @@ impl Snapshot {
     #[must_use]
     pub fn plus(&self, other: &Self) -> Self {
         let mut sum = self.clone();
-        sum.origin = self.origin.joined(other.origin);
-        sum.started_at = match (self.started_at, other.started_at) {
+        sum.add(other);
+        sum
+    }
+
+    /// Adds another snapshot to this one.
+    pub fn add(&mut self, other: &Self) {
+        self.origin = self.origin.joined(other.origin);
+        self.started_at = match (self.started_at, other.started_at) {
             (0, t) | (t, 0) => t,
             (a, b) => a.min(b),
         };
-        sum.taken_at = self.taken_at.max(other.taken_at);
-        sum.in_flight = self.in_flight.saturating_add(other.in_flight);
-        sum.peak = self.peak.max(other.peak);
-        sum.anomalies.extend(other.anomalies.iter().cloned());
+        self.taken_at = self.taken_at.max(other.taken_at);
+        self.in_flight = self.in_flight.saturating_add(other.in_flight);
+        self.peak = self.peak.max(other.peak);
+        self.anomalies.extend(other.anomalies.iter().cloned());
         for (name, n) in &other.dropped {
-            let to = sum.dropped.entry(name.clone()).or_default();
+            let to = self.dropped.entry(name.clone()).or_default();
             *to = to.saturating_add(*n);
         }
         for (labels, data) in &other.series {
-            sum.series.entry(labels.clone()).or_default().add(data);
+            if let Some(to) = self.series.get_mut(labels) {
+                to.add(data);
+            } else {
+                self.series.insert(labels.clone(), data.clone());
+            }
         }
-        sum
     }
 
     /// Returns what happened after `earlier`. After a fork, everything that the child counted is new: its difference to a

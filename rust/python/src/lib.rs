@@ -7,6 +7,7 @@ mod clock;
 mod convert;
 mod distribution;
 mod error;
+mod files;
 mod hooks;
 mod imports;
 mod rate_card;
@@ -75,6 +76,8 @@ fn init(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<statistics::Discrete>()?;
     m.add_class::<statistics::Sample>()?;
     m.add_class::<streams::Streams>()?;
+    m.add_function(wrap_pyfunction!(files::read_files, m)?)?;
+    m.add_function(wrap_pyfunction!(files::is_held, m)?)?;
     m.add_function(wrap_pyfunction!(response::read_response, m)?)?;
     m.add_function(wrap_pyfunction!(tokenizer::count_tokens, m)?)?;
     m.add_function(wrap_pyfunction!(tokenizer::encoding_for_model, m)?)?;

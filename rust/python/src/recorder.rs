@@ -15,6 +15,7 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
 use pyo3::types::PyTuple;
 use std::collections::HashSet;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// (budgets, input, output, answers, rates): the rates are pico-dollars for an input token at most, for an output
@@ -310,6 +311,27 @@ impl Recorder {
         let mut snapshot = py.detach(|| self.core.snapshot_with(figures));
         snapshot.anomalies = anomalies.unwrap_or_default().into_iter().map(anomaly).collect();
         Snapshot(snapshot)
+    }
+
+    #[cfg(target_os = "linux")]
+    #[allow(clippy::needless_pass_by_value)] // the signature PyO3 wants
+    fn attach(&self, path: PathBuf, mode: u32) -> PyResult<()> {
+        self.core.attach(&path, mode).map_err(raise)
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    #[allow(clippy::needless_pass_by_value, clippy::unused_self)] // as on Linux
+    fn attach(&self, path: PathBuf, _mode: u32) -> PyResult<()> {
+        let why = "a recorder counts into a file on Linux only".to_owned();
+        Err(raise(core::Error::File { path: path.display().to_string(), why }))
+    }
+
+    #[cfg_attr(not(target_os = "linux"), allow(clippy::unused_self))]
+    fn grow_file(&self, py: Python<'_>) -> bool {
+        #[cfg(target_os = "linux")]
+        return py.detach(|| self.core.grow_file());
+        #[cfg(not(target_os = "linux"))]
+        true
     }
 
     fn reset_after_fork(&self) {

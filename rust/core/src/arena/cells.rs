@@ -1,11 +1,12 @@
 //! The arena: one run of atomic 64-bit cells.
 //!
-//! The only file that names an ordering. Cells are addressed by index, hold no pointer and no
-//! process-local handle, so that the same layout can live in a mapped file.
+//! The only file that names an ordering. Cells are addressed by index and hold no pointer and no process-local handle, so
+//! that a part of them can be mapped from a file.
 //!
 //! An index outside the arena reads 0 and writes nothing. Callers compute indices from the layout, so this does not
 //! happen; a branch is cheaper than a panic in the user's LLM call.
 
+use super::memory::Memory;
 use crate::error::Error;
 
 #[cfg(loom)]
@@ -35,12 +36,12 @@ impl Cell {
 /// that cell. A thread that `observe`s a value sees everything that the thread which `publish`ed it wrote before.
 /// `claim` is the only way to take ownership.
 #[derive(Debug)]
-pub struct Cells(memory::Memory);
+pub struct Cells(pub(super) Memory);
 
 impl Cells {
     /// Reserves `len` zeroed cells; pages cost nothing until touched.
     pub fn zeroed(len: usize) -> Result<Self, Error> {
-        memory::Memory::zeroed(len).map(Self)
+        Memory::zeroed(len).map(Self)
     }
 
     /// Number of cells.
@@ -261,85 +262,6 @@ impl<'a> Line<'a> {
     pub fn find_relaxed(self, from: usize, ways: usize, value: u64) -> Option<usize> {
         let at = self.0.iter().take(ways).skip(from).position(|c| c.load(Ordering::Relaxed) == value)?;
         Some(at.wrapping_add(from))
-    }
-}
-
-#[cfg(not(any(loom, miri)))]
-mod memory {
-    use super::{AtomicU64, Error};
-    use memmap2::{MmapOptions, MmapRaw};
-
-    /// Anonymous memory, not the heap: with transparent huge pages a touched heap cell would cost 2 MiB resident, and an
-    /// idle meter must stay under that in total.
-    #[derive(Debug)]
-    pub struct Memory {
-        map: MmapRaw,
-        len: usize,
-    }
-
-    impl Memory {
-        pub fn zeroed(len: usize) -> Result<Self, Error> {
-            let bytes = len.saturating_mul(size_of::<AtomicU64>());
-            let map = MmapOptions::new()
-                .len(bytes)
-                .no_reserve_swap()
-                .map_anon()
-                .map_err(|e| Error::Memory { bytes, cause: e.to_string() })?;
-            #[cfg(target_os = "linux")]
-            // Refused where the kernel has no huge pages: then there are none to avoid.
-            let _ = map.advise(memmap2::Advice::NoHugePage);
-            // Raw: cells are written through shared references, so no `&[u8]` to them may ever exist.
-            Ok(Self { map: MmapRaw::from(map), len })
-        }
-
-        /// Gives the pages back to the system: they read as zero again.
-        #[cfg(target_os = "linux")]
-        #[allow(unsafe_code)] // the mapping changes under references to it
-        pub fn forget(&self) -> bool {
-            // SAFETY: the mapping is private and anonymous, so each cell becomes a zero, which is a valid value; cells are atomics,
-            // which may change under a shared reference. A store that another thread makes meanwhile may be lost; `Cells::forget`
-            // excludes that, and its effect would be a different count, never undefined behaviour.
-            unsafe { self.map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed).is_ok() }
-        }
-
-        /// Other systems do not promise that the pages read as zero.
-        #[cfg(not(target_os = "linux"))]
-        pub fn forget(&self) -> bool {
-            false
-        }
-
-        #[inline]
-        #[allow(unsafe_code)] // the one place where bytes become cells
-        #[allow(clippy::cast_ptr_alignment)] // a mapping begins at a page
-        pub fn cells(&self) -> &[AtomicU64] {
-            // SAFETY: the mapping is page-aligned, `len * 8` bytes long, zero-initialised, lives as long as
-            // `self`, is never remapped, and is reached through this function only: no other reference to it exists.
-            unsafe { std::slice::from_raw_parts(self.map.as_mut_ptr().cast::<AtomicU64>().cast_const(), self.len) }
-        }
-    }
-}
-
-#[cfg(any(loom, miri))]
-mod memory {
-    use super::{AtomicU64, Error};
-
-    #[derive(Debug)]
-    pub struct Memory(Vec<AtomicU64>);
-
-    impl Memory {
-        #[allow(clippy::unnecessary_wraps)] // the same signature as the mapping
-        pub fn zeroed(len: usize) -> Result<Self, Error> {
-            Ok(Self((0..len).map(|_| AtomicU64::new(0)).collect()))
-        }
-
-        #[allow(clippy::unused_self)] // the same signature as the mapping
-        pub fn forget(&self) -> bool {
-            false
-        }
-
-        pub fn cells(&self) -> &[AtomicU64] {
-            &self.0
-        }
     }
 }
 

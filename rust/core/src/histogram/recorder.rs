@@ -104,6 +104,7 @@ impl Recorder {
     #[allow(clippy::cast_possible_truncation)] // at most 28,671
     pub fn snapshot(self, cells: &Cells) -> Histogram {
         let mut buckets = Vec::new();
+        let readable = self.pool.region.readable(cells) as u64;
         for word in 0..OCCUPANCY {
             let mut bits = cells.get(self.base.wrapping_add(word));
             while bits != 0 {
@@ -111,8 +112,8 @@ impl Recorder {
                 bits &= bits.wrapping_sub(1);
                 let (cell, shift) = self.number(block);
                 let number = cells.observe(cell) >> shift & LOW;
-                if number == 0 {
-                    continue; // the block is just being taken
+                if number == 0 || number > readable {
+                    continue; // the block is just being taken, or is not in the file
                 }
                 let (index, first) = (block.wrapping_mul(Layout::BLOCK), self.pool.first(number));
                 cells.occupied(first, Layout::BLOCK, |cell, count| {

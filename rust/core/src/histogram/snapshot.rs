@@ -36,7 +36,7 @@ pub struct Histogram {
 
 impl Histogram {
     /// From (index, count) pairs in ascending order, no count 0.
-    pub(super) fn from_buckets(layout: Layout, buckets: Vec<(u32, u64)>) -> Self {
+    pub(crate) fn from_buckets(layout: Layout, buckets: Vec<(u32, u64)>) -> Self {
         Self { digits: if buckets.is_empty() { 0 } else { layout.digits() }, buckets }
     }
 

@@ -125,20 +125,32 @@ impl Recorder {
         self.cells.get(self.deferred) > DEFERRED_CELLS as u64
     }
 
+    /// The durations that wait, each with its series, in microseconds.
+    #[cfg(all(target_os = "linux", not(any(loom, miri))))]
+    pub(super) fn deferred_durations(&self) -> Vec<(SeriesId, Measure, u64)> {
+        let places = usize::try_from(self.cells.get(self.deferred)).map_or(DEFERRED_CELLS, |n| n.min(DEFERRED_CELLS));
+        let first = self.deferred.wrapping_add(DEFERRED);
+        (first..first.wrapping_add(places)).filter_map(|cell| duration(self.cells.observe(cell))).collect()
+    }
+
     /// Records the durations that were deferred. Only for the one reader, and only where no writer is left in phase 1.
-    #[allow(clippy::cast_possible_truncation)] // parts of a cell
+    #[allow(clippy::cast_possible_truncation)] // at most DEFERRED_CELLS
     pub(super) fn file_deferred(&self) {
         let places = self.cells.get(self.deferred).min(DEFERRED_CELLS as u64) as usize;
         let first = self.deferred.wrapping_add(DEFERRED);
         for cell in first..first.wrapping_add(places) {
-            let value = self.cells.swap(cell, 0);
-            let micros = value & ((1 << MICROS) - 1);
-            let measure = (value >> MICROS) as usize & ((1 << MEASURE) - 1);
-            let id = ((value & !PRESENT) >> MICROS >> MEASURE) as SeriesId;
-            if let Some(measure) = Measure::ALL.get(measure) {
-                self.record_at_once(id, *measure, micros.saturating_mul(1000));
+            if let Some((id, measure, micros)) = duration(self.cells.swap(cell, 0)) {
+                self.record_at_once(id, measure, micros.saturating_mul(1000));
             }
         }
         self.cells.set(self.deferred, 0);
     }
+}
+
+/// The parts of a deferred duration; None where it has not been written.
+#[allow(clippy::cast_possible_truncation)] // parts of a cell
+fn duration(cell: u64) -> Option<(SeriesId, Measure, u64)> {
+    let measure = Measure::ALL.get((cell >> MICROS) as usize & ((1 << MEASURE) - 1))?;
+    let id = ((cell & !PRESENT) >> MICROS >> MEASURE) as SeriesId;
+    (cell & PRESENT != 0).then_some((id, *measure, cell & ((1 << MICROS) - 1)))
 }

@@ -410,6 +410,11 @@ impl Recorder {
         if self.tracked.load(Ordering::Relaxed) {
             self.close_abandoned();
         }
+        self.tallies_of_attempts()
+    }
+
+    /// Figures of attempts as they stand.
+    pub(super) fn tallies_of_attempts(&self) -> AttemptFigures {
         let rows = self.series.ids(&self.cells).filter_map(|id| {
             let labels = self.series.labels_of(&self.cells, id, Kind::counts_attempts)?;
             let tallies = self.tallies(id);

@@ -1,14 +1,13 @@
 //! Where everything lies in the arena.
 
 use super::{Recorder, Settings, identity};
-use crate::arena::Cells;
-use crate::arena::Phaser;
+use crate::arena::{Cells, PAGE, Phaser, Region};
 use crate::budget::Budgets;
 use crate::clock::Clock;
-use crate::defects::{TALLIES, Tally};
+use crate::defects::{TALLIES, Tally, stable_hash};
 use crate::error::Error;
 use crate::histogram::{self, Layout, Pool};
-use crate::metrics::{COUNTERS, Dropped, MEASURES, Measure, PRECISE};
+use crate::metrics::{COUNTERS, Counter, Dropped, MEASURES, Measure, Outcome, PRECISE};
 use crate::pipeline::Spans;
 use crate::runs::RunTable;
 use crate::series::{Kind, SeriesId, SeriesTable};
@@ -30,71 +29,151 @@ pub(super) const MEASURED: usize = COUNTERS + 5;
 pub(super) const CALLS_HOME: usize = COUNTERS + 6;
 const _: () = assert!(CALLS_HOME < COUNTER_CELLS, "a series' counters outgrew their cells");
 
-// The header.
-pub(super) const GENERATION: usize = 0;
-pub(super) const STARTED: usize = 1;
+// The header of the file, empty without one: see `file`. Then that of the arena.
+pub(super) const FILE: usize = 64;
+pub(super) const GENERATION: usize = FILE;
+pub(super) const STARTED: usize = FILE + 1;
+/// The region of the series' blocks.
+const SERIES_REGION: usize = FILE + 2;
+const _: () = assert!(SERIES_REGION + Region::CELLS <= ALL_IN_FLIGHT);
 /// Model calls in flight, and the most there ever were: on a line of their own.
-pub(super) const ALL_IN_FLIGHT: usize = 8;
-pub(super) const ALL_PEAK: usize = 9;
+pub(super) const ALL_IN_FLIGHT: usize = FILE + 8;
+pub(super) const ALL_PEAK: usize = FILE + 9;
 /// The phases of writers: on the same line, which every end of a call writes anyway.
-const PHASER: usize = 10;
+const PHASER: usize = FILE + 10;
 const _: () = assert!(PHASER + Phaser::CELLS <= DROPPED);
-pub(super) const DROPPED: usize = 16;
-pub(super) const HEADER: usize = 64;
+pub(super) const DROPPED: usize = FILE + 16;
+pub(super) const HEADER: usize = FILE + 64;
 /// Durations that wait for the end of a snapshot: how many, on a line of its own, and room for them.
 pub(super) const DEFERRED: usize = 8;
-pub(super) const DEFERRED_CELLS: usize = 1 << 18;
+pub(super) const DEFERRED_CELLS: usize = 1 << 16;
 const _: () = assert!(DROPPED + Dropped::ALL.len() <= HEADER, "the header is too small");
+/// Series whose blocks a file gets at once: 1 MiB.
+const PIECE: usize = 24;
 
-impl Recorder {
-    /// Reserves the arena: 437 MB of address space at the defaults, of which 100 KB are resident at first.
-    pub fn new(settings: Settings, clock: Clock) -> Result<Self, Error> {
-        let slots = SeriesTable::check(settings.max_series)?;
-        let max_runs = RunTable::check(settings.max_runs)?;
-        let layout = Layout::new(settings.significant_digits)?;
-        let max_age = u64::try_from(settings.max_run_age.as_nanos()).unwrap_or(u64::MAX);
-        if max_age == 0 {
-            return Err(Error::OutOfRange { name: "max_run_age", value: "0".into(), allowed: "more than 0 seconds" });
-        }
-        let coarse = Layout::new(2)?;
+/// Where each part of the arena begins. First what only adds, which a file may back; then what is claimed and given back:
+/// runs, budgets, spans.
+#[derive(Debug)]
+pub(super) struct Places {
+    slots: usize,
+    series: usize,
+    money: usize,
+    deferred: usize,
+    pool_header: usize,
+    blocks: usize,
+    stride: usize,
+    tallies: usize,
+    pool: usize,
+    rooms: usize,
+    /// The end of what a file may back.
+    shared: usize,
+    runs: usize,
+    budgets: usize,
+    spans: usize,
+    all: usize,
+}
+
+impl Places {
+    pub(super) fn new(slots: usize, max_runs: u64, layout: Layout, coarse: Layout) -> Self {
         let precise = histogram::Recorder::cells(layout).saturating_mul(PRECISE);
         let rest = histogram::Recorder::cells(coarse).saturating_mul(MEASURES - PRECISE);
-        let stride = (COUNTER_CELLS * 2).saturating_add(Window::CELLS).saturating_add(precise).saturating_add(rest);
-        let tallies = stride;
-        let stride = stride.saturating_add(TALLIES * 2);
+        let tallies = (COUNTER_CELLS * 2).saturating_add(Window::CELLS).saturating_add(precise).saturating_add(rest);
+        let stride = tallies.saturating_add(TALLIES * 2).next_multiple_of(8);
         let series = HEADER;
-        let runs = series.saturating_add(SeriesTable::cells(slots));
+        let money = series.saturating_add(SeriesTable::cells(slots)).next_multiple_of(8);
+        let deferred = money.saturating_add(Window::CELLS);
+        let pool_header = deferred.saturating_add(DEFERRED + DEFERRED_CELLS);
+        let blocks = pool_header.saturating_add(Pool::HEADER).next_multiple_of(PAGE);
+        let series_and_others = slots.saturating_add(Kind::ALL.len());
+        let pool = blocks.saturating_add(series_and_others.saturating_mul(stride)).next_multiple_of(PAGE);
+        let rooms = rooms(series_and_others, layout, coarse);
+        let shared = pool.saturating_add(Pool::block_cells(rooms)).next_multiple_of(PAGE);
+        let runs = shared;
         let budgets = runs.saturating_add(RunTable::cells(max_runs)).next_multiple_of(8);
         let spans = budgets.saturating_add(Budgets::CELLS).next_multiple_of(8);
-        let money = spans.saturating_add(Spans::CELLS);
-        let deferred = money.saturating_add(Window::CELLS);
-        let blocks = deferred.saturating_add(DEFERRED + DEFERRED_CELLS);
-        let stride = stride.next_multiple_of(8);
-        let all = slots.saturating_add(Kind::ALL.len());
-        let pool = blocks.saturating_add(all.saturating_mul(stride));
-        let rooms = rooms(all, layout, coarse);
-        let total = pool.saturating_add(Pool::cells(rooms));
-        let recorder = Self {
-            cells: Cells::zeroed(total)?,
-            id: identity(),
-            max_age,
-            layout,
-            coarse,
-            runs: RunTable::at(runs, max_runs),
-            series: SeriesTable::at(series, slots),
-            budgets: Budgets::at(budgets),
-            spans: Spans::at(spans),
-            phaser: Phaser::at(PHASER),
+        let all = spans.saturating_add(Spans::CELLS);
+        Self {
+            slots,
+            series,
+            money,
             deferred,
-            pool: Pool::at(pool, rooms),
-            money: Window::at(money),
+            pool_header,
             blocks,
             stride,
             tallies,
+            pool,
+            rooms,
+            shared,
+            runs,
+            budgets,
+            spans,
+            all,
+        }
+    }
+
+    /// Hash of what a reader of the shared part has to know as its writer did.
+    pub(super) fn hash(&self) -> u64 {
+        let blocks = [self.slots, self.series, self.money, self.deferred, self.pool_header, self.blocks, self.pool];
+        let sizes = [self.stride, self.tallies, self.rooms, self.shared, COUNTER_CELLS, Window::CELLS, PAGE];
+        let mut text = format!("{blocks:?} {sizes:?}");
+        let names = Outcome::ALL.iter().map(|x| x.name()).chain(Counter::ALL.iter().map(|x| x.name()));
+        let names = names.chain(Measure::ALL.iter().map(|x| x.name())).chain(Kind::ALL.iter().map(|x| x.name()));
+        for name in names.chain(Dropped::ALL.iter().map(|x| x.name())) {
+            text.push(' ');
+            text.push_str(name);
+        }
+        stable_hash(&text)
+    }
+
+    /// The recorder over these cells.
+    pub(super) fn recorder(
+        &self,
+        cells: Cells,
+        settings: Settings,
+        [layout, coarse]: [Layout; 2],
+        clock: Clock,
+    ) -> Recorder {
+        let series = self.slots.saturating_add(Kind::ALL.len());
+        let blocks = Region::at(SERIES_REGION, self.blocks, self.stride, series, PIECE);
+        Recorder {
+            cells,
+            id: identity(),
+            max_age: u64::try_from(settings.max_run_age.as_nanos()).unwrap_or(u64::MAX),
+            layout,
+            coarse,
+            runs: RunTable::at(self.runs, settings.max_runs),
+            series: SeriesTable::at(self.series, self.slots).with_blocks(blocks),
+            budgets: Budgets::at(self.budgets),
+            spans: Spans::at(self.spans),
+            phaser: Phaser::at(PHASER),
+            deferred: self.deferred,
+            pool: Pool::apart(self.pool_header, self.pool, self.rooms),
+            money: Window::at(self.money),
+            blocks: self.blocks,
+            series_blocks: blocks,
+            stride: self.stride,
+            tallies: self.tallies,
+            shared: self.shared,
+            settings,
             book: Mutex::default(),
             tracked: AtomicBool::new(false),
             clock,
-        };
+        }
+    }
+}
+
+impl Recorder {
+    /// Reserves the arena: 128 MB of address space at the defaults, of which 100 KB are resident at first.
+    pub fn new(settings: Settings, clock: Clock) -> Result<Self, Error> {
+        let slots = SeriesTable::check(settings.max_series)?;
+        let max_runs = RunTable::check(settings.max_runs)?;
+        let layouts = [Layout::new(settings.significant_digits)?, Layout::new(2)?];
+        if settings.max_run_age.is_zero() {
+            return Err(Error::OutOfRange { name: "max_run_age", value: "0".into(), allowed: "more than 0 seconds" });
+        }
+        let [layout, coarse] = layouts;
+        let places = Places::new(slots, max_runs, layout, coarse);
+        let recorder = places.recorder(Cells::zeroed(places.all)?, settings, layouts, clock);
         recorder.cells.set(STARTED, recorder.clock.now());
         Ok(recorder)
     }
@@ -124,13 +203,12 @@ impl Recorder {
     }
 }
 
-/// Blocks of buckets for so many series: all that there can be for 64 of them, and 512 for each of the others. A
-/// distribution over two octaves takes 32.
+/// Blocks of buckets for so many series: 96 for each, of which a distribution over two octaves takes 32; but always what the
+/// widest distributions of six series take, and never more than there can be.
 fn rooms(series: usize, precise: Layout, coarse: Layout) -> usize {
-    let all =
+    let most =
         precise.blocks().saturating_mul(PRECISE).saturating_add(coarse.blocks().saturating_mul(MEASURES - PRECISE));
-    let wide = series.min(64);
-    wide.saturating_mul(all).saturating_add(series.saturating_sub(wide).saturating_mul(512))
+    series.saturating_mul(96).max(series.min(6).saturating_mul(most))
 }
 
 #[cfg(all(test, not(any(loom, miri))))]
@@ -139,9 +217,9 @@ mod tests {
     use crate::clock::ManualClock;
 
     #[test]
-    fn at_the_defaults_the_arena_is_437_mb_of_address_space() {
+    fn at_the_defaults_the_arena_is_128_mb_of_address_space() {
         let settings = Settings::default();
         let recorder = Recorder::new(settings, Clock::Manual(ManualClock::default())).expect("the defaults");
-        assert_eq!(recorder.cells.len() * 8, 437_269_248);
+        assert_eq!(recorder.cells.len() * 8, 127_755_648);
     }
 }

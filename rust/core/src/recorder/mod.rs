@@ -4,6 +4,8 @@ mod batch;
 mod defects;
 mod end;
 mod events;
+#[cfg(all(target_os = "linux", not(any(loom, miri))))]
+mod file;
 mod layout;
 mod money;
 mod pipeline;
@@ -13,8 +15,7 @@ mod start;
 pub use defects::{AttemptFigures, Receipt};
 pub use events::{AskedSeries, Begin, Demand, End, FixPulse, Price, Pulse, Repriced, Requested, Series};
 
-use crate::arena::Cells;
-use crate::arena::Phaser;
+use crate::arena::{Cells, Phaser, Region};
 use crate::budget::Budgets;
 use crate::clock::Clock;
 use crate::defects::Book;
@@ -83,6 +84,10 @@ pub struct Recorder {
     stride: usize,
     /// Where figures of attempts lie in the block of a series.
     tallies: usize,
+    series_blocks: Region,
+    /// The end of what a file may back.
+    shared: usize,
+    settings: Settings,
     /// Attempts at defects; see `defects`.
     book: Mutex<Book>,
     /// Whether a run may be in an attempt.
@@ -150,6 +155,9 @@ impl Recorder {
     pub fn reset_after_fork(&self) {
         // How many forks deep, and who of the siblings.
         let depth = (self.cells.get(GENERATION) >> 32).wrapping_add(1);
+        // The file is the parent's: its pages are shared, not copied, and its lock would outlive it here.
+        #[cfg(all(target_os = "linux", not(any(loom, miri))))]
+        self.cells.detach(0..self.shared);
         if !self.cells.forget(self.budgets.range()) {
             self.clear();
         }

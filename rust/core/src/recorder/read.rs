@@ -1,7 +1,9 @@
 //! What goes out: snapshots, and what is asked between them.
 
 use super::defects::AttemptFigures;
-use super::layout::{ALIAS, ALL_PEAK, CALLS_HOME, COUNTER_CELLS, DROPPED, GENERATION, HOME, IN_FLIGHT, PEAK, STARTED};
+use super::layout::{
+    ALIAS, ALL_IN_FLIGHT, ALL_PEAK, CALLS_HOME, COUNTER_CELLS, DROPPED, GENERATION, HOME, IN_FLIGHT, PEAK, STARTED,
+};
 use super::{AskedSeries, Pulse, Recorder, Requested, Series};
 use crate::arena::Phase;
 use crate::metrics::{COUNTERS, Counter, Dropped, Measure, OUTCOMES};
@@ -35,15 +37,34 @@ impl Recorder {
     pub fn snapshot_with(&self, figures: AttemptFigures) -> Snapshot {
         let now = self.clock.now();
         let (in_flight, _) = self.reap(now);
+        let series = self.at_one_moment(now, self.cells.get(STARTED));
+        self.whole(now, in_flight, series, figures)
+    }
+
+    /// Everything in the file of another process, each figure read for itself.
+    #[cfg(all(target_os = "linux", not(any(loom, miri))))]
+    pub(super) fn snapshot_of_file(&self) -> Snapshot {
+        let now = self.clock.now();
+        let figures = self.tallies_of_attempts();
+        let series = self.all_series(now, self.cells.get(STARTED), None);
+        self.whole(now, self.cells.get(ALL_IN_FLIGHT), series, figures)
+    }
+
+    fn whole(
+        &self,
+        now: u64,
+        in_flight: u64,
+        mut series: BTreeMap<LabelSet, SeriesData>,
+        figures: AttemptFigures,
+    ) -> Snapshot {
         let started = self.cells.get(STARTED);
-        let mut series = self.at_one_moment(now, started);
         for (labels, tallies) in figures.0 {
             series.entry(labels).or_default().tallies = tallies;
         }
         Snapshot {
             origin: Origin::One { recorder: self.id, generation: self.cells.get(GENERATION) },
             started_at: self.clock.unix(started),
-            taken_at: self.clock.unix(now),
+            taken_at: self.clock.unix(now).max(self.clock.unix(started)),
             in_flight: i64::try_from(in_flight).unwrap_or(i64::MAX),
             peak: self.cells.get(ALL_PEAK),
             anomalies: BTreeSet::new(),

@@ -6,7 +6,7 @@ mod loom_tests;
 mod tests;
 
 use super::{Kind, LabelSet, OTHER};
-use crate::arena::Cells;
+use crate::arena::{Cells, Region};
 use crate::error::Error;
 
 /// Longest `a` and `b` kept, bytes.
@@ -44,6 +44,8 @@ const LOW: u64 = 0xFFFF_FFFF;
 pub struct SeriesTable {
     base: usize,
     slots: usize,
+    /// The blocks of the series, those of the `other` of each kind first.
+    blocks: Option<Region>,
 }
 
 /// Index of a series; below `Kind::ALL.len()` it is that kind's `other`.
@@ -61,7 +63,22 @@ impl SeriesTable {
 
     /// The table whose cells begin at `base`.
     pub const fn at(base: usize, slots: usize) -> Self {
-        Self { base, slots }
+        Self { base, slots, blocks: None }
+    }
+
+    /// The same table, whose series have their blocks in a region.
+    #[must_use]
+    pub const fn with_blocks(self, blocks: Region) -> Self {
+        Self { blocks: Some(blocks), ..self }
+    }
+
+    /// Series that were taken, and with them the `other` of each kind.
+    pub fn used(self, cells: &Cells) -> u64 {
+        (self.taken(cells) as u64).saturating_add(Kind::ALL.len() as u64)
+    }
+
+    fn has_block(self, cells: &Cells, slot: u64) -> bool {
+        self.blocks.is_none_or(|blocks| blocks.has(cells, slot.saturating_add(Kind::ALL.len() as u64)))
     }
 
     /// Refuses a cap outside 1 to 1,000,000.
@@ -161,7 +178,7 @@ impl SeriesTable {
         let slot = self.pop_spare(cells).or_else(|| {
             let taken = self.base.wrapping_add(TAKEN);
             let mut n = cells.get(taken);
-            while n < self.slots as u64 {
+            while n < self.slots as u64 && self.has_block(cells, n) {
                 match cells.exchange(taken, n, n.wrapping_add(1)) {
                     Ok(()) => return Some(n as usize),
                     Err(found) => n = found,
@@ -255,7 +272,9 @@ impl SeriesTable {
     }
 
     fn taken(self, cells: &Cells) -> usize {
-        usize::try_from(cells.observe(self.base.wrapping_add(TAKEN))).map_or(self.slots, |n| n.min(self.slots))
+        let blocks = self.blocks.map_or(usize::MAX, |blocks| blocks.readable(cells));
+        let slots = self.slots.min(blocks.saturating_sub(Kind::ALL.len()));
+        usize::try_from(cells.observe(self.base.wrapping_add(TAKEN))).map_or(slots, |n| n.min(slots))
     }
 
     /// Every series there is, ascending, the `other` of each kind first.

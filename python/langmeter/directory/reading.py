@@ -1,0 +1,67 @@
+"""Reading a directory: what all its processes have counted, the dead among them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from langmeter import _core
+from langmeter._base.log import log
+from langmeter._base.text import printable
+from langmeter.directory.files import arenas, read_retired, stamp
+from langmeter.errors import SourceError
+from langmeter.snapshot import Snapshot
+
+#: Readings that are tried while files come and go in between.
+_TRIES: Final = 50
+
+
+class Directory:
+    """A source that reads the files of a directory: nothing is written, and no process waits.
+
+    Args:
+        path: the directory.
+        warn: called with a message for each file that is left out; by default it is logged, once
+            for each file.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], *, warn: Callable[[str], object] | None = None
+    ) -> None:
+        self.path = Path(path)
+        self._warn = warn
+        self._warned: set[Path] = set()
+
+    def snapshot(self) -> Snapshot:
+        """Return the sum of all processes up to now.
+
+        Each figure of a process that counts on is read for itself: an event may be in one and not
+        yet in another. No figure falls from one reading to the next.
+
+        Raises:
+            OSError: the directory cannot be read.
+            SourceError: files were folded in between all the time, or that of the dead is damaged.
+        """
+        for _ in range(_TRIES):
+            before = stamp(self.path)
+            retired = read_retired(self.path)
+            paths = [path for path in arenas(self.path) if path.name not in retired.folded]
+            native, failures = _core.read_files(paths)
+            gone = any(is_gone for _, is_gone, _ in failures)
+            if gone or stamp(self.path) != before:
+                continue
+            for path, _, why in failures:
+                self._leave_out(path, why)
+            return retired.snapshot + Snapshot(native)
+        raise SourceError(f"{printable(self.path)}: changes faster than it can be read; try again")
+
+    def _leave_out(self, path: Path, why: str) -> None:
+        if path in self._warned:
+            return
+        self._warned.add(path)
+        if self._warn is None:
+            log.warning("left out: %s", why)
+        else:
+            self._warn(why)

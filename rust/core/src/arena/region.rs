@@ -1,0 +1,142 @@
+//! Regions of the arena that are used unit by unit, and backed by the file piece by piece.
+
+use super::Cells;
+
+/// Cells of a region's header: units that may not be used yet | units that the file backs | whether a thread is growing it.
+const WITHHELD: usize = 0;
+const BACKED: usize = 1;
+const GROWING: usize = 2;
+
+/// A region of `units` units, of which the first ones are in use.
+///
+/// Without a file all units may be used at once: the system gives pages when they are touched. With one, only units whose
+/// pages are allocated in the file may be: a touched page without room on the disk would kill the process (SIGBUS). More are
+/// allocated ahead of need by [`Region::grow_ahead`], and by the thread that needs one where that came too late. Where the
+/// file cannot grow, the rest of the units lie in memory, where readers of the file do not see them.
+#[derive(Debug, Clone, Copy)]
+pub struct Region {
+    /// The first cell of its header.
+    header: usize,
+    /// The first cell of its first unit, at the begin of a page.
+    first: usize,
+    unit: usize,
+    units: usize,
+    piece: usize,
+}
+
+impl Region {
+    /// Cells of its header.
+    pub const CELLS: usize = 4;
+
+    /// The region of `units` units of `unit` cells from `first` on, which grows by `piece` units.
+    pub const fn at(header: usize, first: usize, unit: usize, units: usize, piece: usize) -> Self {
+        Self { header, first, unit, units, piece }
+    }
+
+    const fn cell(self, which: usize) -> usize {
+        self.header.wrapping_add(which)
+    }
+
+    fn usable(self, cells: &Cells) -> u64 {
+        (self.units as u64).saturating_sub(cells.observe(self.cell(WITHHELD)))
+    }
+
+    /// Whether the unit of this number may be used.
+    #[inline]
+    pub fn has(self, cells: &Cells, unit: u64) -> bool {
+        unit < self.usable(cells) || (unit < self.units as u64 && self.grow_to(cells, unit))
+    }
+
+    /// Units that can be read: those that the file backs, where only the file is seen.
+    pub fn readable(self, cells: &Cells) -> usize {
+        if cells.is_read_only() {
+            usize::try_from(cells.observe(self.cell(BACKED))).map_or(self.units, |n| n.min(self.units))
+        } else {
+            self.units
+        }
+    }
+
+    /// Makes sure that a quarter of a piece is free behind the units in use. Returns whether the file backs what it should.
+    pub fn grow_ahead(self, cells: &Cells, used: u64) -> bool {
+        let ahead = used.saturating_add(self.piece as u64 / 4).min((self.units as u64).saturating_sub(1));
+        self.has(cells, ahead) && self.usable(cells) == cells.get(self.cell(BACKED))
+    }
+
+    /// Backs the first piece of an unused region.
+    #[cfg(all(target_os = "linux", not(any(loom, miri))))]
+    pub fn begin(self, cells: &Cells) -> std::io::Result<()> {
+        let units = self.piece.min(self.units);
+        cells.back(self.range(0, units))?;
+        cells.set(self.cell(BACKED), units as u64);
+        cells.publish(self.cell(WITHHELD), self.units.saturating_sub(units) as u64);
+        Ok(())
+    }
+
+    /// The cell behind the last unit that the file backs.
+    #[cfg(all(target_os = "linux", not(any(loom, miri))))]
+    pub fn end(self, cells: &Cells) -> usize {
+        self.range(0, self.readable(cells)).end
+    }
+
+    #[cold]
+    #[allow(clippy::cast_possible_truncation)] // at most `units`
+    fn grow_to(self, cells: &Cells, unit: u64) -> bool {
+        for _ in 0..WAITS {
+            if unit < self.usable(cells) {
+                return true;
+            }
+            if cells.claim(self.cell(GROWING), 0, 1).is_ok() {
+                let usable = self.usable(cells);
+                if unit >= usable {
+                    let from = usable as usize;
+                    let to = from.saturating_add(self.piece).max((unit as usize).saturating_add(1)).min(self.units);
+                    let mut left = 0;
+                    if cells.back(self.range(from, to)).is_ok() {
+                        cells.set(self.cell(BACKED), to as u64);
+                        left = self.units.saturating_sub(to) as u64;
+                    }
+                    cells.publish(self.cell(WITHHELD), left);
+                }
+                cells.publish(self.cell(GROWING), 0);
+                return true;
+            }
+            pause();
+        }
+        false
+    }
+
+    /// Cells of units, by whole pages: the page on which two pieces meet belongs to the first.
+    fn range(self, from: usize, to: usize) -> std::ops::Range<usize> {
+        let end = |units: usize| units.saturating_mul(self.unit).next_multiple_of(PAGE).saturating_add(self.first);
+        end(from)..end(to)
+    }
+}
+
+/// Cells of a page; of one of 64 KiB, which some ARM kernels have.
+pub const PAGE: usize = 8192;
+/// How often a thread waits 50 µs for another that is growing the region: 0.1 s in all.
+const WAITS: u32 = 2000;
+
+#[cfg(any(not(target_os = "linux"), loom, miri))]
+impl Cells {
+    /// Whether the cells are those of another process' file: never here.
+    #[allow(clippy::unused_self)] // the same signature as with files
+    pub const fn is_read_only(&self) -> bool {
+        false
+    }
+
+    #[allow(clippy::unused_self, clippy::needless_pass_by_value)] // the same signature as with files
+    fn back(&self, _cells: std::ops::Range<usize>) -> Result<(), ()> {
+        Ok(())
+    }
+}
+
+#[cfg(not(loom))]
+fn pause() {
+    std::thread::sleep(std::time::Duration::from_micros(50));
+}
+
+#[cfg(loom)]
+fn pause() {
+    loom::thread::yield_now();
+}
