@@ -594,6 +594,10 @@ class Recorder:
         whole. Raises OSError where it cannot be made: the recorder then stays in memory.
         """
 
+    @property
+    def file(self) -> Path | None:
+        """The file that the recorder counts into; None while it counts in memory."""
+
     def grow_file(self) -> bool:
         """Allocate more of the file ahead of need; True without a file.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from langmeter.budgets import Budget
@@ -153,6 +154,11 @@ class Meter(CompositeCallback):
         rest = self._history.close(timeout)
         self._services.unsubscribe(self._history_observer)
         return rest
+
+    @property
+    def file(self) -> Path | None:
+        """The file that this process counts into; None while it counts in memory."""
+        return self._services.recorder.file
 
     @property
     def streaming(self) -> StreamingCallback:

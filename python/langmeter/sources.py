@@ -55,7 +55,8 @@ def open(source: Source) -> SnapshotSource:
     """Return the source of a name; it is read at each call of its `snapshot()`.
 
     Args:
-        source: a meter or any object with `snapshot()`, a snapshot, the path of a snapshot (JSON or
+        source: a meter (one that counts into a directory stands for all processes there) or any
+            object with `snapshot()`, a snapshot, the path of a snapshot (JSON or
             bytes), of a directory of meters, or of a history in SQLite, the URL of a history (`postgresql://…`,
             `sqlite:///…`), or the URL of a page that serves a snapshot (`https://…/snapshot.json`),
             which is sent `Authorization: Bearer $LANGMETER_TOKEN` where that variable is set.
@@ -68,7 +69,9 @@ def open(source: Source) -> SnapshotSource:
     if isinstance(source, str | os.PathLike):
         return _named(os.fspath(source))
     if isinstance(source, SnapshotSource):
-        return source
+        # A meter that counts into a directory stands for all its processes.
+        file = getattr(source, "file", None)
+        return _named(str(file.parent)) if isinstance(file, Path) else source
     raise refusal(
         "source",
         "a meter, a snapshot, a path or a URL",

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 
 #: Help of an argument SOURCE.
-SOURCE: Final = "a snapshot (JSON or bytes), a history, or the URL of either"
+SOURCE: Final = (
+    "a snapshot (JSON or bytes), a directory, a history, or the URL of a snapshot or history"
+)
 
 
 def read_snapshot(source: str, parser: argparse.ArgumentParser) -> Snapshot:

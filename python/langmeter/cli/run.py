@@ -39,8 +39,11 @@ class Settings:
     budgets: tuple[str, ...] = ()
     config: str = ""
 
-    def meter(self) -> Meter:
-        """Return a new meter; raises OSError or ValueError for what cannot be read or is wrong."""
+    def meter(self, directory: str | None) -> Meter:
+        """Return a new meter, which counts into a file of a directory; in memory without one.
+
+        Raises OSError or ValueError for what cannot be read or is wrong.
+        """
         from langmeter.budgets import parse_budget
         from langmeter.config import MeterConfig
         from langmeter.meter import Meter
@@ -51,6 +54,7 @@ class Settings:
             labels=self.labels or None,
             prices=None if self.prices is None else PriceBook(self.prices),
             budgets=[parse_budget(text) for text in self.budgets] or None,
+            directory=directory or False,
         )
         return Meter(config=config)
 

@@ -1,10 +1,9 @@
 """What `langmeter run` does beside the program: its meter, its workers, and the report at the end.
 
 The report is written however the process ends: by its last line or an exception, by `os._exit`, by
-SIGTERM or SIGHUP. A worker (a process that the program forks, or starts by `multiprocessing`) is
-metered too: it writes its figures to a file of its own in a folder of the session, a few times a
-second and once when it ends, and the first process adds them to its own. A worker that is killed
-loses what it metered in the last fraction of a second.
+SIGTERM or SIGHUP. On Linux a worker (a process that the program forks, or starts by
+`multiprocessing`) is metered too: all of them count into a temporary directory, which the first
+process reads in the end. A worker that is killed loses nothing.
 """
 
 from __future__ import annotations
@@ -13,19 +12,18 @@ import _thread
 import atexit
 import os
 import pickle
-import secrets
 import shutil
 import signal
 import sys
 import tempfile
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from langmeter._base import output, periodic
+from langmeter._base import output
 from langmeter._base.on_import import when_loaded
+from langmeter.errors import SourceError
 
 if TYPE_CHECKING:
     from langmeter.meter import Meter
@@ -35,8 +33,6 @@ if TYPE_CHECKING:
 _SIGNALS: Final = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)
 )
-#: Seconds between two writings of a worker's figures: what a killed worker loses at most.
-_INTERVAL: Final = 0.2
 #: Seconds that a signal waits for the report. Its thread may need a lock that the interrupted code
 #: holds.
 _PATIENCE: Final = 10.0
@@ -58,15 +54,15 @@ except Exception:
 class MeterSettings(Protocol):
     """Settings that a meter is made of, in every process of a session; picklable."""
 
-    def meter(self) -> Meter:
-        """Return a new meter."""
+    def meter(self, directory: str | None) -> Meter:
+        """Return a new meter, which counts into a file of a directory; in memory without one."""
 
 
 class Session:
     """A run of a program, in one of its processes.
 
-    `json` is where the first process writes the snapshot; `folder`, of a worker's session, is where
-    the workers write theirs.
+    `json` is where the first process writes the snapshot; `folder`, of a worker's session, is the
+    directory that all count into.
     """
 
     def __init__(self, *, json: Path | None = None, folder: str | None = None) -> None:
@@ -82,30 +78,26 @@ class Session:
         self._finished = False
         self._signalled = False
         self._pending: int | None = None
-        self._file = _file_name()
-        self._written: object = None
-        self._flushing = threading.Lock()
-        self._flushed: periodic.Task | None = None
 
     def begin(self, settings: MeterSettings) -> None:
         """Begin in the first process. Raises what making the meter raises."""
         # Registered before multiprocessing's, and therefore run after it has waited for workers.
         atexit.register(self._at_exit)
         self._undo.append(lambda: atexit.unregister(self._at_exit))
-        self._start_metering(settings.meter())
-        with suppress(OSError):  # without a folder, without the figures of workers
-            self._folder = tempfile.mkdtemp(prefix="langmeter-run-")
+        if sys.platform == "linux":
+            with suppress(OSError):  # without a folder, without the figures of workers
+                self._folder = tempfile.mkdtemp(prefix="langmeter-run-")
+        self._start_metering(settings.meter(self._folder))
         self._take_hold(settings)
 
     def join(self, settings: MeterSettings) -> None:
         """Begin in a worker that was started afresh; its metering begins with its first call."""
         atexit.register(self._at_exit)
-        self._flush_at_times()
         self._take_hold(settings)
 
         def start() -> None:
             try:
-                self._start_metering(settings.meter())
+                self._start_metering(settings.meter(self._folder))
             except Exception as error:
                 output.complain(f"langmeter run: a worker is not metered: {error!r}")
 
@@ -162,39 +154,6 @@ class Session:
     def forked(self) -> None:
         """Go on in a child: it counts from zero, into a file of its own, and never reports."""
         self._busy, self._pending = False, None
-        self._file, self._written, self._flushing = _file_name(), None, threading.Lock()
-        self._flush_at_times()
-
-    def _flush_at_times(self) -> None:
-        # Not now: the meter starts the thread with the first call, so that a child that only
-        # executes another program or forks workers has none.
-        if self._flushed is None:
-            self._flushed = periodic.shared.every(_INTERVAL, self._flush, start=False)
-
-    def _flush(self) -> None:
-        """Write a worker's figures, whole or not at all, if there are new ones."""
-        if self._meter is None or self._folder is None or self._is_reporter:
-            return
-        # In time, also where the thread that holds it does not go on.
-        locked = self._flushing.acquire(timeout=_PATIENCE / 2)
-        try:
-            self._write(self._meter, self._folder)
-        finally:
-            if locked:
-                self._flushing.release()
-
-    def _write(self, meter: Meter, folder: str) -> None:
-        snapshot = meter.snapshot()
-        native = snapshot._native
-        figures = native.in_flight, native.dropped, [s.counters for s in native.series()]
-        if figures == self._written or not (figures[1] or figures[2]):
-            return
-        path = Path(folder, self._file)
-        part = path.with_suffix(".part")
-        with suppress(OSError):  # the first process has ended, or the disk is full
-            part.write_bytes(snapshot.to_bytes())
-            part.replace(path)
-            self._written = figures
 
     def _at_exit(self) -> None:
         if self._is_reporter:
@@ -207,13 +166,14 @@ class Session:
             _die(self._pending)
 
     def last_words(self) -> None:
-        """Write the report once, or in a worker the figures; no failure reaches the program."""
+        """Write the report once, or in a worker its history; no failure reaches the program."""
         if self._busy or self._finished:
             return
         self._busy = True
         try:
             if not self._is_reporter:
-                self._flush()
+                if self._meter is not None:
+                    self._meter.snapshot()  # prices calls whose price came late
                 self._write_history()
                 return
             snapshot, workers = self._everything()
@@ -235,17 +195,18 @@ class Session:
 
     def _everything(self) -> tuple[Snapshot | None, int]:
         """Return the figures of this process and its workers, and how many of these had any."""
-        from langmeter.snapshot import Snapshot
-
         if self._meter is None:
             return None, 0
         snapshot, workers = self._meter.snapshot(), 0
-        for file in sorted(Path(self._folder).glob("*.snapshot")) if self._folder else ():
+        if self._folder is not None:
+            from langmeter.directory.reading import Directory
+
             try:
-                snapshot += Snapshot.from_bytes(file.read_bytes())
-                workers += 1
-            except (OSError, ValueError) as error:
-                output.complain(f"langmeter run: figures of a worker are lost: {error}")
+                directory = Directory(self._folder, warn=_lost)
+                others, workers = directory.others(self._meter.file)
+                snapshot += others
+            except (OSError, SourceError) as error:
+                _lost(str(error))
         return snapshot, workers
 
     def _report(self, snapshot: Snapshot, workers: int) -> None:
@@ -382,6 +343,10 @@ def _on_signal(number: int, frame: object) -> None:
     _die(number)
 
 
+def _lost(why: str) -> None:
+    output.complain(f"langmeter run: figures of a worker are lost: {why}")
+
+
 def _die(number: int) -> None:
     """End by the signal, as without a handler."""
     _set_handler(number, signal.SIG_DFL)
@@ -418,7 +383,3 @@ def _identity(descriptor: int) -> tuple[int, int] | None:
     except OSError:
         return None
     return stat.st_dev, stat.st_ino
-
-
-def _file_name() -> str:
-    return f"{os.getpid()}-{secrets.token_hex(4)}.snapshot"

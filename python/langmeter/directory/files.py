@@ -47,13 +47,15 @@ class Retired(NamedTuple):
     Attributes:
         snapshot: their sum.
         folded: names of their files that may still be there: they are counted already.
+        processes: how many of them had counted anything.
     """
 
     snapshot: Snapshot
     folded: frozenset[str]
+    processes: int
 
 
-NOTHING: Final = Retired(Snapshot(), frozenset())
+NOTHING: Final = Retired(Snapshot(), frozenset(), 0)
 
 
 def read_retired(directory: Path) -> Retired:
@@ -68,14 +70,16 @@ def read_retired(directory: Path) -> Retired:
         header = json.loads(head)
         if header["format"] > _FORMAT:
             raise SourceError(f"{path}: made by a newer langmeter; upgrade langmeter")
-        return Retired(Snapshot.from_bytes(rest), frozenset(header["folded"]))
+        folded, processes = frozenset(header["folded"]), int(header["processes"])
+        return Retired(Snapshot.from_bytes(rest), folded, processes)
     except (ValueError, KeyError, TypeError) as error:
         raise SourceError(f"{path}: not a file of langmeter: {error}") from error
 
 
 def write_retired(directory: Path, retired: Retired, mode: int) -> None:
     """Replace the file of the dead as a whole."""
-    header = json.dumps({"format": _FORMAT, "folded": sorted(retired.folded)})
+    folded, processes = sorted(retired.folded), retired.processes
+    header = json.dumps({"format": _FORMAT, "folded": folded, "processes": processes})
     data = header.encode() + b"\n" + retired.snapshot.to_bytes()
     new = directory / f"{_RETIRED}{UNFINISHED}"
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
@@ -84,6 +88,12 @@ def write_retired(directory: Path, retired: Retired, mode: int) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(new, directory / _RETIRED)
+
+
+def has_counted(snapshot: Snapshot) -> bool:
+    """Whether a process has counted anything."""
+    native = snapshot._native
+    return bool(native.dropped or native.in_flight or native.series())
 
 
 def stamp(directory: Path) -> tuple[int, int, int]:

@@ -13,6 +13,7 @@ from langmeter.directory.files import (
     UNFINISHED,
     Retired,
     arenas,
+    has_counted,
     locked,
     read_retired,
     write_retired,
@@ -76,16 +77,21 @@ def _fold(directory: Path, mode: int) -> Folding:
         with suppress(OSError):
             if not _is_held(path) and time() - path.stat().st_mtime > _UNFINISHED_FOR:
                 _remove(path)
-    sums, folded, refused = retired.snapshot, [], []
+    total, processes = retired.snapshot, retired.processes
+    folded: list[Path] = []
+    refused: list[str] = []
     for path in dead:
         native, failures = _core.read_files([path], dead=True)
         if failures:
             refused += [why for _, _, why in failures]
-        else:
-            sums, folded = sums + Snapshot(native), [*folded, path]
+            continue
+        snapshot = Snapshot(native)
+        total += snapshot
+        processes += has_counted(snapshot)
+        folded.append(path)
     if folded:
         names = frozenset(path.name for path in folded)
-        write_retired(directory, Retired(sums, names), mode)
+        write_retired(directory, Retired(total, names, processes), mode)
         for path in folded:
             _remove(path)
     return Folding(len(folded), living, tuple(refused), busy=False)

@@ -10,7 +10,7 @@ from typing import Final
 from langmeter import _core
 from langmeter._base.log import log
 from langmeter._base.text import printable
-from langmeter.directory.files import arenas, read_retired, stamp
+from langmeter.directory.files import arenas, has_counted, read_retired, stamp
 from langmeter.errors import SourceError
 from langmeter.snapshot import Snapshot
 
@@ -44,17 +44,39 @@ class Directory:
             OSError: the directory cannot be read.
             SourceError: files were folded in between all the time, or that of the dead is damaged.
         """
+        retired, parts, _ = self._read(None, one_by_one=False)
+        return sum(parts, retired)
+
+    def others(self, own: Path | None) -> tuple[Snapshot, int]:
+        """Return the sum of all processes but one, and how many of them have counted anything.
+
+        Args:
+            own: the file of that one; None where it has none.
+
+        Raises:
+            OSError, SourceError: as of `snapshot`.
+        """
+        retired, parts, processes = self._read(own, one_by_one=True)
+        return sum(parts, retired), processes + sum(map(has_counted, parts))
+
+    def _read(self, own: Path | None, *, one_by_one: bool) -> tuple[Snapshot, list[Snapshot], int]:
         for _ in range(_TRIES):
             before = stamp(self.path)
             retired = read_retired(self.path)
-            paths = [path for path in arenas(self.path) if path.name not in retired.folded]
-            native, failures = _core.read_files(paths)
-            gone = any(is_gone for _, is_gone, _ in failures)
-            if gone or stamp(self.path) != before:
+            paths = [
+                path
+                for path in arenas(self.path)
+                if path.name not in retired.folded and path != own
+            ]
+            batches = [[path] for path in paths] if one_by_one else [paths]
+            results = [_core.read_files(batch) for batch in batches]
+            failures = [failure for _, failed in results for failure in failed]
+            if any(is_gone for _, is_gone, _ in failures) or stamp(self.path) != before:
                 continue
             for path, _, why in failures:
                 self._leave_out(path, why)
-            return retired.snapshot + Snapshot(native)
+            parts = [Snapshot(native) for native, _ in results]
+            return retired.snapshot, parts, retired.processes
         raise SourceError(f"{printable(self.path)}: changes faster than it can be read; try again")
 
     def _leave_out(self, path: Path, why: str) -> None:

@@ -16,6 +16,7 @@ use pyo3::pybacked::PyBackedStr;
 use pyo3::types::PyTuple;
 use std::collections::HashSet;
 use std::path::PathBuf;
+use std::sync::Mutex;
 use std::time::Duration;
 
 /// (budgets, input, output, answers, rates): the rates are pico-dollars for an input token at most, for an output
@@ -62,6 +63,8 @@ pub fn judged(
 pub struct Recorder {
     pub core: core::Recorder,
     pub imports: Imports,
+    /// The file that it counts into. Written while no thread records, and only tried: a fork may leave it locked.
+    file: Mutex<Option<PathBuf>>,
 }
 
 #[pymethods]
@@ -91,7 +94,7 @@ impl Recorder {
             }
             other => other,
         };
-        Ok(Self { core: mapped.map_err(raise)?, imports: Imports::new() })
+        Ok(Self { core: mapped.map_err(raise)?, imports: Imports::new(), file: Mutex::default() })
     }
 
     #[pyo3(signature = (
@@ -316,7 +319,11 @@ impl Recorder {
     #[cfg(target_os = "linux")]
     #[allow(clippy::needless_pass_by_value)] // the signature PyO3 wants
     fn attach(&self, path: PathBuf, mode: u32) -> PyResult<()> {
-        self.core.attach(&path, mode).map_err(raise)
+        self.core.attach(&path, mode).map_err(raise)?;
+        if let Ok(mut file) = self.file.try_lock() {
+            *file = Some(path);
+        }
+        Ok(())
     }
 
     #[cfg(not(target_os = "linux"))]
@@ -334,7 +341,15 @@ impl Recorder {
         true
     }
 
+    #[getter]
+    fn file(&self) -> Option<PathBuf> {
+        self.file.try_lock().ok()?.clone()
+    }
+
     fn reset_after_fork(&self) {
+        if let Ok(mut file) = self.file.try_lock() {
+            *file = None;
+        }
         self.core.reset_after_fork();
     }
 

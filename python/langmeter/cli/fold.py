@@ -1,0 +1,45 @@
+"""The command `langmeter fold`: adds the figures of ended processes in a directory together."""
+
+from __future__ import annotations
+
+import argparse
+
+from langmeter._base import output
+from langmeter._base.text import plural, printable
+
+#: Seconds to wait for another process that folds.
+_TIMEOUT = 10.0
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the command."""
+    command = commands.add_parser(
+        "fold",
+        help="add the figures of ended processes in a directory together",
+        description="Add the figures of processes that have ended to one file of the directory, "
+        "and remove their files. Living processes do this themselves, every ten seconds; no figure "
+        "is lost or counted twice.",
+    )
+    command.add_argument("directory", metavar="DIRECTORY", help="as of Meter(directory=…)")
+    command.set_defaults(parser=command)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run it; returns the exit code: 1 where files were left alone or another process folds."""
+    from langmeter.directory import fold
+    from langmeter.errors import SourceError
+
+    name = printable(options.directory)
+    try:
+        folding = fold(options.directory, timeout=_TIMEOUT)
+    except OSError as error:
+        options.parser.error(f"cannot fold {name}: {output.reason(error)}")
+    except SourceError as error:
+        options.parser.error(printable(error))
+    if folding.busy:
+        output.complain(f"langmeter fold: another process has been folding for {_TIMEOUT:g} s")
+        return 1
+    for why in folding.refused:
+        output.complain(f"langmeter fold: left alone: {why}")
+    output.show(f"{name}: {plural(folding.folded, 'file')} folded, {folding.living:,} in use")
+    return 1 if folding.refused else 0
