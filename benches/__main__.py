@@ -9,6 +9,7 @@ from collections.abc import Callable
 from benches import (
     anomalies,
     defects,
+    directory,
     exporters,
     history,
     instructions,
@@ -48,6 +49,7 @@ PARTS: dict[str, Callable[[list[str]], None]] = {
     "anomalies": anomalies.main,
     "defects": defects.main,
     "history": history.main,
+    "directory": directory.main,
     "exporters": exporters.main,
     "providers": providers.main,
 }

@@ -148,7 +148,10 @@ impl Histogram {
     /// Returns the sum. Commutative and associative; different precisions meet at the coarser.
     #[must_use]
     pub fn merged(&self, other: &Self) -> Self {
-        let (a, b) = self.aligned(other);
+        if self.digits != other.digits && !self.buckets.is_empty() && !other.buckets.is_empty() {
+            return self.coarse().merged(&other.coarse());
+        }
+        let (a, b) = (self, other);
         let mut buckets = Vec::with_capacity(a.buckets.len().saturating_add(b.buckets.len()));
         let (mut left, mut right) = (a.buckets.iter().copied().peekable(), b.buckets.iter().copied().peekable());
         loop {

@@ -127,9 +127,8 @@ impl Recorder {
         let recorder = Self::over(cells).ok_or_else(|| {
             wrong("made by another version of langmeter, whose layout differs; use one version in all processes of a directory")
         })?;
-        if recorder.cells.len()
-            < recorder.series_blocks.end(&recorder.cells).max(recorder.pool.region.end(&recorder.cells))
-        {
+        let (cells, pool) = (&recorder.cells, recorder.pool.region);
+        if cells.len() < recorder.series_blocks.end(cells).max(pool.end(cells)) {
             return Err(wrong("truncated: it is shorter than its header says"));
         }
         Ok(recorder.read_shared(dead))

@@ -220,6 +220,6 @@ mod tests {
     fn at_the_defaults_the_arena_is_128_mb_of_address_space() {
         let settings = Settings::default();
         let recorder = Recorder::new(settings, Clock::Manual(ManualClock::default())).expect("the defaults");
-        assert_eq!(recorder.cells.len() * 8, 127_755_648);
+        assert_eq!(recorder.cells.len() * 8, 127_886_720);
     }
 }
