@@ -70,6 +70,8 @@ __all__ = [
     "count_tokens",
     "encoding_for_model",
     "input_bound",
+    "is_held",
+    "read_files",
     "read_response",
     "run_number",
     "text_of",

@@ -107,7 +107,7 @@ def test_ctrl_c_is_exit_code_130(folder: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 BAD_FILES = {
-    "a folder": (None, "cannot read {file}: Is a directory"),
+    "a folder": (None, "{file}: no meter counts into this directory"),
     "an empty file": (b"", "{file}: not a langmeter snapshot: "),
     "older bytes": (b"LMTR\x02\x00\xff\xfe", "{file}: not a langmeter snapshot: snapshot format 2"),
     "bytes": (b"LM\xff\xfe", "{file}: not a langmeter snapshot: not a JSON text"),

@@ -14,8 +14,10 @@ import pytest
 
 import langmeter
 from langmeter import ConfigError, Meter, _core, sources
+from langmeter.cli.main import main
 from langmeter.directory import Directory, DirectoryOptions, fold
-from langmeter.directory.files import arenas
+from langmeter.directory.files import arenas, locked
+from langmeter.directory.keeper import Keeper
 from langmeter.errors import SourceError
 from tests.support.arenas import call, forked, killed, recorder_in
 from tests.support.models import chat_model
@@ -309,3 +311,66 @@ def test_a_killed_process_is_folded_by_a_living_one(tmp_path: Path) -> None:
     keeper.tick()
     assert arenas(tmp_path) == [meter.file]
     assert langmeter.read(tmp_path).totals.calls == 2
+
+
+def test_a_folder_without_a_meter_is_an_error_that_names_it(tmp_path: Path) -> None:
+    """An empty sum would look like a service without traffic."""
+    with pytest.raises(SourceError, match="no meter counts into this directory"):
+        langmeter.read(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        langmeter.read(sources.open(Directory(tmp_path / "none")))
+
+
+def test_the_command_fold_says_what_it_did(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 0; 1 where files were left alone; 2 where there is no such directory."""
+    call(recorder_in(tmp_path))
+    living = recorder_in(tmp_path)
+    assert main(["fold", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == f"{tmp_path}: 1 file folded, 1 in use\n"
+    (tmp_path / "1-foreign.arena").write_bytes(b"hello")
+    assert main(["fold", str(tmp_path)]) == 1
+    assert "left alone" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        main(["fold", str(tmp_path / "none")])
+    del living
+
+
+def test_a_folding_that_another_does_is_left_to_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It changes nothing, and the command says so after its wait."""
+    call(recorder_in(tmp_path))
+    monkeypatch.setattr("langmeter.cli.fold._TIMEOUT", 0.05)
+    with locked(tmp_path, 1, 0o600) as mine:
+        assert mine
+        assert fold(tmp_path).busy
+        assert main(["fold", str(tmp_path)]) == 1
+    assert "another process has been folding" in capsys.readouterr().err
+    assert fold(tmp_path).folded == 1
+
+
+def test_files_that_their_maker_did_not_finish_are_removed_after_a_minute(tmp_path: Path) -> None:
+    """Before that they may be those of a process that is just beginning."""
+    old, young = tmp_path / "1-a.new", tmp_path / "2-b.new"
+    for path in (old, young):
+        path.write_bytes(bytes(100))
+    os.utime(old, (time.time() - 61,) * 2)
+    fold(tmp_path)
+    assert not old.exists()
+    assert young.exists()
+
+
+def test_what_a_keeper_cannot_do_is_logged_once_and_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A damaged file of the retired stops no task and no call."""
+    meter = Meter(directory=tmp_path)
+    chat_model().invoke("hi", config={"callbacks": [meter]})
+    (tmp_path / "retired").write_bytes(b"damaged")
+    (keeper,) = [each for each in meter._services.observers if isinstance(each, Keeper)]
+    for _ in range(30):
+        keeper.tick()
+    assert [r.getMessage() for r in caplog.records if "cannot be folded" in r.getMessage()] != []
+    assert meter.snapshot().dropped["directory_unavailable"] == 1

@@ -28,6 +28,8 @@ _LOCK: Final = "lock"
 #: Version of the file of the retired.
 _FORMAT: Final = 1
 _PAUSE: Final = 0.005
+#: Stamp of a directory in which none was folded.
+UNTOUCHED: Final = (0, 0, 0)
 
 
 def new_arena(directory: Path) -> Path:
@@ -101,7 +103,7 @@ def stamp(directory: Path) -> tuple[int, int, int]:
     try:
         status = os.stat(directory / _RETIRED)
     except FileNotFoundError:
-        return (0, 0, 0)
+        return UNTOUCHED
     return (status.st_ino, status.st_mtime_ns, status.st_size)
 
 

@@ -11,7 +11,7 @@ from typing import Final
 from langmeter._base.check import refusal
 from langmeter._base.options import Rule, check_options, ruled, whole
 
-#: Bits of a file's permissions: read and write, for nobody else.
+#: Permission bits of a file that only its user reads and writes.
 _PRIVATE: Final = 0o600
 
 

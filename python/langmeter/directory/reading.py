@@ -10,7 +10,7 @@ from typing import Final
 from langmeter import _core
 from langmeter._base.log import log
 from langmeter._base.text import printable
-from langmeter.directory.files import arenas, has_counted, read_retired, stamp
+from langmeter.directory.files import UNTOUCHED, arenas, has_counted, read_retired, stamp
 from langmeter.errors import SourceError
 from langmeter.snapshot import Snapshot
 
@@ -42,7 +42,8 @@ class Directory:
 
         Raises:
             OSError: the directory cannot be read.
-            SourceError: files were folded in between all the time, or that of the dead is damaged.
+            SourceError: no meter counts into the directory, the file of the dead is damaged, or
+                files were folded in between all the time.
         """
         retired, parts, _ = self._read(None, one_by_one=False)
         return sum(parts, retired)
@@ -71,6 +72,8 @@ class Directory:
             batches = [[path] for path in paths] if one_by_one else [paths]
             results = [_core.read_files(batch) for batch in batches]
             failures = [failure for _, failed in results for failure in failed]
+            if not paths and own is None and before == UNTOUCHED:
+                raise SourceError(f"{printable(self.path)}: no meter counts into this directory")
             if any(is_gone for _, is_gone, _ in failures) or stamp(self.path) != before:
                 continue
             for path, _, why in failures:

@@ -122,8 +122,9 @@ impl Window {
     /// of whose slots are empty, takes a tenth of the time.
     #[allow(clippy::cast_possible_truncation)] // below 16
     const fn bits(self, second: u64) -> (usize, u64) {
+        const FIRST: usize = SLOTS as usize * METRICS;
         let word = ((second % SLOTS) / 64) as usize;
-        (self.base.wrapping_add(SLOTS as usize * METRICS).wrapping_add(word), 1 << (second % 64))
+        (self.base.wrapping_add(FIRST).wrapping_add(word), 1 << (second % 64))
     }
 
     /// Back to zero; call it only while no thread records.
