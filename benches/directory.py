@@ -41,7 +41,7 @@ def _loop(recorder: _core.Recorder, calls: int) -> float:
 
 
 def recording(rounds: int) -> Iterator[tuple[str, ...]]:
-    """Nanoseconds of a start, a token and an end in a loop; rounds interleaved, least and median."""
+    """Nanoseconds of a start, a token and an end in a loop, of interleaved rounds."""
     yield ("where", "least", "median", "ratio of least", "ratio of medians", "target")
     calls = 20_000 if rounds > 3 else 100
     with ExitStack() as stack:
