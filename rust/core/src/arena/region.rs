@@ -115,7 +115,7 @@ impl Region {
 /// Cells of a page; of one of 64 KiB, which some ARM kernels have.
 pub const PAGE: usize = 8192;
 /// How often a thread waits 50 µs for another that is growing the region: 0.1 s in all.
-const WAITS: u32 = 2000;
+const WAITS: u32 = if cfg!(loom) { 8 } else { 2000 };
 
 #[cfg(any(not(target_os = "linux"), loom, miri))]
 impl Cells {
@@ -139,4 +139,68 @@ fn pause() {
 #[cfg(loom)]
 fn pause() {
     loom::thread::yield_now();
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_file_all_units_may_be_used() {
+        let cells = Cells::zeroed(2 * PAGE).expect("cells");
+        let region = Region::at(0, PAGE, 100, 5, 2);
+        assert!(region.has(&cells, 4) && !region.has(&cells, 5));
+        assert_eq!(region.readable(&cells), 5);
+    }
+
+    #[test]
+    fn withheld_units_come_by_pieces_and_at_least_as_many_as_are_needed() {
+        let cells = Cells::zeroed(2 * PAGE).expect("cells");
+        let region = Region::at(0, PAGE, 100, 9, 2);
+        cells.set(WITHHELD, 7);
+        assert_eq!(region.usable(&cells), 2);
+        assert!(region.has(&cells, 1));
+        assert_eq!(region.usable(&cells), 2);
+        assert!(region.has(&cells, 2));
+        assert_eq!(region.usable(&cells), 4);
+        assert!(region.has(&cells, 8) && !region.has(&cells, 9));
+        assert_eq!(region.usable(&cells), 9);
+    }
+
+    #[test]
+    fn a_thread_does_not_wait_for_ever_for_another_that_grows() {
+        let cells = Cells::zeroed(2 * PAGE).expect("cells");
+        let region = Region::at(0, PAGE, 100, 9, 2);
+        cells.set(WITHHELD, 7);
+        cells.set(GROWING, 1);
+        assert!(!region.has(&cells, 2));
+    }
+
+    #[test]
+    fn pieces_are_whole_pages_and_meet() {
+        let region = Region::at(0, PAGE, 5000, 9, 2);
+        assert_eq!((region.range(0, 2), region.range(2, 4)), (PAGE..3 * PAGE, 3 * PAGE..4 * PAGE));
+    }
+}
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use super::*;
+    use loom::sync::Arc;
+
+    #[test]
+    fn two_threads_that_need_a_piece_at_once_get_one_piece() {
+        loom::model(|| {
+            let cells = Arc::new(Cells::zeroed(8).expect("cells"));
+            let region = Region::at(0, 8, 1, 6, 2);
+            cells.set(WITHHELD, 4);
+            let other = {
+                let cells = Arc::clone(&cells);
+                loom::thread::spawn(move || region.has(&cells, 2))
+            };
+            assert!(region.has(&cells, 3));
+            assert!(other.join().expect("joins"));
+            assert_eq!((region.usable(&cells), cells.get(GROWING)), (4, 0));
+        });
+    }
 }
