@@ -203,12 +203,12 @@ impl Recorder {
     }
 }
 
-/// Blocks of buckets for so many series: 96 for each, of which a distribution over two octaves takes 32; but always what the
+/// Blocks of buckets for so many series: 92 for each, of which a distribution over two octaves takes 32; but always what the
 /// widest distributions of six series take, and never more than there can be.
 fn rooms(series: usize, precise: Layout, coarse: Layout) -> usize {
     let most =
         precise.blocks().saturating_mul(PRECISE).saturating_add(coarse.blocks().saturating_mul(MEASURES - PRECISE));
-    series.saturating_mul(96).max(series.min(6).saturating_mul(most))
+    series.saturating_mul(92).max(series.min(6).saturating_mul(most))
 }
 
 #[cfg(all(test, not(any(loom, miri))))]
@@ -220,6 +220,6 @@ mod tests {
     fn at_the_defaults_the_arena_is_128_mb_of_address_space() {
         let settings = Settings::default();
         let recorder = Recorder::new(settings, Clock::Manual(ManualClock::default())).expect("the defaults");
-        assert_eq!(recorder.cells.len() * 8, 127_886_720);
+        assert_eq!(recorder.cells.len() * 8, 127_427_968);
     }
 }
