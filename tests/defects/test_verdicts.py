@@ -170,6 +170,7 @@ def test_a_verdict_in_another_process_and_the_attempts_of_a_forked_child() -> No
     ours, theirs = context.Pipe()
     process = context.Process(target=_judge, args=(attempt.receipt, theirs))
     process.start()
+    theirs.close()  # so that a child that fails ends the wait
     judged = Snapshot.from_bytes(ours.recv())
     process.join()
     assert outcomes(only(meter.snapshot() + judged)) == {"fixed": 1}
