@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from time import monotonic
-from typing import Any
+from typing import Any, ClassVar
 from weakref import ref
 
 from langchain_core.callbacks import BaseCallbackHandler
@@ -63,7 +64,7 @@ class CompositeCallback(ComponentCallback):
     apply. Only the hooks of `BaseCallbackHandler` reach them.
 
     Args:
-        handlers: any mix of handlers, in the order in which they are called.
+        handlers: any mix of handlers, in the order in which they are called, each once.
 
     Attributes:
         handlers: what it has at this moment, in order.
@@ -72,6 +73,9 @@ class CompositeCallback(ComponentCallback):
         ValueError: a handler of langmeter's already counts into a recorder of its own.
         TypeError: a handler is itself a composite, or not a handler.
     """
+
+    #: Held while handlers come and go; of all composites, so that a forked child makes one anew.
+    _changing: ClassVar = threading.Lock()
 
     def __init__(
         self,
@@ -86,7 +90,7 @@ class CompositeCallback(ComponentCallback):
             raise TypeError(
                 f"handlers is a {name} and must be a list: CompositeCallback([handler])"
             )
-        handlers = tuple(handlers)
+        handlers = tuple({id(each): each for each in handlers}.values())
         super().__init__(labels=labels, config=config, **settings)
         self._parts = [handler for handler in handlers if isinstance(handler, Callback)]
         for handler in handlers:
@@ -109,7 +113,7 @@ class CompositeCallback(ComponentCallback):
         self._fixes = next(
             (part for part in self._parts if isinstance(part, DefectAnalysisCallback)), None
         )
-        self._changing = threading.Lock()
+        self._own_hooks = {hook: vars(self)[hook] for hook in HOOKS if hook in vars(self)}
         self._forwards = False
         # Events go through the foreign handlers before the recording and those after it.
         recorded_at = next(
@@ -121,9 +125,7 @@ class CompositeCallback(ComponentCallback):
             Foreign(each) for each in handlers[recorded_at:] if not isinstance(each, Callback)
         )
         self._foreign = before, after
-        self._apply_switches()
-        if before or after:
-            self._forward()
+        self._apply()
 
     @property
     def handlers(self) -> tuple[BaseCallbackHandler, ...]:
@@ -140,6 +142,8 @@ class CompositeCallback(ComponentCallback):
     def add(self, handler: BaseCallbackHandler) -> None:
         """Add a foreign handler behind the others; it receives the runs that begin from now on.
 
+        One that is there already stays where it is, as in LangChain's own managers.
+
         Raises:
             TypeError: it is not a handler.
             ValueError: it is one of langmeter's, which join when the composite is made.
@@ -152,9 +156,9 @@ class CompositeCallback(ComponentCallback):
             )
         with self._changing:
             before, after = self._foreign
-            self._foreign = before, (*after, Foreign(handler, whole_runs=True))
-            self._apply_switches()
-            self._forward()
+            if not any(each.handler is handler for each in before + after):
+                self._foreign = before, (*after, Foreign(handler, whole_runs=True))
+                self._apply()
 
     def remove(self, handler: BaseCallbackHandler) -> None:
         """Take a foreign handler out; it receives nothing more, nor the rest of runs in flight.
@@ -174,7 +178,7 @@ class CompositeCallback(ComponentCallback):
                 tuple(each for each in before if each is not entry),
                 tuple(each for each in after if each is not entry),
             )
-            self._apply_switches()
+            self._apply()
 
     def statuses(self) -> tuple[HandlerStatus, ...]:
         """Return how each handler is doing, in order; langmeter's count their own failures.
@@ -229,29 +233,41 @@ class CompositeCallback(ComponentCallback):
                 done &= await each.wait_async(max(deadline - monotonic(), 0))
         return done
 
-    def _apply_switches(self) -> None:
+    def _apply(self) -> None:
+        """Set hooks and switches for the foreign handlers that there are."""
         foreign = any(self._foreign)
+        if foreign != self._forwards:
+            self._forwards = foreign
+            for hook, switch in HOOKS.items():
+                self._lay(hook, switch) if foreign else self._restore(hook)
         for switch, own in self._own_switches.items():
             setattr(self, switch, own and not foreign)
         # What a foreign handler wants raised must pass LangChain's own catch around this one.
         raising = (each.raises for part in self._foreign for each in part)
         self.raise_error = self._services.blocks or any(raising)
 
-    def _forward(self) -> None:
-        """Lay over each hook one that records and calls the foreign handlers.
+    def _lay(self, hook: str, switch: str | None) -> None:
+        """Lay over a hook one that records and calls the foreign handlers.
 
-        On the instance, so that a composite without foreign handlers keeps its native hooks; where
-        the last of them is removed, its hooks stay, and find none to call.
+        On the instance, so that a composite without foreign handlers keeps its native hooks.
         """
-        if self._forwards:
-            return
-        self._forwards = True
-        for hook, switch in HOOKS.items():
-            ignored = switch is not None and self._own_switches[switch]
-            # A native hook holds no handler; a method is held weakly, for it holds this composite.
-            native = vars(self).get(hook) or _weakly(self, hook)
-            record = None if ignored else native
-            setattr(self, hook, _forwarding(record, ref(self), hook, switch))
+        ignored = switch is not None and self._own_switches[switch]
+        # A native hook holds no handler; a method is held weakly, for it holds this composite.
+        native = self._own_hooks.get(hook) or _weakly(self, hook)
+        setattr(self, hook, _forwarding(None if ignored else native, ref(self), hook, switch))
+
+    def _restore(self, hook: str) -> None:
+        if hook in self._own_hooks:
+            setattr(self, hook, self._own_hooks[hook])
+        else:
+            delattr(self, hook)
+
+
+def _after_fork() -> None:
+    CompositeCallback._changing = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def _weakly(handler: CompositeCallback, hook: str) -> Callable[..., Any]:

@@ -2,7 +2,7 @@
 
 What a handler raises is counted and logged, and reaches neither another handler nor the chain,
 unless its own `raise_error` says so. One that fails ten times in a row is switched off, and tried
-again after a minute.
+again with the first run that begins after a minute.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from langchain_core.messages import get_buffer_string
 
 from langmeter._base.failures import error_label
 from langmeter._base.log import log
-from langmeter.callbacks.awaiting import RunQueues
+from langmeter.callbacks.awaiting import RunQueues, leaves_task
 
 #: Failures in a row after which a handler is switched off.
 MAX_FAILURES: Final = 10
 #: Seconds that it is switched off the first time; twice as long each time after, up to an hour.
 _PAUSE: Final = 60.0
 _LONGEST_PAUSE: Final = 3600.0
-#: Runs in flight that a handler which was added later is in; the oldest are forgotten.
+#: Runs in flight that a handler which was added or switched on later is in; the oldest go first.
 _MAX_RUNS: Final = 65_536
 
 
@@ -68,7 +68,9 @@ class Foreign:
         self.is_removed = False
         self._runs: OrderedDict[object, None] | None = OrderedDict() if whole_runs else None
         self._queues: RunQueues | None = None
-        self._errors = self._in_a_row = self._skipped = 0
+        self._errors = self._skipped = 0
+        # Failures in a row of each hook: an inherited hook that does nothing is not a success.
+        self._in_a_row: dict[str, int] = {}
         self._last_error = ""
         self._off_until: float | None = None
         self._pause = _PAUSE
@@ -105,13 +107,11 @@ class Foreign:
             if switch is not None and getattr(self.handler, switch):
                 return
             result = getattr(self.handler, hook)(*args, **kwargs)
-        except NotImplementedError as error:
-            # As LangChain has it: a handler without the hook of chat models gets that of texts.
-            if hook != "on_chat_model_start":
-                self._failed(hook, error)
-                return
-            self.handle("on_llm_start", "ignore_llm", _as_texts(args), kwargs)
         except Exception as error:
+            # As LangChain has it: a handler without the hook of chat models gets that of texts.
+            if isinstance(error, NotImplementedError) and hook == "on_chat_model_start":
+                self.handle("on_llm_start", "ignore_llm", _as_texts(args), kwargs)
+                return
             self._failed(hook, error)
             if self.raises:
                 raise
@@ -119,16 +119,20 @@ class Foreign:
             if inspect.iscoroutine(result):
                 self._put(hook, result, args, kwargs)
             else:
-                self._worked()
+                self._worked(hook)
 
-    def _worked(self) -> None:
-        self._in_a_row = 0
+    def _worked(self, hook: str) -> None:
+        if self._in_a_row.pop(hook, None) is None or self._in_a_row:
+            return
         if self._off_until is not None:
             self._off_until, self._pause = None, _PAUSE
             log.warning("%s works again and is switched on", self.name)
 
     def _is_left_out(self, hook: str, kwargs: Any) -> bool:
         if self.is_removed:
+            return True
+        if self._off_until is not None and monotonic() < self._off_until:
+            self._skipped += 1
             return True
         if self._runs is not None:
             run = kwargs.get("run_id")
@@ -140,44 +144,44 @@ class Foreign:
                 return True
             elif hook.endswith(("_end", "_error")):
                 self._runs.pop(run, None)
-        if self._off_until is None:
-            return False
-        if monotonic() < self._off_until:
-            self._skipped += 1
-            return True
-        return False  # tried again: one more failure switches it off again
+        return False
 
     def _put(self, hook: str, event: Coroutine[Any, Any, object], args: Any, kwargs: Any) -> None:
         if self._queues is None:
             self._queues = RunQueues()
 
         async def awaited() -> None:
+            if self.is_removed:
+                event.close()
+                return
+            called: str = hook
             try:
-                if self.is_removed:
-                    event.close()
-                    return
-                await event
-            except NotImplementedError as error:
-                if hook != "on_chat_model_start":
-                    self._failed(hook, error)
-                    return
                 try:
-                    await self.handler.on_llm_start(*_as_texts(args), **kwargs)
-                except Exception as failure:
-                    self._failed("on_llm_start", failure)
-            except Exception as error:
-                self._failed(hook, error)
+                    await event
+                except NotImplementedError:
+                    if hook != "on_chat_model_start":
+                        raise
+                    if self.handler.ignore_llm:
+                        return
+                    called = "on_llm_start"
+                    result: Any = self.handler.on_llm_start(*_as_texts(args), **kwargs)
+                    if inspect.isawaitable(result):
+                        await result
+            except BaseException as error:
+                if leaves_task(error):
+                    raise
+                self._failed(called, error)
             else:
-                self._worked()
+                self._worked(called)
 
-        if not self._queues.put(kwargs.get("run_id"), awaited):
-            event.close()
+        self._queues.put(kwargs.get("run_id"), awaited, event.close)
 
-    def _failed(self, hook: str, error: Exception) -> None:
+    def _failed(self, hook: str, error: BaseException) -> None:
         self._errors += 1
-        self._in_a_row += 1
+        self._in_a_row[hook] = self._in_a_row.get(hook, 0) + 1
+        in_a_row = sum(self._in_a_row.values())
         self._last_error = error_label(error)
-        if self._in_a_row == 1:
+        if in_a_row == 1:
             log.warning(
                 "%s.%s failed; further failures are only counted",
                 self.name,
@@ -185,15 +189,19 @@ class Foreign:
                 exc_info=error,
             )
         # One that raises may be a guard. What an async one still had to await is not a new try.
-        if self._in_a_row < MAX_FAILURES or self.raises or self.status().off:
+        if self.raises or self.status().off:
             return
-        if self._off_until is not None:
+        if self._off_until is not None:  # tried again: one more failure is enough
             self._pause = min(self._pause * 2, _LONGEST_PAUSE)
+        elif in_a_row < MAX_FAILURES:
+            return
         self._off_until = monotonic() + self._pause
+        # It misses the starts of runs from now on, and is to receive none of their ends later.
+        self._runs = OrderedDict()
         log.warning(
             "%s failed %d times in a row, last with %s; it is switched off for %g s",
             self.name,
-            self._in_a_row,
+            in_a_row,
             self._last_error,
             self._pause,
         )
