@@ -6,14 +6,16 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from weakref import ref
 
 from langmeter.budgets import Budget
-from langmeter.callbacks.base import Callback
 from langmeter.callbacks.composite import CompositeCallback
 from langmeter.callbacks.cost import CostTrackingCallback
 from langmeter.callbacks.defects import DefectAnalysisCallback
 from langmeter.callbacks.performance import PerformanceCallback
+from langmeter.callbacks.services import Services
 from langmeter.callbacks.streaming import StreamingCallback
 from langmeter.callbacks.tokens import TokenCountingCallback
 from langmeter.config import MeterConfig
@@ -34,11 +36,14 @@ from langmeter.streaming import (
 from langmeter.usage import Source
 
 if TYPE_CHECKING:
+    from langmeter.alerts.engine import GaugeValue
+    from langmeter.alerts.monitor import AlertMonitor
+    from langmeter.alerts.options import Rule, Sink
     from langmeter.directory import DirectoryOptions
     from langmeter.history.options import HistoryOptions
     from langmeter.history.writer import Writer
 
-HandlerT = TypeVar("HandlerT", bound=Callback)
+PartT = TypeVar("PartT")
 
 
 class Meter(CompositeCallback):
@@ -48,6 +53,7 @@ class Meter(CompositeCallback):
     `Meter(budgets=[Budget(usd=5, per="day", action="block")])` refuses calls beyond 5 USD a day.
     `Meter(directory="/run/langmeter")` counts into a file, which other processes read.
     `Meter(history="metrics.db")` writes what it counts to a database every minute.
+    `Meter(alerts=["error_rate > 5%"], sinks=["https://…"])` sends an alert when many calls fail.
 
     Keywords are the settings of `langmeter.MeterConfig`, and the options of
     `langmeter.streaming.StreamOptions` by their own names. One that is left out or None comes from
@@ -83,6 +89,9 @@ class Meter(CompositeCallback):
         anomalies: bool | None = None,
         directory: str | os.PathLike[str] | DirectoryOptions | Literal[False] | None = None,
         history: str | os.PathLike[str] | HistoryOptions | Literal[False] | None = None,
+        alerts: Iterable[Rule | str] | Literal[False] | None = None,
+        sinks: Iterable[Sink] | Sink | Literal[False] | None = None,
+        alert_link: str | None = None,
         config: MeterConfig | None = None,
         **settings: Any,
     ) -> None:
@@ -104,6 +113,9 @@ class Meter(CompositeCallback):
             "anomalies": anomalies,
             "directory": directory,
             "history": history,
+            "alerts": alerts,
+            "sinks": sinks,
+            "alert_link": alert_link,
         }
         config = MeterConfig.chosen(config, settings, *KEYWORDS)
         # Counters of tokens are loaded once, for all.
@@ -116,6 +128,7 @@ class Meter(CompositeCallback):
         views = (self.tokens, self.cost, self.performance, self._streaming, self._defects)
         super().__init__([view for view in views if view is not None], config=config)
         self._history = None if config.history is None else self._begin_history(config.history)
+        self._alerts = self._begin_alerts(config) if config.alerts else None
 
     def _begin_history(self, history: HistoryOptions) -> Writer:
         from langmeter.history.writer import Writer
@@ -134,25 +147,61 @@ class Meter(CompositeCallback):
         self._history_observer = observer
         return writer
 
+    def _begin_alerts(self, config: MeterConfig) -> AlertMonitor:
+        from langmeter.alerts.engine import INTERVAL
+        from langmeter.alerts.monitor import AlertMonitor
+
+        leases, services = None, self._services
+        if config.history is not None and self._history is not None:
+            from langmeter.history.leases import Leases
+
+            leases = Leases(config.history.url, self._history.process)
+        monitor = AlertMonitor(
+            config.alerts,  # type: ignore[arg-type]
+            config.sinks,  # type: ignore[arg-type]
+            count=services.recorder.dropped,
+            gauges=_Gauges(services),
+            link=config.alert_link,
+            leases=leases,
+        )
+        observer = DifferenceObserver(services.recorder, INTERVAL, services.snapshot, monitor.due)
+        observer.take()
+        monitor.observe(observer.take)
+        services.subscribe(observer)
+        self._alert_observer = observer
+        return monitor
+
+    @property
+    def alerts(self) -> AlertMonitor:
+        """Alerts that fire, and what sinks did not accept; AttributeError without rules."""
+        return _switched_on(self._alerts, "alerts", "alerts=[…]")
+
     def flush(self, timeout: float = 5.0) -> Snapshot | None:
-        """Write what was counted up to now to the history.
+        """Judge alerts, and write what was counted up to now to the history.
 
         Tries until `timeout` seconds have passed. Returns what is still unwritten, which the meter
         keeps and writes later; None where all is written, and for a meter without a history.
         """
-        return None if self._history is None else self._history.flush(timeout)
+        begin = monotonic()
+        rest = None if self._history is None else self._history.flush(timeout)
+        if self._alerts is not None:
+            self._alerts.flush(timeout - (monotonic() - begin))
+        return rest
 
     def close(self, timeout: float = 5.0) -> Snapshot | None:
-        """Write what was counted up to now to the history, and end it; the meter counts on.
+        """Do the same, and end history and alerts; the meter counts on.
 
         Returns what is still unwritten after `timeout` seconds, and is not written later:
         `langmeter history import URL FILE` adds a file of it (`Snapshot.to_bytes`). None where all
         is written. The end of the process does the same.
         """
-        if self._history is None:
-            return None
-        rest = self._history.close(timeout)
-        self._services.unsubscribe(self._history_observer)
+        begin, rest = monotonic(), None
+        if self._history is not None:
+            rest = self._history.close(timeout)
+            self._services.unsubscribe(self._history_observer)
+        if self._alerts is not None:
+            self._alerts.close(timeout - (monotonic() - begin))
+            self._services.unsubscribe(self._alert_observer)
         return rest
 
     @property
@@ -171,9 +220,30 @@ class Meter(CompositeCallback):
         return _switched_on(self._defects, "defects")
 
 
-def _switched_on(view: HandlerT | None, facet: str) -> HandlerT:
+def _switched_on(view: PartT | None, facet: str, remedy: str = "") -> PartT:
     if view is None:
-        raise AttributeError(
-            f"{facet} of this meter are switched off; make it without {facet}=False"
-        )
+        remedy = f"with {remedy}" if remedy else f"without {facet}=False"
+        raise AttributeError(f"{facet} of this meter are switched off; make it {remedy}")
     return view
+
+
+class _Gauges:
+    """State of a process that rules read: its budgets; holds the services weakly."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = ref(services)
+
+    def __call__(self) -> list[GaugeValue]:
+        from langmeter.alerts.engine import GaugeValue
+
+        services = self._services()
+        ledger = None if services is None else services.ledger
+        return [
+            GaugeValue(
+                "budget.used",
+                budget.name,
+                float(budget.spent / budget.limit),
+                budget.per if budget.resets_at is None else budget.resets_at.isoformat(),
+            )
+            for budget in (ledger.budgets if ledger is not None else ())
+        ]

@@ -28,8 +28,8 @@ _SECOND = '''"""A column more, for a test."""
 import sqlalchemy as sql
 from alembic import op
 
-revision = "0002"
-down_revision = "0001"
+revision = "9999"
+down_revision = "0002"
 
 
 def upgrade() -> None:
@@ -82,20 +82,20 @@ def test_a_newer_langmeter_takes_the_rows_along(
     older = schema._MIGRATIONS
     newer = tmp_path / "migrations 100%"
     shutil.copytree(older, newer)
-    (newer / "versions/v0002_note.py").write_text(_SECOND)
+    (newer / "versions/v9999_note.py").write_text(_SECOND)
     with monkeypatch.context() as newer_langmeter:
         newer_langmeter.setattr(schema, "_MIGRATIONS", newer)
-        newer_langmeter.setattr(schema, "HEAD", "0002")
-        newer_langmeter.setattr("langmeter.history.store.HEAD", "0002")
+        newer_langmeter.setattr(schema, "HEAD", "9999")
+        newer_langmeter.setattr("langmeter.history.store.HEAD", "9999")
         assert History(url).snapshot().totals.calls == 1
         assert execute("SELECT note FROM langmeter_span") == [("older",)]
         Store(url).append([row(difference(86_460, 86_520), number=2)])
         assert History(url).snapshot().totals.calls == 2
     with pytest.raises(
-        SourceError, match="schema 0002.*upgrade langmeter".replace(".*", r"[^;]*; ")
+        SourceError, match="schema 9999.*upgrade langmeter".replace(".*", r"[^;]*; ")
     ):
         History(url).snapshot()
-    with pytest.raises(SourceError, match="knows 0001"):
+    with pytest.raises(SourceError, match="knows 0002"):
         Store(url).append([row(difference(86_520, 86_580), number=3)])
     assert execute("SELECT count(*) FROM langmeter_span") == [(2,)]
 

@@ -21,6 +21,7 @@ from langmeter import (
     uninstall,
 )
 from langmeter._base.same import same
+from langmeter.alerts import Rule
 from langmeter.config.settings import KEYWORDS
 from langmeter.defects import DefectOptions
 from langmeter.errors import ConfigError
@@ -93,6 +94,9 @@ SETTINGS: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
         lambda: HistoryOptions(url=os.path.join(tempfile.gettempdir(), "install.db")),
         lambda: "other.db",
     ),
+    "alerts": (lambda: ["cost > 1", Rule("calls > 1", by="model")], lambda: ["cost > 2"]),
+    "sinks": (lambda: [_listener(), "logging"], lambda: ["logging"]),
+    "alert_link": (lambda: "https://a.example", lambda: "https://b.example"),
     "streams": (lambda: StreamOptions(stall_after=5, on_event=_listener()), lambda: False),
     "max_failures": (lambda: 5, lambda: 6),
     "anomalies": (lambda: False, lambda: True),

@@ -33,6 +33,7 @@ from langmeter import (
     attach,
     sources,
 )
+from langmeter.alerts import Alert, Rule, Webhook, burn_rate
 from langmeter.exporters import prometheus, rows
 from langmeter.exporters.otlp import OtlpExporter
 from langmeter.history import History, HistoryOptions, Row, Rows
@@ -118,6 +119,24 @@ def history() -> None:
     assert_type(langmeter.read(meter), Snapshot)
     assert_type(sources.open("snapshot.json"), sources.SnapshotSource)
     Meter(history=5)  # type: ignore[arg-type]
+
+
+def alerts() -> None:
+    """Rules, and what gets their alerts."""
+    rules = [*burn_rate(objective="0.1%"), Rule("latency.p95 > 2s", by="model", for_="2m")]
+    assert_type(burn_rate("cost", budget=300), list[Rule])
+
+    def sink(alert: Alert) -> None:
+        assert_type(alert.value, float)
+        assert_type(alert.labels, Mapping[str, str])
+
+    async def later(alert: Alert) -> None: ...
+
+    meter = Meter(alerts=[*rules, "cost > 10 per 1h"], sinks=[sink, later, "logging"])
+    Meter(alerts=rules, sinks=Webhook(url="https://example.com", secret="key"))
+    assert_type(meter.alerts.dead_letters, Mapping[str, int])
+    Meter(alerts=5)  # type: ignore[arg-type]
+    Meter(sinks=5)  # type: ignore[arg-type]
 
 
 def scopes() -> None:

@@ -33,7 +33,6 @@ _NEXT: Final = {
     "anomalies": "snapshot.anomalies: what changed, and when",
     "stalls": "snapshot.models: which model stops in its streams",
     "budget": "snapshot.models: which model spends it",
-    "circuit": "snapshot.failures: why the provider fails",
     "sink": "the log of the process: why the sink does not accept alerts",
 }
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -31,6 +31,9 @@ INTERVAL: Final = 5.0
 #: Alerts that a rule may have at a time; groups beyond them are not judged.
 _MOST: Final = 1000
 
+#: What of a state survives a restart.
+_KEPT: Final = ("status", "since", "bad_until", "quiet_until", "period")
+
 Key = tuple[str, ...]
 
 
@@ -38,8 +41,8 @@ class GaugeValue(NamedTuple):
     """A figure of the state of a process.
 
     Attributes:
-        gauge: "budget.used" or "circuit.open".
-        name: of the budget or circuit.
+        gauge: "budget.used".
+        name: of the budget.
         value: in the unit of the gauge.
         period: names the period of a budget; a rule fires once in each.
     """
@@ -103,6 +106,13 @@ class _Watch:
         for window in (self.long, self.short):
             if window is not None:
                 window.add(ended, groups, started)
+
+    def forget(self, now: float) -> None:
+        """Forget what is too old, and the alerts, which another process judges."""
+        self.states.clear()
+        for window in (self.long, self.short, self.before):
+            if window is not None:
+                window.evict(now)
 
     def readings(self, now: float, gauges: Iterable[GaugeValue]) -> Iterator[tuple[Key, Any]]:
         """Yield the reading of each group, None where there is no data."""
@@ -188,6 +198,11 @@ class Engine:
         self._link = link
 
     @property
+    def titles(self) -> frozenset[str]:
+        """Names of the rules."""
+        return frozenset(watch.rule.title for watch in self._watches)
+
+    @property
     def longest(self) -> float:
         """Seconds of the longest span that a rule looks back."""
         return max(
@@ -203,11 +218,25 @@ class Engine:
         for watch in self._watches:
             watch.observe(started, ended, snapshot)
 
-    def evaluate(self, now: float, gauges: Iterable[GaugeValue] = ()) -> list[Alert]:
-        """Return the alerts that fire or resolve at a moment, Unix seconds."""
+    def evaluate(
+        self,
+        now: float,
+        gauges: Iterable[GaugeValue] = (),
+        titles: Container[str] | None = None,
+    ) -> list[Alert]:
+        """Return the alerts that fire or resolve at a moment, Unix seconds.
+
+        Args:
+            now: the moment.
+            gauges: the state of the process.
+            titles: rules that are judged; None for all.
+        """
         gauges = tuple(gauges)
         alerts = []
         for watch in self._watches:
+            if titles is not None and watch.rule.title not in titles:
+                watch.forget(now)
+                continue
             for key, reading in watch.readings(now, gauges):
                 state = watch.states.get(key) or _State(judged_at=now)
                 status = _step(watch.rule, state, reading, now)
@@ -228,28 +257,24 @@ class Engine:
             if state.status == "firing"
         ]
 
-    def state(self) -> list[dict[str, Any]]:
-        """Return what must survive a restart, as JSON has it."""
-        return [
-            {
-                "rule": watch.rule.title,
-                "key": list(key),
-                **{name: getattr(state, name) for name in _State.__slots__},
-            }
+    def state(self, titles: Container[str]) -> dict[str, list[dict[str, Any]]]:
+        """Return what must survive a restart, by rule, as JSON has it."""
+        return {
+            watch.rule.title: [
+                {"key": list(key), **{name: getattr(state, name) for name in _KEPT}}
+                for key, state in watch.states.items()
+            ]
             for watch in self._watches
-            for key, state in watch.states.items()
-        ]
+            if watch.rule.title in titles
+        }
 
-    def restore(self, states: Iterable[Mapping[str, Any]]) -> None:
-        """Take the place of an engine that had this state; of rules that have gone, nothing."""
-        watches = {watch.rule.title: watch for watch in self._watches}
+    def restore(self, states: Mapping[str, Iterable[Mapping[str, Any]]]) -> None:
+        """Take the place of an engine that had this state of some rules."""
         for watch in self._watches:
-            watch.states.clear()
-        for row in states:
-            owner = watches.get(row["rule"])
-            if owner is not None and len(row["key"]) == len(owner.names):
-                state = _State(**{name: row[name] for name in _State.__slots__})
-                owner.states[tuple(row["key"])] = state
+            for row in states.get(watch.rule.title, ()):
+                if len(row["key"]) == len(watch.names):
+                    state = _State(**{name: row[name] for name in _KEPT})
+                    watch.states[tuple(row["key"])] = state
 
     def _alert(
         self, watch: _Watch, key: Key, state: _State, status: Status, reading: _Reading, now: float
@@ -280,7 +305,7 @@ class Engine:
 
 def _step(rule: Rule, state: _State, reading: _Reading | None, now: float) -> Status | None:
     """Move an alert to its next state; returns what sinks hear of that."""
-    passed, state.judged_at = now - state.judged_at, now
+    passed, state.judged_at = now - (state.judged_at or now), now
     if reading is None:
         if state.status == "pending":  # no time passes where there is no data
             state.since += passed

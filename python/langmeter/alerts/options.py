@@ -27,6 +27,8 @@ _BURN_RATES: Final = (
     (1.0, 1 / 10, "warning"),
 )
 _SHORT: Final = 1 / 12
+#: Seconds after which an alert that is not accepted is given up: a receiver may reboot meanwhile.
+RETRY_FOR: Final = 900.0
 _EXAMPLE: Final = "e.g. latency.p95 > 2s, error_rate[openai/*] > 5%, cost > 10 per 1h"
 
 
@@ -75,7 +77,7 @@ class Rule:
     Attributes:
         text: what must not be: "latency.p95 > 2s", "error_rate[openai/*] > 5%", "cost > 10 per 1h",
             "latency.p95 > +50%" (than in `baseline`), "anomalies > 0", "stalls > 3",
-            "budget('team-a').used > 80%", "circuit('*').open > 0".
+            "budget('team-a').used > 80%".
         by: names for an alert of each of their values: model, provider, a label, component and so
             on, as of `History.query`.
         for_: how long it must last before the alert fires.
@@ -144,8 +146,8 @@ class Rule:
             if read.beyond(clear, threshold):
                 raise refusal("resolve", f"no worse than {read.number}", self.resolve)
         if is_gauge and self.names:
-            remedy = "each budget and each circuit has an alert of its own"
-            raise refusal("by", "left out beside budget(…) and circuit(…)", self.by, remedy)
+            remedy = "each budget has an alert of its own"
+            raise refusal("by", "left out beside budget(…)", self.by, remedy)
         if not is_gauge:
             Parts(self.names, read.where, read.metric)  # refuses names
         if self.short is not None and seconds_of("short", self.short) >= self.seconds:
@@ -239,7 +241,7 @@ class Webhook:
     url: str = field(metadata=_TEXT)
     secret: str | None = field(default=None, metadata=_WORD)
     timeout: float = field(default=10.0, metadata=real(0.1, 300, "seconds"))
-    retry_for: float = field(default=900.0, metadata=real(0, 86_400, "seconds"))
+    retry_for: float = field(default=RETRY_FOR, metadata=real(0, 86_400, "seconds"))
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -290,8 +292,15 @@ def _sinks(name: str, sinks: Any) -> tuple[Sink, ...]:
     return made
 
 
+def _link(name: str, link: object) -> object:
+    if isinstance(link, str) and (not link or urlsplit(link).scheme in ("http", "https")):
+        return link
+    raise refusal(name, "an http or https address", link)
+
+
 #: Rules of the options `alerts`, `sinks` and `alert_link`.
 ALERTS: Final = ruled(Allowed(_rules, table=Rule, is_list=True))
 SINKS: Final = ruled(
     Allowed(_sinks, {"type": "array", "items": {"type": "string", "pattern": "^logging$|://"}})
 )
+LINK: Final = ruled(Allowed(_link, {"type": "string", "pattern": "^(https?://|$)"}))

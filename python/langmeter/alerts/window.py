@@ -36,18 +36,28 @@ class Window:
         #: Number of a piece, and the sum from it to the last of these; the oldest last.
         self._old: list[tuple[int, Groups, Groups]] = []
         self._begin = math.inf
+        self._is_stale = False
 
     def add(self, ended: float, groups: Groups, started: float | None = None) -> None:
         """Add what happened up to a moment, Unix seconds; what came before `started` is unknown."""
         self._begin = min(self._begin, ended if started is None else started)
         number = math.floor(ended / self._size)
-        if self._new and number <= self._new[-1][0]:
-            last, already = self._new.pop()
-            groups, self._sum = merged(already, groups), merged(self._sum, groups)
-            self._new.append((last, groups))
+        newest = self._new[-1][0] if self._new else self._old[0][0] if self._old else -1
+        if number < newest:
+            self._add_late(number, groups)
             return
-        self._new.append((number, groups))
         self._sum = merged(self._sum, groups)
+        if self._new and number == newest:
+            groups = merged(self._new.pop()[1], groups)
+        self._new.append((number, groups))
+
+    def _add_late(self, number: int, groups: Groups) -> None:
+        """Add a piece below the newest, as another process writes it."""
+        pieces = {number: groups for number, groups, _ in self._old}
+        for place, each in self._new:  # the newest of the old may go on in the new
+            pieces[place] = merged(pieces[place], each) if place in pieces else each
+        pieces[number] = merged(pieces[number], groups) if number in pieces else groups
+        self._new, self._old, self._is_stale = sorted(pieces.items()), [], True
 
     def evict(self, now: float) -> list[tuple[float, Groups]]:
         """Forget what is older than the window; returns its pieces with their ends."""
@@ -59,7 +69,7 @@ class Window:
                 for number, groups in reversed(self._new):
                     total = merged(groups, total)
                     self._old.append((number, groups, total))
-                self._new, self._sum = [], {}
+                self._new, self._sum, self._is_stale = [], {}, False
             if not self._old or self._old[-1][0] >= first:
                 return evicted
             number, groups, _ = self._old.pop()
@@ -67,6 +77,10 @@ class Window:
 
     def total(self) -> Groups:
         """Return the sum by group."""
+        if self._is_stale:
+            self._sum, self._is_stale = {}, False
+            for _, groups in self._new:
+                self._sum = merged(self._sum, groups)
         return merged(self._old[-1][2], self._sum) if self._old else self._sum
 
     def observed(self, now: float) -> float:

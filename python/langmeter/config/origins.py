@@ -18,10 +18,15 @@ KEYWORD: Final = "keyword"
 _PREFIX: Final = "LANGMETER_"
 #: Variable with the path of the file.
 FILE_VARIABLE: Final = "LANGMETER_CONFIG"
-#: Variables that are read elsewhere: the folder for the table of prices, and the token that is sent
-#: to a page of snapshots. They are of the process, not of a meter.
+#: Variables that are read elsewhere, and are of the process, not of a meter: the folder for the
+#: table of prices, the token that is sent to a page of snapshots, the key that signs alerts.
 _CACHE_VARIABLE: Final = "LANGMETER_CACHE"
-_OF_PROCESS: Final = (FILE_VARIABLE, _CACHE_VARIABLE, "LANGMETER_TOKEN")
+_OF_PROCESS: Final = (
+    FILE_VARIABLE,
+    _CACHE_VARIABLE,
+    "LANGMETER_TOKEN",
+    "LANGMETER_WEBHOOK_SECRET",
+)
 #: Files that are looked for in the working directory, where no other is named.
 FILES: Final = ("langmeter.toml", "pyproject.toml")
 #: Header of our table in a pyproject.toml. Whatever else is wrong with that file is not ours.

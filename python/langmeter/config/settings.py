@@ -20,6 +20,8 @@ from langmeter._base.options import (
     whole,
 )
 from langmeter._core import ManualClock
+from langmeter.alerts.options import ALERTS, LINK, SINKS, Sink
+from langmeter.alerts.options import Rule as AlertRule
 from langmeter.budgets import BUDGETS, Budget
 from langmeter.config.labels import LABELS
 from langmeter.config.origins import KEYWORD, Origin, given_outside, is_inside, placed
@@ -67,6 +69,10 @@ class MeterConfig:
             of them can read all; None for memory. Its variable is `LANGMETER_DIR`.
         history: database that figures are written to, by its path or URL, or a table of options;
             None for none.
+        alerts: rules about what is metered: in a file a list of tables with text, for_, window and
+            so on.
+        sinks: what gets alerts: functions, "logging", URLs of webhooks or of apprise.
+        alert_link: address that each alert has, e.g. of a dashboard.
 
     Raises:
         ConfigError: values are of the wrong type, out of range, or contradict each other; it names
@@ -115,6 +121,9 @@ class MeterConfig:
     anomalies: bool = field(default=True, metadata=flag("false switches the search off"))
     directory: DirectoryOptions | None = field(default=None, metadata=DIRECTORY)
     history: HistoryOptions | None = field(default=None, metadata=HISTORY)
+    alerts: Iterable[AlertRule | str] = field(default=(), metadata=ALERTS)
+    sinks: Iterable[Sink] | Sink = field(default=(), hash=False, metadata=SINKS)
+    alert_link: str = field(default="", metadata=LINK)
     #: Where each setting comes from that is not a default, by its name.
     origins: Mapping[str, Origin] = field(
         default_factory=dict, init=False, compare=False, repr=False

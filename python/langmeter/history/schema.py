@@ -23,7 +23,7 @@ except ImportError as error:
     raise ImportError('a history needs pip install "langmeter[history]"') from error
 
 #: Newest revision of the migrations.
-HEAD: Final = "0001"
+HEAD: Final = "0002"
 #: Where the revision of a database stands.
 VERSION_TABLE: Final = "langmeter_version"
 #: Levels of rows: what one interval, one hour and one day of UTC have.
@@ -63,6 +63,19 @@ spans: Final = sql.Table(
         sqlite_where=sql.text("rolled = 0"),
         postgresql_where=sql.text("rolled = 0"),
     ),
+    sqlite_strict=True,
+)
+
+alerts: Final = sql.Table(
+    "langmeter_alert",
+    _metadata,
+    # Title of a rule.
+    sql.Column("rule", sql.Text, primary_key=True),
+    # Process that judges it, and until when without saying so again, Unix seconds.
+    sql.Column("holder", sql.Text, nullable=False),
+    sql.Column("until", _WHOLE, nullable=False),
+    # States of its alerts, JSON.
+    sql.Column("state", sql.Text, nullable=False),
     sqlite_strict=True,
 )
 

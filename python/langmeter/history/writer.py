@@ -13,8 +13,8 @@ import secrets
 import socket
 import sys
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 from time import monotonic, time
 from typing import Final
@@ -241,6 +241,10 @@ class Writer:
                 with _turn.lock:
                     more = self._store.roll_up(now, self.options.keep)
 
+    def process(self) -> str:
+        """Return the name of this process in the rows."""
+        return self._process
+
     @property
     def _name(self) -> str:
         return self._store.database.name
@@ -293,6 +297,15 @@ class _Turn:
 
 
 _turn: Final = _Turn()
+
+
+@contextmanager
+def at_database() -> Iterator[None]:
+    """Keep a fork waiting while this block is at a database."""
+    with _turn.lock:
+        yield
+
+
 atexit.register(_close_all)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
