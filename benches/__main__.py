@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 
 from benches import (
+    alerts,
     anomalies,
     defects,
     directory,
@@ -50,6 +51,7 @@ PARTS: dict[str, Callable[[list[str]], None]] = {
     "defects": defects.main,
     "history": history.main,
     "directory": directory.main,
+    "alerts": alerts.main,
     "exporters": exporters.main,
     "providers": providers.main,
 }

@@ -11,6 +11,7 @@ import langmeter
 from langmeter._base import output
 from langmeter.cli import (
     advice,
+    alerts,
     bottlenecks,
     compare,
     config,
@@ -34,6 +35,7 @@ _COMMANDS: Final = {
     "compare": compare,
     "defects": defects,
     "history": history,
+    "alerts": alerts,
     "export": export,
     "fold": fold,
     "report": report,

@@ -145,6 +145,10 @@ class History:
         """Return all that was counted."""
         return self.between(None, None)
 
+    def spans(self, since: Moment, until: Moment) -> Iterator[Span]:
+        """Return the rows of a span in order of their end; moments are as of `query`."""
+        return self._read(since, until, None)
+
     def _read(self, since: Moment, until: Moment, step: int | None) -> Iterator[Span]:
         now = datetime.now(UTC)
         begin, end = moment_of("since", since, now), moment_of("until", until, now)
