@@ -94,6 +94,10 @@ SETTINGS: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
         lambda: HistoryOptions(url=os.path.join(tempfile.gettempdir(), "install.db")),
         lambda: "other.db",
     ),
+    "directory": (
+        lambda: os.path.join(tempfile.gettempdir(), "install"),
+        lambda: os.path.join(tempfile.gettempdir(), "other"),
+    ),
     "alerts": (lambda: ["cost > 1", Rule("calls > 1", by="model")], lambda: ["cost > 2"]),
     "sinks": (lambda: [_listener(), "logging"], lambda: ["logging"]),
     "alert_link": (lambda: "https://a.example", lambda: "https://b.example"),
