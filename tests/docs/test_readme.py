@@ -55,10 +55,10 @@ def test_it_begins_with_the_installation() -> None:
 
 
 def test_make_help_lists_every_target_for_people() -> None:
-    """Each target that needs no file has a description, which `make help` prints."""
+    """Each target that is not a step of another has a description, which `make help` prints."""
     makefile = (ROOT / "Makefile").read_text(encoding="utf8")
     targets = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
     assert targets
-    names = set(targets[1].split()) - {"valgrind"}
+    names = set(targets[1].split()) - {"valgrind", "chromium"}
     output = run("make help", ROOT).stdout
     assert names == set(re.findall(r"^  make (\S+)  +\S", output, re.MULTILINE))
