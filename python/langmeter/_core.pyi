@@ -444,7 +444,8 @@ class Recorder:
         worst (None: the most the model gave so far, at least 2,048), how many answers, and
         pico-dollars: an input token and an output token at worst, the call, an input token that no
         cache has seen; None where the model has no price, empty while prices are not loaded.
-        `labels`: key and value, three at most. `release_dead` is called before a refusal: when it
+        `labels`: key and value, three at most, of a label that crosses keys joined by SEPARATOR.
+        `release_dead` is called before a refusal: when it
         returns more than 0, the call is judged once more. Returns None, or when a budget refuses
         the call, which so did not begin: the budget's position, why (0: it does not fit, 1: it has
         no price, 2: prices are not loaded) and the thresholds crossed, as of `run_ended`.
@@ -588,7 +589,11 @@ class Recorder:
     def dropped(self, name: str, n: int = 1) -> None:
         """Add to a named count of what was lost; a name outside `DROPPED` is counted as "other"."""
 
-    def snapshot(self, anomalies: Sequence[_Change] | None = None) -> Snapshot: ...
+    def snapshot(
+        self, anomalies: Sequence[_Change] | None = None, labels: Sequence[str] = ...
+    ) -> Snapshot:
+        """Everything so far, with the names of the declared labels: their keys, joined."""
+
     def attach(self, path: str | PathLike[str], mode: int) -> None:
         """Count into a new file; before the first event, or right after `reset_after_fork`.
 
@@ -643,6 +648,7 @@ class Snapshot:
         taken_at: int,
         dropped: dict[str, int],
         origin: tuple[int, int] | None,
+        labels: Sequence[str] = ...,
     ) -> Snapshot:
         """Rebuild from what `series` and the properties show.
 
@@ -678,6 +684,10 @@ class Snapshot:
         """Only the names that are not 0."""
 
     @property
+    def labels(self) -> list[str]:
+        """Names of the declared labels: the keys of each, joined by SEPARATOR."""
+
+    @property
     def origin(self) -> tuple[int, int] | None:
         """(recorder, fork generation) of a snapshot of one recorder; None when merged or empty."""
 
@@ -702,10 +712,15 @@ class Snapshot:
 class SeriesStats:
     """One label set.
 
-    Kind "model": a is the provider, b the model; "label": key and value; "error": who and how;
-    "defect": type and severity, provider and model, each pair joined by SEPARATOR; "strategy":
-    strategy and language; every other kind: a is the name, b empty.
+    Kind "model": a is the provider, b the model; "label": key, and value with
+    provider and model, joined by SEPARATOR (of a label that crosses keys all of them); "error": who
+    and how; "defect": type and severity, provider and model, each pair joined by SEPARATOR;
+    "strategy": strategy and language; every other kind: a is the name, b empty.
     """
+
+    @staticmethod
+    def merged(series: Sequence[SeriesStats]) -> SeriesStats:
+        """Return the sum of series, under the names of the first; ValueError for none."""
 
     @property
     def kind(self) -> str: ...
@@ -913,7 +928,7 @@ class ServicesBase:
         demand: Demands | None = None,
         release_dead: Callable[[], int] | None = None,
         origins: dict[int, Any] | None = None,
-        labels: Sequence[str] = ...,
+        labels: Sequence[Sequence[str]] = ...,
         keep_prompts: bool = False,
         attempts: tuple[
             Sequence[str],
@@ -927,7 +942,7 @@ class ServicesBase:
         `new_recorder` is called at the first use of `recorder`. `cards` price calls. `release_dead`
         is called before a call is refused, and returns how many dead ones it found; `origins` gets,
         by the key of each run that holds budgets and began in an asyncio task, weak references to
-        the task, its loop and the run's id. `labels` are keys of a call's metadata. `keep_prompts`:
+        the task, its loop and the run's id. `labels`: the keys of each. `keep_prompts`:
         those of clients that report usage too. `attempts`: keys of a run's metadata (id, type and
         severity of a defect, language, strategy, number of the attempt); what returns the attempt
         and the candidate of the block around a run; what is called with the number of an attempt

@@ -67,7 +67,7 @@ PROBLEMS = [
     (1, "max_runs", "must be a whole number from 1 to 16,777,216, got 0; it caps"),
     (2, "max_rnus", "= 3; did you mean 'max_runs'? known are max_series, max_runs,"),
     (3, "max_run_age", "must be a number from 0.001 to 31,536,000.0, got 'soon'; it is the age"),
-    (4, "labels", "must be up to 3 keys of a call's metadata, got ['a', 'b', 'c', 'd']; write"),
+    (4, "labels", "must be up to 3 keys of a call's metadata, or lists of up to 3 to cross, got"),
     (5, "collect", "= True; write it in [streams]; known are"),
     (6, "clock", "= 1; it is given by keyword only; known are"),
     (9, "streams.collect", "must be True, False or a Collect (a table in a file), got 'yes'"),
@@ -213,7 +213,7 @@ class _Hostile:
 @pytest.mark.parametrize(
     ("keywords", "message"),
     [
-        ({"labels": 5}, "labels must be up to 3 keys of a call's metadata, got 5; write e.g."),
+        ({"labels": 5}, "labels must be up to 3 keys of a call's metadata, or lists of up to 3 to"),
         ({"budgets": "x"}, "budgets must be Budget objects, got 'x'; pass"),
         ({"streams": 3}, r"streams must be True, False or a StreamOptions .*, got 3"),
         (

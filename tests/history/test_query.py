@@ -151,8 +151,8 @@ def test_moments_are_read_in_utc(history: History, since: Any, until: Any, calls
     ("arguments", "message"),
     [
         ({"metric": "speed"}, "no metric 'speed'; there are latency.p50"),
-        ({"by": "squad"}, r"by must be .* or a label \(team\), got 'squad'"),
-        ({"by": ("team", "model")}, "by must be provider and model, component, or one label"),
+        ({"by": "squad"}, r"by must be .* or the keys of a label \(team\), got 'squad'"),
+        ({"by": ("team", "component")}, "by must be component alone, or without it provider"),
         ({"metric": "success_rate", "by": "team"}, "by must be defect_type, severity"),
         ({"since": "soon"}, "since must be a moment"),
         ({"since": "2026-10-14", "until": "2026-10-13"}, "since must be before until"),

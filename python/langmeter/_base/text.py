@@ -144,9 +144,9 @@ def short_name(name: str) -> str:
     return shorten(printable(name), MAX_NAME_WIDTH)
 
 
-def label_name(key: str, value: str) -> str:
-    """Format a label: `team=search`; `team=(none)` is the row of the calls without a value."""
-    return short_name(f"{key}={value or '(none)'}")
+def label_name(*pairs: tuple[str, str]) -> str:
+    """Format keys and values: `team=search`; `team=(none)` is the row of calls without a value."""
+    return short_name(" ".join(f"{key}={value or '(none)'}" for key, value in pairs))
 
 
 def render_table(

@@ -14,6 +14,7 @@ from langmeter.analysis.metrics import (
     model_name,
 )
 from langmeter.snapshot import Anomaly, Snapshot
+from langmeter.snapshot.by_label import declared, rows_by
 from langmeter.snapshot.snapshot import COMPONENTS
 from langmeter.snapshot.stats import CallStats
 
@@ -49,7 +50,7 @@ class Parts:
         own = tuple(name for name in names if name not in sources)
         known: tuple[str, ...] = _MODELS
         self._rows: Callable[[Snapshot], Iterable[_Part]] = self._models
-        self._label = ""
+        self._keys: frozenset[str] = frozenset()
         if metric.of_defects:
             known, self._rows = _DEFECTS, self._attempts
             if own and set(own) <= set(_STRATEGIES):
@@ -63,13 +64,15 @@ class Parts:
                 raise refusal("by", "provider and model", names)
         elif own == (_COMPONENT,) or (not own and " " in where):
             known, self._rows = (_COMPONENT,), self._components
-        elif len(own) == 1 and own[0] not in _MODELS:
-            known, self._rows, self._label = own, self._labelled, own[0]
+        elif _COMPONENT in own:
+            raise refusal("by", "component alone, or without it provider, model or a label", names)
         elif not set(own) <= set(_MODELS):
-            raise refusal("by", "provider and model, component, or one label", names)
+            self._keys = frozenset(own) - frozenset(_MODELS)
+            known, self._rows = own, self._labelled
         #: Where each name stands among the values of a row, those of its database row last.
         self._places = tuple((*known, *sources).index(name) for name in names)
-        self._labels: set[str] = set()
+        self._known = known
+        self._labels: set[frozenset[str]] = set()
 
     def of(
         self, snapshot: Snapshot, sources: tuple[str, ...] = ()
@@ -82,9 +85,10 @@ class Parts:
 
     def check(self) -> None:
         """Raise ConfigError where snapshots have other labels: this one is most likely misspelt."""
-        if self._label and self._labels and self._label not in self._labels:
-            allowed = "provider, model, component, host, version, or a label"
-            raise refusal("by", f"{allowed} ({', '.join(sorted(self._labels))})", self._label)
+        if self._keys and self._labels and self._keys not in self._labels:
+            labels = sorted(", ".join(sorted(keys)) for keys in self._labels)
+            allowed = "component, host, version, provider, model, or the keys of a label"
+            raise refusal("by", f"{allowed} ({'; '.join(labels)})", ", ".join(sorted(self._keys)))
 
     def _models(self, snapshot: Snapshot) -> Iterator[_Part]:
         for s in snapshot._native.series():
@@ -96,11 +100,15 @@ class Parts:
             yield model_name, (change.provider, change.model), change
 
     def _labelled(self, snapshot: Snapshot) -> Iterator[_Part]:
-        for s in snapshot._native.series():
-            if s.kind == "label":
-                self._labels.add(s.a)
-                if s.a == self._label:
-                    yield " ".join, (s.b,), CallStats("", s.counters, (), s.measure)
+        series = [s for s in snapshot._native.series() if s.kind == "label"]
+        self._labels.update(declared(snapshot._native, series))
+        for values, s in rows_by(series, self._known, self._keys):
+            yield self._label_place, values, CallStats("", s.counters, (), s.measure)
+
+    def _label_place(self, values: tuple[str, ...]) -> str:
+        """Return the values of a label's keys, without provider and model."""
+        pairs = zip(self._known, values, strict=True)
+        return " ".join(value for name, value in pairs if name in self._keys)
 
     def _components(self, snapshot: Snapshot) -> Iterator[_Part]:
         for s in snapshot._native.series():

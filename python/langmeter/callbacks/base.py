@@ -20,7 +20,7 @@ from langmeter._base.failures import INTERRUPTED, error_label, outcome_of
 from langmeter._base.money import usd
 from langmeter._base.text import format_usd, plural
 from langmeter.callbacks.services import Observer, Services
-from langmeter.config import MeterConfig
+from langmeter.config import Labels, MeterConfig
 from langmeter.snapshot import Snapshot
 from langmeter.usage import Source
 from langmeter.usage.estimate import TokenEstimator
@@ -75,7 +75,8 @@ class Callback(BaseCallbackHandler):
 
     `labels` are up to three keys of a call's metadata, e.g. `labels=("team",)` for
     `config={"metadata": {"team": "search"}}`: calls, tokens, money and time are also counted by
-    their values, in `snapshot().labels`.
+    their values, in `snapshot().by("team")`. A tuple in the place of a key crosses several:
+    `labels=("team", ("team", "customer"))`.
 
     A call whose provider sends no usage is counted here and marked estimated; `token_counters` maps
     the beginnings of models' names to what counts for them: a function of one string, the path of a
@@ -108,7 +109,7 @@ class Callback(BaseCallbackHandler):
         /,
         *,
         token_counters: Mapping[str, Source] | None = None,
-        labels: Iterable[str] | None = None,
+        labels: Labels | None = None,
         config: MeterConfig | None = None,
         **settings: Any,
     ) -> None:

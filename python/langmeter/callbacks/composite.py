@@ -20,7 +20,7 @@ from langmeter.callbacks.components import ComponentCallback
 from langmeter.callbacks.defects import DefectAnalysisCallback
 from langmeter.callbacks.foreign import Foreign, HandlerStatus
 from langmeter.callbacks.services import Services
-from langmeter.config import MeterConfig, checked_labels
+from langmeter.config import Labels, MeterConfig
 
 #: Every hook of BaseCallbackHandler, and the attribute of a handler that switches it off.
 HOOKS = {
@@ -81,7 +81,7 @@ class CompositeCallback(ComponentCallback):
         self,
         handlers: Sequence[BaseCallbackHandler] = (),
         *,
-        labels: Iterable[str] | None = None,
+        labels: Labels | None = None,
         config: MeterConfig | None = None,
         **settings: Any,
     ) -> None:
@@ -99,7 +99,6 @@ class CompositeCallback(ComponentCallback):
         services = Services.joined(
             own.config, own.labels, own.estimator, [part._services for part in self._parts]
         )
-        checked_labels(services.labels)
         for part in self._parts:
             try:
                 part._share(services)

@@ -77,7 +77,7 @@ def model_end(
         reading.queue,
         reading.truncated,
         None if error is None or outcome == INTERRUPTED else error_label(error),
-        () if request else services.labels,
+        () if request else services.label_names,
     )
     if crossed:
         services.crossed(crossed)

@@ -19,7 +19,7 @@ from langmeter._base.observer import RecorderObserver
 from langmeter._base.text import as_text
 from langmeter.budgets import Ledger
 from langmeter.callbacks.model_end import model_end
-from langmeter.config import MeterConfig
+from langmeter.config import Label, MeterConfig, checked_labels, keys_of
 from langmeter.defects.attempt import Block, apply
 from langmeter.defects.options import DefectOptions
 from langmeter.defects.outcome import fix_of
@@ -85,7 +85,9 @@ class Services(_core.ServicesBase):
         later: calls without a price, until one is known; None without prices.
         ledger: what calls may cost; None without budgets.
         streams: who listens to streams; None if no handler does.
-        labels: keys of a call's metadata that are labels.
+        labels: keys of a call's metadata, or several crossed, that calls are counted by.
+        label_names: the names of their rows.
+        without_labels: those, each with the value of a call that has none.
         estimator: counts what providers do not report.
         makers: make the observers of the recorder at the first model call.
         keep_prompts: whether prompts of runs in flight are kept for clients that report usage too.
@@ -100,7 +102,9 @@ class Services(_core.ServicesBase):
     unpriced_calls: UnpricedCalls | None
     ledger: Ledger | None
     streams: Streams | None
-    labels: tuple[str, ...]
+    labels: tuple[Label, ...]
+    label_names: tuple[str, ...]
+    without_labels: list[tuple[str, str]]
     estimator: TokenEstimator
     makers: tuple[Observer, ...]
     keep_prompts: bool
@@ -120,7 +124,7 @@ class Services(_core.ServicesBase):
         prices: PriceBook | None = None,
         ledger: Ledger | None = None,
         streams: Streams | None = None,
-        labels: Iterable[str] = (),
+        labels: Iterable[Label] = (),
         estimator: TokenEstimator | None = None,
         observers: Iterable[Observer] = (),
         keep_prompts: bool = False,
@@ -138,7 +142,7 @@ class Services(_core.ServicesBase):
             demand=None if ledger is None else ledger.demand,
             release_dead=ledger.release_dead if ledger is not None and ledger.blocks else None,
             origins=ledger.origins if ledger is not None and ledger.blocks else None,
-            labels=labels,
+            labels=list(map(keys_of, labels)),
             keep_prompts=keep_prompts,
             attempts=None if defects is None else (defects.names, block.get, output.read),
         )
@@ -148,6 +152,9 @@ class Services(_core.ServicesBase):
         self.config, self.prices, self.ledger, self.streams = config, prices, ledger, streams
         self.unpriced_calls = None if prices is None else UnpricedCalls(prices)
         self.labels, self.estimator = labels, estimator or TokenEstimator()
+        parted = _core.SEPARATOR
+        self.label_names = tuple(parted.join(keys_of(label)) for label in labels)
+        self.without_labels = [(name, parted * name.count(parted)) for name in self.label_names]
         self.makers = tuple(observers)
         if config.directory is not None:
             directory = config.directory
@@ -161,7 +168,7 @@ class Services(_core.ServicesBase):
     def joined(
         cls,
         config: MeterConfig,
-        labels: Iterable[str],
+        labels: Iterable[Label],
         estimator: TokenEstimator,
         parts: Sequence[Services],
     ) -> Services:
@@ -175,7 +182,7 @@ class Services(_core.ServicesBase):
             prices=prices,
             ledger=Ledger.merged(ledgers, prices) if ledgers else None,
             streams=joined([part.streams for part in parts if part.streams is not None]),
-            labels=dict.fromkeys((*labels, *(label for part in parts for label in part.labels))),
+            labels=checked_labels((*labels, *(label for part in parts for label in part.labels))),
             estimator=estimator,
             observers=[maker for part in parts for maker in part.makers],
             keep_prompts=any(part.keep_prompts for part in parts),
@@ -221,7 +228,7 @@ class Services(_core.ServicesBase):
         if self.unpriced_calls:
             self._price_later()
         changes = [change for watch in self.observers for change in watch.changes]
-        snapshot = Snapshot(self.recorder.snapshot(changes))
+        snapshot = Snapshot(self.recorder.snapshot(changes, self.label_names))
         try:
             if self.streams is not None:  # the recorder has just reaped abandoned streams
                 self.streams.notify_abandoned()

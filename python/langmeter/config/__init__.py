@@ -5,8 +5,16 @@ Rooms: `settings` (the configuration) · `origins` (environment and files) · `t
 class rules (`langmeter._base.options`) and add one field to `MeterConfig`.
 """
 
-from langmeter.config.labels import checked_labels
+from langmeter.config.labels import Label, Labels, checked_labels, keys_of
 from langmeter.config.origins import Origin, find_file
 from langmeter.config.settings import MeterConfig
 
-__all__ = ["MeterConfig", "Origin", "checked_labels", "find_file"]
+__all__ = [
+    "Label",
+    "Labels",
+    "MeterConfig",
+    "Origin",
+    "checked_labels",
+    "find_file",
+    "keys_of",
+]

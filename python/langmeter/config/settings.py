@@ -23,7 +23,7 @@ from langmeter._core import ManualClock
 from langmeter.alerts.options import ALERTS, LINK, SINKS, Sink
 from langmeter.alerts.options import Rule as AlertRule
 from langmeter.budgets import BUDGETS, Budget
-from langmeter.config.labels import LABELS
+from langmeter.config.labels import LABELS, Label
 from langmeter.config.origins import KEYWORD, Origin, given_outside, is_inside, placed
 from langmeter.defects import DefectOptions
 from langmeter.directory.options import DIRECTORY, DirectoryOptions
@@ -56,7 +56,8 @@ class MeterConfig:
         max_run_age: seconds after which a run without an end counts as abandoned, 0.001 to a year.
         significant_digits: precision of the distributions, 2 or 3.
         clock: a clock moved by hand, for tests; None for the real one.
-        labels: keys of a call's metadata by whose values calls are also counted, up to three.
+        labels: keys of a call's metadata by whose values calls are also counted, up to three; a
+            list of keys crosses them.
         token_counters: what counts tokens that a provider does not report, by the beginning of the
             model's name: a function, the path of a tokenizer.json, or "ctok".
         prices: own prices beside the catalogue: in a file a table or the path of one. True for the
@@ -110,7 +111,7 @@ class MeterConfig:
     clock: ManualClock | None = field(
         default=None, compare=False, metadata=ruled(Rule(_checked_clock))
     )
-    labels: tuple[str, ...] = field(default=(), metadata=LABELS)
+    labels: tuple[Label, ...] = field(default=(), metadata=LABELS)
     token_counters: Mapping[str, Source] | None = field(
         default=None, hash=False, metadata=TOKEN_COUNTERS
     )

@@ -101,8 +101,9 @@ class History:
         Args:
             metric: as of rules: "cost", "calls", "error_rate", "latency.p95", "success_rate" and
                 so on; `"latency.p95[openai/*]"` is of these models alone.
-            by: names: provider, model; or a label, e.g. team; or component; for attempts at defects
-                defect_type, severity, provider, model; and host or version beside any of them.
+            by: names: provider, model, or the keys of a label, e.g. team, alone or with these; or
+                component; for attempts at defects defect_type, severity, provider, model; and host
+                or version beside any of them.
             since: begin: a datetime, "2026-10-14", "7d" or a timedelta before now; None for all.
             until: end; None for now.
             step: length of a row, e.g. "1h", whole seconds, counted from midnight UTC (more than a

@@ -130,7 +130,7 @@ class _Call:
                 if ledger is None
                 else ledger.demand.embedding(*self.asked, self._most(), self.deployment)
             )
-            labels = [(label, "") for label in services.labels]
+            labels = services.without_labels
             start = (run, None, LLM, name, *self.asked, demand, labels)
             release = None if ledger is None else ledger.release_dead
             refused = services.recorder.run_started(*start, release_dead=release)

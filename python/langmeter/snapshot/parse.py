@@ -13,6 +13,7 @@ from typing import Any, Final, NoReturn, TypeAlias
 from langmeter import _core
 from langmeter.errors import SnapshotError
 from langmeter.snapshot import serialize
+from langmeter.snapshot.by_label import MODEL
 
 #: What `_core.Snapshot.from_parts` takes of a series.
 _Part: TypeAlias = tuple[
@@ -85,6 +86,7 @@ def snapshot(data: Mapping[str, Any]) -> _core.Snapshot:
             for name, n in _mapping("dropped", _field("", data, "dropped")).items()
         },
         origin=origin,
+        labels=_labels(data),
     )
     derived = {(s.kind, s.a, s.b): s for s in native.series()}
     for where, given, part, _ in listed:
@@ -109,10 +111,7 @@ def _series(
     kind = given.get("kind", "model")
     if kind not in kinds:
         _refuse(f"{where}.kind", f"one of {', '.join(kinds)}", kind)
-    a, b = (
-        _joined([_text(where, given, name) for name in parts])
-        for parts in serialize.NAMES.get(kind, (("name",), ()))
-    )
+    a, b = _names(where, given, kind)
     counters = [0] * len(_core.COUNTERS)
     for name, n in _mapping(f"{where}.counters", _field(where, given, "counters")).items():
         if name not in serialize.COUNTER_INDEX:
@@ -139,6 +138,39 @@ def _series(
     in_flight = _signed(f"{where}.in_flight", given.get("in_flight", 0))
     peak = _whole(f"{where}.peak_in_flight", given.get("peak_in_flight", 0))
     return (kind, a, b, counters, hdrs, rates, in_flight, peak, _tallies(where, given)), rates
+
+
+def _names(where: str, given: Mapping[str, Any], kind: str) -> tuple[str, str]:
+    """Return the two names of a series."""
+    if kind != "label":
+        parts = serialize.NAMES.get(kind, (("name",), ()))
+        a, b = (_joined([_text(where, given, name) for name in each]) for each in parts)
+        return a, b
+    keys, values = (
+        _one_or_all(f"{where}.{name}", _field(where, given, name)) for name in ("key", "value")
+    )
+    if len(keys) != len(values):
+        _refuse(f"{where}.value", f"{len(keys)} texts, one for each key", values)
+    # A row that an older langmeter wrote has neither.
+    model = [_text(where, given, name) for name in MODEL if any(each in given for each in MODEL)]
+    return _core.SEPARATOR.join(keys), _core.SEPARATOR.join([*values, *model])
+
+
+def _one_or_all(where: str, value: object) -> list[str]:
+    """Return the texts of a label's key or value: one, or the list of those that are crossed."""
+    texts = [value] if isinstance(value, str) else _list(where, value)
+    for place, text in enumerate(texts):
+        if not isinstance(text, str):
+            _refuse(f"{where}[{place}]", "a text", text)
+    if not texts:
+        _refuse(where, "a text, or texts", value)
+    return texts
+
+
+def _labels(data: Mapping[str, Any]) -> list[str]:
+    """Return the names of the declared labels; a snapshot without labels has no such field."""
+    listed = enumerate(_list("labels", data.get("labels", [])))
+    return [_core.SEPARATOR.join(_one_or_all(f"labels[{place}]", keys)) for place, keys in listed]
 
 
 def _tallies(where: str, given: Mapping[str, Any]) -> dict[str, tuple[int, int]]:

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from langmeter import _core
 from langmeter._base.money import usd
+from langmeter.snapshot.by_label import MODEL, LabelRow, keys_in
 
 #: Counter → its place in `SeriesStats.counters`.
 COUNTER_INDEX: Final = {name: place for place, name in enumerate(_core.COUNTERS)}
@@ -87,10 +88,9 @@ def discrepancies(s: _core.SeriesStats) -> dict[str, int]:
     return apart
 
 
-#: The two names of a series, by its kind.
+#: The two names of a series, by its kind; those of a label see `by_label`.
 NAMES: Final = {
     "model": (("provider",), ("model",)),
-    "label": (("key",), ("value",)),
     "error": (("who",), ("how",)),
     "defect": (("defect_type", "severity"), ("provider", "model")),
     "strategy": (("strategy",), ("language",)),
@@ -99,13 +99,27 @@ NAMES: Final = {
 ATTEMPTS: Final = ("defect", "strategy")
 
 
-def names_of(s: _core.SeriesStats) -> dict[str, str]:
+def names_of(s: _core.SeriesStats) -> dict[str, Any]:
     """Return the names of a series, by what each of them is."""
-    names: dict[str, str] = {}
+    names: dict[str, Any] = {}
+    if s.kind == "label":
+        row = LabelRow.of(s)
+        names = {"key": _one_or_all(row.keys), "value": _one_or_all(row.values)}
+        return names | dict(zip(MODEL, row.model, strict=False))
     for text, parts in zip((s.a, s.b), NAMES.get(s.kind, (("name",), ())), strict=True):
         texts = text.split(_core.SEPARATOR, len(parts) - 1) if parts else []
         names |= zip(parts, [*texts, *("" for _ in parts)], strict=False)
     return names
+
+
+def _one_or_all(texts: tuple[str, ...]) -> str | list[str]:
+    """Return the key or the value of a label, or the list of those that are crossed."""
+    return texts[0] if len(texts) == 1 else list(texts)
+
+
+def labels_of(snapshot: _core.Snapshot) -> list[str | list[str]]:
+    """Return the declared labels."""
+    return [_one_or_all(keys_in(name)) for name in snapshot.labels]
 
 
 def series_to_dict(s: _core.SeriesStats, *, hdr: bool = True) -> dict[str, Any]:

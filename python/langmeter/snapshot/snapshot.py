@@ -13,18 +13,19 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any
+from typing import Any, overload
 
 from langmeter import _core
 from langmeter._base.output import terminal_width
-from langmeter._base.text import plural
+from langmeter._base.text import label_name, plural
 from langmeter._core import Distribution
 from langmeter.errors import SnapshotError
-from langmeter.snapshot import parse, serialize, table
+from langmeter.snapshot import by_label, parse, serialize, table
 from langmeter.snapshot.anomaly import Anomaly, anomaly_of
 from langmeter.snapshot.counts import Rate, rates_by_window
 from langmeter.snapshot.defect_stats import DefectStats
 from langmeter.snapshot.stats import (
+    CallStats,
     ComponentStats,
     Immutable,
     LabelStats,
@@ -33,8 +34,10 @@ from langmeter.snapshot.stats import (
     ended_text,
 )
 
-#: Version of the dict, JSON and binary forms.
+#: Newest version of the dict, JSON and binary forms: that of a snapshot with declared labels.
 FORMAT = _core.SNAPSHOT_FORMAT
+#: Version of any other snapshot, so that an older langmeter reads it.
+UNLABELED = 3
 
 
 class Snapshot(Immutable):
@@ -72,11 +75,56 @@ class Snapshot(Immutable):
 
     @cached_property
     def labels(self) -> Mapping[tuple[str, str], LabelStats]:
-        """`(key, value)` of the metadata that `labels=` names to figures over all models."""
+        """`(key, value)` of labels of one key to figures over all models; `by` has the others."""
+        rows: dict[tuple[str, str], LabelStats] = {}
+        for names, s in self._label_rows.items():
+            if len(names) == 1:
+                (key, value), *_ = names
+                rows[key, value] = LabelStats(key, value, s.counters, s.rates, s.measure)
+        return MappingProxyType(rows)
+
+    @cached_property
+    def crossed(self) -> Mapping[tuple[tuple[str, str], ...], CallStats]:
+        """`((key, value), …)` of labels that cross keys to figures over all models."""
+        rows = {
+            names: _calls(label_name(*names), s)
+            for names, s in self._label_rows.items()
+            if len(names) > 1
+        }
+        return MappingProxyType(rows)
+
+    @cached_property
+    def _label_rows(self) -> Mapping[tuple[tuple[str, str], ...], _core.SeriesStats]:
+        """Figures over all models by the keys and values of each label."""
+        rows = [(by_label.LabelRow.of(s), s) for s in self._of("label")]
+        return by_label.merged(
+            (tuple(zip(row.keys, row.values, strict=True)), s) for row, s in rows
+        )
+
+    @overload
+    def by(self, name: str, /) -> Mapping[str, CallStats]: ...
+    @overload
+    def by(self, *names: str) -> Mapping[tuple[str, ...], CallStats]: ...
+    def by(self, *names: str) -> Mapping[Any, CallStats]:
+        """Return figures by the values of a label's keys, and of provider and model if named.
+
+        `by("team")` maps values to figures, `by("team", "model")` and, of a label that crosses
+        keys, `by("team", "customer")` tuples of values in the order of the names. The value "" is
+        that of the calls without one, `other` that of the calls beyond the cap. `by("provider")`
+        and `by("provider", "model")` need no label.
+
+        Raises:
+            ValueError: the names are not the keys of one declared label; it says which are.
+        """
+        series = self._of("label")
+        keys = by_label.check_names(names, by_label.declared(self._native, series))
+        rows = by_label.merged(by_label.rows_by(series if keys else self._of("model"), names, keys))
         return MappingProxyType(
             {
-                (s.a, s.b): LabelStats(s.a, s.b, s.counters, s.rates, s.measure)
-                for s in self._of("label")
+                values[0] if len(names) == 1 else values: _calls(
+                    label_name(*zip(names, values, strict=True)), s
+                )
+                for values, s in sorted(rows.items())
             }
         )
 
@@ -236,7 +284,7 @@ class Snapshot(Immutable):
         native = self._native
         return {
             "langmeter": _core.__version__,
-            "format": FORMAT,
+            "format": FORMAT if native.labels else UNLABELED,
             "started_at": self.started_at and self.started_at.isoformat(),
             "taken_at": self.taken_at and self.taken_at.isoformat(),
             "started_at_unix_nano": native.started_at,
@@ -248,6 +296,7 @@ class Snapshot(Immutable):
                 dict(zip(parse.CHANGE, change, strict=True)) for change in native.anomalies
             ],
             "dropped": native.dropped,
+            **({"labels": labels} if (labels := serialize.labels_of(native)) else {}),
             "models": [serialize.series_to_dict(s) for s in self._of("model")],
             "components": [serialize.series_to_dict(s) for s in self._of(*COMPONENTS)],
             "defects": [serialize.series_to_dict(s) for s in self._of("defect", "strategy")],
@@ -263,7 +312,7 @@ class Snapshot(Immutable):
         """
         try:
             version = data.get("format")
-            if type(version) is int and version == FORMAT:
+            if type(version) is int and UNLABELED <= version <= FORMAT:
                 return Snapshot(parse.snapshot(data))
         except SnapshotError:
             raise
@@ -271,9 +320,10 @@ class Snapshot(Immutable):
             raise SnapshotError(f"not a langmeter snapshot: {exc!r}") from exc
         if version is None:
             raise SnapshotError("not a langmeter snapshot: field 'format' is missing")
-        older = isinstance(version, int) and version < FORMAT
+        older = isinstance(version, int) and version < UNLABELED
         raise SnapshotError(
-            f"snapshot of format {version!r}; this langmeter ({_core.__version__}) reads {FORMAT}: "
+            f"snapshot of format {version!r}; this langmeter ({_core.__version__}) reads "
+            f"{UNLABELED} to {FORMAT}: "
             + ("it was written by an older one, " if older else "upgrade it to read this snapshot")
             + (f"read it with langmeter {data.get('langmeter', version)}" if older else "")
         )
@@ -326,6 +376,10 @@ class Snapshot(Immutable):
 
 #: Kinds of series that are components.
 COMPONENTS = ("llm", "chain", "node", "agent", "tool", "retriever", "fix")
+
+
+def _calls(name: str, s: _core.SeriesStats) -> CallStats:
+    return CallStats(name, s.counters, s.rates, s.measure)
 
 
 def _attempts(s: _core.SeriesStats, name: str) -> DefectStats:

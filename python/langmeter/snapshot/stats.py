@@ -345,7 +345,7 @@ class ModelStats(CallStats):
 
 
 class LabelStats(CallStats):
-    """The calls whose metadata have this value under this key, over all models.
+    """The calls that have this value under this key, over all models.
 
     The value "" stands for the calls without a value under the key.
     """
@@ -354,7 +354,7 @@ class LabelStats(CallStats):
     value: str
 
     def __init__(self, key: str, value: str, *figures: Any) -> None:
-        super().__init__(label_name(key, value), *figures)
+        super().__init__(label_name((key, value)), *figures)
         vars(self).update(key=key, value=value)
 
 

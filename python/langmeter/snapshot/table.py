@@ -24,7 +24,7 @@ from langmeter._base.text import (
 if TYPE_CHECKING:
     from langmeter.snapshot import Anomaly, CallStats, ComponentStats, Snapshot
 
-_Key = TypeVar("_Key", bound=tuple[str, str])
+_Key = TypeVar("_Key", bound="tuple[str, str] | tuple[tuple[str, str], ...]")
 _Stats = TypeVar("_Stats", bound="ComponentStats | CallStats")
 
 #: Dropped events that lost nothing: they had been counted before.
@@ -122,7 +122,7 @@ def _tables(snapshot: Snapshot) -> Iterator[_Table]:
         yield HEADER, models
     if snapshot.defects:
         yield _defects(snapshot)
-    if snapshot.labels:
+    if snapshot.labels or snapshot.crossed:
         yield _labels(snapshot)
     if snapshot.components:
         yield _components(snapshot)
@@ -188,12 +188,12 @@ def _calls(n: int) -> str:
 def _labels(snapshot: Snapshot) -> _Table:
     """As the models, without what is not measured by label."""
     width = HEADER.index("p99") + 1
+    labels = {(name,): stats for name, stats in snapshot.labels.items()} | dict(snapshot.crossed)
     lines = [
-        _row(label_name(key, value), stats)[:width]
-        for (key, value), stats in _busiest(snapshot.labels, MAX_SHORT_ROWS)
+        _row(label_name(*names), stats)[:width] for names, stats in _busiest(labels, MAX_SHORT_ROWS)
     ]
     header = ("label", *HEADER[1:width])
-    return header, [*lines, *_more(snapshot.labels, width, MAX_SHORT_ROWS)]
+    return header, [*lines, *_more(labels, width, MAX_SHORT_ROWS)]
 
 
 def _defects(snapshot: Snapshot) -> _Table:

@@ -43,6 +43,6 @@ pub use recorder::{
     Series, Settings,
 };
 pub use runs::{Labels, Reserving, RunKey, RunTable, Start, Started, Streaming, Via};
-pub use series::{Kind, LabelSet, OTHER, SEPARATOR, SeriesId, SeriesTable};
+pub use series::{Kind, LabelSet, OTHER, SEPARATOR, SeriesId, SeriesTable, cut};
 pub use snapshot::{Anomaly, Origin, SeriesData, Snapshot, VERSION as SNAPSHOT_FORMAT, WindowCounts};
 pub use window::{WINDOWS, Window};

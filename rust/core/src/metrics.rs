@@ -171,7 +171,7 @@ pub const MEASURES: usize = Measure::ALL.len();
 named! {
     /// What was capped, reaped or refused.
     Dropped {
-        /// Events of label sets beyond `max_series`: counted under `other`.
+        /// Events of label sets beyond `max_series`, or beyond a label's share of it: counted under `other`.
         SeriesCapped = "series_capped",
         /// Labels longer than 248 bytes.
         LabelsCut = "labels_cut",

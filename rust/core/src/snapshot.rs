@@ -10,8 +10,10 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 const MAGIC: &[u8; 4] = b"LMTR";
-/// Version of the encoding. Histories hold snapshots of version 3: a later version reads them too.
-pub const VERSION: u16 = 3;
+/// Newest version of the encoding: that of a snapshot with declared labels, which follow it.
+pub const VERSION: u16 = 4;
+/// Version of any other snapshot, so that an older langmeter reads it. Histories hold snapshots of both.
+const UNLABELED: u16 = 3;
 
 /// The recorder that a snapshot comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -145,7 +147,8 @@ impl SeriesData {
             && self.tallies.is_empty()
     }
 
-    pub(crate) fn add(&mut self, other: &Self) {
+    /// Adds what another series has counted.
+    pub fn add(&mut self, other: &Self) {
         for (to, n) in self.counters.iter_mut().zip(other.counters) {
             *to = to.saturating_add(n);
         }
@@ -230,7 +233,8 @@ fn merged_windows(a: &[WindowCounts], b: &[WindowCounts]) -> Vec<WindowCounts> {
 /// Everything that a recorder had counted at one moment, or a sum or difference of such.
 ///
 /// A commutative monoid under `+`: the empty snapshot is zero; counters, histograms, in-flight calls, dropped events and
-/// window counts add; the time covered is the span of both, the peak is the higher one, and anomalies are united.
+/// window counts add; the time covered is the span of both, the peak is the higher one, anomalies and declared labels are
+/// united.
 /// `b - a` undoes it for everything that adds. Windows describe a moment: those of a difference hold what happened
 /// between the two snapshots, over the time between; its peak is the later one's.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -251,6 +255,9 @@ pub struct Snapshot {
     pub dropped: BTreeMap<String, u64>,
     /// Counts by label set; no zeros.
     pub series: BTreeMap<LabelSet, SeriesData>,
+    /// Labels that were declared, whether calls have been counted by them or not; as the keys of their rows.
+    #[serde(skip)]
+    pub labels: BTreeSet<String>,
 }
 
 impl Snapshot {
@@ -273,6 +280,7 @@ impl Snapshot {
         self.in_flight = self.in_flight.saturating_add(other.in_flight);
         self.peak = self.peak.max(other.peak);
         self.anomalies.extend(other.anomalies.iter().cloned());
+        self.labels.extend(other.labels.iter().cloned());
         for (name, n) in &other.dropped {
             let to = self.dropped.entry(name.clone()).or_default();
             *to = to.saturating_add(*n);
@@ -312,6 +320,7 @@ impl Snapshot {
             in_flight: self.in_flight.saturating_sub(earlier.in_flight),
             peak: self.peak,
             anomalies: self.anomalies.difference(&earlier.anomalies).cloned().collect(),
+            labels: self.labels.clone(),
             ..Self::default()
         };
         for (name, right) in &earlier.dropped {
@@ -367,10 +376,14 @@ impl Snapshot {
 
     /// "LMTR", version, CRC-32 of the rest, the rest.
     pub fn to_bytes(&self) -> Result<Vec<u8>, Error> {
-        let body = postcard::to_stdvec(self).map_err(|e| Error::Malformed(e.to_string()))?;
+        let mut body = postcard::to_stdvec(self).map_err(|e| Error::Malformed(e.to_string()))?;
+        let version = if self.labels.is_empty() { UNLABELED } else { VERSION };
+        if version == VERSION {
+            body = postcard::to_extend(&self.labels, body).map_err(|e| Error::Malformed(e.to_string()))?;
+        }
         let mut bytes = Vec::with_capacity(body.len().saturating_add(10));
         bytes.extend_from_slice(MAGIC);
-        bytes.extend_from_slice(&VERSION.to_le_bytes());
+        bytes.extend_from_slice(&version.to_le_bytes());
         bytes.extend_from_slice(&crc32fast::hash(&body).to_le_bytes());
         bytes.extend_from_slice(&body);
         Ok(bytes)
@@ -385,16 +398,20 @@ impl Snapshot {
         if version > VERSION {
             return Err(Error::Version { found: version, known: VERSION });
         }
-        if version < VERSION {
+        if version < UNLABELED {
             return Err(malformed(&format!(
-                "snapshot format {version} is of an older langmeter; this one reads {VERSION}"
+                "snapshot format {version} is of an older langmeter; this one reads {UNLABELED} and {VERSION}"
             )));
         }
         let (crc, body) = rest.split_first_chunk::<4>().ok_or_else(|| malformed("cut off in the header"))?;
         if crc32fast::hash(body) != u32::from_le_bytes(*crc) {
             return Err(malformed("the checksum does not fit: cut off or damaged"));
         }
-        let (snapshot, rest): (Self, _) = postcard::take_from_bytes(body).map_err(|e| malformed(&e.to_string()))?;
+        let (mut snapshot, mut rest): (Self, _) =
+            postcard::take_from_bytes(body).map_err(|e| malformed(&e.to_string()))?;
+        if version == VERSION {
+            (snapshot.labels, rest) = postcard::take_from_bytes(rest).map_err(|e| malformed(&e.to_string()))?;
+        }
         if !rest.is_empty() {
             return Err(malformed("more bytes than a snapshot"));
         }

@@ -694,6 +694,11 @@ impl Bench {
     }
 }
 
+/// The row of a label's value for the calls of the usual model.
+fn label(s: &Snapshot, key: &str, value: &str) -> SeriesData {
+    series(s, Kind::Label, key, &[value, "openai", "gpt-4o"].join("\u{1F}"))
+}
+
 #[test]
 fn a_call_counts_under_each_of_its_labels() {
     let b = bench(Settings::default());
@@ -703,15 +708,84 @@ fn a_call_counts_under_each_of_its_labels() {
     b.begin_with(3, None, &[("team", "search")], false);
     b.wait(4_000_000);
     let s = b.recorder.snapshot();
-    let team = series(&s, Kind::Label, "team", "search");
+    let team = label(&s, "team", "search");
     assert_eq!((outcome_of(&team, Outcome::Ok), outcome_of(&team, Outcome::Abandoned)), (1, 1));
     assert_eq!((counter(&team, Counter::Total), counter(&team, Counter::Cost)), (120, 77));
     assert_eq!((measure(&team, Measure::Latency).count(), team.windows[2].counts), (1, [1, 0, 0, 0]));
-    assert_eq!(counter(&series(&s, Kind::Label, "tier", "gold"), Counter::PricedCalls), 1);
-    assert_eq!(series(&s, Kind::Label, "y", "2"), SeriesData::default());
+    assert_eq!(counter(&label(&s, "tier", "gold"), Counter::PricedCalls), 1);
+    assert_eq!(label(&s, "y", "2"), SeriesData::default());
     assert_eq!(dropped(&s, Dropped::LabelsOver), 1);
     // The money of a call flows once, however many labels it has.
     assert_eq!(b.recorder.spent_lately()[2].2, 0);
+}
+
+/// The calls of each row of a label.
+fn rows(s: &Snapshot, key: &str) -> Vec<(String, u64)> {
+    let rows = s.series.iter().filter(|(row, _)| row.kind == Kind::Label && row.a == key);
+    rows.map(|(row, data)| (row.b.replace('\u{1F}', "|"), data.counters[..6].iter().sum())).collect()
+}
+
+#[test]
+fn a_label_has_a_row_for_each_model_that_answered() {
+    let b = bench(Settings::default());
+    let crossed = ("team\u{1F}tier", "search\u{1F}gold");
+    // The second call begins under the model that answered the first.
+    for n in 2..4 {
+        b.begin_with(n, None, &[("team", "search"), crossed], false);
+        b.end(n, Outcome::Ok, "gpt-4o-2024", Some(USED));
+    }
+    b.begin_with(4, None, &[("team", "search"), crossed], false);
+    b.end(4, Outcome::Ok, "gpt-4o-mini", Some(USED));
+    // What is abandoned counts as of the model that was requested, as it does there.
+    b.begin_with(5, None, &[("team", ""), ("team\u{1F}tier", "\u{1F}gold")], false);
+    b.wait(4_000_000);
+    let s = b.recorder.snapshot();
+    let row = |text: &str, n| (text.to_owned(), n);
+    let of =
+        |value: &str| [row(&format!("{value}|openai|gpt-4o-2024"), 2), row(&format!("{value}|openai|gpt-4o-mini"), 1)];
+    let [first, second] = of("search");
+    assert_eq!(rows(&s, "team"), [row("|openai|gpt-4o", 1), first, second]);
+    let [first, second] = of("search|gold");
+    assert_eq!(rows(&s, "team\u{1F}tier"), [row("|gold|openai|gpt-4o", 1), first, second]);
+}
+
+#[test]
+fn an_end_without_a_start_counts_under_each_label_without_a_value() {
+    let b = bench(Settings::default());
+    let labels = ["team", "team\u{1F}tier"];
+    let end = End { provider: "openai", model: "gpt-4o", usage: Some(USED), ..End::new(key(2), Kind::Llm) };
+    b.finish(&End { labels: &labels, ..end });
+    let s = b.recorder.snapshot();
+    assert_eq!(rows(&s, "team"), [("|openai|gpt-4o".to_owned(), 1)]);
+    assert_eq!(rows(&s, "team\u{1F}tier"), [("||openai|gpt-4o".to_owned(), 1)]);
+}
+
+#[test]
+fn a_label_of_many_values_leaves_room_for_the_other_labels_and_for_models() {
+    let b = bench(Settings { max_series: 40, ..Settings::default() });
+    for n in 2..102 {
+        let (request, both) = (format!("{n}"), format!("{n}\u{1F}gold"));
+        b.begin_with(n, None, &[("request", &request), ("request\u{1F}tier", &both), ("team", "search")], false);
+        b.end(n, Outcome::Ok, "gpt-4o", Some(USED));
+    }
+    let s = b.recorder.snapshot();
+    // Three quarters of 40 series are for labels, 10 for each of them.
+    let (one, two) = (rows(&s, "request"), rows(&s, "request\u{1F}tier"));
+    assert_eq!((one.len(), two.len()), (11, 11));
+    assert!(one.contains(&("other|openai|gpt-4o".to_owned(), 90)));
+    assert!(two.contains(&("other|other|openai|gpt-4o".to_owned(), 90)));
+    assert_eq!(counter(&label(&s, "team", "search"), Counter::Total), 100 * USED[2]);
+    assert_eq!(dropped(&s, Dropped::SeriesCapped), 180);
+    assert!(model(&s, "gpt-4o").is_some());
+}
+
+#[test]
+fn a_label_without_room_for_a_row_of_a_model_counts_under_other() {
+    // Component, model and the place of the label's rows.
+    let b = bench(Settings { max_series: 3, ..Settings::default() });
+    b.begin_with(2, None, &[("team", "search")], false);
+    b.end(2, Outcome::Ok, "gpt-4o", Some(USED));
+    assert_eq!(rows(&b.recorder.snapshot(), "team"), [("other".to_owned(), 1)]);
 }
 
 #[test]
@@ -839,7 +913,7 @@ fn a_price_that_comes_later_prices_calls_labels_and_budgets() {
     });
     assert_eq!(crossed.len(), 1);
     let s = b.recorder.snapshot();
-    for data in [model(&s, "gpt-4o").expect("counted"), series(&s, Kind::Label, "team", "search")] {
+    for data in [model(&s, "gpt-4o").expect("counted"), label(&s, "team", "search")] {
         assert_eq!((unpriced(&data), counter(&data, Counter::Cost), counter(&data, Counter::PricedCalls)), (0, 60, 1));
     }
     assert_eq!(b.recorder.standing(budget).map(|(s, _)| s.spent), Some(60));

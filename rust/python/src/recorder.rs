@@ -308,11 +308,12 @@ impl Recorder {
         self.core.dropped(what.unwrap_or(Dropped::Other), n);
     }
 
-    #[pyo3(signature = (anomalies=None))]
-    fn snapshot(&self, py: Python<'_>, anomalies: Option<Vec<Change>>) -> Snapshot {
+    #[pyo3(signature = (anomalies=None, labels=Vec::new()))]
+    fn snapshot(&self, py: Python<'_>, anomalies: Option<Vec<Change>>, labels: Vec<String>) -> Snapshot {
         let figures = self.core.attempt_figures();
         let mut snapshot = py.detach(|| self.core.snapshot_with(figures));
         snapshot.anomalies = anomalies.unwrap_or_default().into_iter().map(anomaly).collect();
+        snapshot.labels = labels.into_iter().collect();
         Snapshot(snapshot)
     }
 

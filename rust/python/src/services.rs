@@ -1,11 +1,11 @@
 //! `Services`: what the handlers of one recorder share.
 
 use crate::cards::Cards;
-use crate::convert;
 use crate::hooks::attempts::Attempts;
 use crate::hooks::clients::Clients;
 use crate::hooks::demand::Demands;
 use crate::hooks::identity::{self, Steps};
+use crate::hooks::labels::Label;
 use crate::hooks::prompts;
 use crate::hooks::tasks::Origins;
 use crate::recorder::Recorder;
@@ -15,7 +15,6 @@ use pyo3::exceptions::{PyBaseException, PyException};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::pybacked::PyBackedStr;
 use pyo3::sync::OnceLockExt;
 use pyo3::types::{PyDict, PyString, PyTuple};
 use std::sync::OnceLock;
@@ -40,8 +39,8 @@ pub struct Services {
     pub release_dead: Option<Py<PyAny>>,
     /// Where calls that hold budgets began; see `tasks`.
     pub origins: Option<Origins>,
-    /// Keys of a call's metadata that are labels.
-    pub labels: Vec<Py<PyString>>,
+    /// Labels that calls are counted by.
+    pub labels: Vec<Label>,
     /// Prompts of runs in flight, by the number of the run.
     pub prompts: Py<PyDict>,
     /// Deployments that runs in flight call, by the number of the run.
@@ -97,32 +96,6 @@ pub fn failed(services: &Bound<'_, Services>, place: &str, error: &Bound<'_, PyB
     }
 }
 
-/// Key and value of the labels of a call: of every declared label, empty where the metadata has none. A value that
-/// no text can be made of is reported, and counts as none.
-pub fn labels_in(
-    services: &Bound<'_, Services>,
-    metadata: Option<&Bound<'_, PyAny>>,
-) -> PyResult<Vec<(PyBackedStr, PyBackedStr)>> {
-    let py = services.py();
-    let labels = &services.get().labels;
-    let metadata = metadata.and_then(|m| m.cast::<PyDict>().ok());
-    let mut pairs = Vec::with_capacity(labels.len());
-    for key in labels {
-        let key = key.bind(py);
-        let value = metadata.map_or(Ok(None), |metadata| metadata.get_item(key))?.filter(|value| !value.is_none());
-        let text = match value.map(|value| convert::text_of(&value)) {
-            None => intern!(py, "").extract()?,
-            Some(Ok(text)) => text,
-            Some(Err(error)) => {
-                failed(services, "labels", error.value(py))?;
-                intern!(py, "").extract()?
-            }
-        };
-        pairs.push((key.extract()?, text));
-    }
-    Ok(pairs)
-}
-
 #[pymethods]
 impl Services {
     #[new]
@@ -130,7 +103,7 @@ impl Services {
         new_recorder, *, streams=None, cards=None, demand=None, release_dead=None, origins=None, labels=Vec::new(),
         keep_prompts=false, attempts=None
     ))]
-    #[allow(clippy::too_many_arguments)] // what never changes, in one call
+    #[allow(clippy::too_many_arguments, clippy::needless_pass_by_value)] // what never changes, in one call
     fn new(
         py: Python<'_>,
         new_recorder: Py<PyAny>,
@@ -139,7 +112,7 @@ impl Services {
         demand: Option<Py<Demands>>,
         release_dead: Option<Py<PyAny>>,
         origins: Option<Py<PyDict>>,
-        labels: Vec<Py<PyString>>,
+        labels: Vec<Vec<String>>,
         keep_prompts: bool,
         attempts: Option<AttemptParts>,
     ) -> Self {
@@ -151,7 +124,7 @@ impl Services {
             demand,
             release_dead,
             origins: origins.map(Origins::new),
-            labels,
+            labels: labels.iter().map(|keys| Label::new(keys, py)).collect(),
             prompts: PyDict::new(py).unbind(),
             called: PyDict::new(py).unbind(),
             keep_prompts,

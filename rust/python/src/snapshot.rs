@@ -46,7 +46,7 @@ impl Snapshot {
     }
 
     #[staticmethod]
-    #[pyo3(signature = (series, *, in_flight, peak, anomalies, started_at, taken_at, dropped, origin))]
+    #[pyo3(signature = (series, *, in_flight, peak, anomalies, started_at, taken_at, dropped, origin, labels=Vec::new()))]
     #[allow(clippy::too_many_arguments)] // what a snapshot has
     fn from_parts(
         series: Vec<Part>,
@@ -57,6 +57,7 @@ impl Snapshot {
         taken_at: u64,
         dropped: BTreeMap<String, u64>,
         origin: Option<(u64, u64)>,
+        labels: Vec<String>,
     ) -> PyResult<Self> {
         let series = series.into_iter().map(parsed).collect::<PyResult<BTreeMap<_, _>>>()?;
         let origin = match origin {
@@ -65,7 +66,9 @@ impl Snapshot {
             None => Origin::Many,
         };
         let anomalies = anomalies.into_iter().map(anomaly).collect();
-        let snapshot = core::Snapshot { origin, started_at, taken_at, in_flight, peak, anomalies, dropped, series };
+        let labels = labels.into_iter().collect();
+        let snapshot =
+            core::Snapshot { origin, started_at, taken_at, in_flight, peak, anomalies, dropped, series, labels };
         snapshot.validated().map(Self).map_err(raise)
     }
 
@@ -111,6 +114,11 @@ impl Snapshot {
     #[getter]
     fn dropped(&self) -> BTreeMap<String, u64> {
         self.0.dropped.clone()
+    }
+
+    #[getter]
+    fn labels(&self) -> Vec<&str> {
+        self.0.labels.iter().map(String::as_str).collect()
     }
 
     #[getter]
@@ -189,6 +197,19 @@ pub struct SeriesStats {
 
 #[pymethods]
 impl SeriesStats {
+    /// Returns the sum of series, under the names of the first.
+    #[staticmethod]
+    #[allow(clippy::needless_pass_by_value)] // the signature PyO3 wants
+    fn merged(series: Vec<Bound<'_, Self>>) -> PyResult<Self> {
+        let (first, rest) = series.split_first().ok_or_else(|| PyValueError::new_err("no series to merge"))?;
+        let Self { labels, data } = first.get();
+        let data = rest.iter().fold(data.clone(), |mut sum, other| {
+            sum.add(&other.get().data);
+            sum
+        });
+        Ok(Self { labels: labels.clone(), data })
+    }
+
     #[getter]
     fn kind(&self) -> &'static str {
         self.labels.kind.name()

@@ -1,6 +1,7 @@
 //! Runs that end, and the tokens before.
 
 use super::batch::Batch;
+use super::labels::of_each_key;
 use super::layout::{ALIAS, CALLS_HOME, HOME, LARGEST};
 use super::money::{more, used};
 use super::{End, Recorder};
@@ -71,6 +72,7 @@ impl Batch<'_> {
             self.settle_calls(run.model, timed);
             self.model_call(run, end, timed, answered, now);
             for label in run.labels.iter() {
+                let label = self.label_of(label, timed, run.labels.len());
                 self.finish_model(label, end, run.retried, now);
                 if end.outcome != Outcome::CacheHit && !run.shared {
                     self.record(label, Measure::Latency, lasted);
@@ -254,7 +256,7 @@ impl Recorder {
             self.paid(end, now);
             batch.failed(model, end);
             let keys = end.labels.iter().take(Labels::MOST);
-            let labels = keys.map(|key| self.resolve(Kind::Label, key, ""));
+            let labels = keys.map(|key| self.label(key, &of_each_key(key, ""), model, end.labels.len()));
             for series in std::iter::once(model).chain(labels) {
                 if !late {
                     batch.finish_model(series, end, false, now);

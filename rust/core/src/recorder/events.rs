@@ -21,7 +21,8 @@ pub struct Begin<'a> {
     pub model: &'a str,
     /// What it asks of budgets.
     pub demand: Option<Demand>,
-    /// Key and value of its labels, three at most.
+    /// Key and value of its labels, three at most; those of a label that crosses keys are joined by
+    /// [`SEPARATOR`](crate::SEPARATOR).
     pub labels: &'a [(&'a str, &'a str)],
     /// Whether it is a second attempt or a later one.
     pub retried: bool,

@@ -27,7 +27,9 @@ pub(super) const PEAK: usize = COUNTERS + 4;
 pub(super) const MEASURED: usize = COUNTERS + 5;
 /// The model, plus one, that shows the calls in flight and the peak which were counted under this name.
 pub(super) const CALLS_HOME: usize = COUNTERS + 6;
-const _: () = assert!(CALLS_HOME < COUNTER_CELLS, "a series' counters outgrew their cells");
+/// Of the row `other` of a label: the rows that this label has.
+pub(super) const ROWS: usize = COUNTERS + 7;
+const _: () = assert!(ROWS < COUNTER_CELLS, "a series' counters outgrew their cells");
 
 // The header of the file, empty without one: see `file`. Then that of the arena.
 pub(super) const FILE: usize = 64;

@@ -6,6 +6,7 @@ mod end;
 mod events;
 #[cfg(all(target_os = "linux", not(any(loom, miri))))]
 mod file;
+mod labels;
 mod layout;
 mod money;
 mod pipeline;

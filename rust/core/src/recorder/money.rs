@@ -131,7 +131,8 @@ impl Recorder {
         let now = self.clock.now();
         let model = self.resolve(Kind::Model, calls.provider, calls.model);
         let batch = self.batch();
-        for series in std::iter::once(model).chain(calls.labels.iter()) {
+        let labels = calls.labels.iter().map(|label| self.label_of(label, model, calls.labels.len()));
+        for series in std::iter::once(model).chain(labels) {
             Row(&batch, series).repriced(calls);
         }
         drop(batch);

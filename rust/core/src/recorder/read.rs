@@ -68,6 +68,7 @@ impl Recorder {
             in_flight: i64::try_from(in_flight).unwrap_or(i64::MAX),
             peak: self.cells.get(ALL_PEAK),
             anomalies: BTreeSet::new(),
+            labels: BTreeSet::new(),
             series,
             dropped: Dropped::ALL
                 .iter()

@@ -56,7 +56,9 @@ impl Recorder {
         };
         let held =
             begin.demand.map_or(Ok(Reservation::default()), |demand| self.reserve(model, &demand, now, give_up))?;
-        let labels = Labels::new(begin.labels.iter().map(|(key, value)| self.resolve(Kind::Label, key, value)));
+        // Like the gaps: rows of the model that will probably answer.
+        let labels = begin.labels.iter().map(|(key, value)| self.label(key, value, gaps, begin.labels.len()));
+        let labels = Labels::new(labels);
         let over = begin.labels.len().saturating_sub(Labels::MOST);
         if over > 0 {
             self.dropped(Dropped::LabelsOver, over as u64);
@@ -174,7 +176,8 @@ impl Batch<'_> {
         self.drop_one(why);
         self.outcome(run.component, Outcome::Abandoned);
         if run.kind == Kind::Llm {
-            for series in std::iter::once(run.model).chain(run.labels.iter()) {
+            let labels = run.labels.iter().map(|label| self.label_of(label, run.model, run.labels.len()));
+            for series in std::iter::once(run.model).chain(labels) {
                 self.outcome(series, Outcome::Abandoned);
                 self.window(series).add(&self.cells, now, [1, 0, 0, 0]);
             }

@@ -134,6 +134,16 @@ impl Labels {
         self.0
     }
 
+    /// How many there are.
+    pub fn len(self) -> usize {
+        self.iter().count()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
     /// The series.
     pub fn iter(self) -> impl Iterator<Item = SeriesId> {
         (0..3).filter_map(move |n| series_in(self.0, n).checked_sub(1))

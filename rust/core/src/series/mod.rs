@@ -2,7 +2,7 @@
 
 mod table;
 
-pub use table::{SeriesId, SeriesTable};
+pub use table::{SeriesId, SeriesTable, cut};
 
 use serde::{Deserialize, Serialize};
 
@@ -26,7 +26,7 @@ pub enum Kind {
     Node,
     /// An agent.
     Agent,
-    /// The calls that carry a label, by its key and value.
+    /// The calls that carry a label, by its key and value, and by provider and model.
     Label,
     /// Failures: who failed, and how.
     Error,
@@ -101,8 +101,9 @@ impl Kind {
     }
 }
 
-/// Who a series counts for. Models: `a` is the provider and `b` the model; labels: key and value; errors: who
-/// failed, and how; defects: type and severity, provider and model, each pair joined by [`SEPARATOR`]; strategies: that
+/// Who a series counts for. Models: `a` is the provider and `b` the model; labels: the key, and the
+/// value with provider and model, or where a label crosses keys all of them and all values, joined by [`SEPARATOR`];
+/// errors: who failed, and how; defects: type and severity, provider and model, each pair joined by [`SEPARATOR`]; strategies: that
 /// of the fix and the language; all others: `a` is the name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct LabelSet {
@@ -114,7 +115,7 @@ pub struct LabelSet {
     pub b: String,
 }
 
-/// Joins the two parts of a name: the unit separator of ASCII.
+/// Joins the parts of a name: the unit separator of ASCII.
 pub const SEPARATOR: char = '\u{1F}';
 
 /// Name of the series that takes what does not fit.

@@ -5,7 +5,7 @@ mod loom_tests;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
-use super::{Kind, LabelSet, OTHER};
+use super::{Kind, LabelSet, OTHER, SEPARATOR};
 use crate::arena::{Cells, Region};
 use crate::error::Error;
 
@@ -33,7 +33,8 @@ const LOW: u64 = 0xFFFF_FFFF;
 /// Keys, twice as many as series, in lines of 8, and a text for each series. A label set that is not there takes a
 /// series, writes its text, and then publishes both in the first free key of its line, or of the lines after it, by one
 /// compare-and-swap: who finds a key finds its text. So no thread ever waits for another, and nothing can be left
-/// half-locked by a fork. Label sets are the same when their texts are: the hash only says where to look.
+/// half-locked by a fork. Label sets are the same when their texts are: the hash only says where to look. A series may
+/// count the calls of one model alone: then that model's series is a part of what it is, in the head of its text.
 ///
 /// A look-up reads 64 keys at most, whether the table is full or not. A name that finds no free key among them is
 /// counted under `other`; at half of the keys taken that happens to no name of 100,000, unless names are chosen to meet.
@@ -81,6 +82,11 @@ impl SeriesTable {
         self.blocks.is_none_or(|blocks| blocks.has(cells, slot.saturating_add(Kind::ALL.len() as u64)))
     }
 
+    /// Label sets that it has room for.
+    pub const fn slots(self) -> usize {
+        self.slots
+    }
+
     /// Refuses a cap outside 1 to 1,000,000.
     pub fn check(max_series: u64) -> Result<usize, Error> {
         usize::try_from(max_series).ok().filter(|n| (1..=1_000_000).contains(n)).ok_or_else(|| Error::OutOfRange {
@@ -108,17 +114,38 @@ impl SeriesTable {
     /// The flags say whether it went to `other` and whether the text was cut.
     #[inline]
     pub fn resolve(self, cells: &Cells, kind: Kind, a: &str, b: &str) -> (SeriesId, bool, bool) {
+        self.resolve_of(cells, kind, None, a, b)
+    }
+
+    /// The same for the calls of one model alone, by its series.
+    #[inline]
+    pub fn resolve_of(
+        self,
+        cells: &Cells,
+        kind: Kind,
+        model: Option<SeriesId>,
+        a: &str,
+        b: &str,
+    ) -> (SeriesId, bool, bool) {
         let (a, cut_a) = cut(a, LONGEST.0);
         let (b, cut_b) = cut(b, LONGEST.1);
-        let slot = self.find_or_make(cells, kind, a, b);
+        let slot = self.look_up::<true>(cells, what(kind, model), a, b);
         let id = slot.map_or(kind as usize, |slot| slot.wrapping_add(Kind::ALL.len()));
         (id, slot.is_none(), cut_a || cut_b)
     }
 
+    /// As `resolve_of`, but makes none: the series, and whether the text was cut.
+    pub fn find(self, cells: &Cells, kind: Kind, model: SeriesId, a: &str, b: &str) -> Option<(SeriesId, bool)> {
+        let (a, cut_a) = cut(a, LONGEST.0);
+        let (b, cut_b) = cut(b, LONGEST.1);
+        let slot = self.look_up::<false>(cells, what(kind, Some(model)), a, b)?;
+        Some((slot.wrapping_add(Kind::ALL.len()), cut_a || cut_b))
+    }
+
     #[inline]
     #[allow(clippy::cast_possible_truncation)] // 21 bits
-    fn find_or_make(self, cells: &Cells, kind: Kind, a: &str, b: &str) -> Option<usize> {
-        let hash = hash(kind, a, b);
+    fn look_up<const MAKE: bool>(self, cells: &Cells, what: u64, a: &str, b: &str) -> Option<usize> {
+        let hash = hash(what, a, b);
         let (mut at, keys) = self.first(hash);
         // A series that was taken for it, its text written.
         let mut own = None;
@@ -127,18 +154,21 @@ impl SeriesTable {
             let key = self.base.wrapping_add(HEADER).wrapping_add(at);
             let mut entry = cells.observe(key);
             if entry == 0 {
-                own = own.or_else(|| self.take(cells, kind, a, b));
+                if !MAKE {
+                    return None;
+                }
+                own = own.or_else(|| self.take(cells, what, a, b));
                 let made = own?;
                 match cells.claim(key, 0, hash << ID_BITS | (made as u64).wrapping_add(1)) {
                     Ok(()) => {
-                        self.show(cells, made, kind, a, b);
+                        self.show(cells, made, what, a, b);
                         return own;
                     }
                     Err(other) => entry = other,
                 }
             }
             let series = (entry & ID).wrapping_sub(1) as usize;
-            if entry >> ID_BITS == hash << ID_BITS >> ID_BITS && self.is(cells, series, kind, a, b) {
+            if entry >> ID_BITS == hash << ID_BITS >> ID_BITS && self.is(cells, series, what, a, b) {
                 slot = Some(series);
                 break;
             }
@@ -155,8 +185,8 @@ impl SeriesTable {
 
     /// Whether a series that was found has this text.
     #[inline]
-    fn is(self, cells: &Cells, slot: usize, kind: Kind, a: &str, b: &str) -> bool {
-        let (text, head) = (self.text(slot), head(kind, a, b));
+    fn is(self, cells: &Cells, slot: usize, what: u64, a: &str, b: &str) -> bool {
+        let (text, head) = (self.text(slot), head(what, a, b));
         let there = cells.get(text);
         let mut cell = text;
         let mut same = |word| {
@@ -174,7 +204,7 @@ impl SeriesTable {
     /// Takes a series and writes its text; None when all are taken.
     #[cold]
     #[allow(clippy::cast_possible_truncation)] // below `slots`
-    fn take(self, cells: &Cells, kind: Kind, a: &str, b: &str) -> Option<usize> {
+    fn take(self, cells: &Cells, what: u64, a: &str, b: &str) -> Option<usize> {
         let slot = self.pop_spare(cells).or_else(|| {
             let taken = self.base.wrapping_add(TAKEN);
             let mut n = cells.get(taken);
@@ -187,15 +217,15 @@ impl SeriesTable {
             None
         })?;
         let text = self.text(slot);
-        cells.set(text, head(kind, a, b));
+        cells.set(text, head(what, a, b));
         for (cell, word) in (text.wrapping_add(1)..).zip(words(a).chain(words(b))) {
             cells.set(cell, word);
         }
         Some(slot)
     }
 
-    fn show(self, cells: &Cells, slot: usize, kind: Kind, a: &str, b: &str) {
-        cells.publish(self.text(slot), head(kind, a, b) | SHOWN);
+    fn show(self, cells: &Cells, slot: usize, what: u64, a: &str, b: &str) {
+        cells.publish(self.text(slot), head(what, a, b) | SHOWN);
     }
 
     /// Puts a series that was never published on the list of the spare ones.
@@ -227,14 +257,28 @@ impl SeriesTable {
         }
     }
 
-    /// The label set of a series; None while it is being written or when there is none.
-    #[allow(clippy::cast_possible_truncation)] // lengths of at most 256
+    /// The label set of a series; None while it is being written or when there is none. That of a series of one model
+    /// alone ends with the provider and the model.
     pub fn labels(self, cells: &Cells, id: SeriesId) -> Option<LabelSet> {
+        let (mut labels, model) = self.own_labels(cells, id)?;
+        if let Some(model) = model {
+            let (model, _) = self.own_labels(cells, model)?;
+            for name in [model.a, model.b] {
+                labels.b.push(SEPARATOR);
+                labels.b.push_str(&name);
+            }
+        }
+        Some(labels)
+    }
+
+    /// The text of a series, and the model whose calls it counts where it counts those of one alone.
+    #[allow(clippy::cast_possible_truncation)] // lengths of at most 256
+    pub fn own_labels(self, cells: &Cells, id: SeriesId) -> Option<(LabelSet, Option<SeriesId>)> {
         let others = Kind::ALL.len();
         let Some(slot) = id.checked_sub(others) else {
             let kind = *Kind::ALL.get(id)?;
             let b = if kind.has_two_names() { OTHER } else { "" };
-            return Some(LabelSet { kind, a: OTHER.into(), b: b.into() });
+            return Some((LabelSet { kind, a: OTHER.into(), b: b.into() }, None));
         };
         if slot >= self.slots {
             return None;
@@ -244,7 +288,7 @@ impl SeriesTable {
         if head & SHOWN == 0 {
             return None;
         }
-        let kind = Kind::from_code(((head & !SHOWN) >> 32).checked_sub(1)?)?;
+        let kind = kind_of(head)?;
         let (len_a, len_b) = ((head >> 16) as usize & 0xFFFF, head as usize & 0xFFFF);
         let mut cell = text;
         let mut read = |len: usize| {
@@ -256,17 +300,19 @@ impl SeriesTable {
             bytes.truncate(len);
             String::from_utf8_lossy(&bytes).into_owned()
         };
-        Some(LabelSet { kind, a: read(len_a), b: read(len_b) })
+        Some((LabelSet { kind, a: read(len_a), b: read(len_b) }, model_of(head)))
+    }
+
+    /// The model whose calls a series counts; None where it does not count those of one alone.
+    pub fn model_of(self, cells: &Cells, id: SeriesId) -> Option<SeriesId> {
+        model_of(cells.observe(self.text(id.checked_sub(Kind::ALL.len())?)))
     }
 
     /// As `labels`, for series of some kinds only.
     pub fn labels_of(self, cells: &Cells, id: SeriesId, is_wanted: impl Fn(Kind) -> bool) -> Option<LabelSet> {
         let kind = match id.checked_sub(Kind::ALL.len()) {
             None => *Kind::ALL.get(id)?,
-            Some(slot) => {
-                let head = cells.observe(self.text(slot));
-                Kind::from_code(((head & !SHOWN) >> 32).checked_sub(1)?)?
-            }
+            Some(slot) => kind_of(cells.observe(self.text(slot)))?,
         };
         if is_wanted(kind) { self.labels(cells, id) } else { None }
     }
@@ -297,9 +343,29 @@ impl SeriesTable {
     }
 }
 
-/// What stands before a text: its kind plus one, and its lengths.
-const fn head(kind: Kind, a: &str, b: &str) -> u64 {
-    (kind as u64).wrapping_add(1) << 32 | (a.len() as u64) << 16 | b.len() as u64
+/// What a series is beside its text: its kind plus one, and above it the model plus one whose calls it counts where it
+/// counts those of one alone.
+#[inline]
+const fn what(kind: Kind, model: Option<SeriesId>) -> u64 {
+    let model = if let Some(model) = model { (model as u64).wrapping_add(1) } else { 0 };
+    model << MODEL | (kind as u64).wrapping_add(1)
+}
+
+/// Bits of a kind in what a series is.
+const MODEL: u32 = 8;
+
+/// What stands before a text: what its series is, and its lengths.
+const fn head(what: u64, a: &str, b: &str) -> u64 {
+    what << 32 | (a.len() as u64) << 16 | b.len() as u64
+}
+
+fn kind_of(head: u64) -> Option<Kind> {
+    Kind::from_code((head >> 32 & ((1 << MODEL) - 1)).checked_sub(1)?)
+}
+
+#[allow(clippy::cast_possible_truncation)] // 21 bits
+fn model_of(head: u64) -> Option<SeriesId> {
+    ((head & !SHOWN) >> 32 >> MODEL).checked_sub(1).map(|model| model as SeriesId)
 }
 
 /// A text, 8 bytes a cell.
@@ -312,8 +378,8 @@ fn words(text: &str) -> impl Iterator<Item = u64> {
     })
 }
 
-/// At most `longest` bytes, whole characters.
-fn cut(text: &str, longest: usize) -> (&str, bool) {
+/// The beginning of a text, at most `longest` bytes in whole characters, and whether there is more of it.
+pub fn cut(text: &str, longest: usize) -> (&str, bool) {
     if text.len() <= longest {
         return (text, false);
     }
@@ -321,11 +387,11 @@ fn cut(text: &str, longest: usize) -> (&str, bool) {
     (text.get(..end).unwrap_or_default(), true)
 }
 
-/// 64 bits over kind and text. Not keyed: it has to be the same in every process that shares an
+/// 64 bits over what a series is and its text. Not keyed: it has to be the same in every process that shares an
 /// arena. A folded multiply, 8 bytes a step.
 #[inline]
-fn hash(kind: Kind, a: &str, b: &str) -> u64 {
-    let mut h = 0x9E37_79B9_7F4A_7C15_u64 ^ (kind as u64);
+fn hash(what: u64, a: &str, b: &str) -> u64 {
+    let mut h = 0x9E37_79B9_7F4A_7C15_u64 ^ what;
     for part in [a.as_bytes(), b.as_bytes()] {
         let word = |at: usize| part.get(at..).and_then(|p| p.first_chunk()).map_or(0, |w| u64::from_le_bytes(*w));
         h = fold(h ^ part.len() as u64, 0xA076_1D64_78BD_642F);

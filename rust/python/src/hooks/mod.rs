@@ -13,6 +13,7 @@ mod component;
 mod component_events;
 pub mod demand;
 pub mod identity;
+pub mod labels;
 mod model;
 mod model_end;
 pub mod model_start;

@@ -28,10 +28,11 @@ proptest! {
 
 /// Keys that a look-up of a name reads.
 fn probes(cells: &Cells, table: SeriesTable, kind: Kind, a: &str, b: &str) -> usize {
-    let (first, keys) = table.first(hash(kind, a, b));
+    let (first, keys) = table.first(hash(what(kind, None), a, b));
     let key = |n: usize| cells.get(HEADER + (first + n) % keys);
     let slot = |n: usize| usize::try_from(key(n) & ID).expect("21 bits").checked_sub(1);
-    let read = (0..PROBES.min(keys)).find(|n| slot(*n).is_none_or(|slot| table.is(cells, slot, kind, a, b)));
+    let read =
+        (0..PROBES.min(keys)).find(|n| slot(*n).is_none_or(|slot| table.is(cells, slot, what(kind, None), a, b)));
     read.map_or(PROBES, |n| n + 1)
 }
 
@@ -65,7 +66,7 @@ fn names_that_were_chosen_to_have_one_hash_are_two_series() {
         fold(fold(h ^ part.len() as u64, 0xA076_1D64_78BD_642F) ^ short, 0x8EBC_6AF0_9C88_C6E3)
     };
     let team = b"team".iter().fold(0_u64, |w, byte| w << 8 | u64::from(*byte));
-    let state = known(b"team", team, 0x9E37_79B9_7F4A_7C15_u64 ^ Kind::Label as u64);
+    let state = known(b"team", team, 0x9E37_79B9_7F4A_7C15_u64 ^ what(Kind::Label, None));
     let state = fold(state ^ 0x18, 0xA076_1D64_78BD_642F);
     let mut chosen = (0_u64..).filter_map(|n| {
         let start = format!("{n:08}");
@@ -74,7 +75,7 @@ fn names_that_were_chosen_to_have_one_hash_are_two_series() {
         Some(format!("{start}{}customer", std::str::from_utf8(&middle).ok()?))
     });
     let (one, two) = (chosen.next().expect("one"), chosen.next().expect("another"));
-    assert_eq!(hash(Kind::Label, "team", &one), hash(Kind::Label, "team", &two));
+    assert_eq!(hash(what(Kind::Label, None), "team", &one), hash(what(Kind::Label, None), "team", &two));
     let (cells, table) = table(64);
     let ids = [&one, &two, &one, &two].map(|name| table.resolve(&cells, Kind::Label, "team", name));
     assert!(ids[0].0 != ids[1].0 && ids[0] == ids[2] && ids[1] == ids[3]);
@@ -84,10 +85,30 @@ fn names_that_were_chosen_to_have_one_hash_are_two_series() {
 }
 
 #[test]
+fn a_series_of_one_model_alone_ends_with_its_names() {
+    let (cells, table) = table(8);
+    let models = ["x", "y"].map(|name| table.resolve(&cells, Kind::Model, "openai", name).0);
+    let of = |model| table.resolve_of(&cells, Kind::Label, model, "team", "red").0;
+    let rows = [Some(models[0]), Some(models[1]), None, Some(Kind::Model as usize)].map(of);
+    assert_eq!(rows.iter().collect::<BTreeSet<_>>().len(), 4);
+    let texts = rows.map(|row| table.labels(&cells, row).map(|l| l.b));
+    let expected = ["red\u{1F}openai\u{1F}x", "red\u{1F}openai\u{1F}y", "red", "red\u{1F}other\u{1F}other"];
+    assert_eq!(texts, expected.map(|text| Some(text.to_owned())));
+    assert_eq!(
+        rows.map(|row| table.model_of(&cells, row)),
+        [Some(models[0]), Some(models[1]), None, Some(Kind::Model as usize)]
+    );
+    assert_eq!(rows.map(|row| table.own_labels(&cells, row).map(|l| l.0.b)), [(); 4].map(|()| Some("red".into())));
+    assert_eq!(table.find(&cells, Kind::Label, models[1], "team", "red"), Some((rows[1], false)));
+    assert_eq!(table.find(&cells, Kind::Label, models[1], "team", "blue"), None);
+    assert_eq!(table.ids(&cells).count(), 6 + Kind::ALL.len());
+}
+
+#[test]
 fn a_series_that_was_given_back_is_the_next_one_taken() {
     let (cells, table) = table(2);
-    let taken = [(); 2].map(|()| table.take(&cells, Kind::Tool, "x", ""));
-    assert_eq!((taken, table.take(&cells, Kind::Tool, "x", "")), ([Some(0), Some(1)], None));
+    let taken = [(); 2].map(|()| table.take(&cells, what(Kind::Tool, None), "x", ""));
+    assert_eq!((taken, table.take(&cells, what(Kind::Tool, None), "x", "")), ([Some(0), Some(1)], None));
     table.give_back(&cells, 0);
     table.give_back(&cells, 1);
     assert_eq!(table.ids(&cells).count(), Kind::ALL.len());
