@@ -184,6 +184,7 @@ def test_a_variable_is_refused_by_its_name(
         (b"budgets = [5]", r"x.toml:1: budgets\[0\] must be a table, got 5"),
         (b"[[streams]]\ncollect = true", r"x.toml:1: streams must be True, False or a StreamOpt"),
         (b"labels = { a = 1 }", r"x.toml:1: labels must be up to 3 keys .*, got \{'a': 1\}"),
+        (b'labels = [["a", 5]]', r"x.toml:1: labels must be up to 3 keys .*, got \[\['a', 5\]\]"),
         (b"prices = 5", r"x.toml:1: prices must be a mapping or the path of a .*, got 5; write"),
         (b'prices = "x.json"', r"x.toml:1: prices must be .*x.json'; No such file or directory"),
         (b"max_runs = 5\n[langmeter]\n", r"x.toml:1: max_runs must be in \[langmeter\], .*got 5"),

@@ -187,6 +187,7 @@ def test_paths_are_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.Monk
         ("LANGMETER_LABELS", "team", "labels", ("team",)),
         ("LANGMETER_LABELS", '["a,b"]', "labels", ("a,b",)),
         ("LANGMETER_LABELS", "[]", "labels", ()),
+        ("LANGMETER_LABELS", '["a", ["a", "b"]]', "labels", ("a", ("a", "b"))),
         ("LANGMETER_PRICES", "false", "prices", False),
         ("LANGMETER_DEFECTS", "false", "defects", False),
         ("LANGMETER_DEFECTS_KEYS", '{ type = "checker" }', "defects.keys", {"type": "checker"}),

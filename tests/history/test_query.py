@@ -79,6 +79,8 @@ def test_rows_have_their_span_and_labels(history: History) -> None:
         ("provider", [(("openai",), 11)]),
         (("provider", "model"), [(("openai", "gpt-4o"), 9), (("openai", "gpt-4o-mini"), 2)]),
         ("team", [(("chat",), 2), (("search",), 9)]),
+        (("model", "team"), [(("gpt-4o", "search"), 9), (("gpt-4o-mini", "chat"), 2)]),
+        (("host", "team"), [(("a", "search"), 9), (("b", "chat"), 2)]),
         ("component", [(("llm chat",), 11)]),
         ("host", [(("a",), 9), (("b",), 2)]),
         (("host", "model"), [(("a", "gpt-4o"), 9), (("b", "gpt-4o-mini"), 2)]),
@@ -167,6 +169,27 @@ def test_a_wrong_question_is_refused(
     """The error names the argument, what it must be, and a remedy."""
     with pytest.raises(ConfigError, match=message):
         history.query(**{"metric": "calls", **arguments})
+
+
+def test_labels_that_cross_keys_are_asked_by_all_of_them(tmp_path: Path) -> None:
+    """In any order, with the model, and in a metric that names a place; not by one of them."""
+    file = tmp_path / "metrics.db"
+    meter = Meter(history=file, labels=[("tenant", "feature")])
+    for feature in ("chat", "search", "search"):
+        metadata = {"tenant": "acme", "feature": feature}
+        chat_model().invoke("hi", config={"callbacks": [meter], "metadata": metadata})
+    assert meter.close() is None
+    history = History(file)
+    rows = history.query("calls", by=("feature", "tenant", "model"))
+    assert [row.labels for row in rows] == [
+        {"feature": feature, "tenant": "acme", "model": "fake-1"} for feature in ("chat", "search")
+    ]
+    assert [row.value for row in rows] == [1, 2]
+    assert plain(history.query("calls[acme chat]", by=("tenant", "feature"))) == [
+        (("acme", "chat"), 1, 1)
+    ]
+    with pytest.raises(ConfigError, match=r"the keys of a label \(feature, tenant\), got 'tenant'"):
+        history.query("calls", by="tenant")
 
 
 def test_attempts_at_defects_are_by_type_and_model(tmp_path: Path) -> None:
@@ -315,7 +338,7 @@ def test_files_of_snapshots_are_imported_once(
     [
         (["none.db"], "there is no history at sqlite"),
         (["{path}", "--metric", "speed"], "no metric 'speed'"),
-        (["{path}", "--by", "squad"], "or a label (team), got 'squad'"),
+        (["{path}", "--by", "squad"], "or the keys of a label (team), got 'squad'"),
         (["{path}", "--since", "soon"], "since must be a moment"),
         (["{path}", "{path}"], "one URL is expected"),
         (["import", "{path}"], "import needs the URL of a history and a file at least"),

@@ -312,8 +312,8 @@ def test_foreign_json_is_refused(text: str) -> None:
 def test_damaged_forms_are_refused(snapshot: Snapshot) -> None:
     """A newer format, an unknown counter, a broken histogram, cut bytes."""
     data = snapshot.to_dict()
-    with pytest.raises(SnapshotError, match=r"format 4.*upgrade"):
-        Snapshot.from_dict({**data, "format": 4})
+    with pytest.raises(SnapshotError, match=r"format 5.*upgrade"):
+        Snapshot.from_dict({**data, "format": 5})
     broken = copy.deepcopy(data)
     broken["models"][0]["counters"]["input_words"] = 3
     with pytest.raises(SnapshotError, match="input_words"):

@@ -38,7 +38,7 @@ from langmeter.exporters import prometheus, rows
 from langmeter.exporters.otlp import OtlpExporter
 from langmeter.history import History, HistoryOptions, Row, Rows
 from langmeter.runnables.attach import AttachedModel, Attachment
-from langmeter.snapshot import ComponentStats, ModelStats
+from langmeter.snapshot import CallStats, ComponentStats, LabelStats, ModelStats
 from langmeter.testing import ManualClock
 from langmeter.testing.simulator import Sent, Simulator
 
@@ -83,6 +83,11 @@ def snapshots(one: Snapshot, two: Snapshot) -> None:
     assert_type(one.totals.tokens.total, int)
     assert_type(one.totals.cost, Decimal | None)
     assert_type(one.dropped, Mapping[str, int])
+    assert_type(one.labels, Mapping[tuple[str, str], LabelStats])
+    assert_type(one.by("team"), Mapping[str, CallStats])
+    assert_type(one.by("team", "model"), Mapping[tuple[str, ...], CallStats])
+    Meter(labels=("team", ("team", "customer")))
+    one.by(("team", "customer"))  # type: ignore[call-overload]
     assert_type(Snapshot.from_json(one.to_json()), Snapshot)
     assert_type(Snapshot.from_bytes(one.to_bytes()), Snapshot)
 

@@ -68,7 +68,7 @@ def _keys(label: object) -> tuple[str, ...] | None:
         keys = tuple(label)
     else:
         return None
-    good = 0 < len(set(keys)) == len(keys) <= _MAX_KEYS and all(map(_is_key, keys))
+    good = all(map(_is_key, keys)) and 0 < len(set(keys)) == len(keys) <= _MAX_KEYS
     return keys if good else None
 
 

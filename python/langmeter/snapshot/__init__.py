@@ -1,7 +1,7 @@
 """What was metered up to a moment: immutable, mergeable, and read without asking again.
 
 Rooms: `snapshot` (the whole) · `counts`, `stats`, `defect_stats` and `anomaly` (its parts) ·
-`serialize` and `parse` (as plain data) · `table` (as text).
+`by_label` (rows of labels) · `serialize` and `parse` (as plain data) · `table` (as text).
 """
 
 from langmeter._core import Distribution
