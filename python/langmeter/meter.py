@@ -18,7 +18,7 @@ from langmeter.callbacks.performance import PerformanceCallback
 from langmeter.callbacks.services import Services
 from langmeter.callbacks.streaming import StreamingCallback
 from langmeter.callbacks.tokens import TokenCountingCallback
-from langmeter.config import MeterConfig
+from langmeter.config import Labels, MeterConfig
 from langmeter.config.settings import KEYWORDS
 from langmeter.defects import DefectOptions
 from langmeter.monitors.differences import DifferenceObserver
@@ -84,7 +84,7 @@ class Meter(CompositeCallback):
         prices: PriceBook | bool | None = None,
         budgets: Iterable[Budget] | Literal[False] | None = None,
         token_counters: Mapping[str, Source] | None = None,
-        labels: Iterable[str] | None = None,
+        labels: Labels | None = None,
         defects: DefectOptions | bool | None = None,
         anomalies: bool | None = None,
         directory: str | os.PathLike[str] | DirectoryOptions | Literal[False] | None = None,

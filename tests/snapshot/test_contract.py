@@ -19,6 +19,8 @@ from tests.support.traffic import Traffic
 
 #: One file a format, JSON and bytes of one snapshot; a new format adds its own and removes none.
 FORMATS = Path(__file__).parent / "formats"
+#: Those that are written still: 3 where no labels are declared, and the newest.
+FORMATS_WRITTEN = (3, FORMAT)
 #: Formats 1 and 2 were never published.
 FIRST = 3
 SCHEMA: dict[str, Any] = json.loads(
@@ -91,5 +93,5 @@ def test_files_of_every_format_are_read(version: int) -> None:
     assert len(snapshot.anomalies) == 1
     written = json.loads(text)
     again = json.loads(snapshot.to_json())
-    if version == FORMAT:
+    if version in FORMATS_WRITTEN:
         assert {**again, "langmeter": written["langmeter"]} == written

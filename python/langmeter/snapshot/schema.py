@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from langmeter import _core
 from langmeter.snapshot import parse, serialize
+from langmeter.snapshot.by_label import MODEL
 
 _SCHEMA: Final = "https://json-schema.org/draft/2020-12/schema"
 _WHOLE: Final = {"type": "integer", "minimum": 0, "maximum": 2**64 - 1}
@@ -13,14 +14,16 @@ _SIGNED: Final = {"type": "integer", "minimum": -(2**63) + 1, "maximum": 2**63 -
 _TEXT: Final = {"type": "string"}
 _SECONDS: Final = {"type": "number", "minimum": 0}
 _TIME: Final = {"type": ["string", "null"], "format": "date-time"}
+#: Keys or values of a label: one, or the list of those that are crossed.
+_ONE_OR_ALL: Final = {"anyOf": [_TEXT, {"type": "array", "items": _TEXT, "minItems": 2}]}
 _USD: Final = {"type": ["string", "null"], "pattern": r"^-?\d+(\.\d+)?$"}
 
 
 def json_schema() -> dict[str, Any]:
-    """Return the JSON schema of `Snapshot.to_dict` and `to_json`, of this format."""
+    """Return the JSON schema of `Snapshot.to_dict` and `to_json`, of its formats."""
     fields = {
         "langmeter": _TEXT,
-        "format": {"const": _core.SNAPSHOT_FORMAT},
+        "format": {"enum": [*serialize.FORMATS]},
         "started_at": _TIME,
         "taken_at": _TIME,
         "started_at_unix_nano": _WHOLE,
@@ -35,6 +38,7 @@ def json_schema() -> dict[str, Any]:
         "peak_in_flight": _WHOLE,
         "anomalies": _listed(_object({name: _change(name) for name in parse.CHANGE})),
         "dropped": _named(_core.DROPPED, _WHOLE),
+        "labels": _listed(_ONE_OR_ALL),
         "models": _listed(_series("model")),
         "components": _listed(_series(*parse.LISTS["components"])),
         "defects": _listed({"anyOf": [_series(kind) for kind in parse.LISTS["defects"]]}),
@@ -49,7 +53,7 @@ def json_schema() -> dict[str, Any]:
         "window": _object(dict.fromkeys(serialize.WINDOW, _WHOLE)),
     }
     title = {"$schema": _SCHEMA, "title": "A snapshot of langmeter"}
-    return {**title, **_object(fields), "$defs": parts}
+    return {**title, **_object(fields, "labels"), "$defs": parts}
 
 
 def _object(fields: dict[str, Any], *optional: str) -> dict[str, Any]:
@@ -74,9 +78,12 @@ def _change(name: str) -> dict[str, Any]:
 def _series(*kinds: str) -> dict[str, Any]:
     """Return the schema of a series of these kinds, whose names are the same."""
     (kind, *_) = kinds
-    names = [name for part in serialize.NAMES.get(kind, (("name",), ())) for name in part]
+    parts = () if kind == "label" else serialize.NAMES.get(kind, (("name",), ()))
+    names = [name for part in parts for name in part]
     fields: dict[str, Any] = {} if kind == "model" else {"kind": {"enum": list(kinds)}}
     fields |= dict.fromkeys(names, _TEXT)
+    if kind == "label":
+        fields |= {"key": _ONE_OR_ALL, "value": _ONE_OR_ALL, **dict.fromkeys(MODEL, _TEXT)}
     fields |= {"calls": _WHOLE, "errors": _WHOLE}
     if kind in ("model", "label", *serialize.ATTEMPTS):
         fields["cost_usd"] = _USD
@@ -90,7 +97,8 @@ def _series(*kinds: str) -> dict[str, Any]:
         fields |= {"in_flight": _SIGNED, "peak_in_flight": _WHOLE}
     fields["discrepancies"] = {"type": "object", "additionalProperties": _SIGNED}
     fields["rates"] = _listed({"$ref": "#/$defs/window"})
-    return _object(fields, *durations, "discrepancies")
+    # Rows of labels that an older langmeter wrote have no model.
+    return _object(fields, *durations, "discrepancies", *(MODEL if kind == "label" else ()))
 
 
 def _distribution() -> dict[str, Any]:

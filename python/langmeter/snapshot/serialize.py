@@ -8,6 +8,9 @@ from langmeter import _core
 from langmeter._base.money import usd
 from langmeter.snapshot.by_label import MODEL, LabelRow, keys_in
 
+#: Versions of the dict, JSON and binary forms: that of a snapshot without declared labels, which an
+#: older langmeter reads too, and that of one with them.
+FORMATS: Final = (3, _core.SNAPSHOT_FORMAT)
 #: Counter → its place in `SeriesStats.counters`.
 COUNTER_INDEX: Final = {name: place for place, name in enumerate(_core.COUNTERS)}
 #: Parts of a sliding window.

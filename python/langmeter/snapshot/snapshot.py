@@ -36,8 +36,6 @@ from langmeter.snapshot.stats import (
 
 #: Newest version of the dict, JSON and binary forms: that of a snapshot with declared labels.
 FORMAT = _core.SNAPSHOT_FORMAT
-#: Version of any other snapshot, so that an older langmeter reads it.
-UNLABELED = 3
 
 
 class Snapshot(Immutable):
@@ -76,30 +74,23 @@ class Snapshot(Immutable):
     @cached_property
     def labels(self) -> Mapping[tuple[str, str], LabelStats]:
         """`(key, value)` of labels of one key to figures over all models; `by` has the others."""
-        rows: dict[tuple[str, str], LabelStats] = {}
-        for names, s in self._label_rows.items():
+        rows = {}
+        for names, s in self._label_series.items():
             if len(names) == 1:
-                (key, value), *_ = names
-                rows[key, value] = LabelStats(key, value, s.counters, s.rates, s.measure)
+                rows[names[0]] = LabelStats(*names[0], s.counters, s.rates, s.measure)
         return MappingProxyType(rows)
 
     @cached_property
-    def crossed(self) -> Mapping[tuple[tuple[str, str], ...], CallStats]:
-        """`((key, value), …)` of labels that cross keys to figures over all models."""
-        rows = {
-            names: _calls(label_name(*names), s)
-            for names, s in self._label_rows.items()
-            if len(names) > 1
-        }
+    def label_rows(self) -> Mapping[tuple[tuple[str, str], ...], CallStats]:
+        """`((key, value), …)` of every label, crossed or not, to figures over all models."""
+        rows = {names: _calls(label_name(*names), s) for names, s in self._label_series.items()}
         return MappingProxyType(rows)
 
     @cached_property
-    def _label_rows(self) -> Mapping[tuple[tuple[str, str], ...], _core.SeriesStats]:
-        """Figures over all models by the keys and values of each label."""
-        rows = [(by_label.LabelRow.of(s), s) for s in self._of("label")]
-        return by_label.merged(
-            (tuple(zip(row.keys, row.values, strict=True)), s) for row, s in rows
-        )
+    def _label_series(self) -> Mapping[tuple[tuple[str, str], ...], _core.SeriesStats]:
+        rows = ((by_label.LabelRow.of(s), s) for s in self._of("label"))
+        pairs = ((tuple(zip(row.keys, row.values, strict=True)), s) for row, s in rows)
+        return by_label.merged(pairs)
 
     @overload
     def by(self, name: str, /) -> Mapping[str, CallStats]: ...
@@ -284,7 +275,7 @@ class Snapshot(Immutable):
         native = self._native
         return {
             "langmeter": _core.__version__,
-            "format": FORMAT if native.labels else UNLABELED,
+            "format": serialize.FORMATS[bool(native.labels)],
             "started_at": self.started_at and self.started_at.isoformat(),
             "taken_at": self.taken_at and self.taken_at.isoformat(),
             "started_at_unix_nano": native.started_at,
@@ -312,7 +303,7 @@ class Snapshot(Immutable):
         """
         try:
             version = data.get("format")
-            if type(version) is int and UNLABELED <= version <= FORMAT:
+            if type(version) is int and version in serialize.FORMATS:
                 return Snapshot(parse.snapshot(data))
         except SnapshotError:
             raise
@@ -320,10 +311,10 @@ class Snapshot(Immutable):
             raise SnapshotError(f"not a langmeter snapshot: {exc!r}") from exc
         if version is None:
             raise SnapshotError("not a langmeter snapshot: field 'format' is missing")
-        older = isinstance(version, int) and version < UNLABELED
+        older = isinstance(version, int) and version < FORMAT
         raise SnapshotError(
             f"snapshot of format {version!r}; this langmeter ({_core.__version__}) reads "
-            f"{UNLABELED} to {FORMAT}: "
+            f"{serialize.FORMATS[0]} and {FORMAT}: "
             + ("it was written by an older one, " if older else "upgrade it to read this snapshot")
             + (f"read it with langmeter {data.get('langmeter', version)}" if older else "")
         )

@@ -122,7 +122,7 @@ def _tables(snapshot: Snapshot) -> Iterator[_Table]:
         yield HEADER, models
     if snapshot.defects:
         yield _defects(snapshot)
-    if snapshot.labels or snapshot.crossed:
+    if snapshot.label_rows:
         yield _labels(snapshot)
     if snapshot.components:
         yield _components(snapshot)
@@ -188,7 +188,7 @@ def _calls(n: int) -> str:
 def _labels(snapshot: Snapshot) -> _Table:
     """As the models, without what is not measured by label."""
     width = HEADER.index("p99") + 1
-    labels = {(name,): stats for name, stats in snapshot.labels.items()} | dict(snapshot.crossed)
+    labels = snapshot.label_rows
     lines = [
         _row(label_name(*names), stats)[:width] for names, stats in _busiest(labels, MAX_SHORT_ROWS)
     ]

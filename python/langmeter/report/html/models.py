@@ -60,7 +60,7 @@ def money(snapshot: Snapshot) -> Section:
             "cost less is listed under Advice.",
         )
     ]
-    if snapshot.labels:
+    if snapshot.label_rows:
         content.append(_labels(snapshot))
     return section("models", "Models and money", content, paragraphs(_spent(totals)))
 
@@ -82,7 +82,7 @@ def _figures(stats: CallStats) -> tuple[str, ...]:
 
 
 def _labels(snapshot: Snapshot) -> Markup:
-    rows = sorted(snapshot.labels.items(), key=lambda row: (-(row[1].cost or 0), row[0]))
+    rows = sorted(snapshot.label_rows.items(), key=lambda row: (-(row[1].cost or 0), row[0]))
     lines = [(label_name(*key), *_figures(stats)) for key, stats in rows[:ROWS]]
     header = ("label", "cost", "a call", "calls", "errors", "in", "out", "cached")
     return figure(
