@@ -65,7 +65,7 @@ def test_a_mistake_has_its_position(text: str, remedy: str, position: int) -> No
         ({"text": "latency.p95 > 2s", "resolve": "3s"}, "resolve must be no worse than 2s"),
         ({"text": "latency.p95 > 2s", "resolve": "1 %"}, "resolve must be a value"),
         ({"text": "budget('a').used > 8%", "by": "team"}, "by must be left out"),
-        ({"text": "cost > 1", "by": ("team", "model")}, "by must be provider and model"),
+        ({"text": "cost > 1", "by": ("team", "component")}, "by must be component alone"),
         ({"text": "cost > 1", "window": "0s"}, "window must be a length of time above 0"),
         ({"text": "cost > 1", "for_": "soon"}, "for_ must be a length of time"),
         ({"text": "cost > 1", "min_count": 0}, "min_count must be a whole number from 1"),
