@@ -18,6 +18,7 @@ from langmeter._base.spans import Moment
 from langmeter._base.text import printable
 from langmeter.errors import SourceError
 from langmeter.snapshot import Snapshot
+from langmeter.snapshot.state import MAGIC
 
 __all__ = ["SnapshotSource", "Source", "open", "read"]
 
@@ -28,7 +29,7 @@ TIMEOUT: Final = 5.0
 #: Most bytes of a page.
 MAX_BYTES: Final = 50_000_000
 _CHUNK: Final = 1 << 16
-_BINARY: Final = b"LMTR"
+_BINARY: Final = (b"LMTR", MAGIC)
 _SQLITE: Final = b"SQLite format 3\0"
 
 

@@ -12,6 +12,7 @@ from weakref import ref
 from langmeter import _core
 from langmeter._base.delivery import Listener, notice_listener
 from langmeter._base.options import held_to
+from langmeter._base.text import short_name
 from langmeter._base.warn import LimitedWarnings
 from langmeter.budgets import abandoned
 from langmeter.budgets.budget import Budget, Threshold, shown, unit_name
@@ -19,6 +20,7 @@ from langmeter.budgets.options import BUDGETS
 from langmeter.budgets.worst_case import Plans
 from langmeter.errors import REASONS, BudgetExceeded, ConfigError
 from langmeter.prices import PriceBook
+from langmeter.snapshot import BudgetState
 
 _MAX_BATCHES: Final = 64
 
@@ -80,6 +82,21 @@ class Ledger:
                     )
                 self._plans.count_in(recorder)
                 self.recorder = recorder
+
+    def state(self) -> list[BudgetState]:
+        """Return where each budget stands."""
+        return [
+            BudgetState(
+                short_name(each.name),
+                each.unit,
+                each.per,
+                each.spent,
+                each.reserved,
+                each.limit,
+                each.resets_at,
+            )
+            for each in self.budgets
+        ]
 
     def release_dead(self) -> int:
         """Release what dead calls hold, before one is refused; returns how many they were."""

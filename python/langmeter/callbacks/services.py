@@ -25,6 +25,8 @@ from langmeter.defects.options import DefectOptions
 from langmeter.defects.outcome import fix_of
 from langmeter.directory.keeper import Keeper, attach
 from langmeter.monitors.differences import DifferenceObserver
+from langmeter.monitors.stalls import streams_in_flight
+from langmeter.monitors.states import StateRegistry
 from langmeter.prices import PriceBook
 from langmeter.prices.book import Priced
 from langmeter.prices.unpriced import MAX_COST, Call, UnpricedCalls
@@ -94,6 +96,7 @@ class Services(_core.ServicesBase):
         defects: how attempts at defects are found; None if no handler counts them.
         block: where the innermost block of an attempt in a thread or task is kept.
         reasons: why attempts failed, by outcome and reason, to how often.
+        states: where each room adds its part of `snapshot.state`.
         subscriptions: observers that take differences, from the first model call on.
     """
 
@@ -111,6 +114,7 @@ class Services(_core.ServicesBase):
     defects: DefectOptions | None
     block: Block
     reasons: Counter[tuple[str, str]]
+    states: StateRegistry
     subscriptions: list[DifferenceObserver]
     _began: bool
     _reported: bool
@@ -159,7 +163,10 @@ class Services(_core.ServicesBase):
         if config.directory is not None:
             directory = config.directory
             self.makers += (lambda services: Keeper(services.recorder, directory),)
-        self.subscriptions = []
+        self.states, self.subscriptions = StateRegistry(), []
+        self.states.add(self, streams_in_flight)
+        if ledger is not None:
+            self.states.add(ledger, Ledger.state)
         self._reported = self._is_open = self._output_reported = self._began = False
         _all.add(self)
         return self
@@ -177,7 +184,7 @@ class Services(_core.ServicesBase):
         ledgers = [part.ledger for part in parts if part.ledger is not None]
         for part in parts:
             estimator.join(part.estimator)
-        return cls(
+        services = cls(
             config,
             prices=prices,
             ledger=Ledger.merged(ledgers, prices) if ledgers else None,
@@ -188,6 +195,9 @@ class Services(_core.ServicesBase):
             keep_prompts=any(part.keep_prompts for part in parts),
             defects=next((part.defects for part in parts if part.defects is not None), None),
         )
+        for part in parts:
+            services.states.join(part.states, (Ledger, Services))
+        return services
 
     @property
     def blocks(self) -> bool:
@@ -228,7 +238,8 @@ class Services(_core.ServicesBase):
         if self.unpriced_calls:
             self._price_later()
         changes = [change for watch in self.observers for change in watch.changes]
-        snapshot = Snapshot(self.recorder.snapshot(changes, self.label_names))
+        native = self.recorder.snapshot(changes, self.label_names)
+        snapshot = Snapshot(native, self.states.read(native, partial(self.hook_failed, "snapshot")))
         try:
             if self.streams is not None:  # the recorder has just reaped abandoned streams
                 self.streams.notify_abandoned()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from math import inf
 from time import time_ns
 from typing import Any, Final, Protocol
@@ -13,9 +14,9 @@ from langmeter._base import observer, periodic
 from langmeter._base.delivery import notice_listener, plain_function
 from langmeter._base.observer import RecorderObserver
 from langmeter._base.options import Rule, held_to, real, ruled
-from langmeter.snapshot import Snapshot
+from langmeter.snapshot import Snapshot, StreamState
 
-__all__ = ["Stall", "StallObserver"]
+__all__ = ["Stall", "StallObserver", "streams_in_flight"]
 
 #: Silence that is none yet, whatever the model: seconds.
 _PATIENCE: Final = 10.0
@@ -122,6 +123,11 @@ class StallObserver(RecorderObserver[ObservedRecorder]):
         self._gaps: dict[tuple[str, str], float] = {}
         self._gaps_at: int | None = None
 
+    @property
+    def stalled(self) -> Collection[int]:
+        """Keys of the runs whose stall was reported, and that have sent nothing since."""
+        return self._told.keys()
+
     def _observe(self, recorder: ObservedRecorder) -> None:
         silent = list(recorder.silent(_PATIENCE if self._limit is None else self._limit))
         now = self._clock()
@@ -173,6 +179,25 @@ class StallObserver(RecorderObserver[ObservedRecorder]):
             )
             gap = max(dated, default=0.0)
         return _GAPS * gap * _SECOND if _GAPS * gap > _PATIENCE else -inf
+
+
+class _Observed(Protocol):
+    """What is asked of services: their recorder, and what observes it."""
+
+    @property
+    def recorder(self) -> ObservedRecorder: ...
+    @property
+    def observers(self) -> tuple[RecorderObserver[Any], ...]: ...
+
+
+def streams_in_flight(services: _Observed) -> Iterable[StreamState]:
+    """Return the streams that have sent something, those that were silent for longest last."""
+    watches = (each for each in services.observers if isinstance(each, StallObserver))
+    stalled = {key for watch in watches for key in watch.stalled}
+    runs = sorted(services.recorder.silent(0.0), key=lambda run: -run[4])
+    for key, provider, model, started, last, events in runs:
+        begin, end = (datetime.fromtimestamp(n / _SECOND, UTC) for n in (started, last))
+        yield StreamState(provider, model, begin, end, events, key in stalled)
 
 
 def _gaps(snapshot: Snapshot) -> dict[tuple[str, str], float]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import fields as fields_of
 from typing import Any, Final
 
 from langmeter import _core
 from langmeter.snapshot import parse, serialize
 from langmeter.snapshot.by_label import MODEL
+from langmeter.snapshot.state import KINDS, MAX_PARTS
 
 _SCHEMA: Final = "https://json-schema.org/draft/2020-12/schema"
 _WHOLE: Final = {"type": "integer", "minimum": 0, "maximum": 2**64 - 1}
@@ -43,6 +45,7 @@ def json_schema() -> dict[str, Any]:
         "components": _listed(_series(*parse.LISTS["components"])),
         "defects": _listed({"anyOf": [_series(kind) for kind in parse.LISTS["defects"]]}),
         "others": _listed({"anyOf": [_series(kind) for kind in parse.LISTS["others"]]}),
+        "state": _listed({"$ref": "#/$defs/state"}),
     }
     pair = {"type": "array", "items": _WHOLE, "minItems": 2, "maxItems": 2}
     parts = {
@@ -51,9 +54,10 @@ def json_schema() -> dict[str, Any]:
         "pair": pair,
         "distribution": _distribution(),
         "window": _object(dict.fromkeys(serialize.WINDOW, _WHOLE)),
+        "state": _state(),
     }
     title = {"$schema": _SCHEMA, "title": "A snapshot of langmeter"}
-    return {**title, **_object(fields, "labels"), "$defs": parts}
+    return {**title, **_object(fields, "labels", "state"), "$defs": parts}
 
 
 def _object(fields: dict[str, Any], *optional: str) -> dict[str, Any]:
@@ -99,6 +103,27 @@ def _series(*kinds: str) -> dict[str, Any]:
     fields["rates"] = _listed({"$ref": "#/$defs/window"})
     # Rows of labels that an older langmeter wrote have no model.
     return _object(fields, *durations, "discrepancies", *(MODEL if kind == "label" else ()))
+
+
+#: Type of a field of the state → its schema.
+_TYPES: Final[dict[str, dict[str, Any]]] = {
+    "str": _TEXT,
+    "int": {"type": "integer"},
+    "bool": {"type": "boolean"},
+    "float": {"type": "number"},
+    "Amount": {"type": ["string", "integer"], "pattern": r"^-?\d+(\.\d+)?$"},
+    "datetime": {**_TIME, "type": "string"},
+    "datetime | None": _TIME,
+}
+
+
+def _state() -> dict[str, Any]:
+    """Return the schema of the state of one recorder."""
+    fields: dict[str, Any] = {"origin": _TEXT, "taken_at_unix_nano": _WHOLE}
+    for place, kind in KINDS.items():
+        part = _object({each.name: _TYPES[str(each.type)] for each in fields_of(kind)})
+        fields[place] = {**_listed(part), "maxItems": MAX_PARTS}
+    return _object(fields)
 
 
 def _distribution() -> dict[str, Any]:

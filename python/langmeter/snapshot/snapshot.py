@@ -24,6 +24,7 @@ from langmeter.snapshot import by_label, parse, serialize, table
 from langmeter.snapshot.anomaly import Anomaly, anomaly_of
 from langmeter.snapshot.counts import Rate, rates_by_window
 from langmeter.snapshot.defect_stats import DefectStats
+from langmeter.snapshot.state import State
 from langmeter.snapshot.stats import (
     CallStats,
     ComponentStats,
@@ -45,10 +46,15 @@ class Snapshot(Immutable):
     same counts. Histograms merge bucket by bucket: no percentile is ever averaged.
     """
 
+    #: What is not a sum, by origin: budgets, circuits, decisions, alerts, streams in flight.
+    state: State
     _native: _core.Snapshot
 
-    def __init__(self, native: _core.Snapshot | None = None) -> None:
-        vars(self).update(_native=_core.Snapshot() if native is None else native)
+    def __init__(self, native: _core.Snapshot | None = None, state: State | None = None) -> None:
+        vars(self).update(
+            _native=_core.Snapshot() if native is None else native,
+            state=State() if state is None else state,
+        )
 
     @cached_property
     def _series(self) -> list[_core.SeriesStats]:
@@ -230,10 +236,12 @@ class Snapshot(Immutable):
     def __add__(self, other: Snapshot) -> Snapshot:
         if not isinstance(other, Snapshot):
             return NotImplemented
-        return Snapshot(self._native + other._native)
+        return Snapshot(self._native + other._native, self.state + other.state)
 
     def __sub__(self, other: Snapshot) -> Snapshot:
         """Return what was counted since `other`, an earlier snapshot or a part of a sum.
+
+        It has no state.
 
         Raises ValueError when `other` is of another recorder (the process was restarted, or another
         meter was made) or counts more than this snapshot.
@@ -243,7 +251,9 @@ class Snapshot(Immutable):
         return Snapshot(self._native - other._native)
 
     def __eq__(self, other: object) -> bool:
-        return self._native == other._native if isinstance(other, Snapshot) else NotImplemented
+        if not isinstance(other, Snapshot):
+            return NotImplemented
+        return self._native == other._native and self.state == other.state
 
     def __hash__(self) -> int:
         return hash(self._native)
@@ -259,12 +269,13 @@ class Snapshot(Immutable):
 
     def to_bytes(self) -> bytes:
         """Compact versioned binary form."""
-        return self._native.to_bytes()
+        return self.state.before(self._native.to_bytes())
 
     @staticmethod
     def from_bytes(data: bytes) -> Snapshot:
         """Inverse of `to_bytes`. Raises ValueError on foreign, damaged or newer bytes."""
-        return Snapshot(_core.Snapshot.from_bytes(data))
+        state, rest = State.split(data)
+        return Snapshot(_core.Snapshot.from_bytes(rest), state)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, dicts, strings and numbers, readable and lossless; durations in seconds.
@@ -273,6 +284,7 @@ class Snapshot(Immutable):
         says by how much.
         """
         native = self._native
+        state = {"state": self.state.to_list()} if self.state else {}
         return {
             "langmeter": _core.__version__,
             "format": serialize.FORMATS[bool(native.labels)],
@@ -292,6 +304,7 @@ class Snapshot(Immutable):
             "components": [serialize.series_to_dict(s) for s in self._of(*COMPONENTS)],
             "defects": [serialize.series_to_dict(s) for s in self._of("defect", "strategy")],
             "others": [serialize.series_to_dict(s) for s in self._of("label", "error", "hook")],
+            **state,
         }
 
     @staticmethod
@@ -304,7 +317,7 @@ class Snapshot(Immutable):
         try:
             version = data.get("format")
             if type(version) is int and version in serialize.FORMATS:
-                return Snapshot(parse.snapshot(data))
+                return Snapshot(parse.snapshot(data), State.from_list(data.get("state", [])))
         except SnapshotError:
             raise
         except Exception as exc:  # whatever a foreign structure does to code that reads it

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime, timedelta
 from math import inf
 from time import monotonic
-from typing import Any
+from typing import Any, Final
 
 from langchain_core.language_models import BaseChatModel
 
+from langmeter._base.text import short_name
 from langmeter.budgets import Budget, Ledger
 from langmeter.budgets.scope import covers_model, looks_at_runs
 from langmeter.callbacks.base import Callback
@@ -18,7 +20,13 @@ from langmeter.runnables.providers.decisions import DecisionLog, Preview
 from langmeter.runnables.providers.figures import LiveFigures
 from langmeter.runnables.providers.policies import Known, Policy
 from langmeter.runnables.providers.request import CHARACTERS_A_TOKEN, MARKS, Request
+from langmeter.snapshot.state import CircuitState, DecisionState, Part
 from langmeter.usage.token_counters import ratio_of
+
+#: Decisions of a manager in a snapshot.
+_LAST: Final = 20
+#: Characters of the obstacles of a decision there.
+_MAX_TEXT: Final = 500
 
 
 class Provider:
@@ -104,6 +112,8 @@ class Router:
         self.log = DecisionLog()
         self.meter = meter
         self.looks_at_defects = policy.name == "best_fix_rate"
+        if meter is not None:
+            meter._services.states.add(self, _state)
         self._is_measured = policy.name != "priority"
         self._names = tuple(self.providers)
         self._has_limits = any(
@@ -226,6 +236,24 @@ class Router:
         half = {State.HALF_OPEN: "half-open"}
         circuits = self.known.circuits.items()
         return {name: c.reason or half.get(c.state, "ready") for name, c in circuits}
+
+
+def _state(router: Router) -> Iterable[Part]:
+    """Return the circuits and last decisions of a router, as snapshots have them."""
+    policy, now = router.policy.name, datetime.now(UTC)
+    for name, state in router.states().items():
+        seconds = router.known.circuits[name].returns_in
+        until = now + timedelta(seconds=seconds) if 0 < seconds < inf else None
+        yield CircuitState(policy, short_name(name), state, until)
+    for decision in router.log.last[-_LAST:]:
+        obstacles = ", ".join(f"{name}: {why}" for name, why in decision.obstacles.items())
+        yield DecisionState(
+            policy,
+            short_name(decision.provider),
+            decision.why,
+            decision.attempt,
+            obstacles[:_MAX_TEXT],
+        )
 
 
 def is_blocking(budget: Budget) -> bool:
