@@ -37,6 +37,7 @@ def test_each_setting_has_its_value_and_its_origin(
     assert rows["max_series"] == ("default", "1024")
     assert rows["prices"] == ("langmeter.toml:2", "<PriceBook: 1 own price beside the catalogue>")
     assert rows["budgets"] == ("langmeter.toml:4", "<Budget '5 calls': 0 of 5 calls spent>")
+    assert rows["alert_link"] == ("default", "none")
     assert [*rows] == [*MeterConfig.load().leaves()]
 
 
@@ -47,6 +48,8 @@ def test_json_has_the_same(capsys: pytest.CaptureFixture[str]) -> None:
     assert settings["max_runs"] == {"value": 9, "source": "langmeter.toml", "line": 1}
     assert settings["max_series"] == {"value": 1024, "source": "default", "line": None}
     assert settings["streams.collect"] == {"value": None, "source": "default", "line": None}
+    assert settings["alert_link"]["value"] is None
+    assert settings["directory"]["value"] is None
 
 
 def test_check_reads_one_file_without_the_environment(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from langmeter import Snapshot, SourceError
@@ -149,6 +149,18 @@ def test_a_late_row_reopens_its_hour(url: str) -> None:
         assert sum_.snapshot.totals.calls == 5
 
 
+def test_rows_from_before_the_first_are_kept_as_any_other(url: str) -> None:
+    """Older snapshots that are added later have their minutes and hours, too."""
+    store = Store(url)
+    for number, hour in enumerate((50, 26, 2)):
+        store.append([row(minute(60 * hour), number=number)])
+        roll_up(store, T + 72 * HOURS)
+    for level in (INTERVAL, HOUR, DAY):
+        assert len(of_level(store, level)) == 3
+    for step in (None, 60, HOURS, DAYS):
+        assert everything(store, step).totals.calls == 3
+
+
 def test_old_rows_are_deleted_and_no_figure_is(url: str) -> None:
     """Minutes go after their time, then hours; days stay, and the sum with them."""
     store = Store(url)
@@ -213,6 +225,8 @@ keeps = st.sampled_from([FOREVER, (48 * HOURS, 90 * DAYS, None), (3600.0, 36 * H
 @pytest.mark.slow
 @settings(max_examples=40)
 @given(events, rolls, keeps)
+# A late row from the day before the first one that was rolled up.
+@example([(1440, 1, "a"), (0, 1, "a")], [(0, 25)], FOREVER)
 def test_every_order_gives_the_same_sums(
     minutes: list[tuple[int, int, str]], rolls: list[tuple[int, int]], keep: Any
 ) -> None:
@@ -233,10 +247,15 @@ def test_every_order_gives_the_same_sums(
         assert _by(of_level(store, DAY), DAYS) == _exact(minutes, DAYS)
         if keep == FOREVER or not rolls:
             assert _by(of_level(store, HOUR), HOURS) == _exact(minutes, HOURS)
+            assert _by(of_level(store, INTERVAL), 60) == _exact(minutes, 60)
 
 
 def _by(rows: Iterable[Span], size: int) -> dict[tuple[int, str], int]:
-    return {((r.ended - size - T) // size, r.host): r.snapshot.totals.calls for r in rows}
+    sums: dict[tuple[int, str], int] = {}
+    for row in rows:
+        key = ((row.ended - size - T) // size, row.host)
+        sums[key] = sums.get(key, 0) + row.snapshot.totals.calls
+    return sums
 
 
 def _exact(minutes: list[tuple[int, int, str]], size: int) -> dict[tuple[int, str], int]:

@@ -305,21 +305,33 @@ def test_a_read_only_database_keeps_what_waits(tmp_path: Path) -> None:
     assert count(str(file)) == 0
 
 
+@pytest.mark.parametrize("tables", ["span, alert, version", "span, version", "span"])
 def test_a_database_that_vanishes_is_made_again(
-    url: str, execute: Callable[[str], list[Any]]
+    url: str, execute: Callable[[str], list[Any]], tables: str
 ) -> None:
-    """What was in it is gone; what comes later is written."""
+    """What was in it is gone, whole or in part; what comes later is written."""
     meter = Meter(history=url)
     call(meter, 3)
     assert meter.flush() is None
-    if "postgresql" in url:
-        execute("DROP TABLE langmeter_span, langmeter_version")
-    else:
-        for file in Path(url).parent.glob("metrics.db*"):
-            file.unlink()
+    for table in tables.split(", "):
+        execute(f"DROP TABLE langmeter_{table}")
     call(meter, 2)
     assert meter.flush(60) is None
     assert count(url) == 2
+    meter.close()
+
+
+def test_a_file_that_vanishes_is_made_again(tmp_path: Path) -> None:
+    """The deleted file of a database is not written any longer."""
+    file = tmp_path / "metrics.db"
+    meter = Meter(history=file)
+    call(meter, 3)
+    assert meter.flush() is None
+    for each in tmp_path.glob("metrics.db*"):
+        each.unlink()
+    call(meter, 2)
+    assert meter.flush(60) is None
+    assert count(str(file)) == 2
     meter.close()
 
 

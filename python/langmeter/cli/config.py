@@ -80,18 +80,29 @@ def _as_json(config: MeterConfig) -> dict[str, Any]:
     for name, value in config.leaves().items():
         origin = config.origin(name)
         settings[name] = {
-            "value": value if isinstance(value, bool | int | float | None) else _text(value),
+            "value": _json_value(value),
             "source": "default" if origin is None else origin.source,
             "line": None if origin is None else origin.line,
         }
     return {"settings": settings}
 
 
+def _json_value(value: object) -> bool | int | float | str | None:
+    if _is_empty(value):
+        return None
+    return value if isinstance(value, bool | int | float) else _text(value)
+
+
+def _is_empty(value: object) -> bool:
+    return value is None or (isinstance(value, str | tuple | dict) and not value)
+
+
 def _text(value: object) -> str:
-    if value is None or value == () or value == {}:
+    """Return a value in words, which are never empty."""
+    if _is_empty(value):
         return "none"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple):
         return ", ".join(map(_text, value))
-    return without_password(value if isinstance(value, str) else repr(value))
+    return without_password(value if isinstance(value, str) and value.strip() else repr(value))

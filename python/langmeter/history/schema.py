@@ -183,16 +183,22 @@ class Database:
         )
         return revision
 
+    def _is_whole(self, connection: sql.Connection) -> bool:
+        """Whether the database has every table, of this revision."""
+        has_table = sql.inspect(connection).has_table
+        return self.revision(connection) == HEAD and all(map(has_table, _metadata.tables))
+
     def migrate(self, connection: sql.Connection) -> None:
-        """Make the tables, or bring those of an older langmeter forward.
+        """Make the tables that are missing, or bring those of an older langmeter forward.
 
         Raises SourceError for a database of a newer langmeter.
         """
-        if self.revision(connection) == HEAD:
+        if self._is_whole(connection):
             return
         self.lock(connection, wait=True)
         revision = self.revision(connection)
         if revision == HEAD:
+            _metadata.create_all(connection)  # those that someone has dropped
             return
         # Loaded here: 0.2 s that a database of today's revision does without.
         from alembic import command

@@ -140,10 +140,11 @@ class Store:
         self, connection: sql.Connection, hour: sql.ColumnElement[bool], end: int
     ) -> None:
         # Where the other rows of its time have been deleted, a late row goes too: what is kept
-        # has no gaps, so that one moment says where rows of a level begin.
-        late = end <= _kept_from(connection, INTERVAL, HOUR)
+        # has no gaps, so that one moment says where rows of a level begin. A late row from before
+        # everything else is kept as any other.
+        late = end <= _kept_from(connection, INTERVAL)
         day = _ceil(end, SIZES[DAY])
-        levels = (DAY,) if day <= _kept_from(connection, HOUR, DAY) else (HOUR, DAY)
+        levels = (DAY,) if day <= _kept_from(connection, HOUR) else (HOUR, DAY)
         change = spans.delete().where(hour) if late else spans.update().where(hour).values(rolled=1)
         # One statement marks and reads: a row that is appended meanwhile is not marked.
         columns = (spans.c.host, spans.c.version, spans.c.started, spans.c.data)
@@ -248,8 +249,8 @@ def _chosen(
     connection: sql.Connection, since: int | None, until: int | None, step: int | None
 ) -> sql.ColumnElement[bool]:
     """Return the condition of the rows that make up a span, each figure in one of them."""
-    hours = _kept_from(connection, INTERVAL, HOUR)
-    days = _kept_from(connection, HOUR, DAY)
+    hours = _kept_from(connection, INTERVAL)
+    days = _kept_from(connection, HOUR)
     # Days alone are there before `days`, and no intervals before `hours`.
     begin = -math.inf if since is None else float(since)
     end = math.inf if until is None else float(until)
@@ -279,14 +280,21 @@ def _chosen(
     return sql.or_(*chosen)
 
 
-def _kept_from(connection: sql.Connection, level: int, above: int) -> float:
-    """Return the moment from which on there are rows of a level; before it, those above alone."""
-    rolled = sql.and_(spans.c.level == level, spans.c.rolled == 1)
-    first = connection.scalar(sql.select(sql.func.min(spans.c.ended)).where(rolled))
-    if first is not None:
-        return _floor(first - 1, SIZES[above])
-    last = connection.scalar(sql.select(sql.func.max(spans.c.ended)).where(spans.c.level == above))
-    return -math.inf if last is None else float(last)
+def _kept_from(connection: sql.Connection, level: int) -> float:
+    """Return the moment from which on rows of a level are whole; minus infinity for always.
+
+    Before it rows of the level have been deleted, and those of a level above it remain: it is the
+    end of the last of these that lies before the first row of the levels below it.
+    """
+    moment, first = -math.inf, math.inf
+    for below, above in ((INTERVAL, HOUR), (HOUR, DAY))[level:]:
+        rolled = sql.and_(spans.c.level == below, spans.c.rolled == 1)
+        begin = connection.scalar(sql.select(sql.func.min(spans.c.ended)).where(rolled))
+        first = first if begin is None else min(first, begin)
+        alone = _between(above, -math.inf, _floor(first - 1, SIZES[above]))
+        last = connection.scalar(sql.select(sql.func.max(spans.c.ended)).where(alone))
+        moment = moment if last is None else max(moment, last)
+    return moment
 
 
 def _between(level: int, low: float, high: float) -> sql.ColumnElement[bool]:

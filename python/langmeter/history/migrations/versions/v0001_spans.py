@@ -22,11 +22,13 @@ def upgrade() -> None:
         sql.Column("rolled", whole, nullable=False),
         sql.Column("data", sql.LargeBinary, nullable=False),
         sqlite_strict=True,
+        if_not_exists=True,
     )
     op.create_index(
         "langmeter_span_unrolled",
         "langmeter_span",
         ["ended"],
+        if_not_exists=True,
         sqlite_where=sql.text("rolled = 0"),
         postgresql_where=sql.text("rolled = 0"),
     )

@@ -17,4 +17,5 @@ def upgrade() -> None:
         sql.Column("until", whole, nullable=False),
         sql.Column("state", sql.Text, nullable=False),
         sqlite_strict=True,
+        if_not_exists=True,
     )
