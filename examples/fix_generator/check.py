@@ -54,8 +54,8 @@ def _attempts(
     """Compare the attempts by defect type, model and outcome."""
     expected = Counter({(type, "", "infrastructure"): n for type, n in refused.items()})
     for (model, defect_type, kind), n in providers.answered.items():
-        # An attempt whose only call failed belongs to no model.
-        by = "" if kind == "down" else MODELS.get(model, model)
+        # An attempt whose only call failed belongs to the model as it was requested.
+        by = model if kind == "down" else MODELS.get(model, model)
         expected[defect_type, by, OUTCOMES[kind]] += n
     counted: Counter[tuple[str, str, str]] = Counter()
     for (defect_type, _, model, _), row in snapshot.defects.items():

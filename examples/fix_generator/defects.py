@@ -21,8 +21,8 @@ from langmeter.defects.scorers import (
     score_fix,
 )
 
-#: A fix may take this long, this much memory, and print this much.
-LIMITS = Limits(seconds=10, cpu_seconds=5, memory=512 * 2**20, output=64 * 1024)
+#: What a fix may take and print. Processor time ends a loop; a busy machine may need a minute for it.
+LIMITS = Limits(seconds=60, cpu_seconds=5, memory=512 * 2**20, output=64 * 1024)
 _COMPILE = ["cc", "-std=c11", "-c", "{file}", "-o", "fix.o"]
 _RUN = {
     "python": ["python3", "-I", "{file}"],
