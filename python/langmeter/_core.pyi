@@ -589,6 +589,10 @@ class Recorder:
     def dropped(self, name: str, n: int = 1) -> None:
         """Add to a named count of what was lost; a name outside `DROPPED` is counted as "other"."""
 
+    @property
+    def origin(self) -> tuple[int, int]:
+        """(recorder, fork generation), as of its snapshots."""
+
     def snapshot(
         self, anomalies: Sequence[_Change] | None = None, labels: Sequence[str] = ...
     ) -> Snapshot:

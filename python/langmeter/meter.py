@@ -5,23 +5,25 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from weakref import ref
 
+from langmeter import _core
 from langmeter.budgets import Budget
 from langmeter.callbacks.composite import CompositeCallback
 from langmeter.callbacks.cost import CostTrackingCallback
 from langmeter.callbacks.defects import DefectAnalysisCallback
 from langmeter.callbacks.performance import PerformanceCallback
-from langmeter.callbacks.services import Services
 from langmeter.callbacks.streaming import StreamingCallback
 from langmeter.callbacks.tokens import TokenCountingCallback
 from langmeter.config import Labels, MeterConfig
 from langmeter.config.settings import KEYWORDS
 from langmeter.defects import DefectOptions
-from langmeter.monitors.differences import DifferenceObserver
+from langmeter.directory import Directory
+from langmeter.monitors.differences import DifferenceObserver, DirectoryObserver
 from langmeter.monitors.stalls import Stall
 from langmeter.prices import PriceBook
 from langmeter.snapshot import Snapshot
@@ -36,7 +38,6 @@ from langmeter.streaming import (
 from langmeter.usage import Source
 
 if TYPE_CHECKING:
-    from langmeter.alerts.engine import GaugeValue
     from langmeter.alerts.monitor import AlertMonitor
     from langmeter.alerts.options import Rule, Sink
     from langmeter.directory import DirectoryOptions
@@ -127,10 +128,12 @@ class Meter(CompositeCallback):
         self._defects = DefectAnalysisCallback(config=part) if config.defects else None
         views = (self.tokens, self.cost, self.performance, self._streaming, self._defects)
         super().__init__([view for view in views if view is not None], config=config)
-        self._history = None if config.history is None else self._begin_history(config.history)
+        self._history = None
+        if config.history is not None:
+            self._history = self._begin_history(config.history, config.directory)
         self._alerts = self._begin_alerts(config) if config.alerts else None
 
-    def _begin_history(self, history: HistoryOptions) -> Writer:
+    def _begin_history(self, history: HistoryOptions, directory: DirectoryOptions | None) -> Writer:
         from langmeter.history.writer import Writer
 
         services, writer = self._services, Writer(history)
@@ -142,31 +145,46 @@ class Meter(CompositeCallback):
             begin=writer.begin,
             aligned=True,
         )
-        writer.observe(observer.take)
+        estate = None
+        if directory is not None:
+            from langmeter.history.estate import Estate
+
+            estate = Estate(directory, history, partial(_file_of, ref(services.recorder)))
+        writer.observe(observer, estate)
         services.subscribe(observer)
         self._history_observer = observer
         return writer
 
     def _begin_alerts(self, config: MeterConfig) -> AlertMonitor:
         from langmeter.alerts.engine import INTERVAL
-        from langmeter.alerts.monitor import AlertMonitor
+        from langmeter.alerts.monitor import AlertMonitor, Leases
 
-        leases, services = None, self._services
-        if config.history is not None and self._history is not None:
-            from langmeter.history.leases import Leases
-
-            leases = Leases(config.history.url, self._history.process)
+        services, history, directory = self._services, config.history, config.directory
         monitor = AlertMonitor(
             config.alerts,  # type: ignore[arg-type]
             config.sinks,  # type: ignore[arg-type]
             count=services.recorder.dropped,
-            gauges=_Gauges(services),
             link=config.alert_link,
-            leases=leases,
         )
-        observer = DifferenceObserver(services.recorder, INTERVAL, services.snapshot, monitor.due)
-        observer.take()
-        monitor.observe(observer.take)
+        arguments = (services.recorder, INTERVAL, services.snapshot, monitor.due)
+        observer: DifferenceObserver
+        leases: Leases | None = None
+        # A directory knows at once what its processes count; a server knows other hosts.
+        if directory is not None and self.file and not (history and history.is_server):
+            from langmeter.directory.leases import DirectoryLeases
+
+            leases = DirectoryLeases(directory)
+            observer = DirectoryObserver(Directory(directory.path), *arguments)
+            monitor.observe(observer, leases, skip=observer.skip)
+        else:
+            if history is not None and self._history is not None:
+                from langmeter.history.leases import Leases as HistoryLeases
+
+                leases = HistoryLeases(history.url, self._history.process)
+            observer = DifferenceObserver(*arguments)
+            observer.take()
+            monitor.observe(observer, leases)
+        services.states.add(monitor, type(monitor).states)
         services.subscribe(observer)
         self._alert_observer = observer
         return monitor
@@ -227,23 +245,6 @@ def _switched_on(view: PartT | None, facet: str, remedy: str = "") -> PartT:
     return view
 
 
-class _Gauges:
-    """State of a process that rules read: its budgets; holds the services weakly."""
-
-    def __init__(self, services: Services) -> None:
-        self._services = ref(services)
-
-    def __call__(self) -> list[GaugeValue]:
-        from langmeter.alerts.engine import GaugeValue
-
-        services = self._services()
-        ledger = None if services is None else services.ledger
-        return [
-            GaugeValue(
-                "budget.used",
-                budget.name,
-                float(budget.spent / budget.limit),
-                budget.per if budget.resets_at is None else budget.resets_at.isoformat(),
-            )
-            for budget in (ledger.budgets if ledger is not None else ())
-        ]
+def _file_of(recorder: Callable[[], _core.Recorder | None]) -> Path | None:
+    held = recorder()
+    return None if held is None else held.file

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from langmeter import Snapshot, _core
 from langmeter.alerts import Alert, Rule
-from langmeter.alerts.engine import Engine, GaugeValue
+from langmeter.alerts.engine import Engine
+from langmeter.alerts.gauges import GaugeValue
 from langmeter.alerts.window import Window
 from tests.support.histories import difference
 

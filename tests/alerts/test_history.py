@@ -20,6 +20,7 @@ from langmeter.alerts.replay import replayed
 from langmeter.cli.main import main
 from langmeter.history.leases import LEASE, Leases
 from langmeter.history.store import Store
+from langmeter.snapshot.state import State
 from tests.support.histories import difference, row
 from tests.support.models import chat_model
 
@@ -74,10 +75,15 @@ class _Process:
             [rule],
             [self.got.append],
             count=lambda *_: None,
-            gauges=tuple,
-            leases=leases(file, name),
         )
-        self.monitor.observe(lambda: self.counted)
+        self.monitor.observe(self, leases(file, name))
+
+    def take(self) -> Snapshot:
+        return self.counted
+
+    @property
+    def state(self) -> State:
+        return State()
 
     def evaluate(self, counted: Snapshot) -> list[str]:
         begin = len(self.got)

@@ -51,6 +51,10 @@ class Differences:
     def take(self) -> Snapshot | None:
         return self.snapshots.pop(0) if self.snapshots else Snapshot()
 
+    @property
+    def taken(self) -> Snapshot:
+        return Snapshot()
+
 
 def minutes(number: int, calls: int = 1) -> list[Snapshot]:
     starts = [NOW + 60 * n for n in range(number)]
@@ -360,7 +364,7 @@ def test_what_waits_is_merged_and_not_lost(tmp_path: Path) -> None:
     source = Differences(minutes(50, calls=2))
     writer = Writer(HistoryOptions(url=file, max_pending=4))
     writer._store = Store(file, timeout=0.01)
-    writer.observe(source.take)
+    writer.observe(source)
     for _ in range(50):
         writer._collect()
         writer._write_all()
@@ -387,7 +391,7 @@ def test_a_row_whose_answer_was_lost_is_not_merged(tmp_path: Path) -> None:
 
     writer._store.append = lost  # type: ignore[method-assign]
     source = Differences(minutes(9))
-    writer.observe(source.take)
+    writer.observe(source)
     for _ in range(9):
         writer._collect()
         writer._write_all()

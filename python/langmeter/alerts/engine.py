@@ -17,14 +17,16 @@ from typing import Any, Final, NamedTuple
 
 from langmeter._base.spans import seconds_of
 from langmeter.alerts.alert import Alert, Status, moment
+from langmeter.alerts.gauges import GaugeValue
 from langmeter.alerts.options import Rule
 from langmeter.alerts.window import Groups, Window
 from langmeter.analysis.conditions import Gauge
 from langmeter.analysis.metrics import Figure, Sum, add, matches
 from langmeter.analysis.parts import Parts
 from langmeter.snapshot import Snapshot
+from langmeter.snapshot.state import AlertState
 
-__all__ = ["Engine", "GaugeValue"]
+__all__ = ["Engine"]
 
 #: Seconds between two evaluations.
 INTERVAL: Final = 5.0
@@ -35,22 +37,6 @@ _MOST: Final = 1000
 _KEPT: Final = ("status", "since", "bad_until", "quiet_until", "period")
 
 Key = tuple[str, ...]
-
-
-class GaugeValue(NamedTuple):
-    """A figure of the state of a process.
-
-    Attributes:
-        gauge: "budget.used".
-        name: of the budget.
-        value: in the unit of the gauge.
-        period: names the period of a budget; a rule fires once in each.
-    """
-
-    gauge: str
-    name: str
-    value: float
-    period: str = ""
 
 
 class _Reading(NamedTuple):
@@ -74,6 +60,7 @@ class _State:
     quiet_until: float = 0.0
     judged_at: float = 0.0
     period: str = ""
+    value: float = 0.0
 
 
 class _Watch:
@@ -82,6 +69,8 @@ class _Watch:
     def __init__(self, rule: Rule, interval: float) -> None:
         self.rule = rule
         self.states: dict[Key, _State] = {}
+        #: When its window has all that it is of, Unix seconds.
+        self.complete_at = 0.0
         condition = rule.condition
         self.metric = condition.metric
         self.is_gauge = isinstance(self.metric, Gauge)
@@ -237,9 +226,15 @@ class Engine:
             if titles is not None and watch.rule.title not in titles:
                 watch.forget(now)
                 continue
-            for key, reading in watch.readings(now, gauges):
+            for key, value in watch.readings(now, gauges):
+                reading = value
                 state = watch.states.get(key) or _State(judged_at=now)
+                is_complete = now >= watch.complete_at
+                if state.status == "firing" and not (is_complete or reading is None):
+                    # Half a window does not say that what fired before is better.
+                    reading = reading if reading.worse else None
                 status = _step(watch.rule, state, reading, now)
+                state.value = state.value if reading is None else reading.value
                 if state.status == "inactive" and not state.period and now >= state.quiet_until:
                     watch.states.pop(key, None)
                 else:
@@ -247,6 +242,22 @@ class Engine:
                 if status is not None:
                     alerts.append(self._alert(watch, key, state, status, reading, now))
         return alerts
+
+    def states(self) -> list[AlertState]:
+        """Return the alerts that are pending or fire, with the figure at their last evaluation."""
+        return [
+            AlertState(
+                watch.rule.title,
+                ", ".join(f"{name}={value}" for name, value in zip(watch.names, key, strict=True)),
+                watch.rule.severity,
+                state.status,
+                moment(state.since),
+                state.value,
+            )
+            for watch in self._watches
+            for key, state in list(watch.states.items())  # another thread may evaluate
+            if state.status != "inactive"
+        ]
 
     def open(self) -> list[tuple[str, dict[str, str], float]]:
         """Return name, labels and begin (Unix seconds) of the alerts that fire."""
@@ -268,10 +279,18 @@ class Engine:
             if watch.rule.title in titles
         }
 
-    def restore(self, states: Mapping[str, Iterable[Mapping[str, Any]]]) -> None:
-        """Take the place of an engine that had this state of some rules."""
+    def restore(
+        self, states: Mapping[str, Iterable[Mapping[str, Any]]], now: float | None = None
+    ) -> None:
+        """Take the place of an engine that had this state of some rules.
+
+        With `now`, Unix seconds, there are no figures of what came before: what fires does not
+        resolve until its window is of what comes after.
+        """
         for watch in self._watches:
             for row in states.get(watch.rule.title, ()):
+                if now is not None and not watch.is_gauge:
+                    watch.complete_at = now + watch.long.seconds
                 if len(row["key"]) == len(watch.names):
                     state = _State(**{name: row[name] for name in _KEPT})
                     watch.states[tuple(row["key"])] = state

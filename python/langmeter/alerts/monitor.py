@@ -1,7 +1,7 @@
 """The alerts of one meter: a difference every five seconds, judged, and sent to its sinks.
 
-Where the meter has a history, the state of alerts is kept there, and of all processes that write it
-one judges each rule, over the figures of all of them.
+Where the meter has a history or a directory, the state of alerts is kept there, and of all its
+processes one judges each rule, over the figures of all of them.
 """
 
 from __future__ import annotations
@@ -11,19 +11,18 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from time import monotonic, time
-from typing import TYPE_CHECKING, Final
+from typing import Any, Final, Protocol
 from weakref import WeakSet
 
 from langmeter._base.delivery import Count, Listener, Queue, Queued
 from langmeter._base.log import log
 from langmeter.alerts.alert import Alert, moment
-from langmeter.alerts.engine import Engine, GaugeValue
+from langmeter.alerts.engine import Engine
+from langmeter.alerts.gauges import gauges
 from langmeter.alerts.options import Rule, Sink
 from langmeter.alerts.sinks import Deliveries, Delivery
 from langmeter.snapshot import Snapshot
-
-if TYPE_CHECKING:
-    from langmeter.history.leases import Leases
+from langmeter.snapshot.state import AlertState, State
 
 __all__ = ["AlertMonitor"]
 
@@ -33,6 +32,33 @@ _EXIT: Final = 5.0
 _TURN: Final = 5.0
 
 
+class Differences(Protocol):
+    """What a monitor judges."""
+
+    def take(self) -> Snapshot | None:
+        """Return what was counted since the last call; None where its recorder has gone."""
+
+    @property
+    def state(self) -> State:
+        """The state as of the last difference."""
+
+
+class Leases(Protocol):
+    """What decides which process judges a rule: a history, or a directory."""
+
+    def hold(self, titles: Iterable[str], now: float) -> dict[str, list[dict[str, Any]]]:
+        """Take or keep rules; returns the states of the alerts of those that are held."""
+
+    def save(self, states: Mapping[str, list[dict[str, Any]]]) -> None:
+        """Write the states of rules that are held."""
+
+    def release(self) -> None:
+        """Give back what is held."""
+
+    def news(self, since: float, now: float) -> Iterable[tuple[float, float, Snapshot]]:
+        """Return begin, end and figures of what other processes counted, each once."""
+
+
 class AlertMonitor:
     """Judges rules over what a meter counts, and sends what fires and resolves.
 
@@ -40,9 +66,7 @@ class AlertMonitor:
         rules: the rules.
         sinks: what gets alerts.
         count: counts what was lost, as `Recorder.dropped`.
-        gauges: gives the state of the process.
         link: address that alerts have.
-        leases: of the history of the meter; None without.
     """
 
     def __init__(
@@ -51,16 +75,14 @@ class AlertMonitor:
         sinks: Iterable[Sink],
         *,
         count: Count,
-        gauges: Callable[[], Iterable[GaugeValue]],
         link: str = "",
-        leases: Leases | None = None,
     ) -> None:
         self._rules = tuple(rules)
         self._count = count
-        self._gauges = gauges
         self._link = link
-        self._leases = leases
-        self._take: Callable[[], Snapshot | None] = lambda: None
+        self._differences: Differences | None = None
+        self._leases: Leases | None = None
+        self._skip: Callable[[], None] | None = None
         self._sinks = Deliveries(sinks, count)
         self._queue = Queue(Queued(queue_size=2, when_full="drop_newest"))
         self._listener = Listener("alerts", self._due, self._queue, count)
@@ -74,13 +96,26 @@ class AlertMonitor:
         self._turn = threading.Lock()
         self._closed = False
         self._led: frozenset[str] = frozenset()
+        self._is_new = False
         self._is_reported = False
         for sink in self._sinks.each:
             sink.reset_after_fork()
 
-    def observe(self, take: Callable[[], Snapshot | None]) -> None:
-        """Take differences by this function."""
-        self._take = take
+    def observe(
+        self,
+        differences: Differences,
+        leases: Leases | None = None,
+        skip: Callable[[], None] | None = None,
+    ) -> None:
+        """Judge these differences.
+
+        Args:
+            differences: where they and the state come from.
+            leases: of a history or a directory; None to judge every rule.
+            skip: given where differences are of all processes: a process that holds no rule takes
+                none, and calls this before its first.
+        """
+        self._differences, self._leases, self._skip = differences, leases, skip
 
     def due(self) -> bool:
         """Evaluate soon, in a thread of its own."""
@@ -90,6 +125,10 @@ class AlertMonitor:
     def open(self) -> list[tuple[str, dict[str, str], float]]:
         """Name, labels and begin (Unix seconds) of the alerts that fire in this process."""
         return self._engine.open()
+
+    def states(self) -> list[AlertState]:
+        """Return the alerts that are pending or fire in this process, for its snapshots."""
+        return self._engine.states()
 
     @property
     def dead_letters(self) -> Mapping[str, int]:
@@ -121,16 +160,24 @@ class AlertMonitor:
 
     def evaluate(self) -> None:
         """Take what was counted since the last time, and judge it."""
-        if not self._turn.acquire(timeout=_TURN):
+        differences = self._differences
+        if differences is None or not self._turn.acquire(timeout=_TURN):
             return
         try:
-            difference = self._take()
+            now, is_new = time(), self._is_new
+            led = self._engine.titles if self._leases is None else self._lead(self._leases, now)
+            self._is_new = not led
+            if self._skip is not None:
+                if not led:
+                    return
+                if is_new:
+                    self._skip()
+            difference = differences.take()
             if difference is None:
                 return
             now, native = time(), difference._native
-            led = self._engine.titles if self._leases is None else self._lead(self._leases, now)
             self._engine.observe(native.started_at / 1e9, native.taken_at / 1e9, difference)
-            for alert in self._engine.evaluate(now, self._gauges(), led):
+            for alert in self._engine.evaluate(now, gauges(differences.state), led):
                 self._sinks.notify(alert)
             if self._leases is not None and led:
                 self._save(self._leases, led)
@@ -149,7 +196,8 @@ class AlertMonitor:
             held = leases.hold(self._engine.titles, now)
             new = held.keys() - self._led
             if new:
-                self._engine.restore({title: held[title] for title in new})
+                restored = {title: held[title] for title in new}
+                self._engine.restore(restored, None if self._skip is None else now)
             if held:
                 for started, ended, snapshot in leases.news(now - self._engine.longest, now):
                     self._engine.observe(started, ended, snapshot)
@@ -165,7 +213,7 @@ class AlertMonitor:
             self._history_failed(error)
 
     def _history_failed(self, error: Exception) -> None:
-        """Log that the database does not answer; this process goes on with what it judged."""
+        """Log that the history or the directory fails; this process judges on what it judged."""
         if not self._is_reported:
             self._is_reported = True
             log.warning(

@@ -77,7 +77,7 @@ class Rule:
     Attributes:
         text: what must not be: "latency.p95 > 2s", "error_rate[openai/*] > 5%", "cost > 10 per 1h",
             "latency.p95 > +50%" (than in `baseline`), "anomalies > 0", "stalls > 3",
-            "budget('team-a').used > 80%".
+            "budget('team-a').used > 80%", "circuit('openai').open > 0".
         by: names for an alert of each of their values: model, provider, a label, component and so
             on, as of `History.query`.
         for_: how long it must last before the alert fires.

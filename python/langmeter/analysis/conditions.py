@@ -3,7 +3,7 @@
 `METRIC[WHERE] > NUMBER UNIT`, with `<` and with `per LENGTH` for a sum. A sign before the number
 makes it a change, of which per cent are of the figure before: `latency.p95 > +10%`. Without one it
 is a value, and a per cent is a hundredth: `error_rate > 5%`. Gauges are figures of the state of a
-process: `budget('team-a').used > 80%`.
+process: `budget('team-a').used > 80%`, `circuit('openai').open > 0`.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ _VALUES: Final[dict[Unit, dict[str, float]]] = {
 #: Figures of the state of a process: kind and figure -> unit.
 _GAUGES: Final[dict[tuple[str, str], Unit]] = {
     ("budget", "used"): "share",
+    ("circuit", "open"): "count",
 }
 
 

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import ContextVar
 from functools import cached_property, partial
+from time import time_ns
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias
 from uuid import UUID
 from weakref import WeakSet, ref
@@ -19,11 +20,12 @@ from langmeter._base.observer import RecorderObserver
 from langmeter._base.text import as_text
 from langmeter.budgets import Ledger
 from langmeter.callbacks.model_end import model_end
+from langmeter.callbacks.outputs import OutputReader
 from langmeter.config import Label, MeterConfig, checked_labels, keys_of
-from langmeter.defects.attempt import Block, apply
+from langmeter.defects.attempt import Block
 from langmeter.defects.options import DefectOptions
-from langmeter.defects.outcome import fix_of
 from langmeter.directory.keeper import Keeper, attach
+from langmeter.directory.notes import notes
 from langmeter.monitors.differences import DifferenceObserver
 from langmeter.monitors.stalls import streams_in_flight
 from langmeter.monitors.states import StateRegistry
@@ -31,6 +33,7 @@ from langmeter.prices import PriceBook
 from langmeter.prices.book import Priced
 from langmeter.prices.unpriced import MAX_COST, Call, UnpricedCalls
 from langmeter.snapshot import Snapshot
+from langmeter.snapshot.state import State
 from langmeter.streaming import Streams
 from langmeter.streaming.streams import joined
 from langmeter.usage.estimate import TokenEstimator
@@ -137,7 +140,7 @@ class Services(_core.ServicesBase):
         """All are optional but the settings of the recorder."""
         labels = tuple(labels)
         block: Block = ContextVar("langmeter_attempt", default=0)
-        output = _Output(None if defects is None else defects.outcome)
+        output = OutputReader(None if defects is None else defects.outcome)
         self = super().__new__(
             cls,
             partial(_new_recorder, config),
@@ -162,7 +165,7 @@ class Services(_core.ServicesBase):
         self.makers = tuple(observers)
         if config.directory is not None:
             directory = config.directory
-            self.makers += (lambda services: Keeper(services.recorder, directory),)
+            self.makers += (lambda services: Keeper(services.recorder, directory, services.notes),)
         self.states, self.subscriptions = StateRegistry(), []
         self.states.add(self, streams_in_flight)
         if ledger is not None:
@@ -239,13 +242,22 @@ class Services(_core.ServicesBase):
             self._price_later()
         changes = [change for watch in self.observers for change in watch.changes]
         native = self.recorder.snapshot(changes, self.label_names)
-        snapshot = Snapshot(native, self.states.read(native, partial(self.hook_failed, "snapshot")))
+        snapshot = Snapshot(native, self._state(native.taken_at))
         try:
             if self.streams is not None:  # the recorder has just reaped abandoned streams
                 self.streams.notify_abandoned()
         except BaseException as exc:
             self.hook_failed("on_error", exc)
         return snapshot
+
+    def notes(self) -> Snapshot:
+        """Return what others cannot read from the file of the recorder: no series, the rest."""
+        changes = [change for watch in self.observers for change in watch.changes]
+        return notes(changes, self.label_names, self._state(time_ns()))
+
+    def _state(self, taken_at: int) -> State:
+        failed = partial(self.hook_failed, "snapshot")
+        return self.states.read(self.recorder.origin, taken_at, failed)
 
     def _price_later(self) -> None:
         """Price calls that ended without a price and have one by now."""
@@ -417,34 +429,6 @@ class Services(_core.ServicesBase):
                 place,
                 exc_info=exc,
             )
-
-
-class _Output:
-    """Reads the verdict on an attempt from what its run returned; holds the services weakly."""
-
-    services: Callable[[], Services | None]
-
-    def __init__(self, outcome: Callable[[Any], Any] | None) -> None:
-        self._outcome = outcome
-        self.read = None if outcome is None else self._read
-
-    def _read(self, number: int, output: Any) -> None:
-        services = self.services()
-        if services is None or self._outcome is None:
-            return
-        try:
-            apply(services, number, fix_of(self._outcome(_returned(output))))
-        except Exception as exc:
-            services.recorder.dropped("callback_errors")
-            services.output_failed(exc)
-
-
-def _returned(output: Any) -> Any:
-    """Return what the caller of a run gets; a model call ends with its message, or its text."""
-    match getattr(output, "generations", None):
-        case [[first, *_], *_]:
-            return getattr(first, "message", first.text)
-    return output
 
 
 if TYPE_CHECKING:

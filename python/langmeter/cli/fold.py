@@ -21,20 +21,32 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "is lost or counted twice.",
     )
     command.add_argument("directory", metavar="DIRECTORY", help="as of Meter(directory=…)")
+    command.add_argument(
+        "--history",
+        metavar="URL",
+        help="write to this history what processes that were killed had not; a living process that "
+        "writes it does so each minute",
+    )
     command.set_defaults(parser=command)
 
 
 def run(options: argparse.Namespace) -> int:
     """Run it; returns the exit code: 1 where files were left alone or another process folds."""
     from langmeter.directory import fold
-    from langmeter.errors import SourceError
+    from langmeter.directory.unwritten import unwritten
+    from langmeter.errors import LangmeterError
 
-    name = printable(options.directory)
+    name, written = printable(options.directory), 0
     try:
         folding = fold(options.directory, timeout=_TIMEOUT)
+        if options.history is not None and not folding.busy:
+            from langmeter.history.estate import inherit_all
+
+            written = inherit_all(options.directory, options.history)
+        waiting = len(unwritten(options.directory))
     except OSError as error:
         options.parser.error(f"cannot fold {name}: {output.reason(error)}")
-    except SourceError as error:
+    except LangmeterError as error:
         options.parser.error(printable(error))
     if folding.busy:
         output.complain(f"langmeter fold: another process has been folding for {_TIMEOUT:g} s")
@@ -42,4 +54,9 @@ def run(options: argparse.Namespace) -> int:
     for why in folding.refused:
         output.complain(f"langmeter fold: left alone: {why}")
     output.show(f"{name}: {plural(folding.folded, 'file')} folded, {folding.living:,} in use")
+    if written:
+        output.show(f"{plural(written, 'killed worker')} written to the history")
+    if waiting:
+        remedy = "a process that writes it adds them, or --history URL"
+        output.show(f"{plural(waiting, 'killed worker')} not yet in their history: {remedy}")
     return 1 if folding.refused else 0

@@ -1,6 +1,7 @@
 """Files of a directory: their names, the lock, and what the dead have left.
 
-`PID-RANDOM.arena` belongs to a living process, which holds its lock, or to a dead one. `retired`
+`PID-RANDOM.arena` belongs to a living process, which holds its lock, or to a dead one; other files
+with its name belong to the same process. `retired`
 holds the sum of the dead that were folded, and the names of their files. `lock` is held by whoever
 folds.
 """
@@ -83,13 +84,19 @@ def write_retired(directory: Path, retired: Retired, mode: int) -> None:
     folded, processes = sorted(retired.folded), retired.processes
     header = json.dumps({"format": _FORMAT, "folded": folded, "processes": processes})
     data = header.encode() + b"\n" + retired.snapshot.to_bytes()
-    new = directory / f"{_RETIRED}{UNFINISHED}"
+    replaced(directory / _RETIRED, data, mode, sync=True)
+
+
+def replaced(path: Path, data: bytes, mode: int, *, sync: bool = False) -> None:
+    """Replace a file as a whole; with `sync` it outlives the machine."""
+    new = path.with_name(f"{path.name}{UNFINISHED}")
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
     with open(descriptor, "wb") as file:
         file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(new, directory / _RETIRED)
+        if sync:
+            file.flush()
+            os.fsync(file.fileno())
+    os.replace(new, path)
 
 
 def has_counted(snapshot: Snapshot) -> bool:

@@ -18,6 +18,8 @@ from langmeter.directory.files import (
     read_retired,
     write_retired,
 )
+from langmeter.directory.notes import NOTES, read_notes
+from langmeter.directory.unwritten import WRITTEN, leave
 from langmeter.snapshot import Snapshot
 
 #: Seconds after which a file that its maker did not finish is removed.
@@ -68,7 +70,7 @@ def _fold(directory: Path, mode: int) -> Folding:
     dead, living = [], 0
     for path in arenas(directory):
         if path.name in retired.folded:
-            _remove(path)  # a crash came between the two
+            _remove_all(path)  # a crash came between the two
         elif _is_held(path):
             living += 1
         else:
@@ -86,14 +88,15 @@ def _fold(directory: Path, mode: int) -> Folding:
             refused += [why for _, _, why in failures]
             continue
         snapshot = Snapshot(native)
-        total += snapshot
+        total += snapshot + read_notes([path])
+        leave(path, snapshot, mode)
         processes += has_counted(snapshot)
         folded.append(path)
     if folded:
         names = frozenset(path.name for path in folded)
         write_retired(directory, Retired(total, names, processes), mode)
         for path in folded:
-            _remove(path)
+            _remove_all(path)
     return Folding(len(folded), living, tuple(refused), busy=False)
 
 
@@ -103,6 +106,13 @@ def _is_held(path: Path) -> bool:
         return _core.is_held(path)
     except FileNotFoundError:
         return True
+
+
+def _remove_all(arena: Path) -> None:
+    """Remove the file of a process that was folded, after those that belong to it."""
+    for suffix in (NOTES, WRITTEN):
+        _remove(arena.with_suffix(suffix))
+    _remove(arena)
 
 
 def _remove(path: Path) -> None:

@@ -11,6 +11,7 @@ from langmeter import _core
 from langmeter._base.log import log
 from langmeter._base.text import printable
 from langmeter.directory.files import UNTOUCHED, arenas, has_counted, read_retired, stamp
+from langmeter.directory.notes import read_notes
 from langmeter.errors import SourceError
 from langmeter.snapshot import Snapshot
 
@@ -79,7 +80,7 @@ class Directory:
             for path, _, why in failures:
                 self._leave_out(path, why)
             parts = [Snapshot(native) for native, _ in results]
-            return retired.snapshot, parts, retired.processes
+            return retired.snapshot + read_notes(paths), parts, retired.processes
         raise SourceError(f"{printable(self.path)}: changes faster than it can be read; try again")
 
     def _leave_out(self, path: Path, why: str) -> None:

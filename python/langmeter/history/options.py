@@ -80,6 +80,12 @@ class HistoryOptions:
         return without_password(f"HistoryOptions({values})")
 
     @property
+    def is_server(self) -> bool:
+        """Whether it is a database that several hosts write to, and not a file of this one."""
+        scheme, separator, _ = os.fspath(self.url).partition("://")
+        return bool(separator) and not scheme.startswith("sqlite")
+
+    @property
     def keep(self) -> tuple[float | None, float | None, float | None]:
         """How long rows are kept by level, seconds; None for ever."""
         lengths = (self.keep_intervals, self.keep_hours, self.keep_days)

@@ -65,13 +65,16 @@ def counted(snapshot: Snapshot) -> Snapshot | None:
     return Snapshot(native) if native.series() or native.dropped else None
 
 
-def interval_of(snapshot: Snapshot, seconds: int) -> tuple[int, int]:
+def interval_of(snapshot: Snapshot, seconds: int, latest: float = math.inf) -> tuple[int, int]:
     """Return begin and end of the row of a snapshot, Unix seconds, whole intervals of UTC.
+
+    It ends at `latest` at the latest, Unix seconds.
 
     They are rounded outward, but for a tenth of an interval: a timer that is late by milliseconds
     does not make a minute two.
     """
     begin, end = (n / 1e9 for n in (snapshot._native.started_at, snapshot._native.taken_at))
+    end = max(min(end, latest), begin)
     tolerance = min(seconds / 10, max(end - begin, 0) / 2)
     started = math.floor((begin + tolerance) / seconds) * seconds
     ended = math.ceil((end - tolerance) / seconds) * seconds

@@ -17,12 +17,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 from time import monotonic, time
-from typing import Final
-from weakref import WeakMethod, WeakSet
+from typing import Final, Protocol
+from weakref import WeakSet, ref
 
 from langmeter import _core
 from langmeter._base.log import log
 from langmeter._base.text import plural
+from langmeter.history.estate import Estate
 from langmeter.history.options import HistoryOptions
 from langmeter.history.schema import INTERVAL
 from langmeter.history.store import Span, Store, counted, interval_of, total
@@ -39,13 +40,28 @@ _FORK_WAITS: Final = 1.0
 
 
 class _Pending:
-    """A difference that waits; `number` is None until the first try, which fixes it."""
+    """A difference that waits, and what was counted up to its end.
 
-    __slots__ = ("number", "snapshot")
+    `number` is None until the first try, which fixes it.
+    """
 
-    def __init__(self, snapshot: Snapshot) -> None:
+    __slots__ = ("number", "snapshot", "until")
+
+    def __init__(self, snapshot: Snapshot, until: Snapshot) -> None:
         self.snapshot = snapshot
+        self.until = until
         self.number: int | None = None
+
+
+class Differences(Protocol):
+    """Where a writer takes its differences."""
+
+    def take(self) -> Snapshot | None:
+        """Return what was counted since the last call; None where its recorder has gone."""
+
+    @property
+    def taken(self) -> Snapshot:
+        """The snapshot up to which differences were taken."""
 
 
 class Writer:
@@ -60,7 +76,8 @@ class Writer:
 
     def __init__(self, options: HistoryOptions) -> None:
         self.options = options
-        self._take: Callable[[], Callable[[], Snapshot | None] | None] = lambda: None
+        self._differences: Callable[[], Differences | None] = lambda: None
+        self._estate: Estate | None = None
         self._reset()
         _writers.add(self)
 
@@ -80,9 +97,15 @@ class Writer:
         self._rolled_until = 0.0
         self._closed = False
 
-    def observe(self, take: Callable[[], Snapshot | None]) -> None:
-        """Take differences by this bound method, whose object is held weakly."""
-        self._take = WeakMethod(take, lambda _: self._news.put(None))
+    def observe(self, differences: Differences, estate: Estate | None = None) -> None:
+        """Write these differences, which are held weakly.
+
+        Args:
+            differences: where they come from.
+            estate: of the meter's directory; None without.
+        """
+        self._differences = ref(differences, lambda _: self._news.put(None))
+        self._estate = estate
 
     def begin(self) -> None:
         """Start the thread, unless started: the first call of this process begins."""
@@ -142,16 +165,19 @@ class Writer:
 
     def _work(self) -> None:
         thread = threading.current_thread()
+        if self._estate is not None:
+            self._estate.note(self._row(Snapshot(), 0), Snapshot())
         while self._thread is thread:  # after a fork there may be another
             wait = max(self._retry_at - monotonic(), 0.0) if self._pending else None
             with suppress(Empty):
                 self._news.get(timeout=wait)
                 while not self._news.empty():
                     self._news.get_nowait()
-            over = self._closed or self._take() is None
+            over = self._closed or self._differences() is None
             try:
                 self._collect()
                 self._write_all()
+                self._inherit()
                 self._roll_up()
             except Exception as error:  # of ours: the thread goes on
                 log.warning("the history of %s failed", self._name, exc_info=error)
@@ -173,10 +199,12 @@ class Writer:
         """Take a difference, to be written."""
         # Both at once: what was taken is never out of sight of `flush`.
         with self._taking:
-            take = None if self._closed else self._take()
-            difference = None if take is None else take()
-            if difference is not None and (snapshot := counted(difference)) is not None:
-                self._add(snapshot)
+            differences = None if self._closed else self._differences()
+            difference = None if differences is None else differences.take()
+            if differences is not None and difference is not None:
+                snapshot = counted(difference)
+                if snapshot is not None:
+                    self._add(snapshot, differences.taken)
 
     def _write_all(self) -> None:
         """Write what waits, unless it is too early to try again."""
@@ -189,25 +217,32 @@ class Writer:
                     pending.number = self._number = self._number + 1
             self._write(pending, pending.number)
 
-    def _add(self, snapshot: Snapshot) -> None:
+    def _add(self, snapshot: Snapshot, until: Snapshot) -> None:
         with self._changed:
-            self._pending.append(_Pending(snapshot))
+            self._pending.append(_Pending(snapshot, until))
             if len(self._pending) <= self.options.max_pending:
                 return
             # One that was tried stays as it is: it may have been written, and its answer lost.
             first = 1 if self._pending[0].number is not None else 0
             fixed, free = self._pending[:first], self._pending[first:]
             pairs = [free[place : place + 2] for place in range(0, len(free), 2)]
-            merged = [_Pending(total(one.snapshot for one in pair)) for pair in pairs]
+            merged = [
+                _Pending(total(one.snapshot for one in pair), pair[-1].until) for pair in pairs
+            ]
             self._pending[:] = fixed + merged
 
-    def _write(self, pending: _Pending, number: int) -> None:
-        started, ended = interval_of(pending.snapshot, self.options.interval)
+    def _row(self, snapshot: Snapshot, number: int) -> Span:
+        started, ended = interval_of(snapshot, self.options.interval)
         source = (socket.gethostname(), _core.__version__)
-        row = (INTERVAL, started, ended, *source, pending.snapshot, self._process, number)
+        return Span(INTERVAL, started, ended, *source, snapshot, self._process, number)
+
+    def _write(self, pending: _Pending, number: int) -> None:
+        row = self._row(pending.snapshot, number)
+        if self._estate is not None:
+            self._estate.note(row, pending.until)
         try:
             with _turn.lock:
-                self._store.append([Span(*row)])
+                self._store.append([row])
                 self._store.database.pin()
         except Exception as error:
             self._store.database.unpin()
@@ -228,6 +263,12 @@ class Writer:
             if pending in self._pending:  # unless `close` has returned it
                 self._pending.remove(pending)
             self._changed.notify_all()
+
+    def _inherit(self) -> None:
+        """Write what processes that were killed have left, unless the database does not answer."""
+        if self._estate is not None and not self._failures and not self._closed:
+            with _turn.lock:
+                self._estate.inherit(self._store)
 
     def _roll_up(self) -> None:
         """Roll finished hours up, once an hour; what fails is tried an hour later."""

@@ -8,10 +8,14 @@ from time import time
 from weakref import WeakMethod
 
 from langmeter._base import periodic
+from langmeter._base.log import log
 from langmeter._base.observer import ObservedRecorder, RecorderObserver
+from langmeter.directory.reading import Directory
+from langmeter.errors import SourceError
 from langmeter.snapshot import Snapshot
+from langmeter.snapshot.state import State
 
-__all__ = ["DifferenceObserver"]
+__all__ = ["DifferenceObserver", "DirectoryObserver"]
 
 
 class DifferenceObserver(RecorderObserver[ObservedRecorder]):
@@ -79,8 +83,83 @@ class DifferenceObserver(RecorderObserver[ObservedRecorder]):
             difference, self._previous = now - self._previous, now
             return difference
 
+    @property
+    def taken(self) -> Snapshot:
+        """The snapshot up to which differences were taken."""
+        return self._previous
+
+    @property
+    def state(self) -> State:
+        """The state as of the last difference."""
+        return self.taken.state
+
     def _observe(self, recorder: ObservedRecorder) -> None:
         if not self._waiting:
             self._waiting = True  # before: the other thread may be at once
             if not self._due():
                 self._waiting = False
+
+
+class DirectoryObserver(DifferenceObserver):
+    """Takes what all processes of a directory counted since it last looked.
+
+    The first difference is what this process has counted by then: what others counted before was
+    judged by one of them.
+
+    Args:
+        directory: the directory.
+        recorder, seconds, snapshot, due: as of `DifferenceObserver`.
+    """
+
+    def __init__(
+        self,
+        directory: Directory,
+        recorder: ObservedRecorder,
+        seconds: float,
+        snapshot: Callable[[], Snapshot],
+        due: Callable[[], bool],
+    ) -> None:
+        self._directory = directory
+        self._is_reported = False
+        super().__init__(recorder, seconds, snapshot, due)
+
+    def reset_after_fork(self) -> None:
+        """Begin anew: the child has another file."""
+        super().reset_after_fork()
+        self._total: Snapshot | None = None
+
+    def take(self) -> Snapshot | None:
+        """Return what was counted since the last call; None where the recorder has gone.
+
+        Where the directory cannot be read, which is logged once, that is nothing.
+        """
+        self._waiting = False
+        with self._lock:
+            snapshot = self._snapshot()
+            if snapshot is None:
+                return None
+            own = snapshot() if self._total is None else None
+            try:
+                total = self._directory.snapshot()
+                difference = total - self._total if self._total is not None else own
+            except (OSError, SourceError, ValueError) as error:  # it was emptied meanwhile
+                if not self._is_reported:
+                    self._is_reported = True
+                    log.warning("alerts are not judged: %s", error)
+                self._total = None
+                return Snapshot()
+            self._total, self._is_reported = total, False
+            return difference
+
+    def skip(self) -> None:
+        """Go on from now: another process has judged what came before."""
+        with self._lock:
+            try:
+                self._total = self._directory.snapshot()
+            except (OSError, SourceError):
+                self._total = None
+
+    @property
+    def state(self) -> State:
+        """The state of all processes as of the last difference."""
+        return State() if self._total is None else self._total.state

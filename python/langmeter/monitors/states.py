@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
 
-from langmeter import _core
 from langmeter.snapshot.state import Part, State, origin_state
 
 _Owner = TypeVar("_Owner")
@@ -30,8 +29,13 @@ class StateRegistry:
             if not isinstance(owner, without):
                 self.add(owner, function)
 
-    def read(self, native: _core.Snapshot, failed: Callable[[BaseException], None]) -> State:
-        """Return the state at the moment of a snapshot; `failed` gets what a function raises."""
+    def read(
+        self, origin: tuple[int, int], taken_at: int, failed: Callable[[BaseException], None]
+    ) -> State:
+        """Return the state of a recorder at a moment, Unix nanoseconds.
+
+        `failed` gets what a function raises.
+        """
         parts: list[Part] = []
         for reference in self._functions.keyrefs():  # another thread may add one meanwhile
             owner = reference()
@@ -43,4 +47,4 @@ class StateRegistry:
                     failed(exc)
         if not parts:
             return State()
-        return State((origin_state(native.origin, native.taken_at, parts),))
+        return State((origin_state(origin, taken_at, parts),))

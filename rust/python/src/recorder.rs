@@ -308,6 +308,11 @@ impl Recorder {
         self.core.dropped(what.unwrap_or(Dropped::Other), n);
     }
 
+    #[getter]
+    fn origin(&self) -> (u64, u64) {
+        self.core.origin()
+    }
+
     #[pyo3(signature = (anomalies=None, labels=Vec::new()))]
     fn snapshot(&self, py: Python<'_>, anomalies: Option<Vec<Change>>, labels: Vec<String>) -> Snapshot {
         let figures = self.core.attempt_figures();

@@ -195,10 +195,15 @@ impl Recorder {
     }
 }
 
-/// A number that no other recorder has: the standard library's random keys, hashed.
+/// A number that no other recorder has: the standard library's random keys, hashed with process and time. Keys alone are
+/// the same in two children of one fork.
 fn identity() -> u64 {
     use std::hash::{BuildHasher, Hasher};
-    std::hash::RandomState::new().build_hasher().finish()
+    let mut hasher = std::hash::RandomState::new().build_hasher();
+    hasher.write_u32(std::process::id());
+    let time = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
+    hasher.write_u128(time.as_nanos());
+    hasher.finish()
 }
 
 #[cfg(all(test, not(loom)))]

@@ -50,6 +50,11 @@ impl Recorder {
         self.whole(now, self.cells.get(ALL_IN_FLIGHT), series, figures)
     }
 
+    /// Which recorder this is, and how often its process was forked.
+    pub fn origin(&self) -> (u64, u64) {
+        (self.id, self.cells.get(GENERATION))
+    }
+
     fn whole(
         &self,
         now: u64,
