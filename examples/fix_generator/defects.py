@@ -21,7 +21,7 @@ from langmeter.defects.scorers import (
     score_fix,
 )
 
-#: What a fix may take and print. Processor time ends a loop; a busy machine may need a minute for it.
+#: What a fix may take and print. Processor time ends a loop: a busy machine may take a minute.
 LIMITS = Limits(seconds=60, cpu_seconds=5, memory=512 * 2**20, output=64 * 1024)
 _COMPILE = ["cc", "-std=c11", "-c", "{file}", "-o", "fix.o"]
 _RUN = {

@@ -252,9 +252,9 @@ def test_every_order_gives_the_same_sums(
 
 def _by(rows: Iterable[Span], size: int) -> dict[tuple[int, str], int]:
     sums: dict[tuple[int, str], int] = {}
-    for row in rows:
-        key = ((row.ended - size - T) // size, row.host)
-        sums[key] = sums.get(key, 0) + row.snapshot.totals.calls
+    for each in rows:
+        key = ((each.ended - size - T) // size, each.host)
+        sums[key] = sums.get(key, 0) + each.snapshot.totals.calls
     return sums
 
 
