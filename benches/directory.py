@@ -19,6 +19,7 @@ import langmeter
 from langmeter import _core
 from langmeter.directory import fold
 from langmeter.directory.files import new_arena
+from langmeter.exporters.pages import Pages
 from langmeter.testing import ManualClock
 
 MODELS = 100
@@ -103,6 +104,27 @@ def _reading(folder: str) -> float:
     return 1e3 * (perf_counter() - begun)
 
 
+def scraping(rounds: int) -> Iterator[tuple[str, ...]]:
+    """Milliseconds of a scrape of so many processes with 100 models each, the fastest."""
+    yield ("processes", "read", "scrape", "lines", "more than read, us a line", "target")
+    for processes in (4, 64) if rounds > 3 else (2,):
+        with tempfile.TemporaryDirectory() as folder:
+            recorders = _filled(Path(folder), processes)
+            pages = Pages(folder, None, "", "released")
+            lines = pages.answer("GET", "/metrics", "", "").body.count(b"\n")
+            read = min(_reading(folder) for _ in range(rounds))
+            scrape = min(_scraping(pages) for _ in range(rounds))
+            recorders.clear()
+        more = 1e3 * (scrape - read) / lines
+        yield (str(processes), f"{read:.1f}", f"{scrape:.1f}", f"{lines:,}", f"{more:.1f}", "15")
+
+
+def _scraping(pages: Pages) -> float:
+    begun = perf_counter()
+    pages.answer("GET", "/metrics", "", "")
+    return 1e3 * (perf_counter() - begun)
+
+
 def together(rounds: int) -> Iterator[tuple[str, ...]]:
     """Events a second (a start, a token, an end) of processes with threads, all counted."""
     yield ("processes", "threads of each", "events a second", "of them counted", "target")
@@ -150,7 +172,7 @@ def _busy(folder: str, threads: int, seconds: float) -> int:
     return sum(made)
 
 
-_TABLES = {table.__name__: table for table in (recording, reading, together)}
+_TABLES = {table.__name__: table for table in (recording, reading, scraping, together)}
 
 
 def main(arguments: list[str] | None = None) -> None:

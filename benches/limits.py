@@ -143,14 +143,14 @@ def fastest(work: Callable[[], object], times: int) -> float:
 
 
 def snapshot(models: int, rounds: int) -> list[Row]:
-    """A snapshot of `models` series × 3 histograms, and what recorders notice of it."""
+    """A snapshot of `models` series with their histograms, and what recorders notice of it."""
     meter, runs = _spread(models, 100)
     taken = meter.snapshot()
     assert len(taken.models) == models
     assert taken.totals.latency.count == runs
     stats = next(iter(taken.models.values()))
-    measured = (getattr(stats, name) for name in _core.MEASURES if name != "self_time")
-    histograms = sum(1 for measure in measured if measure.count)
+    measured = (getattr(stats, name, None) for name in _core.MEASURES)
+    histograms = sum(1 for measure in measured if measure is not None and measure.count)
     best = fastest(meter.snapshot, rounds)
     shown = fastest(lambda: str(meter.snapshot()), max(rounds // 10, 1))
     slowed, events = _disturbed(meter, rounds)
@@ -158,9 +158,9 @@ def snapshot(models: int, rounds: int) -> list[Row]:
     return [
         Row(
             f"snapshot of {models} models × {histograms} histograms",
-            "at most 3 ms for 3 of them",
+            "at most 3 ms; 8 ms to its printed table",
             f"{best * 1e3:.2f} ms; {shown * 1e3:.1f} ms to its printed table",
-            best / histograms * 3 <= 3e-3,
+            best <= 3e-3 and shown <= 8e-3,
         ),
         Row(
             "recorders while another thread takes snapshots",
@@ -169,6 +169,15 @@ def snapshot(models: int, rounds: int) -> list[Row]:
             slowed <= 1.1,
         ),
     ]
+
+
+def many(models: int, rounds: int) -> list[Row]:
+    """A snapshot of more models than most services have."""
+    meter, runs = _spread(models, 20)
+    assert meter.snapshot().totals.latency.count == runs
+    best = fastest(meter.snapshot, rounds)
+    row = f"snapshot of {models:,} models", "at most 30 ms", f"{best * 1e3:.1f} ms", best <= 30e-3
+    return [Row(*row)]
 
 
 def _disturbed(meter: Meter, rounds: int) -> tuple[float, int]:

@@ -20,6 +20,7 @@ from benches.speed import WORKLOADS, Matrix, measure
 # Each in a process of its own: what, in full, in short form.
 _ALONE: dict[str, tuple[Callable[..., list[Row]], tuple[int, ...], tuple[int, ...]]] = {
     "snapshot": (limits.snapshot, (100, 200), (10, 5)),
+    "snapshot of many": (limits.many, (1_000, 20), (50, 2)),
     "soak": (memory.soak, (5_000_000,), (20_000,)),
     "idle": (memory.idle, (), ()),
     "in-flight": (memory.in_flight, (50_000,), (1_000,)),
