@@ -123,6 +123,45 @@ def test_a_signal_that_ends_the_program_does_not_end_the_report(
     assert not list(program.temporary.iterdir())
 
 
+#: The kernel may give a signal to any thread, and a wait that has just begun is not interrupted.
+UNSEEN = """
+import multiprocessing, os, signal, sys, threading, time
+lock = multiprocessing.get_context("spawn").Semaphore(0)
+def send():
+    time.sleep(0.2)
+    signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+def wait():
+    chat()
+    threading.Thread(target=send, daemon=True).start()
+    lock.acquire()
+"""
+#: Where the wait is, and how many processes make a call.
+PLACES = {
+    "here": ("wait()\n", 1),
+    "in a fork": (
+        "if os.fork() == 0:\n    wait()\nassert os.wait()[1] == signal.SIGTERM\n"
+        "chat()\nos.kill(os.getpid(), signal.SIGTERM)\n",
+        2,
+    ),
+    "beside a descriptor of the program": (
+        "signal.set_wakeup_fd(os.open(os.devnull, os.O_WRONLY | os.O_NONBLOCK))\n"
+        "assert signal.set_wakeup_fd(-1) > 2\nassert signal.set_wakeup_fd(-1) == -1\nwait()\n",
+        1,
+    ),
+}
+
+
+@POSIX
+@pytest.mark.parametrize("place", PLACES)
+def test_a_signal_that_interrupts_no_wait_ends_the_program(program: Program, place: str) -> None:
+    """It comes to another thread while the main one waits in C, where no handler runs."""
+    code, calls = PLACES[place]
+    done = program.run(f"{CHAT}{UNSEEN}{code}")
+    assert done.returncode == -signal.SIGTERM, done.stderr
+    assert program.calls == calls
+    assert done.stderr.count("\nlangmeter: ") == 1
+
+
 OWN_HANDLERS = {
     "ends": ("signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))", 7),
     "goes on": ("signal.signal(signal.SIGTERM, lambda *_: print('mine'))", 0),

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from langmeter._base import output
 from langmeter._base.on_import import when_loaded
+from langmeter.cli.nudge import Nudge
 from langmeter.errors import SourceError
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ class Session:
         self._finished = False
         self._signalled = False
         self._pending: int | None = None
+        self._nudge = Nudge(_SIGNALS)
 
     def begin(self, settings: MeterSettings) -> None:
         """Begin in the first process. Raises what making the meter raises."""
@@ -138,11 +140,16 @@ class Session:
                 if signal.getsignal(number) == signal.SIG_DFL:
                     signal.signal(number, signal.SIG_DFL)
                     self._undo.insert(0, _restoring(number))
+        self._replace(signal, "set_wakeup_fd", self._nudge.wrap)
+        self._nudge.begin()
+        self._undo.append(self._nudge.end)
         if self._folder is None:
             return
         with suppress(ImportError):
             import multiprocessing.spawn as spawn
+            from multiprocessing.util import register_after_fork
 
+            register_after_fork(self._nudge, Nudge.resume)
             handed = (self._folder, settings)
             self._replace(spawn, "get_preparation_data", lambda of: _handing(of, *handed))
 
@@ -154,6 +161,7 @@ class Session:
     def forked(self) -> None:
         """Go on in a child: it counts from zero, into a file of its own, and never reports."""
         self._busy, self._pending = False, None
+        self._nudge.forked()
 
     def _at_exit(self) -> None:
         if self._is_reporter:
@@ -250,6 +258,7 @@ class Session:
         Returns whether the process may end now; False while it is at its last words already, after
         which it ends by the signal.
         """
+        self._nudge.handled()
         if self._busy and not self._signalled:
             self._pending = number
             return False
