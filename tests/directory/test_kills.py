@@ -30,7 +30,7 @@ STEPS = ("open", "fsync", "replace", "unlink", "scandir", "stat")
 
 
 def test_a_process_killed_while_it_counts_loses_at_most_the_event_it_was_in(tmp_path: Path) -> None:
-    """300 processes that also grow their files; each tells how many calls it has finished."""
+    """100 processes that also grow their files; each tells how many calls it has finished."""
     chance = random.Random(7)
     finished = mmap.mmap(-1, 8)
     call(recorder_in(tmp_path))
@@ -49,7 +49,7 @@ def test_a_process_killed_while_it_counts_loses_at_most_the_event_it_was_in(tmp_
 
     assert fold(tmp_path).folded == 1
     total = 1
-    for turn in range(300):
+    for turn in range(100):
         finished[:] = bytes(8)
         # One in ten is killed before its first call, perhaps before it has made its file.
         least = chance.randrange(1, 2000) if turn % 10 else 0
@@ -68,7 +68,7 @@ def test_a_process_killed_while_it_counts_loses_at_most_the_event_it_was_in(tmp_
         total += snapshot.totals.calls
         assert fold(tmp_path).folded == len(paths)
         assert langmeter.read(tmp_path).totals.calls == total
-    assert total > 200_000
+    assert total > 50_000
 
 
 @pytest.mark.parametrize("step", range(24))
