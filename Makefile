@@ -14,7 +14,7 @@ export UV_COMPILE_BYTECODE := 1
 MSRV := $(shell sed -n 's/^rust-version = "\(.*\)"/\1.0/p' Cargo.toml)
 RUST := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
 
-.PHONY: help demo test quick test-python suite matrix test-rust loom miri e2e peers bench bench-smoke gates valgrind chromium lint msrv format docs pictures coverage clean
+.PHONY: help demo test quick test-python suite matrix test-rust loom miri e2e peers bench bench-smoke gates valgrind chromium lint platforms msrv format docs pictures coverage clean
 
 help: ## list what there is to make
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,15 @@ test-rust: ## run the tests of the Rust core
 loom: ## check the lock-free types with loom
 	RUSTFLAGS="--cfg loom" LOOM_MAX_PREEMPTIONS=3 \
 		cargo test --locked --quiet --profile loom --target-dir target/loom --package langmeter-core --lib loom
+
+# What nothing here runs: the compiler and the types hold it. A target that cannot be had is left out.
+platforms: $(VENV)/native $(VENV)/lint ## check the code of macOS and Windows
+	@for target in x86_64-apple-darwin aarch64-apple-darwin x86_64-pc-windows-msvc x86_64-pc-windows-gnu; do \
+	if rustup --quiet target add $$target; \
+	then cargo clippy --locked --quiet --workspace --target $$target -- -D warnings || exit 1; \
+	else echo "$$target cannot be had here: not checked"; fi; done
+	$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin python/langmeter
+	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32 python/langmeter
 
 # The Rust of Cargo.toml's `rust-version`: a newer compiler does not check it, and once an `if let` guard needed 1.95.
 msrv: ## check that the oldest supported Rust builds it
@@ -85,7 +94,7 @@ gates: $(VENV)/native valgrind ## hold instruction counts to the measured ones
 valgrind:
 	@command -v valgrind >/dev/null || [ -z "$$CI" ] || { apt-get update -qq && apt-get install -qq --yes valgrind; }
 
-lint: $(VENV)/native $(VENV)/lint ## check style and types
+lint: $(VENV)/native $(VENV)/lint platforms ## check style and types
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	$(BIN)/ruff check .

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import os
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from typing import Any, Final, Literal, TypeAlias
 from weakref import WeakKeyDictionary
 
 from langmeter._base.check import refusal
+from langmeter._base.forks import at_fork
 from langmeter._base.log import log
 from langmeter._base.options import check_options, choice, real, whole
 
@@ -373,4 +373,4 @@ def notice_listener(name: str, function: Callable[[Any], Any], count: Count) -> 
     return Listener(name, function, notices, count, dropped_as="callback_errors")
 
 
-os.register_at_fork(after_in_child=notices.reset)
+at_fork(after_in_child=notices.reset)

@@ -7,7 +7,6 @@ callback belongs into `langmeter._base.delivery`.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
@@ -17,6 +16,7 @@ from typing import Any, Final
 from weakref import WeakMethod
 
 from langmeter._base.check import real_number
+from langmeter._base.forks import at_fork
 from langmeter._base.log import log
 
 #: Seconds that the thread waits for another task before it ends. With a meter for each request, a
@@ -188,7 +188,7 @@ class PeriodicTasks:
 
 #: The one of this process.
 shared = PeriodicTasks()
-os.register_at_fork(after_in_child=shared._after_fork)
+at_fork(after_in_child=shared._after_fork)
 
 every = shared.every
 resume = shared.resume

@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol
 from weakref import WeakSet
 
 from langmeter._base.delivery import Count, Listener, Queue, Queued
+from langmeter._base.forks import at_fork
 from langmeter._base.log import log
 from langmeter.alerts.alert import Alert, moment
 from langmeter.alerts.engine import Engine
@@ -263,5 +264,4 @@ def _after_fork() -> None:
 
 
 atexit.register(_close_all)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+at_fork(after_in_child=_after_fork)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine
@@ -18,6 +17,7 @@ from typing import Any, Final, TypeAlias
 from weakref import WeakSet
 
 from langmeter._base.delivery import running_loop
+from langmeter._base.forks import at_fork
 from langmeter._base.log import log
 
 #: Coroutines of one handler that wait at most; what is over is dropped and counted.
@@ -213,5 +213,5 @@ def _at_exit() -> None:
         queues.wait(max(deadline - monotonic(), 0))
 
 
-os.register_at_fork(after_in_child=_after_fork)
+at_fork(after_in_child=_after_fork)
 atexit.register(_at_exit)

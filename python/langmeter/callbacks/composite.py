@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
 import threading
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -13,6 +12,7 @@ from weakref import ref
 
 from langchain_core.callbacks import BaseCallbackHandler
 
+from langmeter._base.forks import at_fork
 from langmeter._base.log import log
 from langmeter._base.text import render_table, short_name
 from langmeter.callbacks.base import Callback
@@ -266,7 +266,7 @@ def _after_fork() -> None:
     CompositeCallback._changing = threading.Lock()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+at_fork(after_in_child=_after_fork)
 
 
 def _weakly(handler: CompositeCallback, hook: str) -> Callable[..., Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import ContextVar
@@ -15,6 +14,7 @@ from weakref import WeakSet, ref
 
 from langmeter import _core
 from langmeter._base import periodic
+from langmeter._base.forks import at_fork
 from langmeter._base.log import log
 from langmeter._base.observer import RecorderObserver
 from langmeter._base.text import as_text
@@ -60,7 +60,7 @@ def _after_fork() -> None:
             services.unpriced_calls.clear()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+at_fork(after_in_child=_after_fork)
 
 
 def _new_recorder(config: MeterConfig) -> _core.Recorder:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from langmeter._base import output
+from langmeter._base.forks import at_fork
 from langmeter._base.on_import import when_loaded
 from langmeter.cli.nudge import Nudge
 from langmeter.errors import SourceError
@@ -300,8 +301,7 @@ def _forked() -> None:
         session.forked()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)
+at_fork(after_in_child=_forked)
 
 
 def _exiting(original: Callable[[int], Any]) -> Callable[[int], Any]:

@@ -77,7 +77,8 @@ class Command:
         env: environment variables that it gets besides.
 
     Raises:
-        ConfigError: `arguments` is not a list of texts.
+        ConfigError: `arguments` is not a list of texts, or the system is Windows, which lacks the
+            limits.
     """
 
     arguments: Sequence[str]
@@ -86,6 +87,8 @@ class Command:
 
     def __post_init__(self) -> None:
         given = self.arguments
+        if sys.platform == "win32":
+            raise refusal("Command", "left out on win32", given, "write a scorer in Python")
         remedy = 'write ["cc", "-c", "{file}"]'
         if not isinstance(given, list | tuple) or not given:
             raise refusal("arguments", "a list of texts", given, remedy)
@@ -134,8 +137,9 @@ class Command:
                 with suppress(subprocess.TimeoutExpired):
                     code = process.wait(self.limits.seconds)
             finally:  # also what it left running in the background
-                with suppress(OSError):
-                    os.killpg(process.pid, signal.SIGKILL)
+                if sys.platform != "win32":  # there none can be made
+                    with suppress(OSError):
+                        os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
             if code in _NOT_RUN:
                 raise OSError(f"{self.arguments[0]} cannot be run: exit code {code}")

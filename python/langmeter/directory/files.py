@@ -8,16 +8,17 @@ folds.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import secrets
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Final, NamedTuple
 
+from langmeter.directory.options import require_linux
 from langmeter.errors import SourceError
 from langmeter.snapshot import Snapshot
 
@@ -90,7 +91,7 @@ def write_retired(directory: Path, retired: Retired, mode: int) -> None:
 def replaced(path: Path, data: bytes, mode: int, *, sync: bool = False) -> None:
     """Replace a file as a whole; with `sync` it outlives the machine."""
     new = path.with_name(f"{path.name}{UNFINISHED}")
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     with open(descriptor, "wb") as file:
         file.write(data)
         if sync:
@@ -119,13 +120,18 @@ def locked(directory: Path, timeout: float, mode: int) -> Iterator[bool]:
     """Hold the lock of a directory; gives False where another has held it for `timeout` seconds.
 
     The end of a process releases it, however that comes.
+
+    Raises:
+        ConfigError: the system is not Linux.
+        OSError: the directory cannot be written.
     """
-    descriptor = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode)
+    require_linux(directory)
+    descriptor = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT, mode)
     try:
         deadline = monotonic() + timeout
         while True:
             with suppress(BlockingIOError):
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _lock(descriptor)
                 yield True
                 return
             if monotonic() >= deadline:
@@ -134,3 +140,11 @@ def locked(directory: Path, timeout: float, mode: int) -> Iterator[bool]:
         yield False
     finally:
         os.close(descriptor)
+
+
+def _lock(descriptor: int) -> None:
+    """Take the lock of a file; raises BlockingIOError where another process has it."""
+    if sys.platform != "win32":  # there is no `fcntl`, and no directory
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

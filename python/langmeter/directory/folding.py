@@ -55,6 +55,7 @@ def fold(path: str | os.PathLike[str], *, timeout: float = 0.0, mode: int = 0o60
         mode: permission bits of the file of the retired.
 
     Raises:
+        ConfigError: the system is not Linux.
         OSError: the directory cannot be read or written.
         SourceError: the file of the retired is damaged or of a newer langmeter.
     """

@@ -6,16 +6,17 @@ releases with the process that has it.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import struct
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 from weakref import WeakSet
 from zlib import crc32
 
+from langmeter._base.forks import at_fork
 from langmeter.directory.files import locked, replaced
 from langmeter.directory.options import DirectoryOptions
 from langmeter.snapshot import Snapshot
@@ -47,7 +48,7 @@ class DirectoryLeases:
         Returns the states of the alerts of those that this process holds. Raises OSError.
         """
         if self._descriptor is None:
-            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+            flags = os.O_RDWR | os.O_CREAT
             self._descriptor = os.open(self._path / _LOCKS, flags, self._mode)
         held = [title for title in sorted(titles) if self._lock(self._descriptor, title)]
         states = self._states() if held else {}
@@ -75,6 +76,10 @@ class DirectoryLeases:
         return iter(())
 
     def _lock(self, descriptor: int, title: str) -> bool:
+        if sys.platform != "linux":  # where there are no directories
+            return False
+        import fcntl
+
         # Of the open file, as `flock`, not of the process: closing another one releases nothing.
         lock = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, crc32(title.encode()), 1, 0)
         try:
@@ -99,4 +104,4 @@ def _after_fork() -> None:
         leases.release()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+at_fork(after_in_child=_after_fork)

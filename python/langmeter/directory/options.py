@@ -24,6 +24,13 @@ def _path(name: str, path: object) -> object:
 _PATH: Final = ruled(Rule(_path, {"type": "string", "minLength": 1}))
 
 
+def require_linux(path: str | os.PathLike[str]) -> None:
+    """Raise ConfigError on other systems: they lack the locks and mappings that files need."""
+    if sys.platform != "linux":
+        remedy = "export by OTLP (langmeter.exporters.otlp), or write a history"
+        raise refusal("directory", f"left out on {sys.platform}", os.fspath(path), remedy)
+
+
 @dataclass(frozen=True, kw_only=True)
 class DirectoryOptions:
     """Where processes count into files, and who may read these.
@@ -43,9 +50,7 @@ class DirectoryOptions:
     def __post_init__(self) -> None:
         check_options(self)
         _path("path", self.path)  # a file may leave it out
-        if sys.platform != "linux":
-            remedy = "export by OTLP (langmeter.exporters.otlp), or write a history"
-            raise refusal("directory", f"left out on {sys.platform}", str(self.path), remedy)
+        require_linux(self.path)
 
 
 def _directory(name: str, directory: object) -> DirectoryOptions | None:

@@ -12,6 +12,7 @@ from langmeter._base.log import log
 from langmeter._base.text import printable
 from langmeter.directory.files import UNTOUCHED, arenas, has_counted, read_retired, stamp
 from langmeter.directory.notes import read_notes
+from langmeter.directory.options import require_linux
 from langmeter.errors import SourceError
 from langmeter.snapshot import Snapshot
 
@@ -26,11 +27,15 @@ class Directory:
         path: the directory.
         warn: called with a message for each file that is left out; by default it is logged, once
             for each file.
+
+    Raises:
+        ConfigError: the system is not Linux.
     """
 
     def __init__(
         self, path: str | os.PathLike[str], *, warn: Callable[[str], object] | None = None
     ) -> None:
+        require_linux(path)
         self.path = Path(path)
         self._warn = warn
         self._warned: set[Path] = set()

@@ -22,6 +22,7 @@ from weakref import WeakSet
 
 from langmeter import sources
 from langmeter._base.check import one_of, real_number, refusal
+from langmeter._base.forks import at_fork
 from langmeter._base.log import log
 from langmeter.exporters import semconv
 from langmeter.exporters.families import Families, Family
@@ -316,5 +317,4 @@ class _ForkedChild:
 
 _forked_child: Final = _ForkedChild()
 atexit.register(_close_all)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_forked_child.before, after_in_child=_forked_child.begin)
+at_fork(before=_forked_child.before, after_in_child=_forked_child.begin)

@@ -21,6 +21,7 @@ from typing import Final, Protocol
 from weakref import WeakSet, ref
 
 from langmeter import _core
+from langmeter._base.forks import at_fork
 from langmeter._base.log import log
 from langmeter._base.text import plural
 from langmeter.history.estate import Estate
@@ -348,9 +349,8 @@ def at_database() -> Iterator[None]:
 
 
 atexit.register(_close_all)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_turn.before_fork,
-        after_in_parent=_turn.after_in_parent,
-        after_in_child=_turn.after_in_child,
-    )
+at_fork(
+    before=_turn.before_fork,
+    after_in_parent=_turn.after_in_parent,
+    after_in_child=_turn.after_in_child,
+)

@@ -78,12 +78,12 @@ def read(path: Path) -> Table | None:
 
 def _bytes(path: Path) -> bytes | None:
     # No link is followed, and opening a pipe does not wait for its other end.
-    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-    with open(path, "rb", opener=lambda name, _: os.open(name, flags | os.O_CLOEXEC)) as file:
+    more = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | more)) as file:
         about = os.fstat(file.fileno())
         if not stat.S_ISREG(about.st_mode) or about.st_size > _MAX_SIZE:
             raise ValueError("it is not a file of prices")
-        if os.name == "posix" and (about.st_uid != os.geteuid() or about.st_mode & 0o022):
+        if sys.platform != "win32" and (about.st_uid != os.geteuid() or about.st_mode & 0o022):
             raise ValueError("another user may have written it")
         return file.read()
 

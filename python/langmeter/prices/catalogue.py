@@ -8,7 +8,6 @@ Every other process reads that file, in 8 ms; `cache` says when it is trusted.
 from __future__ import annotations
 
 import builtins
-import os
 import sys
 import threading
 from importlib.machinery import SourceFileLoader
@@ -18,6 +17,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final
 
+from langmeter._base.forks import at_fork
 from langmeter._base.log import logger
 
 from . import cache
@@ -208,5 +208,4 @@ def _after_fork() -> None:
         _log.warning("no price catalogue: this process was forked while it was being loaded")
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+at_fork(after_in_child=_after_fork)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
@@ -12,6 +11,7 @@ from weakref import WeakSet, ref
 from langmeter import _core
 from langmeter._base.delivery import Listener, Queue
 from langmeter._base.failures import status_of
+from langmeter._base.forks import at_fork
 from langmeter._base.log import log
 from langmeter._base.money import usd
 from langmeter.streaming.events import (
@@ -370,4 +370,4 @@ def _after_fork() -> None:
         streams.after_fork()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+at_fork(after_in_child=_after_fork)

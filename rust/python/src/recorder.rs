@@ -339,7 +339,7 @@ impl Recorder {
         Err(raise(core::Error::File { path: path.display().to_string(), why }))
     }
 
-    #[cfg_attr(not(target_os = "linux"), allow(clippy::unused_self))]
+    #[cfg_attr(not(target_os = "linux"), allow(clippy::unused_self, unused_variables))]
     fn grow_file(&self, py: Python<'_>) -> bool {
         #[cfg(target_os = "linux")]
         return py.detach(|| self.core.grow_file());

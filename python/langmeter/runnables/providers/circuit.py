@@ -6,7 +6,6 @@ are not enough here: its errors hold 429 and 400 too, which never open a circuit
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Final
 from weakref import WeakSet
 
 from langmeter._base.check import real_number, whole_number
+from langmeter._base.forks import at_fork
 from langmeter.runnables.providers.failures import Kind
 
 _SLOTS: Final = 12
@@ -77,7 +77,7 @@ def _after_fork() -> None:
         circuit._lock = threading.Lock()  # another thread may have held it
 
 
-os.register_at_fork(after_in_child=_after_fork)
+at_fork(after_in_child=_after_fork)
 
 
 class Circuit:

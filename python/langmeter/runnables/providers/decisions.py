@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import deque
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final, Literal, NamedTuple, TypeAlias, get_args
 from weakref import WeakSet
+
+from langmeter._base.forks import at_fork
 
 #: Why a provider was chosen: by the policy, by turn among equals, because it holds the
 #: conversation's cache, as the probe of its circuit, after another one failed, as one that is
@@ -163,4 +164,4 @@ def _after_fork() -> None:
         each._lock = threading.Lock()  # another thread may have held it
 
 
-os.register_at_fork(after_in_child=_after_fork)
+at_fork(after_in_child=_after_fork)

@@ -59,6 +59,7 @@ mod mapping {
 
         /// Other systems do not promise that the pages read as zero.
         #[cfg(not(target_os = "linux"))]
+        #[allow(clippy::unused_self)] // the same signature as on Linux
         pub fn forget(&self) -> bool {
             false
         }

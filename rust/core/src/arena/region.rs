@@ -125,7 +125,7 @@ impl Cells {
         false
     }
 
-    #[allow(clippy::unused_self, clippy::needless_pass_by_value)] // the same signature as with files
+    #[allow(clippy::unused_self, clippy::needless_pass_by_value, clippy::unnecessary_wraps)] // the same signature as with files
     fn back(&self, _cells: std::ops::Range<usize>) -> Result<(), ()> {
         Ok(())
     }

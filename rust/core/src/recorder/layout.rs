@@ -114,6 +114,7 @@ impl Places {
     }
 
     /// Hash of what a reader of the shared part has to know as its writer did.
+    #[cfg_attr(not(target_os = "linux"), allow(dead_code))] // `file` uses it
     pub(super) fn hash(&self) -> u64 {
         let blocks = [self.slots, self.series, self.money, self.deferred, self.pool_header, self.blocks, self.pool];
         let sizes = [self.stride, self.tallies, self.rooms, self.shared, COUNTER_CELLS, Window::CELLS, PAGE];

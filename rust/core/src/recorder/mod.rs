@@ -85,9 +85,12 @@ pub struct Recorder {
     stride: usize,
     /// Where figures of attempts lie in the block of a series.
     tallies: usize,
+    #[cfg_attr(not(target_os = "linux"), allow(dead_code))] // `file` uses it
     series_blocks: Region,
     /// The end of what a file may back.
+    #[cfg_attr(not(target_os = "linux"), allow(dead_code))] // `file` uses it
     shared: usize,
+    #[cfg_attr(not(target_os = "linux"), allow(dead_code))] // `file` uses it
     settings: Settings,
     /// Attempts at defects; see `defects`.
     book: Mutex<Book>,

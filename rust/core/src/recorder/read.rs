@@ -1,9 +1,7 @@
 //! What goes out: snapshots, and what is asked between them.
 
 use super::defects::AttemptFigures;
-use super::layout::{
-    ALIAS, ALL_IN_FLIGHT, ALL_PEAK, CALLS_HOME, COUNTER_CELLS, DROPPED, GENERATION, HOME, IN_FLIGHT, PEAK, STARTED,
-};
+use super::layout::{ALIAS, ALL_PEAK, CALLS_HOME, COUNTER_CELLS, DROPPED, GENERATION, HOME, IN_FLIGHT, PEAK, STARTED};
 use super::{AskedSeries, Pulse, Recorder, Requested, Series};
 use crate::arena::Phase;
 use crate::metrics::{COUNTERS, Counter, Dropped, Measure, OUTCOMES};
@@ -47,7 +45,7 @@ impl Recorder {
         let now = self.clock.now();
         let figures = self.tallies_of_attempts();
         let series = self.all_series(now, self.cells.get(STARTED), None);
-        self.whole(now, self.cells.get(ALL_IN_FLIGHT), series, figures)
+        self.whole(now, self.cells.get(super::layout::ALL_IN_FLIGHT), series, figures)
     }
 
     /// Which recorder this is, and how often its process was forked.
