@@ -14,6 +14,7 @@ from benches import (
     exporters,
     history,
     instructions,
+    live,
     native_loop,
     providers,
     regression,
@@ -53,6 +54,7 @@ PARTS: dict[str, Callable[[list[str]], None]] = {
     "directory": directory.main,
     "alerts": alerts.main,
     "exporters": exporters.main,
+    "live": live.main,
     "providers": providers.main,
 }
 

@@ -24,6 +24,7 @@ from langmeter.cli import (
     prices,
     report,
     run,
+    serve,
 )
 
 #: Commands that answer a question, in the order of the help.
@@ -39,6 +40,7 @@ _COMMANDS: Final = {
     "export": export,
     "fold": fold,
     "report": report,
+    "serve": serve,
     "config": config,
     "dashboard": dashboard,
 }

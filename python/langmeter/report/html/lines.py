@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Any, Final, Literal, TypeAlias
 
 from langmeter._base.text import format_count, format_duration, format_usd
-from langmeter.report.html.markup import Markup, element
+from langmeter.report.html.markup import Child, Markup, element
 from langmeter.snapshot import Distribution
 
 Unit: TypeAlias = Literal["s", "USD", "count"]
@@ -55,7 +55,7 @@ class Lines:
 
     def data(self) -> dict[str, Any]:
         """Return what scripts draw it from."""
-        series = [[_rounded(y) for y in values] for _, values in self.lines]
+        series = [[rounded(y) for y in values] for _, values in self.lines]
         return {
             "x": [round(x, 4) for x in self.x],
             "names": [name for name, _ in self.lines],
@@ -67,14 +67,6 @@ class Lines:
 
     def markup(self) -> Markup:
         """Return the legend and the drawing."""
-        legend = element(
-            "ul",
-            [
-                element("li", _sample(place), element("span", name), element("output"))
-                for place, (name, _) in enumerate(self.lines, 1)
-            ],
-            class_="legend",
-        )
         drawing = element(
             "svg",
             element("title", self.title),
@@ -85,7 +77,19 @@ class Lines:
             role="img",
             aria_label=self.title,
         )
-        box = element("div", drawing, class_="chart", data_chart=self.name)
+        return self.frame(drawing)
+
+    def frame(self, drawing: Child = None) -> Markup:
+        """Return the legend and the box that scripts draw into."""
+        legend = element(
+            "ul",
+            [
+                element("li", _sample(place), element("span", name), element("output"))
+                for place, (name, _) in enumerate(self.lines, 1)
+            ],
+            class_="legend",
+        )
+        box = element("div", drawing, class_="chart", data_chart=self.name, data_title=self.title)
         return element("div", legend, box, class_="lines")
 
     def _bounds(self) -> tuple[float, float]:
@@ -214,6 +218,6 @@ def _sample(place: int) -> Markup:
     return element("svg", stroke, viewBox="0 0 24 10", aria_hidden="true")
 
 
-def _rounded(y: float | None) -> float | None:
+def rounded(y: float | None) -> float | None:
     """Return four digits that count: what a screen can show."""
     return None if y is None else float(f"{y:.4g}")

@@ -20,7 +20,7 @@ class Markup(str):
 #: What an element may have in it: None and False are left out.
 Child: TypeAlias = "str | Iterable[Child] | bool | None"
 
-_EMPTY: Final = ("meta", "path", "rect", "line", "circle")
+_EMPTY: Final = ("meta", "link", "input", "path", "rect", "line", "circle")
 
 
 def join(children: Child) -> Markup:

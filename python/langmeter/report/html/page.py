@@ -25,7 +25,7 @@ from langmeter.analysis.bottlenecks import bottlenecks
 from langmeter.analysis.fixes import FixReport
 from langmeter.analysis.regression.comparison import Comparison
 from langmeter.report.html.lines import Lines
-from langmeter.report.html.markup import Child, Markup, Section, element
+from langmeter.report.html.markup import Child, Markup, Section, element, join
 from langmeter.report.html.outcomes import distinct, worst
 from langmeter.snapshot import Snapshot
 from langmeter.snapshot.table import IGNORED
@@ -114,7 +114,7 @@ def page(title: str, lead: Child, parts: Sequence[Section], charts: Sequence[Lin
         parts: its sections, in order.
         charts: those of the parts, which scripts draw again.
     """
-    style, script = _assets()
+    style, script = assets(("report.js",))
     data = json.dumps({chart.name: chart.data() for chart in charts}, separators=(",", ":"))
     # Inside of a script element only these can end it or begin a comment.
     for character in "<>&\u2028\u2029":
@@ -123,22 +123,49 @@ def page(title: str, lead: Child, parts: Sequence[Section], charts: Sequence[Lin
         f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
         "base-uri 'none'; form-action 'none'"
     )
-    head = element(
+    return document(
+        title,
+        lead,
+        parts,
+        head=(
+            element("meta", http_equiv="Content-Security-Policy", content=policy),
+            element("style", Markup(style)),
+        ),
+        end=(
+            element("script", Markup(data), type="application/json", id="data"),
+            element("script", Markup(script)),
+        ),
+        note="This page loads nothing and holds no prompt or answer.",
+    )
+
+
+def document(
+    title: str, lead: Child, parts: Sequence[Section], *, head: Child, end: Child, note: str
+) -> str:
+    """Return a document with the head and the foot that all pages have.
+
+    Args:
+        title: its heading.
+        lead: what stands below the heading, before the parts.
+        parts: its sections, in order.
+        head: what its head has beside the title.
+        end: the last elements of its body, the scripts.
+        note: last sentence of the foot.
+    """
+    whole = element(
         "head",
         element("meta", charset="utf-8"),
-        element("meta", http_equiv="Content-Security-Policy", content=policy),
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("meta", name="color-scheme", content="light dark"),
         element("meta", name="generator", content=f"langmeter {_core.__version__}"),
         element("title", title),
-        element("style", Markup(style)),
+        head,
     )
-    links = [element("li", element("a", part.title, href=f"#{part.name}")) for part in parts]
     body = element(
         "body",
         element("a", "Skip to the report", href="#main", class_="skip"),
         element("header", element("h1", title), lead),
-        element("nav", element("ul", links), aria_label="Contents"),
+        element("nav", element("ul", links(parts)), aria_label="Contents"),
         element("main", [part.markup for part in parts], id="main", tabindex=-1),
         element(
             "footer",
@@ -146,22 +173,35 @@ def page(title: str, lead: Child, parts: Sequence[Section], charts: Sequence[Lin
                 "p",
                 f"Made by langmeter {_core.__version__}. Percentiles are of HDR histograms, right "
                 "within 0.1 %, and never averaged. Lines: uPlot 1.6.32, MIT licence, © 2022 Leon "
-                "Sorokin. This page loads nothing and holds no prompt or answer.",
+                f"Sorokin. {note}",
             ),
         ),
-        element("script", Markup(data), type="application/json", id="data"),
-        element("script", Markup(script)),
+        end,
     )
-    return f"<!doctype html>\n{element('html', head, body, lang='en')}\n"
+    return f"<!doctype html>\n{element('html', whole, body, lang='en')}\n"
+
+
+def links(parts: Sequence[Section]) -> Markup:
+    """Return the items of the list of contents."""
+    return join([element("li", element("a", part.title, href=f"#{part.name}")) for part in parts])
 
 
 @cache
-def _assets() -> tuple[str, str]:
-    """Return the styles and the scripts, those of uPlot first."""
-    folder = files(__package__) / "assets"
+def assets(own: tuple[str, ...], folder: str = __package__) -> tuple[str, str]:
+    """Return the styles and the scripts of a page: those that all pages have, then its own.
+
+    Args:
+        own: names of the files of the page itself.
+        folder: package whose assets they are.
+    """
+    shared, more = (files(package) / "assets" for package in (__package__, folder))
+    names = ("uPlot.min.css", "report.css", "uPlot.iife.min.js", "charts.js")
+    paths = [*(shared / name for name in names), *(more / name for name in own)]
     style, script = (
-        "\n".join((folder / name).read_text(encoding="utf-8").strip() for name in names)
-        for names in (("uPlot.min.css", "report.css"), ("uPlot.iife.min.js", "report.js"))
+        "\n".join(
+            path.read_text(encoding="utf-8").strip() for path in paths if path.name.endswith(kind)
+        )
+        for kind in (".css", ".js")
     )
     return style, script
 

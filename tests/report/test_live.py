@@ -1,0 +1,513 @@
+"""The live page: its feed, what its events say, and its pages over a real connection."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from langmeter import ConfigError, Meter, Snapshot
+from langmeter._base.text import format_count, format_duration, format_usd
+from langmeter.report import live
+from langmeter.report.live import view
+from langmeter.report.live.feed import MAX_WAITING, Feed, Reading, moving
+from langmeter.report.live.past import SPAN, Past
+from langmeter.report.live.site import SPANS
+from langmeter.report.live.view import View
+from langmeter.snapshot import (
+    AlertState,
+    BudgetState,
+    CircuitState,
+    DecisionState,
+    OriginState,
+    State,
+    StreamState,
+)
+from tests.support.days import Day, write_history
+from tests.support.models import chat_model
+from tests.support.traffic import Traffic
+
+NOW = datetime(2026, 11, 27, 4, 30, tzinfo=UTC)
+
+
+def event(data: bytes) -> tuple[str, Any]:
+    """Name and data of an event."""
+    first, second = data.decode().strip().split("\n")
+    return first.removeprefix("event: "), json.loads(second.removeprefix("data: "))
+
+
+def cells(shown: View) -> Any:
+    """What a frame has."""
+    return event(shown.frame)[1]
+
+
+def with_state(snapshot: Snapshot, *parts: Any, origin: str = "a") -> Snapshot:
+    """A snapshot with this state."""
+    names = {
+        BudgetState: "budgets",
+        CircuitState: "circuits",
+        DecisionState: "decisions",
+        AlertState: "alerts",
+        StreamState: "streams",
+    }
+    listed: dict[str, list[Any]] = {}
+    for part in parts:
+        listed.setdefault(names[type(part)], []).append(part)
+    lists: Any = {name: tuple(each) for name, each in listed.items()}
+    return Snapshot(snapshot._native, State((OriginState(origin, 1, **lists),)))
+
+
+def read(*snapshots: Snapshot, every: float = 1.0) -> View:
+    """The view of the last of snapshots that were read one after the other."""
+    past = Past()
+    for number, snapshot in enumerate(snapshots):
+        past.add(NOW.timestamp() + every * (number - len(snapshots) + 1), snapshot)
+    return view.live(snapshots[-1], past, NOW)
+
+
+# --- what is shown ----------------------------------------------------------------------------
+
+
+def test_every_cell_is_the_figure_of_the_snapshot() -> None:
+    """Rows by model, provider and label have the sums of the snapshot, as in the report."""
+    snapshot = Traffic().everything(20).snapshot()
+    tables = cells(read(snapshot))["tables"]
+    rows = {row[0]: row[1:] for row in tables["models"]}
+    assert set(rows) == {f"{provider}/{model}" for provider, model in snapshot.models}
+    for (provider, model), stats in snapshot.models.items():
+        row = rows[f"{provider}/{model}"]
+        assert row[5] == format_count(stats.calls)
+        assert row[7].removeprefix("≥ ") == format_usd(stats.cost)
+        assert row[8:10] == [format_duration(stats.latency.quantile(q)) for q in (0.5, 0.95)]
+    by_provider = {row[0]: row[5] for row in tables["providers"]}
+    assert by_provider == {
+        name: format_count(stats.calls) for name, stats in snapshot.by("provider").items()
+    }
+    by_team = {row[0]: row[5] for row in tables["label-1"]}
+    assert by_team == {
+        name or "(none)": format_count(stats.calls) for name, stats in snapshot.by("team").items()
+    }
+    assert tables["defects"] == [
+        ["leak/high", 0.5, "50.0%", "2 of 4", "0", "4", "4", "$0.004000", "$0.002000"]
+    ]
+
+
+def test_tiles_and_bars_are_those_of_the_last_minute() -> None:
+    """Rates are of the window of a minute; costs and percentiles of the difference to before."""
+    traffic = Traffic()
+    traffic.call(seconds=1.0)
+    before = traffic.snapshot()
+    for _ in range(3):
+        traffic.call("anthropic", "claude-sonnet-4", seconds=2.0)
+    traffic.call(seconds=2.0, error="APITimeoutError")
+    shown = read(before, traffic.snapshot(), every=30.0)
+    tiles = dict(shown.tiles)
+    rate = traffic.snapshot().rates[60].per_minute
+    assert tiles["Calls a minute"] == format_count(round(rate.requests))
+    assert tiles["Tokens a minute"] == format_count(round(rate.tokens))
+    assert tiles["Failed, last minute"] == "20.0%"
+    assert tiles["Cost an hour"] == "$0.36"  # three calls of a tenth of a cent in 30 s
+    assert tiles["Latency p50"] == "2.00 s"
+    bars = {row[0]: row[1] for row in cells(shown)["tables"]["models"]}
+    assert bars == {"anthropic/claude-sonnet-4": 0.6, "openai/gpt-4o": 0.4}
+
+
+def test_budgets_have_their_time_to_the_limit() -> None:
+    """It is by the pace of the last minute, and absent where the period ends before."""
+    empty = Traffic().snapshot()
+
+    def budget(name: str, used: int | str, resets: timedelta | None) -> BudgetState:
+        amount = Decimal(used) if isinstance(used, str) else used
+        limit = Decimal(10) if isinstance(used, str) else 100
+        unit = "usd" if isinstance(used, str) else "tokens"
+        return BudgetState(
+            name, unit, "day", amount, amount * 0, limit, None if resets is None else NOW + resets
+        )
+
+    day = timedelta(days=1)
+    earlier = [budget("money", "1", day), budget("slow", "1", day), budget("soon", 10, day)]
+    later = [
+        budget("money", "1.5", day),  # half a dollar in 10 s: 170 s for the other 8.5
+        budget("slow", "1", day),
+        budget("soon", 11, timedelta(seconds=60)),
+        budget("gone", 100, None),
+    ]
+    shown = read(with_state(empty, *earlier), with_state(empty, *later), every=10.0)
+    rows = {row[0]: row[1:] for row in cells(shown)["tables"]["budgets"]}
+    assert list(rows) == ["gone", "money", "soon", "slow"]
+    money = ("$1.500", "$0", "$10.00", ["2 m 50 s", "bad"], "in 1 d 00 h")
+    assert rows["money"] == [0.15, "15.0%", *money]
+    assert rows["slow"][5] == rows["soon"][5] == "not at this pace"
+    assert rows["gone"][5:] == [["used up", "bad"], "-"]
+    needs = cells(shown)["needs"]
+    assert "The budget gone is used up." in needs
+    assert "The budget money reaches its limit in 2 m 50 s" in needs
+    assert "slow" not in needs
+
+
+def test_alerts_circuits_and_streams_are_shown() -> None:
+    """What fires, is open or stalls comes first, and is among what needs a look."""
+    state = (
+        AlertState("p95 > 2 s", "model=x", "page", "pending", NOW - timedelta(seconds=9), 2.5),
+        AlertState("cost > 1", "", "ticket", "firing", NOW - timedelta(days=2), 1.25),
+        CircuitState("priority", "nim", "open", NOW + timedelta(seconds=30)),
+        CircuitState("priority", "openai", "ready", None),
+        DecisionState("priority", "openai", "fallback", 2, "nim: open"),
+        StreamState("openai", "gpt-4o", NOW - timedelta(seconds=9), NOW, 12, False),
+        StreamState("", "slow", NOW - timedelta(seconds=99), NOW - timedelta(seconds=50), 2, True),
+    )
+    shown = read(with_state(Traffic().snapshot(), *state))
+    tables = cells(shown)["tables"]
+    assert tables["alerts"] == [
+        ["cost > 1", "all", ["firing", "bad"], "ticket", "2026-11-25 04:30", "1.25"],
+        ["p95 > 2 s", "model=x", ["pending", ""], "page", "04:29:51", "2.5"],
+    ]
+    assert tables["circuits"][0] == ["nim", "priority", ["open", "bad"], "04:30:30"]
+    assert tables["decisions"] == [["openai", "priority", "fallback", "2", "nim: open"]]
+    assert [row[:2] for row in tables["streams"]] == [
+        ["slow", ["stalled", "bad"]],
+        ["openai/gpt-4o", "flows"],
+    ]
+    needs = cells(shown)["needs"]
+    assert needs.index("Firing: cost") < needs.index("nim is not ready: open.")
+    assert "1 stream stalled." in needs
+    assert "p95" not in needs
+
+
+def test_names_from_outside_stay_text() -> None:
+    """A name that is HTML is escaped in markup, and a text elsewhere."""
+    traffic, name = Traffic(), "<img src=x onerror=alert(1)>"
+    traffic.call(name, name, team=name)
+    budget = BudgetState(name, "usd", "day", Decimal(1), Decimal(0), Decimal(1), None)
+    kind, whole = event(read(with_state(traffic.snapshot(), budget)).whole)
+    assert kind == "whole"
+    assert all("<img" not in whole[part] for part in ("main", "nav", "needs"))
+    assert whole["tables"]["label-1"][0][0] == name
+
+
+def test_nothing_is_shown_of_nothing() -> None:
+    """The empty snapshot has a page with what it lacks."""
+    shown = read(Snapshot())
+    data = cells(shown)
+    assert data["at"] == ""
+    assert data["notes"]["models"] == "No call has ended."
+    assert "This source has no state" in event(shown.whole)[1]["main"]
+    assert "Nothing needs a look." in data["needs"]
+
+
+def test_old_figures_say_their_age() -> None:
+    """Figures of a file are of the moment that it was written."""
+    taken = Traffic().everything(2).snapshot()
+    assert taken.taken_at is not None
+    assert cells(view.live(taken, _past(taken), taken.taken_at + timedelta(hours=2)))["age"] == (
+        "2 h 00 m ago"
+    )
+
+
+def _past(snapshot: Snapshot) -> Past:
+    past = Past()
+    past.add(NOW.timestamp(), snapshot)
+    return past
+
+
+# --- charts -----------------------------------------------------------------------------------
+
+
+def test_charts_go_back_a_quarter_of_an_hour() -> None:
+    """Points older than that are let go; where nothing was read a line has a gap."""
+    past, snapshot = Past(), Traffic().everything(2).snapshot()
+    for second in [*range(30), *range(100, 100 + SPAN + 30)]:
+        past.add(float(second), snapshot)
+    (calls, *_) = past.lines().charts()
+    assert calls.x[0] >= 129
+    assert len(calls.x) == SPAN + 1
+    past = Past()
+    for second in (0, 1, 50):
+        past.add(float(second), snapshot)
+    calls = past.lines().charts()[0]
+    assert list(calls.x) == [0.0, 1.0, 2.0, 50.0]
+    assert [value is None for value in calls.lines[0][1]] == [False, False, True, False]
+
+
+def test_the_newest_point_follows_the_lines() -> None:
+    """A frame has a value for each line of each chart, in their order."""
+    day = Day(9)
+    past, snapshots = Past(), []
+    for minute in range(3):
+        day.minute(30)
+        snapshots.append(day.snapshot())
+        past.add(60.0 * minute, snapshots[-1])
+    points = past.lines().newest()
+    for chart in past.lines().charts():
+        x, *values = points[chart.name]
+        assert x == chart.x[-1]
+        assert len(values) == len(chart.lines)
+    spending = next(chart for chart in past.lines().charts() if chart.name == "spending")
+    whole = sum(points["spending"][1:])  # type: ignore[arg-type]
+    cost = float((snapshots[-1] - snapshots[-2]).totals.cost or 0) * 60
+    assert whole == pytest.approx(cost, rel=1e-3)
+    assert 3 < len(spending.lines) <= 6
+
+
+def test_a_process_that_was_started_again_begins_anew() -> None:
+    """The difference to another recorder is not asked for."""
+    first, second = Traffic().everything(9).snapshot(), Traffic(seed=2).everything(1).snapshot()
+    shown = read(first, second, every=30.0)
+    assert dict(shown.tiles)["Cost an hour"] == "-"
+
+
+# --- the feed ---------------------------------------------------------------------------------
+
+
+class Source:
+    """Counts its readings, and fails when told to."""
+
+    def __init__(self) -> None:
+        self.readings, self.error = 0, ""
+        self.traffic = Traffic().everything(3)
+
+    def snapshot(self) -> Snapshot:
+        self.readings += 1
+        if self.error:
+            raise OSError(self.error)
+        return self.traffic.snapshot()
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait for a condition."""
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+async def test_one_reading_serves_all_viewers() -> None:
+    """Readings do not grow with viewers, begin with the first and end with the last of them."""
+    source = Source()
+    feed = moving(source)
+    feed._every = 0.02
+    viewers = [feed.join() for _ in range(20)]
+    streams = [viewer.events() for viewer in viewers]
+    first = [event(await anext(stream)) for stream in streams]
+    assert {name for name, _ in first} == {"whole"}
+    assert source.readings <= 3
+    second = [event(await anext(stream)) for stream in streams]
+    assert {name for name, _ in second} == {"frame"}
+    late = feed.join()
+    assert event(await anext(late.events()))[0] == "whole"
+    for viewer in (*viewers, late):
+        feed.leave(viewer)
+    assert feed.viewers == 0
+    await asyncio.sleep(0.1)  # a reading that had begun may end
+    readings = source.readings
+    await asyncio.sleep(0.1)
+    assert source.readings == readings
+    again = feed.join()
+    assert event(await anext(again.events()))[0] == "whole"
+    feed.leave(again)
+
+
+async def test_a_slow_viewer_gets_the_newest_page() -> None:
+    """What waits for it is bounded; the others get every frame."""
+    source = Source()
+    feed = moving(source)
+    feed._every = 0.0
+    slow, quick = feed.join(), feed.join()
+    stream = quick.events()
+    for _ in range(4 * MAX_WAITING):
+        await anext(stream)
+    assert slow._events.qsize() <= MAX_WAITING
+    latest = event(await anext(slow.events()))
+    assert latest[0] == "whole"
+    for viewer in (slow, quick):
+        feed.leave(viewer)
+
+
+async def test_viewers_hear_of_a_source_that_does_not_answer() -> None:
+    """They get the reason, and the figures again once it answers."""
+    source = Source()
+    feed = moving(source)
+    feed._every = 0.02
+    viewer = feed.join()
+    stream = viewer.events()
+    await anext(stream)
+    source.error = "no route\nto host"
+    name, data = "frame", None
+    while name == "frame":
+        name, data = event(await anext(stream))
+    assert (name, data) == ("problem", {"text": "no route\\nto host"})
+    source.error = ""
+    while name == "problem":
+        name, data = event(await anext(stream))
+    assert data["tables"]["models"]
+    feed.close()
+    assert [each async for each in stream] == []
+    feed.leave(viewer)
+
+
+async def test_a_change_of_lines_or_tables_sends_the_page_again() -> None:
+    """A frame fits the page that it follows."""
+    traffic = Traffic()
+    traffic.call(team="search")
+    past, source = Past(), traffic
+    views = []
+    for second in range(3):
+        past.add(float(second), source.snapshot())
+        views.append(view.live(source.snapshot(), past, NOW))
+        traffic.call(team="checkout", priced=second > 0)
+    assert views[0].shape == views[1].shape
+    feed = Feed(iter([*views[:2], read(with_state(traffic.snapshot(), _budget()))]).__next__, 0.01)
+    viewer = feed.join()
+    stream = viewer.events()
+    assert [event(await anext(stream))[0] for _ in range(3)] == ["whole", "frame", "whole"]
+    feed.leave(viewer)
+
+
+def _budget() -> BudgetState:
+    return BudgetState("all", "calls", "day", 1, 0, 9, None)
+
+
+def test_a_source_is_read_once_a_second() -> None:
+    """Whoever asks within a second gets the same snapshot: pages, scrapes, threads."""
+    source, now = Source(), [0.0]
+    reading = Reading(source, lambda: now[0])
+    threads = [threading.Thread(target=reading.snapshot) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert reading.snapshot() is reading.snapshot()
+    assert source.readings == 1
+    now[0] = 1.0
+    reading.snapshot()
+    assert source.readings == 2
+
+
+# --- over a connection ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def meter() -> Meter:
+    """A meter with a call whose prompt and answer are secret."""
+    meter = Meter(labels=("team",))
+    config: Any = {"callbacks": [meter], "metadata": {"team": "search"}}
+    chat_model(content="the secret answer").invoke("the secret prompt", config=config)
+    return meter
+
+
+def fetch(server: live.LiveServer, path: str) -> tuple[int, str]:
+    """Status and text of a page."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    connection.request("GET", path)
+    answer = connection.getresponse()
+    text = answer.read().decode()
+    connection.close()
+    return answer.status, text
+
+
+def events(server: live.LiveServer, path: str = "/events") -> Iterator[tuple[str, Any]]:
+    """Events as they come."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    connection.request("GET", path)
+    answer = connection.getresponse()
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    lines: list[bytes] = []
+    try:
+        for line in answer:
+            lines.append(line)
+            if line == b"\n":
+                if lines[0].startswith(b"event"):
+                    yield event(b"".join(lines))
+                lines = []
+    finally:
+        connection.close()
+
+
+def test_it_serves_a_meter(meter: Meter) -> None:
+    """The page, its events, metrics and the snapshot come from one port; no prompt is in them."""
+    with live.start(meter, 0, title="<Prod>") as server:
+        status, page = fetch(server, "/")
+        assert status == 200
+        assert "<h1>&lt;Prod&gt;</h1>" in page
+        stream = events(server)
+        name, whole = next(stream)
+        assert name == "whole"
+        assert whole["tables"]["models"][0][0] == "genericfakechatmodel/fake-1"
+        assert next(stream)[0] == "frame"
+        snapshot = fetch(server, "/snapshot.json")[1]
+        assert Snapshot.from_json(snapshot).totals.calls == 1
+        metrics = fetch(server, "/metrics")[1]
+        assert "gen_ai_client_operation_duration" in metrics
+        for path in ("/assets/page.js", "/assets/page.css", "/assets/icon.svg"):
+            assert fetch(server, path)[0] == 200
+        assert fetch(server, "/assets/..%2fview.py")[0] == 404
+        assert fetch(server, "/events?span=7d")[0] == 400
+        assert fetch(server, "/?span=7d")[0] == 400
+        assert "secret" not in page + snapshot + metrics + json.dumps(whole)
+        site = server._site
+        assert site.feeds[""].viewers == 1
+        stream.close()  # type: ignore[attr-defined]
+        asyncio.run(until(lambda: not site.feeds[""].viewers))
+    server.close()
+
+
+def test_a_server_ends_with_viewers(meter: Meter) -> None:
+    """Closing sends viewers away; nothing waits for them."""
+    server = live.start(meter, 0)
+    stream = events(server)
+    next(stream)
+    server.close()
+    assert all(name == "frame" for name, _ in stream)
+    with pytest.raises(ConnectionRefusedError):
+        fetch(server, "/")
+
+
+def test_it_serves_spans_of_a_history(tmp_path: Path) -> None:
+    """A history has links to spans, lines by time, and the sums of the span."""
+    counted = write_history(tmp_path / "metrics.db", Day(3), range(90), 4)
+    with live.start(tmp_path / "metrics.db", 0) as server:
+        page = fetch(server, "/?span=all")[1]
+        assert all(f'href="?span={name}"' in page for name in SPANS)
+        assert page.count('aria-current="page"') == 1
+        name, whole = next(events(server, "/events?span=all"))
+        assert name == "whole"
+        assert dict(whole["tiles"])["Calls"] == format_count(counted.totals.calls)
+        assert {row[0]: row[5] for row in whole["tables"]["providers"]} == {
+            name: format_count(stats.calls) for name, stats in counted.by("provider").items()
+        }
+        assert set(whole["charts"]) == {"calls", "tokens", "spending", "durations"}
+        empty = next(events(server, "/events?span=1h"))[1]
+        assert empty["tables"]["models"] == []
+
+
+def test_bad_arguments_are_refused(tmp_path: Path) -> None:
+    """They raise before anything listens."""
+    for source, settings in (
+        (Snapshot(), {"port": 70_000}),
+        (Snapshot(), {"host": "0.0.0.0", "token": ""}),
+        (3, {}),
+    ):
+        with pytest.raises(ConfigError):
+            live.start(source, **{"port": 0, **settings})  # type: ignore[arg-type]
+    with live.start(Snapshot(), 0) as server, pytest.raises(OSError, match="use"):
+        live.start(Snapshot(), server.port)
+
+
+def test_streams_of_a_meter_are_in_flight() -> None:
+    """A meter's own stream is listed while it lasts."""
+    meter = Meter(stall_after=0.05)
+    stream = chat_model().stream("x", config={"callbacks": [meter]})
+    next(stream)
+    shown = cells(read(meter.snapshot()))
+    assert [row[0] for row in shown["tables"]["streams"]] == ["genericfakechatmodel"]
+    assert dict(shown["tiles"])["In flight"] == "1"
+    for _ in stream:
+        pass
+    assert cells(read(meter.snapshot()))["tables"].get("streams", []) == []
