@@ -82,7 +82,8 @@ def main(arguments: list[str]) -> None:
             "...list.getEntries().map((task) => task.duration))).observe({type: 'longtask'}); }"
         )
         time.sleep(3.0)  # lines and tables have settled
-        session.send("Performance.enable")
+        # CPU of the main thread: a neighbour on the machine does not count.
+        session.send("Performance.enable", {"timeDomain": "threadTicks"})
 
         def busy() -> float:
             metrics = session.send("Performance.getMetrics")["metrics"]
@@ -103,7 +104,7 @@ def main(arguments: list[str]) -> None:
     print(f"readings: {frames} in {lasted:.1f} s; rows by model shown: {rows}")
     for what, figure, target, holds in (
         ("server, share of a core", f"{share:.2%}", f"{CORE:.0%}", share < CORE),
-        ("browser, mean of a frame", f"{each:.1f} ms", f"{FRAME:g} ms", each < FRAME),
+        ("browser, CPU of a frame", f"{each:.1f} ms", f"{FRAME:g} ms", each < FRAME),
         ("browser, longest task", _longest(longest), f"{FRAME:g} ms", longest < FRAME),
     ):
         verdict = "" if options.smoke else "holds" if holds else "MISSED"

@@ -6,6 +6,7 @@ import io
 import re
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from playwright.sync_api import sync_playwright
@@ -17,8 +18,10 @@ sys.path.insert(0, str(DOCS.parent))
 
 from tests.support.browser import browser  # noqa: E402
 from tests.support.days import Day, write_history  # noqa: E402
+from tests.support.load import Load  # noqa: E402
 from tests.support.pages import Page, run, run_program  # noqa: E402
 
+from langmeter.report import live  # noqa: E402
 from langmeter.report.html import report  # noqa: E402
 
 #: Picture → the page whose program makes the files, and the beginning of the command.
@@ -54,9 +57,24 @@ def photograph_report() -> None:
             view.screenshot(path=DOCS / "images" / "report.png")
 
 
+def photograph_live() -> None:
+    """Save the beginning of the live page of calls that go on as docs/images/live.png."""
+    with (
+        Load() as load,
+        live.start(load.meter, 0) as server,
+        sync_playwright() as playwright,
+        browser(playwright) as chromium,
+    ):
+        view = chromium.new_page(viewport={"width": 1180, "height": 1000})
+        view.goto(server.url)
+        time.sleep(100)  # lines of more than a minute
+        view.screenshot(path=DOCS / "images" / "live.png")
+
+
 def main() -> None:
     """Draw them all."""
     photograph_report()
+    photograph_live()
     for name, (page_name, begins) in PICTURES.items():
         with tempfile.TemporaryDirectory() as folder:
             command = begins

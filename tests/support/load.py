@@ -52,7 +52,7 @@ class Load:
             budgets=[
                 Budget(usd="2.50", per="hour", name="search, hourly"),
                 Budget(usd=250, per="day", name="all, daily"),
-                Budget(tokens=4_000_000, per="day", name="tokens, daily"),
+                Budget(tokens=40_000_000, per="day", name="tokens, daily"),
             ],
             stall_after=0.5,
         )

@@ -85,6 +85,6 @@ def rates_by_window(windows: Iterable[tuple[int, ...]]) -> Mapping[int, Rate]:
     for window, covered_ns, *counts in windows:
         covered = covered_ns / 1e9
         # One call in the first millisecond is not a thousand a second.
-        per_second = (n / max(covered, 1.0) for n in counts)
-        rates[window] = Rate(window, covered, *per_second)
+        seconds = max(covered, 1.0)
+        rates[window] = Rate(window, covered, *[n / seconds for n in counts])
     return MappingProxyType(rates)

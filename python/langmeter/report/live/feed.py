@@ -17,7 +17,7 @@ from langmeter.report.live.view import View
 from langmeter.snapshot import Snapshot
 from langmeter.sources import SnapshotSource
 
-#: Seconds between two readings; of a history, at least so many, and twenty times a reading.
+#: Seconds between two readings; of a history, the least, and the rest by the time of a reading.
 EVERY: Final = 1.0
 EVERY_SPAN: Final = 15.0
 _REST: Final = 20

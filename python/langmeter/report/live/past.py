@@ -141,11 +141,13 @@ class Past:
             for q in (0.5, 0.95)
         }
         if self.seconds:
-            costs = {
-                model_name(key): float(stats.cost) * 3600 / self.seconds
-                for key, stats in self.recent.models.items()
-                if stats.cost
-            }
+            before = self.before.models
+            costs = {}
+            for key, stats in snapshot.models.items():
+                # Those of `before` are there already; those of the difference would be made anew.
+                cost = (stats.cost or 0) - ((key in before and before[key].cost) or 0)
+                if cost > 0:
+                    costs[model_name(key)] = float(cost) * 3600 / self.seconds
             point["spending"] = {**costs, _ALL: sum(costs.values())}
         return point
 

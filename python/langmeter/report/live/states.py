@@ -213,8 +213,9 @@ def sentences(snapshot: Snapshot, past: Past, now: datetime) -> Iterator[tuple[s
     if rate is not None and rate.errors and rate.errors / rate.requests >= _MANY_ERRORS:
         share = rate.errors / rate.requests
         yield "bad", f"{share:.0%} of the calls of the last minute failed.", "models"
-    if unpriced := len(snapshot.unpriced):
-        text = f"The cost is a lower bound: {plural(unpriced, 'model')} without a price."
+    if snapshot.totals.unpriced_calls:
+        models = plural(len(snapshot.unpriced), "model")
+        text = f"The cost is a lower bound: {models} without a price."
         yield "bad", text, "models"
     if lost := sum(n for name, n in snapshot.dropped.items() if name not in IGNORED):
         yield "bad", f"{plural(lost, 'event')} could not be counted.", "models"

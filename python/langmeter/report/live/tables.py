@@ -60,8 +60,7 @@ def last_minute(stats: CallStats) -> tuple[float, float, float] | None:
     rate = stats.rates.get(60)
     if rate is None:
         return None
-    each = rate.per_minute
-    return each.requests, each.errors, each.tokens
+    return 60 * rate.requests, 60 * rate.errors, 60 * rate.tokens
 
 
 def mean_of(seconds: float) -> Pace:
@@ -147,14 +146,14 @@ def _paces(now: tuple[float, float, float] | None) -> Iterable[Cell]:
 
 
 def _sums(stats: CallStats) -> Iterable[Cell]:
-    failed = 1 - stats.success_rate
-    at_least = "≥ " if stats.cost is not None and stats.unpriced_calls else ""
+    failed, cost, latency = 1 - stats.success_rate, stats.cost, stats.latency
+    at_least = "≥ " if cost is not None and stats.unpriced_calls else ""
     return (
         format_count(stats.calls),
         f"{failed:.1%}" if failed == failed else NOTHING,
-        at_least + format_usd(stats.cost),
-        format_duration(stats.latency.quantile(0.5)),
-        format_duration(stats.latency.quantile(0.95)),
+        at_least + format_usd(cost),
+        format_duration(latency.quantile(0.5)),
+        format_duration(latency.quantile(0.95)),
         format_duration(stats.time_to_first_token.quantile(0.5)),
     )
 

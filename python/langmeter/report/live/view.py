@@ -20,8 +20,8 @@ from langmeter.report.live.tables import Table, by_what, last_minute, mean_of
 from langmeter.snapshot import Snapshot
 
 _NO_STATE: Final = (
-    "This source has no state: budgets, alerts, circuits and streams are those of one process. "
-    "Serve the meter itself, or the /snapshot.json of its process."
+    "This source has no state. Budgets, alerts, circuits and streams are those of processes: serve "
+    "the meter itself, its directory, or the /snapshot.json of its process."
 )
 #: Seconds from which on the age of the figures is said.
 _OLD: Final = 10.0
