@@ -339,7 +339,7 @@ async def test_viewers_hear_of_a_source_that_does_not_answer() -> None:
     stream = viewer.events()
     await anext(stream)
     source.error = "no route\nto host"
-    name, data = "frame", None
+    name, data = event(await anext(stream))
     while name == "frame":
         name, data = event(await anext(stream))
     assert (name, data) == ("problem", {"text": "no route\\nto host"})
