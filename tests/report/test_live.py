@@ -451,6 +451,13 @@ def test_it_serves_a_meter(meter: Meter) -> None:
         assert fetch(server, "/events?span=7d")[0] == 400
         assert fetch(server, "/?span=7d")[0] == 400
         assert "secret" not in page + snapshot + metrics + json.dumps(whole)
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+        connection.request("HEAD", "/events")
+        head = connection.getresponse()
+        assert (head.status, head.read()) == (200, b"")
+        connection.request("GET", "/assets/icon.svg")  # the answer before had an end
+        assert connection.getresponse().read().startswith(b"<svg")
+        connection.close()
         site = server._site
         assert site.feeds[""].viewers == 1
         stream.close()  # type: ignore[attr-defined]

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from urllib.parse import quote
 
 import pytest
+from starlette.applications import Starlette
+from starlette.routing import Mount
 from starlette.testclient import TestClient
 
 from langmeter import ConfigError, Meter, Snapshot, sources
@@ -142,6 +144,24 @@ def test_the_cookie_is_kept_from_plain_connections_behind_tls() -> None:
     secure = client("https://meter.example", "0.0.0.0", TOKEN)
     answer = secure.post("/login", data={"token": TOKEN})
     assert "; secure" in answer.headers["set-cookie"].lower()
+    proxied = client("http://meter.example", "0.0.0.0", TOKEN)
+    headers = {"x-forwarded-proto": "https", "origin": "https://meter.example"}
+    answer = proxied.post("/login", data={"token": TOKEN}, headers=headers)
+    assert "; secure" in answer.headers["set-cookie"].lower()
+
+
+def test_it_may_be_mounted_below_a_path() -> None:
+    """In an application of one's own, pages, cookie and form stay below the path."""
+    pages = live.app(SNAPSHOT, "0.0.0.0", token=TOKEN)
+    whole = Starlette(routes=[Mount("/meter", pages)])
+    browser = TestClient(whole, FAR, follow_redirects=False)
+    assert 'action="/meter/login"' in browser.get("/meter/").text
+    answer = browser.post("/meter/login", data={"token": TOKEN})
+    assert (answer.status_code, answer.headers["location"]) == (303, "/meter/")
+    assert "path=/meter/;" in answer.headers["set-cookie"].lower() + ";"
+    for path in ("", "metrics", "snapshot.json", "assets/page.js"):
+        assert browser.get(f"/meter/{path}").status_code == 200
+    assert browser.get("/snapshot.json").status_code == 404
 
 
 @pytest.mark.parametrize("wrong", ["", "x", TOKEN[:-1], TOKEN.upper(), "é" * 20])

@@ -189,7 +189,8 @@ class Guard:
             self._session,
             max_age=_AGE,
             path=f"{root}/",
-            secure=request.url.scheme == "https",
+            # A false header of a reader makes the reader's own cookie stricter.
+            secure="https" in (request.url.scheme, request.headers.get("x-forwarded-proto")),
             httponly=True,
             samesite="lax",
         )

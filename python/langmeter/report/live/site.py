@@ -90,6 +90,8 @@ class Site:
             return PlainTextResponse(f"span must be one of {', '.join(self.feeds)}\n", 400)
         if sum(each.viewers for each in self.feeds.values()) >= MAX_VIEWERS:
             return PlainTextResponse(f"{MAX_VIEWERS} viewers look already\n", 503)
+        if request.method == "HEAD":
+            return Response(media_type="text/event-stream")
         headers = {"x-accel-buffering": "no"}
         return StreamingResponse(_stream(feed), media_type="text/event-stream", headers=headers)
 
