@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         ConfigError,
         LangmeterError,
         SourceError,
+        StoreError,
         StreamDiverged,
         StreamTruncated,
     )
@@ -57,6 +58,7 @@ __all__ = [
     "Restart",
     "Snapshot",
     "SourceError",
+    "StoreError",
     "StreamDiverged",
     "StreamTruncated",
     "StreamingCallback",
@@ -91,6 +93,7 @@ _ROOMS = {
     "Restart": "runnables.resume",
     "Snapshot": "snapshot",
     "SourceError": "errors",
+    "StoreError": "errors",
     "StreamDiverged": "errors",
     "StreamTruncated": "errors",
     "StreamingCallback": "callbacks.streaming",

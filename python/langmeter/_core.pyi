@@ -436,7 +436,7 @@ class Recorder:
         labels: Sequence[tuple[str, str]] | None = None,
         retried: bool = False,
         piped: bool = False,
-        release_dead: Callable[[], int] | None = None,
+        make_room: Callable[[int, int], bool] | None = None,
     ) -> tuple[int, int, list[tuple[int, int]]] | None:
         """A run began. `provider` and `model` are the requested names, for kind llm only.
 
@@ -445,8 +445,9 @@ class Recorder:
         pico-dollars: an input token and an output token at worst, the call, an input token that no
         cache has seen; None where the model has no price, empty while prices are not loaded.
         `labels`: key and value, three at most, of a label that crosses keys joined by SEPARATOR.
-        `release_dead` is called before a refusal: when it
-        returns more than 0, the call is judged once more. Returns None, or when a budget refuses
+        `make_room` is called before a refusal for want of room, with the budget's position and what
+        the call reserves of it: when it returns true, the call is judged again, up to 16 times.
+        Returns None, or when a budget refuses
         the call, which so did not begin: the budget's position, why (0: it does not fit, 1: it has
         no price, 2: prices are not loaded) and the thresholds crossed, as of `run_ended`.
         """
@@ -472,6 +473,14 @@ class Recorder:
 
     def reset_budget(self, budget: int) -> None:
         """Begin the period of a budget anew: nothing spent."""
+
+    def lease(self, budget: int, limit: int, until: int, began: int) -> tuple[int, int]:
+        """Set the slice that this process leases of a budget, which was opened without a period.
+
+        `limit`: the most that is spent and reserved since it was opened. `until`: end of the lease,
+        Unix nanoseconds by the recorder's clock; 2**64 - 1 for none. `began`: begin of the period.
+        Returns what is spent, and what is spent and reserved together, read after that.
+        """
 
     def standing(self, budget: int) -> tuple[int, int, int, int | None, int, int]:
         """Spent, reserved; begin and end of the period, and now, in Unix nanoseconds; the limit."""
@@ -930,7 +939,7 @@ class ServicesBase:
         streams: Streams | None = None,
         cards: Cards | None = None,
         demand: Demands | None = None,
-        release_dead: Callable[[], int] | None = None,
+        make_room: Callable[[int, int], bool] | None = None,
         origins: dict[int, Any] | None = None,
         labels: Sequence[Sequence[str]] = ...,
         keep_prompts: bool = False,
@@ -943,8 +952,8 @@ class ServicesBase:
     ) -> Self:
         """Take what never changes.
 
-        `new_recorder` is called at the first use of `recorder`. `cards` price calls. `release_dead`
-        is called before a call is refused, and returns how many dead ones it found; `origins` gets,
+        `new_recorder` is called at the first use of `recorder`. `cards` price calls. `make_room`
+        is called as of `Recorder.run_started`; `origins` gets,
         by the key of each run that holds budgets and began in an asyncio task, weak references to
         the task, its loop and the run's id. `labels`: the keys of each. `keep_prompts`:
         those of clients that report usage too. `attempts`: keys of a run's metadata (id, type and

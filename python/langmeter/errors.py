@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -71,8 +71,14 @@ class SourceError(LangmeterError):
     """A source of snapshots does not answer, or not with a snapshot; the message names it."""
 
 
-#: Why a budget refuses a call, by the recorder's code.
-REASONS: Final[tuple[Literal["limit", "unpriced", "prices"], ...]] = ("limit", "unpriced", "prices")
+class StoreError(LangmeterError):
+    """The store of a shared budget does not answer, or not in time; the message names it."""
+
+
+#: Why a budget refuses a call.
+Reason: TypeAlias = Literal["limit", "unpriced", "prices", "store"]
+#: The first of them, by the recorder's code.
+REASONS: Final[tuple[Reason, ...]] = ("limit", "unpriced", "prices")
 
 
 class BudgetExceeded(LangmeterError):  # noqa: N818 (the field's name for it)
@@ -86,7 +92,8 @@ class BudgetExceeded(LangmeterError):  # noqa: N818 (the field's name for it)
         resets_at: when the next period begins (UTC); None when it never does.
         reason: "limit": the worst case of the call does not fit what is left. "unpriced": the model
             has no price, and the budget has `unpriced="block"`. "prices": the price catalogue could
-            not be loaded.
+            not be loaded. "store": what this process had leased is used up, or its lease has ended,
+            and the store of the budget does not answer.
     """
 
     def __init__(
@@ -98,7 +105,7 @@ class BudgetExceeded(LangmeterError):  # noqa: N818 (the field's name for it)
         spent: Decimal | int,
         reserved: Decimal | int,
         resets_at: datetime | None,
-        reason: Literal["limit", "unpriced", "prices"] = "limit",
+        reason: Reason = "limit",
     ) -> None:
         super().__init__(budget, scope, unit, limit, spent, reserved, resets_at, reason)
         self.budget = budget
@@ -122,6 +129,11 @@ class BudgetExceeded(LangmeterError):  # noqa: N818 (the field's name for it)
                 f"the budget {self.budget!r} cannot judge the call: prices could not be loaded; "
                 "wait for them with PriceBook.warm(wait=True) at start-up, or set a price with "
                 "PriceBook.set"
+            )
+        if self.reason == "store":
+            return (
+                f"the budget {self.budget!r} cannot judge the call: its store does not answer, and "
+                "what this process had leased is used up; see the log for the store's error"
             )
         spent, reserved, limit = (
             f"{amount.normalize():f}" if not isinstance(amount, int) else str(amount)

@@ -684,9 +684,9 @@ def test_no_first_call_passes_budgets_that_are_not_open_yet(
     """Of two threads that make a meter's first calls together, one call fits and one is refused."""
     both, opened = threading.Barrier(2), Ledger.open
 
-    def slowly(ledger: Ledger, recorder: Any) -> None:
+    def slowly(ledger: Ledger, *settings: Any) -> None:
         both.wait(20)
-        opened(ledger, recorder)
+        opened(ledger, *settings)
 
     monkeypatch.setattr(Ledger, "open", slowly)
     _, meter = blocking(calls=1)

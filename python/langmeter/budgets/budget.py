@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import operator
+import json
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
+from hashlib import sha256
 from math import ceil
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
@@ -16,21 +17,28 @@ from langmeter import _core
 from langmeter._base.check import refusal
 from langmeter._base.money import PICO, plain, usd
 from langmeter.budgets import scope as scopes
+from langmeter.budgets.checks import (
+    PERIODS,
+    UNITS,
+    charge,
+    checked_action,
+    checked_fractions,
+    checked_limit,
+    checked_loss,
+    checked_name,
+    checked_period,
+)
+from langmeter.budgets.shared import Lease, Terms, checked_store
+from langmeter.budgets.shared.periods import checked_zone
 from langmeter.errors import ConfigError
 
 if TYPE_CHECKING:
     from langmeter.budgets.ledger import Ledger
+    from langmeter.budgets.shared.stores import Store
 
 #: US dollars, or a count of tokens or calls.
 Amount: TypeAlias = Decimal | int
 
-_UNITS: Final = _core.BUDGET_UNITS
-PERIODS: Final = _core.BUDGET_PERIODS
-ACTIONS: Final = ("warn", "block")
-_LIMIT: Final = 2**63 - 1
-MAX_THRESHOLDS: Final = 8
-#: As the charge of a call without a price: it is refused.
-_BLOCKED: Final = 2**64 - 1
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -59,6 +67,9 @@ class Budget:
     Give exactly one of `usd`, `tokens` and `calls`. Periods are those of the calendar in UTC; a
     call counts in the one it ends in. A budget belongs to the meter it is handed to.
 
+    With a `store` the limit is one for all processes with a budget of the same name, or without
+    names of the same unit, period and scope; figures are then those of all, at most a second old.
+
     `action="block"` raises `BudgetExceeded` when the worst case of a call does not fit what is
     left, before the call is made. The worst case is the input, tools and schemas included, at one
     token a byte (which no byte-level vocabulary exceeds; 2,048 for an image, a sound or a file) and
@@ -83,7 +94,13 @@ class Budget:
         at: fractions of the limit, up to 8, whose crossing is told once a period.
         action: "warn" or "block".
         on_threshold: called with a `Threshold` in a thread of its own; logs a warning by default.
-        name: for messages; made from limit and scope by default.
+        name: for messages; made from limit and scope by default. Also the key in the store.
+        store: where processes share the budget: "sqlite:///budgets.db" (a path),
+            "redis://HOST:PORT" or "valkey://HOST:PORT". None: `budgets.db` in the directory of the
+            meter if it has one, else this process alone; False: this process alone.
+        on_store_loss: "block" refuses calls when the lease of this process has ended and the store
+            does not answer; "local" first spends what is leased, then refuses.
+        time_zone: of the periods of a budget with a store: "Europe/Berlin".
 
     Raises:
         ConfigError: a value is out of range; the message names it, and what to pass.
@@ -102,8 +119,11 @@ class Budget:
         action: Literal["warn", "block"] = "warn",
         on_threshold: Callable[[Threshold], Any] | None = None,
         name: str | None = None,
+        store: str | Literal[False] | None = None,
+        on_store_loss: Literal["block", "local"] = "block",
+        time_zone: str = "UTC",
     ) -> None:
-        given = [(unit, limit) for unit, limit in zip(_UNITS, (usd, tokens, calls), strict=True)]
+        given = [(unit, limit) for unit, limit in zip(UNITS, (usd, tokens, calls), strict=True)]
         given = [(unit, limit) for unit, limit in given if limit is not None]
         if len(given) != 1:
             got = " and ".join(unit for unit, _ in given) or "none of them"
@@ -119,8 +139,16 @@ class Budget:
         self.action = checked_action("action", action)
         self.on_threshold = on_threshold
         self.unpriced = unpriced
-        self._unpriced = _charge(unpriced, self.unit)
+        self._unpriced = charge(unpriced, self.unit)
         self._name = None if name is None else checked_name("name", name)
+        self.store = checked_store("store", store)
+        self.on_store_loss = checked_loss("on_store_loss", on_store_loss)
+        self.time_zone = checked_zone("time_zone", time_zone)
+        if self.time_zone != "UTC" and not self.store:
+            remedy = "name a store, or leave it out"
+            raise refusal("time_zone", "'UTC' for a budget without a store", time_zone, remedy)
+        #: What this process leases of it, once it is open and shared.
+        self._lease: Lease | None = None
         #: Weak, as the ledger holds the budget.
         self._owner: ref[Ledger] | None = None
         self._account: tuple[_core.Recorder, int, int] | None = None
@@ -146,11 +174,14 @@ class Budget:
 
         Raises:
             ConfigError: the limit is not a positive amount of the budget's unit.
+            StoreError: the store of a shared budget does not answer.
         """
         units = checked_limit(self.unit, limit)
         self._limit = units
         account = self._account
-        if account is not None:
+        if self._lease is not None:
+            self._lease.change(limit=max(1, units // self._scale))
+        elif account is not None:
             recorder, position, _ = account
             crossed = recorder.set_limit(position, units, self._thresholds(units))
             owner = None if self._owner is None else self._owner()
@@ -161,10 +192,13 @@ class Budget:
         """Begin the period anew: nothing spent, and every threshold is told again.
 
         Calls in flight hold what they held and count when they end. The period ends when it would
-        have ended. Safe in any thread.
+        have ended. Safe in any thread. Raises StoreError if the store of a shared budget does not
+        answer.
         """
         account = self._account
-        if account is not None:
+        if self._lease is not None:
+            self._lease.change(reset=True)
+        elif account is not None:
             recorder, position, _ = account
             recorder.reset_budget(position)
             self._account = (recorder, position, recorder.standing(position)[4])
@@ -190,6 +224,11 @@ class Budget:
         """When the next period begins; None for `per="total"` and before the first call."""
         return _moment(self._status()[3])
 
+    @property
+    def renewals_in_calls(self) -> int:
+        """How often a call of this process waited for the store of a shared budget."""
+        return 0 if self._lease is None else self._lease.renewals_in_calls
+
     def projected(self) -> Amount | None:
         """What will be spent when this period ends, if it goes on as since it began.
 
@@ -206,7 +245,8 @@ class Budget:
     def _setting(self) -> object:
         """Return what it was made of, as `install()` compares it."""
         made = (self.unit, self._made_with, self.per, self.scope, self.at, self.action)
-        return (*made, self.on_threshold, self.unpriced, self._name)
+        shared = (self.store, self.on_store_loss, self.time_zone)
+        return (*made, self.on_threshold, self.unpriced, self._name, *shared)
 
     def __repr__(self) -> str:
         spent, limit = shown(self.spent), shown(self.limit)
@@ -215,16 +255,57 @@ class Budget:
     def _status(self) -> tuple[int, int, int, int | None, int, int]:
         if self._account is None:
             return 0, 0, 0, None, 0, self._limit
+        if self._lease is not None:
+            self._lease.refresh()
+            return self._lease.status()
         recorder, position, _ = self._account
         return recorder.standing(position)
 
     def _opened(self) -> int:
         return 0 if self._account is None else self._account[2]
 
+    def _share(self, recorder: _core.Recorder, store: Store, hold: float) -> Lease:
+        """Open the budget as a slice of the one in a store; returns what renews it."""
+        position = recorder.open_budget(
+            UNITS.index(self.unit), 1, 0, self.action == "block", [], self._unpriced
+        )
+        self._account = (recorder, position, recorder.standing(position)[4])
+        owner = self._owner
+
+        def crossed(places: tuple[int, ...]) -> None:
+            ledger = None if owner is None else owner()
+            if ledger is not None:
+                ledger.crossed([(position, place) for place in places])
+
+        terms = Terms(
+            self._name or self._key(),
+            self._scale,
+            max(1, self._limit // self._scale),
+            self.per,
+            self.time_zone,
+            self.at,
+            self.action == "block",
+            self.on_store_loss == "local",
+            hold,
+        )
+        self._lease = Lease(store, terms, recorder, position, crossed)
+        return self._lease
+
+    @property
+    def _scale(self) -> int:
+        """Units of the recorder in one of a store, which has nano-dollars."""
+        return PICO // 10**9 if self.unit == "usd" else 1
+
+    def _key(self) -> str:
+        """Return the key in a store: a hash of unit, period and scope, never of the limit."""
+        scope = {key: sorted(values) for key, values in self.scope.items()}
+        text = json.dumps([self.unit, self.per, scope], sort_keys=True)
+        return f"{self.unit}-{self.per}-{sha256(text.encode()).hexdigest()[:16]}"
+
     def _open(self, recorder: _core.Recorder) -> None:
         limit = self._limit
         position = recorder.open_budget(
-            _UNITS.index(self.unit),
+            UNITS.index(self.unit),
             limit,
             PERIODS.index(self.per),
             self.action == "block",
@@ -271,81 +352,3 @@ def shown(amount: Amount) -> str:
 
 def _moment(unix_ns: int | None) -> datetime | None:
     return None if not unix_ns else _EPOCH + timedelta(microseconds=unix_ns // 1000)
-
-
-def checked_limit(unit: str, limit: Any, name: str = "") -> int:
-    """Return a limit in the recorder's unit: pico-dollars, tokens, calls; raises ConfigError."""
-    try:
-        if isinstance(limit, bool):
-            raise TypeError
-        if unit == "usd":
-            amount = Decimal(str(limit))
-            # Compared first: 1e999999 as an int has a million digits. False for nan.
-            whole = int(amount * PICO) if 0 < amount <= _LIMIT // PICO else 0
-        else:
-            whole = operator.index(limit)
-    except (TypeError, ValueError, InvalidOperation):
-        whole = 0
-    if not 1 <= whole <= _LIMIT:
-        what, such = (
-            ("an amount in USD above 0, up to 9 million", '5 or "0.25"')
-            if unit == "usd"
-            else (f"a whole number of {unit}, 1 or more", "1000")
-        )
-        raise refusal(name or unit, what, limit, f"pass e.g. {such}")
-    return whole
-
-
-def checked_period(name: str, per: Any) -> Any:
-    """Return the name of a period; raises ConfigError."""
-    if per not in PERIODS:
-        raise refusal(name, f"one of {', '.join(PERIODS)}", per, "pass e.g. per='day'")
-    return per
-
-
-def checked_action(name: str, action: Any) -> Any:
-    """Return "warn" or "block"; raises ConfigError."""
-    if action not in ACTIONS:
-        raise refusal(name, "'warn' or 'block'", action, "pass 'block' to refuse calls")
-    return action
-
-
-def checked_name(name: str, value: Any) -> str:
-    """Return the name of a budget; raises ConfigError."""
-    if not isinstance(value, str) or not value.strip():
-        raise refusal(name, "a text that is not empty", value, "leave it out for one that is made")
-    return value
-
-
-def checked_fractions(name: str, at: Any) -> tuple[float, ...]:
-    """Return fractions of a limit, in order; raises ConfigError."""
-    try:
-        fractions = tuple(sorted({float(fraction) for fraction in at}))
-    except (TypeError, ValueError):
-        fractions = (0.0,)
-    if len(fractions) > MAX_THRESHOLDS or not all(0 < f <= 1 for f in fractions):
-        what = f"up to {MAX_THRESHOLDS} fractions above 0, up to 1.0"
-        raise refusal(name, what, at, "pass e.g. (0.5, 1.0)")
-    return fractions
-
-
-def checked_unpriced(name: str, unpriced: Any) -> Any:
-    """Return "allow", "block" or US dollars a call; raises ConfigError."""
-    if unpriced in ("allow", "block"):
-        return unpriced
-    if not isinstance(unpriced, Decimal | int | float):
-        what = "'allow', 'block' or USD a call"
-        raise refusal(name, what, unpriced, 'pass e.g. Decimal("0.01")')
-    checked_limit("usd", unpriced, name)
-    return unpriced
-
-
-def _charge(unpriced: Any, unit: str) -> int:
-    """What a call without a price counts as: pico-dollars, or 0 and `_BLOCKED` for the words."""
-    if unpriced == "allow":
-        return 0
-    if unit != "usd":
-        what = f"'allow' for a budget of {unit}"
-        raise refusal("unpriced", what, unpriced, "leave it out, or set the limit in USD")
-    amount = checked_unpriced("unpriced", unpriced)
-    return _BLOCKED if amount == "block" else checked_limit("usd", amount, "unpriced")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime
 from functools import partial
 from threading import Lock
 from typing import Any, Final
-from weakref import ref
+from urllib.parse import quote
+from weakref import finalize, ref
 
 from langmeter import _core
 from langmeter._base.delivery import Listener, notice_listener
@@ -17,12 +19,17 @@ from langmeter._base.warn import LimitedWarnings
 from langmeter.budgets import abandoned
 from langmeter.budgets.budget import Budget, Threshold, shown, unit_name
 from langmeter.budgets.options import BUDGETS
+from langmeter.budgets.shared import open_store, renewals
+from langmeter.budgets.shared.stores import Store
 from langmeter.budgets.worst_case import Plans
+from langmeter.directory.options import DirectoryOptions
 from langmeter.errors import REASONS, BudgetExceeded, ConfigError
 from langmeter.prices import PriceBook
 from langmeter.snapshot import BudgetState
 
 _MAX_BATCHES: Final = 64
+#: File of shared budgets in the directory of a meter.
+SHARED_FILE: Final = "budgets.db"
 
 
 class Ledger:
@@ -69,13 +76,31 @@ class Ledger:
             budget._owner = None
         return cls(budgets, prices)
 
-    def open(self, recorder: _core.Recorder) -> None:
-        """Open the books; once, before the first call."""
+    def open(
+        self,
+        recorder: _core.Recorder,
+        directory: DirectoryOptions | None = None,
+        max_run_age: float = 3600.0,
+    ) -> None:
+        """Open the books; once, before the first call.
+
+        Budgets that name no store are shared by a file in `directory`; without one they are this
+        process's own. Reservations of dead processes return after `max_run_age` seconds.
+        """
         with self._opening:
             if self.recorder is None:
                 warn = _Warnings(recorder)
+                default = None if directory is None else _address(directory)
+                stores: dict[str, Store] = {}
                 for budget in self.budgets:
-                    budget._open(recorder)
+                    url = default if budget.store is None else budget.store
+                    if url:
+                        store = stores.setdefault(url, open_store(url))
+                        lease = budget._share(recorder, store, max_run_age)
+                        renewals.shared.add(lease)
+                        finalize(self, renewals.shared.remove, lease).atexit = False
+                    else:
+                        budget._open(recorder)
                     callback = budget.on_threshold or warn
                     self._listeners.append(
                         notice_listener("on_threshold", callback, recorder.dropped)
@@ -98,14 +123,20 @@ class Ledger:
             for each in self.budgets
         ]
 
-    def release_dead(self) -> int:
-        """Release what dead calls hold, before one is refused; returns how many they were."""
-        recorder = self.recorder
+    def make_room(self, position: int, amount: int) -> bool:
+        """Make room for a call that does not fit a budget, before it is refused.
+
+        Releases what dead calls hold, then leases more of a shared budget. `amount`: what the call
+        reserves, in the recorder's unit. Returns whether the call is to be judged again.
+        """
+        recorder, lease = self.recorder, self.budgets[position]._lease
         try:
-            return 0 if recorder is None else abandoned.release(recorder, self.origins)
+            if recorder is not None and abandoned.release(recorder, self.origins):
+                return True
+            return lease is not None and lease.make_room(amount)
         except Exception as exc:
-            self._plans.report(exc, "looking for calls that can end no more failed")
-            return 0
+            self._plans.report(exc, "making room in a budget failed")
+            return False
 
     def in_batch(self, run_id: Any, size: int, params: Any, refused: object) -> list[Any]:
         """Of the runs that one `generate` starts together: those to give up when one is refused.
@@ -126,6 +157,8 @@ class Ledger:
     def exceeded(self, position: int, why: int = 0) -> BudgetExceeded:
         """The exception of a call that a budget refused."""
         budget = self.budgets[position]
+        lease = budget._lease
+        reason = "store" if why == 0 and lease is not None and lease.failed else REASONS[why]
         return BudgetExceeded(
             budget.name,
             dict(budget.scope),
@@ -134,7 +167,7 @@ class Ledger:
             budget.spent,
             budget.reserved,
             budget.resets_at,
-            REASONS[why],
+            reason,
         )
 
     def crossed(self, crossed: Iterable[tuple[int, int]]) -> None:
@@ -142,6 +175,11 @@ class Ledger:
         for position, which in crossed:
             budget = self.budgets[position]
             self._listeners[position].notify(budget._threshold(budget.at[which]))
+
+
+def _address(directory: DirectoryOptions) -> str:
+    path = os.path.join(os.path.abspath(directory.path), SHARED_FILE)
+    return f"sqlite:///{quote(path)}"
 
 
 class _Warnings:

@@ -10,8 +10,10 @@ from typing import Any, Final
 
 from langmeter._base.check import Refusals, refusal
 from langmeter._base.options import Rule, check_options, ruled, rules_of, unknown
-from langmeter.budgets import budget, scope
+from langmeter.budgets import checks, scope
 from langmeter.budgets.budget import Budget
+from langmeter.budgets.shared import checked_store
+from langmeter.budgets.shared.periods import checked_zone
 from langmeter.errors import ConfigError
 
 #: Most budgets of one meter.
@@ -29,15 +31,15 @@ def _optional(check: Any, schema: Mapping[str, Any]) -> Mapping[str, Rule]:
 
 
 def _amount(unit: str, name: str, value: object) -> object:
-    budget.checked_limit(unit, value)
+    checks.checked_limit(unit, value)
     return value
 
 
 def _unpriced(name: str, value: object) -> object:
     if isinstance(value, str) and value not in ("allow", "block"):
-        budget.checked_limit("usd", value, name)
+        checks.checked_limit("usd", value, name)
         return Decimal(value)
-    return budget.checked_unpriced(name, value)
+    return checks.checked_unpriced(name, value)
 
 
 def _scoped(name: str, value: object) -> object:
@@ -69,7 +71,10 @@ class BudgetTable:
         unpriced: calls without a price: "allow", "block", or US dollars that each one spends.
         at: fractions of the limit, up to 8, whose crossing is reported once a period.
         action: "warn" or "block".
-        name: name in messages.
+        name: name in messages, and key in the store.
+        store: address of the store that processes share it in; false for this process alone.
+        on_store_loss: "block" or "local".
+        time_zone: time zone of the periods of a budget with a store.
     """
 
     usd: Decimal | float | str | None = field(
@@ -84,7 +89,7 @@ class BudgetTable:
         metadata=_optional(partial(_amount, "calls"), {"type": "integer", "minimum": 1}),
     )
     per: Any = field(
-        default=None, metadata=_optional(budget.checked_period, {"enum": list(budget.PERIODS)})
+        default=None, metadata=_optional(checks.checked_period, {"enum": list(checks.PERIODS)})
     )
     provider: Any = field(default=None, metadata=_optional(_scoped, _TEXTS))
     model: Any = field(default=None, metadata=_optional(_scoped, _TEXTS))
@@ -100,19 +105,32 @@ class BudgetTable:
     at: Any = field(
         default=None,
         metadata=_optional(
-            budget.checked_fractions,
+            checks.checked_fractions,
             {
                 "type": "array",
                 "items": {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
-                "maxItems": budget.MAX_THRESHOLDS,
+                "maxItems": checks.MAX_THRESHOLDS,
             },
         ),
     )
     action: Any = field(
-        default=None, metadata=_optional(budget.checked_action, {"enum": list(budget.ACTIONS)})
+        default=None, metadata=_optional(checks.checked_action, {"enum": list(checks.ACTIONS)})
     )
     name: str | None = field(
-        default=None, metadata=_optional(budget.checked_name, {"type": "string", "minLength": 1})
+        default=None, metadata=_optional(checks.checked_name, {"type": "string", "minLength": 1})
+    )
+
+    store: Any = field(
+        default=None,
+        metadata=_optional(
+            checked_store, {"anyOf": [{"type": "string", "pattern": "^.+:/"}, {"const": False}]}
+        ),
+    )
+    on_store_loss: Any = field(
+        default=None, metadata=_optional(checks.checked_loss, {"enum": list(checks.LOSSES)})
+    )
+    time_zone: Any = field(
+        default=None, metadata=_optional(checked_zone, {"type": "string", "minLength": 1})
     )
 
     def __post_init__(self) -> None:

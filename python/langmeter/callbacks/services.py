@@ -147,7 +147,7 @@ class Services(_core.ServicesBase):
             streams=streams,
             cards=None if prices is None else prices.cards,
             demand=None if ledger is None else ledger.demand,
-            release_dead=ledger.release_dead if ledger is not None and ledger.blocks else None,
+            make_room=ledger.make_room if ledger is not None and ledger.blocks else None,
             origins=ledger.origins if ledger is not None and ledger.blocks else None,
             labels=list(map(keys_of, labels)),
             keep_prompts=keep_prompts,
@@ -228,7 +228,7 @@ class Services(_core.ServicesBase):
         """The budgets, held by the recorder from now on."""
         # Once open no lock is taken: a fork may have left it held.
         if self.ledger is not None and self.ledger.recorder is None:
-            self.ledger.open(self.recorder)
+            self.ledger.open(self.recorder, self.config.directory, self.config.max_run_age)
         if not self._is_open:
             self._is_open = True
             self.estimator.count_in(self.recorder)

@@ -132,8 +132,8 @@ class _Call:
             )
             labels = services.without_labels
             start = (run, None, LLM, name, *self.asked, demand, labels)
-            release = None if ledger is None else ledger.release_dead
-            refused = services.recorder.run_started(*start, release_dead=release)
+            release = None if ledger is None else ledger.make_room
+            refused = services.recorder.run_started(*start, make_room=release)
             if refused is None:
                 self.run = run
                 attempt = number_around(services, _run_around())

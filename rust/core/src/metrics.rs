@@ -235,6 +235,8 @@ named! {
         CandidatesCapped = "candidates_capped",
         /// Verdicts on attempts that are not known, or no longer.
         VerdictsUnknown = "verdicts_unknown",
+        /// Times that the store of a shared budget did not answer.
+        StoreUnavailable = "store_unavailable",
         /// Anything else.
         Other = "other",
     }

@@ -43,15 +43,15 @@ fn demand_of((budgets, input, output, answers, rates): Asks) -> Demand {
     Demand { budgets, input, output, answers, price }
 }
 
-/// Starts a run by `start`; before a budget refuses it, `release_dead` is called and the call judged again.
+/// Starts a run by `start`; before a budget refuses it, `make_room` is called and the call judged again.
 pub fn judged(
-    release_dead: Option<&Bound<'_, PyAny>>,
-    start: impl FnOnce(&mut dyn FnMut() -> bool) -> Result<Started, Refused>,
+    make_room: Option<&Bound<'_, PyAny>>,
+    start: impl FnOnce(&mut dyn FnMut(usize, u64) -> bool) -> Result<Started, Refused>,
 ) -> PyResult<Result<Started, No>> {
     let mut failed = None;
-    let started = start(&mut || {
-        let gone = release_dead.map_or(Ok(0_u64), |release| release.call0().and_then(|gone| gone.extract()));
-        gone.map_err(|error| failed = Some(error)).is_ok_and(|gone| gone > 0)
+    let started = start(&mut |budget, amount| {
+        let room = make_room.map_or(Ok(false), |make| make.call1((budget, amount)).and_then(|room| room.extract()));
+        room.map_err(|error| failed = Some(error)).is_ok_and(|room| room)
     });
     // Ctrl-C and its like: the callable counts its own failures.
     failed.map_or(Ok(()), Err)?;
@@ -99,7 +99,7 @@ impl Recorder {
 
     #[pyo3(signature = (
         run_id, parent_run_id, kind, name, provider="", model="", demand=None, labels=None, retried=false, piped=false,
-        release_dead=None
+        make_room=None
     ))]
     #[allow(clippy::too_many_arguments)] // one native call a hook
     fn run_started(
@@ -114,7 +114,7 @@ impl Recorder {
         labels: Option<Vec<(PyBackedStr, PyBackedStr)>>,
         retried: bool,
         piped: bool,
-        release_dead: Option<&Bound<'_, PyAny>>,
+        make_room: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Option<No>> {
         let (key, kind) = (identity::run_key(run_id)?, convert::kind(kind)?);
         let parent = identity::parent_key(parent_run_id, &self.imports, run_id.py(), key)?;
@@ -123,7 +123,7 @@ impl Recorder {
         let labels: Vec<(&str, &str)> = labels.iter().map(|(key, value)| (&**key, &**value)).collect();
         let begin =
             Begin { key, parent, kind, name, provider, model, demand, labels: &labels, retried, piped, witness: 0 };
-        let started = judged(release_dead, |give_up| self.core.run_started_or(&begin, give_up))?;
+        let started = judged(make_room, |room| self.core.run_started_or(&begin, room))?;
         Ok(started.err())
     }
 
@@ -155,6 +155,10 @@ impl Recorder {
 
     fn reset_budget(&self, budget: usize) {
         self.core.reset_budget(budget);
+    }
+
+    fn lease(&self, budget: usize, limit: u64, until: u64, began: u64) -> PyResult<(u64, u64)> {
+        self.core.lease(budget, limit, until, began).ok_or_else(|| PyIndexError::new_err("no such budget"))
     }
 
     fn standing(&self, budget: usize) -> PyResult<(u64, u64, u64, Option<u64>, u64, u64)> {

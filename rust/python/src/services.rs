@@ -35,8 +35,8 @@ pub struct Services {
     pub cards: Option<Py<Cards>>,
     /// What a call asks of budgets, where it is held to some.
     pub demand: Option<Py<Demands>>,
-    /// Releases what dead calls hold of budgets, and says how many there were.
-    pub release_dead: Option<Py<PyAny>>,
+    /// Makes room in a budget for a call that does not fit it, and says whether there may be some now.
+    pub make_room: Option<Py<PyAny>>,
     /// Where calls that hold budgets began; see `tasks`.
     pub origins: Option<Origins>,
     /// Labels that calls are counted by.
@@ -100,7 +100,7 @@ pub fn failed(services: &Bound<'_, Services>, place: &str, error: &Bound<'_, PyB
 impl Services {
     #[new]
     #[pyo3(signature = (
-        new_recorder, *, streams=None, cards=None, demand=None, release_dead=None, origins=None, labels=Vec::new(),
+        new_recorder, *, streams=None, cards=None, demand=None, make_room=None, origins=None, labels=Vec::new(),
         keep_prompts=false, attempts=None
     ))]
     #[allow(clippy::too_many_arguments, clippy::needless_pass_by_value)] // what never changes, in one call
@@ -110,7 +110,7 @@ impl Services {
         streams: Option<Py<Streams>>,
         cards: Option<Py<Cards>>,
         demand: Option<Py<Demands>>,
-        release_dead: Option<Py<PyAny>>,
+        make_room: Option<Py<PyAny>>,
         origins: Option<Py<PyDict>>,
         labels: Vec<Vec<String>>,
         keep_prompts: bool,
@@ -122,7 +122,7 @@ impl Services {
             streams,
             cards,
             demand,
-            release_dead,
+            make_room,
             origins: origins.map(Origins::new),
             labels: labels.iter().map(|keys| Label::new(keys, py)).collect(),
             prompts: PyDict::new(py).unbind(),
@@ -142,7 +142,7 @@ impl Services {
         self.recorder.get().map_or(Ok(()), |r| visit.call(r))?;
         self.cards.as_ref().map_or(Ok(()), |c| visit.call(c))?;
         self.demand.as_ref().map_or(Ok(()), |d| visit.call(d))?;
-        self.release_dead.as_ref().map_or(Ok(()), |r| visit.call(r))?;
+        self.make_room.as_ref().map_or(Ok(()), |r| visit.call(r))?;
         self.origins.as_ref().map_or(Ok(()), |o| visit.call(&o.entries))?;
         self.streams.as_ref().map_or(Ok(()), |s| visit.call(s))?;
         self.attempts.iter().flat_map(Attempts::objects).try_for_each(|object| visit.call(object))?;

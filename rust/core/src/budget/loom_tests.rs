@@ -154,3 +154,36 @@ fn a_call_beside_a_new_limit_is_judged_by_one_of_the_two_and_refused_by_the_new_
         });
     }
 }
+
+#[test]
+fn what_a_process_gives_back_of_its_slice_is_reserved_by_no_call() {
+    loom::model(|| {
+        let (cells, budgets) = arena(10);
+        let there = {
+            let cells = Arc::clone(&cells);
+            thread::spawn(move || budgets.reserve(&cells, &tokens(6), 0).is_ok())
+        };
+        // Keeps what is in use, and gives back the rest.
+        let (_, in_use) = budgets.lease(&cells, 0, 2, LATER, 0).expect("open");
+        let there = there.join().expect("joins");
+        let standing = budgets.standing(&cells, 0, 0).expect("open");
+        assert_eq!(standing.reserved, if there { 6 } else { 0 });
+        assert!(in_use.max(2) >= standing.reserved, "{in_use} {standing:?}");
+    });
+}
+
+#[test]
+fn two_calls_beside_a_smaller_slice_hold_no_more_than_it_and_what_it_saw() {
+    loom::model(|| {
+        let (cells, budgets) = arena(10);
+        let others: Vec<_> = (0..2)
+            .map(|_| {
+                let cells = Arc::clone(&cells);
+                thread::spawn(move || budgets.reserve(&cells, &tokens(4), 0).is_ok())
+            })
+            .collect();
+        let (_, in_use) = budgets.lease(&cells, 0, 4, LATER, 0).expect("open");
+        let held = others.into_iter().map(|t| u64::from(t.join().expect("joins")) * 4).sum::<u64>();
+        assert!(held <= in_use.max(4), "{held} {in_use}");
+    });
+}

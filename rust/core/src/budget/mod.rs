@@ -36,6 +36,8 @@ const THRESHOLDS: usize = 8;
 const WITHOUT_PRICE: usize = 16;
 /// When it was reset last, Unix nanoseconds.
 const RESET: usize = 17;
+/// When the lease ends that `LIMIT` is a slice of, Unix nanoseconds; `u64::MAX` where it never does.
+const LEASED_UNTIL: usize = 18;
 const BUDGET: usize = 24;
 /// Number of budgets, on a line of its own.
 const HEADER: usize = 8;
@@ -60,6 +62,10 @@ const _: () = assert!(MAX_THRESHOLDS <= FIRED_BITS as usize && THRESHOLDS + MAX_
 ///
 /// A reset begins a period early: `BASE` is raised in the same way. A new limit is one store; a reservation beside it is
 /// judged by the old or the new limit, and by the new one before it is refused.
+///
+/// A budget of several processes is a slice that each of them leases from a store: its limit is what this process may use
+/// since it began. A lower slice is published before `COMMITTED` is read by a read-modify-write, and a reservation reads the
+/// limit again after its own: one of the two sees the other, so nothing is reserved beyond what was given back.
 ///
 /// A call counts in the period in which it ends, and its reservation moves with it. At every reservation
 /// `spent + reserved <= limit`; only a call that used more than it reserved can exceed the limit. Consistency of a
@@ -104,6 +110,7 @@ impl Budgets {
             }
         };
         cells.set(self.cell(budget, ENDS), terms.period.around(now).1);
+        cells.set(self.cell(budget, LEASED_UNTIL), u64::MAX);
         cells.set(self.cell(budget, WITHOUT_PRICE), terms.unpriced.cell());
         self.judge_by(cells, budget, terms.limit, &terms.thresholds);
         let packed = terms.unit as u64 | (terms.period as u64) << 8 | u64::from(terms.blocking) << 16 | 1 << 24;
@@ -167,6 +174,7 @@ impl Budgets {
                 (Unit::Cost, UNPRICED) if cells.get(self.cell(budget, WITHOUT_PRICE)) == Unpriced::Block.cell() => {
                     Err(Why::Unpriced)
                 }
+                _ if now >= cells.observe(self.cell(budget, LEASED_UNTIL)) => Err(Why::Full),
                 _ if self.hold(cells, budget, self.amount(cells, budget, unit, asked)) => Ok(()),
                 _ => Err(Why::Full),
             };
@@ -180,6 +188,40 @@ impl Budgets {
     }
 
     /// What a call reserves of a budget.
+    pub fn reserves(self, cells: &Cells, budget: usize, asked: &Reservation) -> u64 {
+        self.terms(cells, budget).map_or(0, |(unit, ..)| self.amount(cells, budget, unit, asked))
+    }
+
+    /// Judges a reservation that was just made by a clock that is read after it: a process that was stopped in between may
+    /// have lost the lease. Then nothing stays reserved.
+    #[inline]
+    pub fn confirm(self, cells: &Cells, asked: &Reservation, now: impl Fn() -> u64) -> Result<(), (usize, Why)> {
+        for budget in bits(asked.budgets) {
+            let until = cells.get(self.cell(budget, LEASED_UNTIL));
+            if until != u64::MAX && now() >= until {
+                self.release(cells, asked);
+                return Err((budget, Why::Full));
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets the slice that a process leases of a budget: the most of what is spent and reserved since it was opened, and
+    /// when the lease ends. Returns what is spent, and what is spent and reserved together, read after that; what is
+    /// reserved already stays. `began` is when the period began: prices that come late for calls before it change nothing.
+    pub fn lease(self, cells: &Cells, budget: usize, limit: u64, until: u64, began: u64) -> Option<(u64, u64)> {
+        self.terms(cells, budget)?;
+        cells.maximum(self.cell(budget, RESET), began);
+        cells.publish(self.cell(budget, LIMIT), limit);
+        // After the limit: a thread that sees the new lease sees its slice.
+        cells.publish(self.cell(budget, LEASED_UNTIL), until);
+        let spent = cells.observe(self.cell(budget, SPENT));
+        // A reservation that this does not see comes after it, and sees the limit.
+        let committed = cells.add_acquire_release(self.cell(budget, COMMITTED), 0);
+        let base = cells.observe(self.cell(budget, BASE));
+        Some((spent.saturating_sub(base), committed.saturating_sub(base)))
+    }
+
     #[inline]
     fn amount(self, cells: &Cells, budget: usize, unit: Unit, held: &Reservation) -> u64 {
         match unit {
@@ -232,7 +274,12 @@ impl Budgets {
                 continue;
             };
             match cells.claim(committed, held, sum) {
-                Ok(()) => return true,
+                // After the claim: a slice may have been given back since the limit was read.
+                Ok(()) if cells.get(limit) >= most => return true,
+                Ok(()) => {
+                    held = cells.sub(committed, amount).wrapping_sub(amount);
+                    most = cells.observe(limit);
+                }
                 Err(found) => held = found,
             }
         }

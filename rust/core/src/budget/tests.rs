@@ -215,6 +215,29 @@ fn a_reset_begins_with_nothing_spent_and_what_is_held_still_held() {
 }
 
 #[test]
+fn a_slice_of_a_lease_is_the_limit_until_the_lease_ends() {
+    let (cells, budgets) = arena();
+    budgets.open(&cells, &terms(1), NOON).expect("opens");
+    let until = NOON + 30 * SECOND;
+    assert_eq!(budgets.lease(&cells, 0, 0, until, 0), Some((0, 0)));
+    assert!(budgets.reserve(&cells, &tokens(0), NOON).is_err(), "an empty slice refuses everything");
+    assert_eq!(budgets.lease(&cells, 0, 100, until, 0), Some((0, 0)));
+    budgets.reserve(&cells, &tokens(60), NOON).expect("fits");
+    budgets.settle(&cells, &tokens(60), &[0, 10, 1], NOON);
+    budgets.reserve(&cells, &tokens(50), NOON).expect("fits");
+    // Given back down to what is in use, which stays.
+    assert_eq!(budgets.lease(&cells, 0, 10, until, 0), Some((10, 60)));
+    assert!(budgets.reserve(&cells, &tokens(1), NOON).is_err());
+    assert_eq!(budgets.lease(&cells, 0, 100, until, 0), Some((10, 60)));
+    assert!(budgets.reserve(&cells, &tokens(1), until).is_err(), "the lease has ended");
+    budgets.reserve(&cells, &tokens(1), until - 1).expect("not yet");
+    budgets.confirm(&cells, &tokens(1), || until - 1).expect("not yet");
+    assert!(budgets.confirm(&cells, &tokens(1), || until).is_err(), "it ended between clock and reservation");
+    assert_eq!(figures(&cells, budgets, NOON), (10, 50));
+    assert_eq!(budgets.lease(&cells, 7, 1, until, 0), None, "no such budget");
+}
+
+#[test]
 fn a_fork_keeps_what_was_spent_and_holds_nothing() {
     let (cells, budgets) = arena();
     budgets.open(&cells, &terms(100), NOON).expect("opens");

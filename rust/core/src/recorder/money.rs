@@ -158,6 +158,11 @@ impl Recorder {
         self.budgets.reset(&self.cells, budget, self.clock.unix(self.clock.now()));
     }
 
+    /// Sets the slice that this process leases of a budget; see [`Budgets::lease`](crate::budget::Budgets::lease).
+    pub fn lease(&self, budget: usize, limit: u64, until: u64, began: u64) -> Option<(u64, u64)> {
+        self.budgets.lease(&self.cells, budget, limit, until, began)
+    }
+
     /// What a budget stands at, and now (Unix nanoseconds); None when there is no such budget.
     pub fn standing(&self, budget: usize) -> Option<(Standing, u64)> {
         let now = self.clock.unix(self.clock.now());

@@ -3,7 +3,7 @@
 use super::batch::Batch;
 use super::layout::{ALL_IN_FLIGHT, ALL_PEAK, IN_FLIGHT, LARGEST, PEAK};
 use super::{Begin, Demand, Price, Recorder};
-use crate::budget::{MAX_COST, PRICES_MISSING, Refused, Reservation, UNPRICED};
+use crate::budget::{MAX_COST, PRICES_MISSING, Refused, Reservation, UNPRICED, Why};
 use crate::metrics::{Dropped, Outcome};
 use crate::runs::{Labels, Reserving, Run, RunKey, Start, Started};
 use crate::series::{Kind, SeriesId};
@@ -13,32 +13,39 @@ use crate::series::{Kind, SeriesId};
 const USUAL_OUTPUT: u64 = 2048;
 /// Bytes of a prompt that a token is taken to have where its input is estimated from its bound, one token a byte.
 const BYTES_PER_TOKEN: u64 = 4;
+/// How often a call is judged again, at most: each of its budgets may need room, and other threads may take it first.
+const MOST_ATTEMPTS: usize = 16;
 
 impl Recorder {
     /// Records the start of a run, unless the run does not fit its budgets: then only the refusal is counted. An echo,
     /// a start that is delivered twice, changes nothing.
     pub fn run_started(&self, begin: &Begin<'_>) -> Result<Started, Refused> {
-        self.run_started_or(begin, || false)
+        self.run_started_or(begin, |_, _| false)
     }
 
-    /// The same; `give_up` as of `begin`.
-    pub fn run_started_or(&self, begin: &Begin<'_>, give_up: impl FnOnce() -> bool) -> Result<Started, Refused> {
+    /// The same; `make_room` as of `begin`.
+    pub fn run_started_or(
+        &self,
+        begin: &Begin<'_>,
+        make_room: impl FnMut(usize, u64) -> bool,
+    ) -> Result<Started, Refused> {
         let component = self.resolve(begin.kind, begin.name, "");
         let requested = match begin.kind {
             Kind::Llm => self.resolve(Kind::Model, begin.provider, begin.model),
             _ => component,
         };
-        self.begin(begin, component, requested, give_up)
+        self.begin(begin, component, requested, make_room)
     }
 
     /// Begins a run by handles instead of names; for a run that is not a model call both are that of its component. Before
-    /// a call is refused, `give_up` may abandon dead runs that hold reservations; it returns whether there were any.
+    /// a call is refused for want of room, `make_room` gets the budget and what the call reserves of it: it may abandon dead
+    /// runs that hold reservations, or lease more, and returns whether the call is to be judged again.
     pub fn begin(
         &self,
         begin: &Begin<'_>,
         component: SeriesId,
         requested: SeriesId,
-        give_up: impl FnOnce() -> bool,
+        make_room: impl FnMut(usize, u64) -> bool,
     ) -> Result<Started, Refused> {
         let &Begin { key, parent, kind, retried, piped, witness, .. } = begin;
         // Before it asks the budgets: there may be no room for what it reserves already.
@@ -55,7 +62,7 @@ impl Recorder {
             (component, component)
         };
         let held =
-            begin.demand.map_or(Ok(Reservation::default()), |demand| self.reserve(model, &demand, now, give_up))?;
+            begin.demand.map_or(Ok(Reservation::default()), |demand| self.reserve(model, &demand, now, make_room))?;
         // Like the gaps: rows of the model that will probably answer.
         let labels = begin.labels.iter().map(|(key, value)| self.label(key, value, gaps, begin.labels.len()));
         let labels = Labels::new(labels);
@@ -87,14 +94,14 @@ impl Recorder {
         }
     }
 
-    /// Holds the worst case of a call. Where it does not fit, runs past `max_run_age`, orphans and what `give_up`
-    /// knows to be dead give back what they hold, and it is tried once more.
+    /// Holds the worst case of a call. Where it does not fit, runs past `max_run_age` and orphans give back what they hold,
+    /// and it is tried again; and again as long as `make_room` says so, a bounded number of times.
     pub(super) fn reserve(
         &self,
         model: SeriesId,
         demand: &Demand,
         now: u64,
-        give_up: impl FnOnce() -> bool,
+        mut make_room: impl FnMut(usize, u64) -> bool,
     ) -> Result<Reservation, Refused> {
         let output =
             demand.output.unwrap_or_else(|| self.cells.get(self.block(model).wrapping_add(LARGEST)).max(USUAL_OUTPUT));
@@ -112,12 +119,19 @@ impl Recorder {
         let tokens = demand.input.saturating_add(output);
         let held = Reservation { budgets: demand.budgets, cost, tokens, input: [input, estimate] };
         let unix = self.clock.unix(now);
-        let attempt = || self.budgets.try_reserve(&self.cells, &held, unix);
+        let attempt = || {
+            self.budgets.try_reserve(&self.cells, &held, unix)?;
+            self.budgets.confirm(&self.cells, &held, || self.clock.unix(self.clock.now()))
+        };
         let mut tried = attempt();
         if tried.is_err() && self.reap(now).1 > 0 {
             tried = attempt();
         }
-        if tried.is_err() && give_up() {
+        for _ in 0..MOST_ATTEMPTS {
+            let Err((budget, Why::Full)) = tried else { break };
+            if !make_room(budget, self.budgets.reserves(&self.cells, budget, &held)) {
+                break;
+            }
             tried = attempt();
         }
         tried.map(|()| held).map_err(|(budget, why)| {

