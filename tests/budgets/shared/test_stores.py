@@ -38,7 +38,7 @@ AMOUNTS = st.one_of(st.integers(0, 300), st.just(2**50))
 @st.composite
 def steps(draw: Any) -> list[tuple[int, Request]]:
     """Renewals of three processes, and the time of each."""
-    found, now, spent = [], 1000, {"a": 0, "b": 0, "c": 0}
+    renewals, now, spent = [], 1000, {"a": 0, "b": 0, "c": 0}
     for _ in range(draw(st.integers(1, 25))):
         now += draw(st.sampled_from([0, 1, 900, 31_000, 700_000]))
         holder = draw(st.sampled_from("abc"))
@@ -63,8 +63,8 @@ def steps(draw: Any) -> list[tuple[int, Request]]:
             leave=draw(st.sampled_from([False] * 5 + [True])),
             hold=600_000,
         )
-        found.append((now, request))
-    return found
+        renewals.append((now, request))
+    return renewals
 
 
 @settings(

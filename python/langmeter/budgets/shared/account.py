@@ -126,7 +126,7 @@ class Account:
         spent: in this period.
         leased, reserved: sums over all processes.
         begins, ends: the period.
-        told: the highest fraction below 1 that was reported in it.
+        reported: the highest fraction below 1 that was reported in it.
         full: whether 1 was.
         short: when the unused returns to normal after a refusal.
         holdings: by process.
@@ -139,7 +139,7 @@ class Account:
     reserved: int = 0
     begins: int = 0
     ends: int = 0
-    told: float = 0.0
+    reported: float = 0.0
     full: bool = False
     short: int = 0
     holdings: dict[str, Holding] = field(default_factory=dict)
@@ -150,7 +150,7 @@ def renew(account: Account, request: Request, now: int) -> Reply | Stale:
     if not request.begins <= now < request.ends:
         return Stale(now)
     if now >= account.ends:
-        account.spent, account.told, account.full, account.short = 0, 0.0, False, 0
+        account.spent, account.reported, account.full, account.short = 0, 0.0, False, 0
         account.begins, account.ends = request.begins, request.ends
     if not account.limit or (request.joins and request.limit != account.configured):
         account.configured = request.limit
@@ -164,7 +164,7 @@ def renew(account: Account, request: Request, now: int) -> Reply | Stale:
     own = own or Holding()
     account.spent = max(0, account.spent + delta)
     if request.reset:
-        account.spent, account.told, account.full, account.short = 0, 0.0, False, 0
+        account.spent, account.reported, account.full, account.short = 0, 0.0, False, 0
 
     # What it does not have any more it cannot keep; what is reserved stays.
     keep = max(min(request.keep, own.slice - delta), request.reserved)
@@ -208,7 +208,7 @@ def renew(account: Account, request: Request, now: int) -> Reply | Stale:
 
 def _set_limit(account: Account, limit: int) -> None:
     account.limit = limit
-    account.told = min(account.told, account.spent / limit)
+    account.reported = min(account.reported, account.spent / limit)
     account.full = account.full and account.spent >= limit
     account.short = 0
 
@@ -229,16 +229,16 @@ def _expire(account: Account, request: Request, now: int) -> None:
 
 
 def _crossed(account: Account, at: tuple[float, ...], *, refused: bool) -> tuple[int, ...]:
-    crossed, told = [], account.told
+    crossed, reported = [], account.reported
     for place, fraction in enumerate(at):
         # A fraction of a limit is not exact as a number of the machine.
         reached = account.spent >= (fraction - 1e-12) * account.limit
         if fraction < 1:
-            if reached and fraction > account.told:
+            if reached and fraction > account.reported:
                 crossed.append(place)
-                told = max(told, fraction)
+                reported = max(reported, fraction)
         elif (reached or refused) and not account.full:
             crossed.append(place)
             account.full = True
-    account.told = told
+    account.reported = reported
     return tuple(crossed)

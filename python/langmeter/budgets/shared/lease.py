@@ -151,7 +151,7 @@ class Lease:
             return self._fail(error) and self._spends_on()
         finally:
             self._lock.release()
-        self._tell(reply)
+        self._report(reply)
         return reply.granted
 
     def tick(self) -> bool:
@@ -164,7 +164,7 @@ class Lease:
             except StoreError as error:
                 self._fail(error)
                 return False
-        self._tell(reply)
+        self._report(reply)
         return True
 
     def refresh(self) -> None:
@@ -182,7 +182,7 @@ class Lease:
         """Set another limit for all, or begin the period anew; raises StoreError."""
         with self._lock:
             reply = self._renew(set_limit=limit, reset=reset, timeout=1.0)
-        self._tell(reply)
+        self._report(reply)
 
     def status(self) -> tuple[int, int, int, int | None, int, int]:
         """Return the figures of all processes as `Recorder.standing` returns those of one."""
@@ -211,7 +211,7 @@ class Lease:
             return
         finally:
             self._lock.release()
-        self._tell(reply)
+        self._report(reply)
 
     def _is_due(self) -> bool:
         spent, reserved, _, _, now, _ = self._recorder.standing(self._position)
@@ -334,6 +334,6 @@ class Lease:
         self._recorder.lease(self._position, limit, _FOREVER, 0)
         return True
 
-    def _tell(self, reply: Reply | Stale) -> None:
+    def _report(self, reply: Reply | Stale) -> None:
         if isinstance(reply, Reply) and reply.crossed:
             self._crossed(reply.crossed)

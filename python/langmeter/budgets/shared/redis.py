@@ -28,14 +28,14 @@ local function text(n) return string.format('%.0f', n) end
 if now < r.begins or now >= r.ends then return {text(now)} end
 
 local a, names = {}, {'limit', 'configured', 'spent', 'leased', 'reserved', 'begins', 'ends',
-  'told', 'full', 'short'}
+  'reported', 'full', 'short'}
 for i, value in ipairs(redis.call('HMGET', account, unpack(names))) do
   a[names[i]] = tonumber(value or 0)
 end
-local function anew() a.spent, a.told, a.full, a.short = 0, 0, 0, 0 end
+local function anew() a.spent, a.reported, a.full, a.short = 0, 0, 0, 0 end
 local function set_limit(limit)
   a.limit = limit
-  a.told = math.min(a.told, a.spent / limit)
+  a.reported = math.min(a.reported, a.spent / limit)
   if a.spent < limit then a.full = 0 end
   a.short = 0
 end
@@ -109,25 +109,25 @@ else
 end
 if not granted then a.short = now + r.short end
 
-local crossed, told = {}, a.told
+local crossed, reported = {}, a.reported
 for i = 19, #ARGV do
   local fraction = tonumber(ARGV[i])
   local reached = a.spent >= (fraction - 1e-12) * a.limit
   if fraction < 1 then
-    if reached and fraction > a.told then
+    if reached and fraction > a.reported then
       crossed[#crossed + 1] = i - 19
-      told = math.max(told, fraction)
+      reported = math.max(reported, fraction)
     end
   elseif (reached or not granted) and a.full == 0 then
     crossed[#crossed + 1] = i - 19
     a.full = 1
   end
 end
-a.told = told
+a.reported = reported
 local row = {}
 for _, name in ipairs(names) do
   row[#row + 1] = name
-  row[#row + 1] = name == 'told' and string.format('%.17g', a.told) or text(a[name])
+  row[#row + 1] = name == 'reported' and string.format('%.17g', a.reported) or text(a[name])
 end
 redis.call('HSET', account, unpack(row))
 return {text(now), granted and '1' or '0', text(slice), text(share), text(a.spent),
