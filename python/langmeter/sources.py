@@ -42,10 +42,11 @@ class SnapshotSource(Protocol):
 
 
 @runtime_checkable
-class _Spans(Protocol):
+class Spans(Protocol):
     """A source that keeps figures by time."""
 
-    def between(self, since: Moment, until: Moment) -> Snapshot: ...
+    def between(self, since: Moment, until: Moment) -> Snapshot:
+        """Return what was counted in a span; moments are as of a history."""
 
 
 #: A name of a source, or the source itself.
@@ -100,7 +101,7 @@ def read(source: Source, *, since: Moment = None, until: Moment = None) -> Snaps
     reader = open(source)
     if since is None and until is None:
         return reader.snapshot()
-    if not isinstance(reader, _Spans):
+    if not isinstance(reader, Spans):
         name = "until" if since is None else "since"
         raise refusal(
             name, f"None for {shown(source)}", since or until, "only a history keeps spans"
