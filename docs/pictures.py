@@ -7,6 +7,9 @@ import re
 import sys
 import tempfile
 import time
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 
 from playwright.sync_api import sync_playwright
@@ -17,12 +20,17 @@ DOCS = Path(__file__).parent
 sys.path.insert(0, str(DOCS.parent))
 
 from tests.support.browser import browser  # noqa: E402
-from tests.support.days import Day, write_history  # noqa: E402
+from tests.support.days import Day, traffic, write_history  # noqa: E402
 from tests.support.load import Load  # noqa: E402
 from tests.support.pages import Page, run, run_program  # noqa: E402
 
+from langmeter import Snapshot  # noqa: E402
 from langmeter.report import live  # noqa: E402
 from langmeter.report.html import report  # noqa: E402
+from langmeter.report.recent import Recent  # noqa: E402
+from langmeter.report.top import figures  # noqa: E402
+from langmeter.report.top.screen import Screen  # noqa: E402
+from langmeter.snapshot import BudgetState, CircuitState, OriginState, State  # noqa: E402
 
 #: Picture → the page whose program makes the files, and the beginning of the command.
 PICTURES = {
@@ -71,8 +79,35 @@ def photograph_live() -> None:
         view.screenshot(path=DOCS / "images" / "live.png")
 
 
+def draw_top() -> None:
+    """Save the screen of `langmeter top` in the middle of a day as docs/images/top.svg."""
+    day, recent = Day(), Recent(600.0)
+    console = Console(record=True, width=104, height=24, file=io.StringIO())
+    screen = Screen("meters")
+    used = Decimal(46)
+    for minute in range(600, 640):
+        day.minute(traffic(minute, 30))
+        snapshot = day.snapshot()
+        used += Decimal("0.052")
+        at = snapshot.taken_at or datetime.now(UTC)
+        resets = at.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
+        budgets = (
+            BudgetState("50 USD a day", "usd", "day", used, Decimal(0), Decimal(50), resets),
+        )
+        circuits = (CircuitState("cost", "groq", "rate_limited", at + timedelta(seconds=42)),)
+        state = OriginState("1-0", round(at.timestamp() * 1e9), budgets, circuits)
+        reading = recent.add(Snapshot(snapshot._native, State((state,))))
+        # As of now: figures of another day say how old they are.
+        screen.take(replace(figures(reading), at=datetime.now(UTC)))
+    console.print(screen.draw(console))
+    drawn = console.export_svg(title="langmeter top meters")
+    drawn = re.sub(r'(src: local\("[^"]+"\)),[^;]+;', r"\1;", drawn)
+    (DOCS / "images" / "top.svg").write_text(drawn, encoding="utf8")
+
+
 def main() -> None:
     """Draw them all."""
+    draw_top()
     photograph_report()
     photograph_live()
     for name, (page_name, begins) in PICTURES.items():

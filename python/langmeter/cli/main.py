@@ -25,6 +25,7 @@ from langmeter.cli import (
     report,
     run,
     serve,
+    top,
 )
 
 #: Commands that answer a question, in the order of the help.
@@ -41,6 +42,7 @@ _COMMANDS: Final = {
     "fold": fold,
     "report": report,
     "serve": serve,
+    "top": top,
     "config": config,
     "dashboard": dashboard,
 }

@@ -25,13 +25,15 @@ class Reading:
         snapshot: all of it; of a history, what `recent` is.
         recent: what was counted in the last seconds; all of it where nothing earlier is known.
         seconds: how long `recent` took; 0 where nothing was counted.
-        before: the snapshot at its begin; None where nothing earlier is known.
+        before: the snapshot at its begin; None where nothing earlier is known, and of a history.
+        is_whole: whether `recent` is all that was counted, because nothing earlier is known.
     """
 
     snapshot: Snapshot
     recent: Snapshot
     seconds: float
     before: Snapshot | None
+    is_whole: bool = False
 
     @property
     def at(self) -> datetime | None:
@@ -57,7 +59,7 @@ class Recent:
         """
         now, earlier = snapshot.taken_at, self._snapshots
         if now is None:
-            return Reading(snapshot, snapshot, 0.0, None)
+            return Reading(snapshot, snapshot, 0.0, None, is_whole=True)
         if earlier and earlier[-1][0] > now:  # of another recorder, whose clock is behind
             earlier.clear()
         while len(earlier) > 1 and earlier[1][0] <= now - timedelta(seconds=self._window):
@@ -72,7 +74,7 @@ class Recent:
                 earlier.clear()
         if not earlier or earlier[-1][0] <= now - timedelta(seconds=min(_KEPT, self._window / 12)):
             earlier.append((now, snapshot))
-        return reading or Reading(snapshot, snapshot, _lasted(snapshot), None)
+        return reading or Reading(snapshot, snapshot, _lasted(snapshot), None, is_whole=True)
 
 
 class Reader:

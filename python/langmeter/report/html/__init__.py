@@ -1,8 +1,8 @@
 """A report as one HTML file, for people who were not there.
 
-Rooms: `page` (the whole) · `models`, `timeline`, `outcomes` (its parts) · `lines`, `shapes` (what
-is drawn) · `markup` (escaping). It needs no network and no scripts: these only let a reader move
-along the lines.
+Rooms: `page` (the whole) · `models`, `state`, `timeline`, `outcomes` (its parts) · `lines`,
+`shapes` (what is drawn) · `markup` (escaping). It needs no network and no scripts: these only let a
+reader move along the lines.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from langmeter._base.spans import Moment
 from langmeter._base.text import format_duration, printable
 from langmeter.analysis import advise, compare, defects
 from langmeter.prices import PriceBook
-from langmeter.report.html import models, outcomes
+from langmeter.report.html import models, outcomes, state
 from langmeter.report.html.lines import Lines
 from langmeter.report.html.markup import element
 from langmeter.report.html.page import page, summary, tiles
@@ -55,6 +55,7 @@ def report(
     parts = [
         *([outcomes.comparison(compared)] if compared is not None else []),
         models.money(snapshot),
+        *([budgets] if (budgets := state.state(snapshot)) is not None else []),
         timeline(open(source), snapshot, charts, since, until),
         models.latency(snapshot, charts),
         models.where_time_goes(snapshot),

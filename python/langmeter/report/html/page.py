@@ -23,6 +23,7 @@ from langmeter._base.text import (
 from langmeter.analysis.advice import Finding
 from langmeter.analysis.bottlenecks import bottlenecks
 from langmeter.analysis.fixes import FixReport
+from langmeter.analysis.limits import forecasts
 from langmeter.analysis.regression.comparison import Comparison
 from langmeter.report.html.lines import Lines
 from langmeter.report.html.markup import Child, Markup, Section, element, join
@@ -32,6 +33,9 @@ from langmeter.snapshot.table import IGNORED
 
 #: Share of failed calls from which on the page begins with them.
 _MANY_ERRORS: Final = 0.01
+#: A budget is named first where this part of it is used, or it is used up in so many seconds.
+_MUCH_USED: Final = 0.8
+_SOON: Final = 3600
 
 
 def tiles(snapshot: Snapshot, report: FixReport) -> Markup:
@@ -88,6 +92,14 @@ def _sentences(
         text = f"{failed:.1%} of the calls failed"
         text += f", most often by {worst(snapshot)}." if worst(snapshot) else "."
         yield "bad", text, "uncounted", "Failures"
+    for row in forecasts(snapshot)[:1]:
+        if row.reached_in is not None and (row.share >= _MUCH_USED or row.reached_in < _SOON):
+            at = "its limit is reached" if row.seconds == 0 else f"the limit is {row.text()} away"
+            text = f"{short_name(row.budget.name)}: {row.share:.0%} is used; {at}."
+            yield "bad", text, "budgets", "Budgets and alerts"
+    if firing := [each for each in snapshot.state.alerts if each.status == "firing"]:
+        text = f"{plural(len(firing), 'alert')} fired, {short_name(firing[0].name)} among them."
+        yield "bad", text, "budgets", "Budgets and alerts"
     if totals.unpriced_calls:
         calls, models = plural(totals.unpriced_calls, "call"), len(snapshot.unpriced)
         text = f"The cost is a lower bound: {calls} of {plural(models, 'model')} without a price."
