@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Final, NamedTuple
+from decimal import Decimal
+from typing import Final, NamedTuple, TypeAlias
 
 from langmeter.analysis.metrics import model_name
 from langmeter.report.html.lines import MOST, Lines, rounded
@@ -15,7 +16,7 @@ from langmeter.snapshot import Snapshot
 SPAN: Final = 900
 WINDOW: Final = 60
 #: Seconds between two snapshots that are kept for differences, and between two choices of models.
-_KEPT: Final = 5.0
+_APART: Final = 5.0
 _CHOICE: Final = 60.0
 #: Seconds without a reading from which on a line has a gap.
 _GAP: Final = 10.0
@@ -39,7 +40,18 @@ _CHARTS: Final = (
     ),
 )
 #: Values of a chart by the names of its lines.
-Point = Mapping[str, Mapping[str, float | None]]
+Point: TypeAlias = Mapping[str, Mapping[str, float | None]]
+
+
+_Model: TypeAlias = tuple[str, str]
+
+
+class _Kept(NamedTuple):
+    """A snapshot to take the difference to, with the costs of its models."""
+
+    at: float
+    snapshot: Snapshot
+    costs: Mapping[_Model, Decimal]
 
 
 class PastLines(NamedTuple):
@@ -97,7 +109,7 @@ class Past:
     """
 
     def __init__(self) -> None:
-        self._snapshots: deque[tuple[float, Snapshot]] = deque()
+        self._kept: deque[_Kept] = deque()
         self._points: deque[tuple[float, Point]] = deque()
         self._models: tuple[str, ...] = ()
         self._chosen = 0.0
@@ -105,20 +117,24 @@ class Past:
 
     def add(self, now: float, snapshot: Snapshot) -> None:
         """Take a reading of a moment, in Unix seconds."""
-        while len(self._snapshots) > 1 and self._snapshots[1][0] <= now - WINDOW:
-            self._snapshots.popleft()
+        while len(self._kept) > 1 and self._kept[1].at <= now - WINDOW:
+            self._kept.popleft()
+        costs = {key: stats.cost for key, stats in snapshot.models.items() if stats.cost}
+        spent = costs
         self.recent, self.before, self.seconds = Snapshot(), Snapshot(), 0.0
-        if self._snapshots:
-            begin, before = self._snapshots[0]
+        if self._kept:
+            begin, before, earlier = self._kept[0]
             try:
                 self.recent, self.before, self.seconds = snapshot - before, before, now - begin
+                spent = {key: cost - earlier.get(key, 0) for key, cost in costs.items()}
             except ValueError:  # of another recorder: the process was started again
-                self._snapshots.clear()
-        if not self._snapshots or self._snapshots[-1][0] <= now - _KEPT:
-            self._snapshots.append((now, snapshot))
+                self._kept.clear()
+        if not self._kept or self._kept[-1].at <= now - _APART:
+            # Without the rows that the view makes of it: a dozen of them is much to collect.
+            self._kept.append(_Kept(now, Snapshot(snapshot._native, snapshot.state), costs))
         if self._points and now - self._points[-1][0] > _GAP:
             self._points.append((self._points[-1][0] + 1, {}))
-        self._points.append((now, self._point(snapshot)))
+        self._points.append((now, self._point(snapshot, spent)))
         while self._points[0][0] < now - SPAN:
             self._points.popleft()
         self._choose(now)
@@ -127,7 +143,7 @@ class Past:
         """Return the lines of the last quarter of an hour, as they are now."""
         return PastLines(tuple(self._points), self._models)
 
-    def _point(self, snapshot: Snapshot) -> Point:
+    def _point(self, snapshot: Snapshot, spent: Mapping[_Model, Decimal]) -> Point:
         rate, totals = snapshot.rates.get(WINDOW), self.recent.totals
         point: dict[str, Mapping[str, float | None]] = {}
         if rate is not None:
@@ -141,13 +157,8 @@ class Past:
             for q in (0.5, 0.95)
         }
         if self.seconds:
-            before = self.before.models
-            costs = {}
-            for key, stats in snapshot.models.items():
-                # Those of `before` are there already; those of the difference would be made anew.
-                cost = (stats.cost or 0) - ((key in before and before[key].cost) or 0)
-                if cost > 0:
-                    costs[model_name(key)] = float(cost) * 3600 / self.seconds
+            pace = 3600 / self.seconds
+            costs = {model_name(key): float(cost) * pace for key, cost in spent.items() if cost}
             point["spending"] = {**costs, _ALL: sum(costs.values())}
         return point
 
