@@ -59,6 +59,7 @@
   function cells(view) {
     setText(get("at"), view.at ? view.at + (view.age ? ", " + view.age : "") : "Nothing was metered.");
     const tiles = get("tiles");
+    tiles.classList.toggle("five", view.tiles.length % 5 === 0);
     while (tiles.children.length > view.tiles.length) tiles.lastChild.remove();
     view.tiles.forEach(([name, text], n) => {
       const tile = tiles.children[n] || tiles.appendChild(document.createElement("div"));
