@@ -237,5 +237,6 @@ def _login(request: Request, problem: str = "") -> Response:
         element("link", rel="stylesheet", href=f"{root}/assets/page.css"),
         element("link", rel="icon", href=f"{root}/assets/icon.svg"),
     )
-    text = document("langmeter live", form, (), head=head, end=(), note="This page loads nothing from elsewhere.")
+    note = "This page loads nothing from elsewhere."
+    text = document("langmeter live", form, (), head=head, end=(), note=note)
     return HTMLResponse(text, 401)
