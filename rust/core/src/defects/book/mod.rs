@@ -1,12 +1,16 @@
 //! The attempts of one recorder, the runs under them, and the defects that they are about.
 
+mod entries;
+mod verdicts;
+
 use super::attempt::{About, Attempt, Candidate, Totals, Verdict};
-use super::outcome::{CALLER, FixOutcome, SOURCES};
+use super::outcome::FixOutcome;
 use super::tally::{self, SAMPLES, Tally};
 use crate::runs::RunKey;
 use crate::series::SeriesId;
-use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasherDefault, Hasher};
+pub use entries::{Cluster, Judged, Opening, Place, Write};
+use entries::{Defect, Hashed};
+use std::collections::VecDeque;
 
 /// Attempts, runs and defects that are remembered at most.
 pub const REMEMBERED: usize = 65_536;
@@ -14,131 +18,8 @@ pub const REMEMBERED: usize = 65_536;
 pub const MAX_OPEN: usize = 4096;
 /// Durations of model calls that an open attempt keeps.
 pub const MAX_DURATIONS: usize = 1024;
-/// Names of sources that have no rank of their own.
-const MAX_SOURCES: usize = 32;
 /// Position of a source whose name another process knows.
 pub const OTHER_SOURCE: u8 = u8::MAX;
-
-/// Spreads keys that are hashes or random already; `SipHash` costs a call in an attempt 300 instructions more.
-#[derive(Debug, Clone, Copy, Default)]
-struct Spread(u64);
-
-impl Hasher for Spread {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_u64(u64::from(*byte));
-        }
-    }
-
-    fn write_u64(&mut self, key: u64) {
-        // The table takes its group from the low bits and its tag from the high ones.
-        let product = (self.0 ^ key).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        self.0 = product ^ product.rotate_left(32);
-    }
-}
-
-type Hashed<V> = HashMap<u64, V, BuildHasherDefault<Spread>>;
-
-/// Where a run belongs: its attempt, and the candidate that it works on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
-    /// Number of the attempt.
-    pub attempt: u64,
-    /// Index of the candidate, if any.
-    pub candidate: Option<i64>,
-    /// The run is a call of an embedding model: it counts, and answers nothing.
-    pub embeds: bool,
-}
-
-impl Place {
-    /// In an attempt, and in none of its candidates.
-    pub const fn of(attempt: u64) -> Self {
-        Self { attempt, candidate: None, embeds: false }
-    }
-}
-
-/// An attempt as it begins.
-#[derive(Debug, Clone, Copy)]
-pub struct Opening<'a> {
-    /// Id of the defect.
-    pub defect: &'a str,
-    /// Type, severity and language of the defect, strategy of the fix.
-    pub about: [&'a str; 4],
-    /// Number among the attempts at this defect; None for the next one of this recorder.
-    pub number: Option<u32>,
-    /// The run that it is; None for a block.
-    pub owner: Option<RunKey>,
-    /// Unix nanoseconds.
-    pub now: u64,
-}
-
-/// Attempts at one defect in one row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Cluster {
-    /// Attempts that fixed it.
-    pub fixed: u32,
-    /// Attempts with a verdict that says something about the model.
-    pub scored: u32,
-    /// It was fixed before: its time and attempts to the first fix are recorded.
-    pub timed: bool,
-}
-
-impl Cluster {
-    fn figures(self) -> [(Tally, u64); 7] {
-        let (k, m) = (u64::from(self.fixed), u64::from(self.scored));
-        [
-            (tally::CLOSED, u64::from(m > 0)),
-            (tally::DEFECTS_FIXED, u64::from(k > 0)),
-            (tally::SUM_K, k),
-            (tally::SUM_M, m),
-            (tally::SUM_KK, k.saturating_mul(k)),
-            (tally::SUM_KM, k.saturating_mul(m)),
-            (tally::SUM_MM, m.saturating_mul(m)),
-        ]
-    }
-}
-
-#[derive(Debug, Clone, Default)]
-struct Defect {
-    attempts: u32,
-    /// Its first attempts were made in another recorder.
-    elsewhere: bool,
-    /// When the first attempt began, Unix nanoseconds.
-    first: u64,
-    rows: Vec<(SeriesId, Cluster)>,
-}
-
-/// A change of the counters of a row.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Write {
-    /// A figure grew.
-    Enter(SeriesId, Tally, u64),
-    /// A figure fell: what left it is counted.
-    Leave(SeriesId, Tally, u64),
-    /// A defect was fixed for the first time: nanoseconds since its first attempt began, and the number of attempts.
-    FirstFix(SeriesId, u64, u32),
-    /// A score from 0 to 1.
-    Score(SeriesId, f32),
-    /// Counters of the calls under an attempt.
-    Calls(SeriesId, Box<Totals>),
-}
-
-/// What became of a verdict.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Judged {
-    /// It counts.
-    Counts,
-    /// It is the one that counts already.
-    Same,
-    /// A stronger one counts.
-    Weaker,
-    /// The attempt is not remembered.
-    Unknown,
-}
 
 /// Open attempts, those that verdicts may still come for, and their runs and defects. Bounded in each of them.
 #[derive(Debug, Default)]
@@ -475,72 +356,9 @@ impl Book {
         writes
     }
 
-    /// A verdict on an attempt: it counts unless a stronger one does.
-    pub fn judge(&mut self, number: u64, verdict: Verdict) -> (Judged, Vec<Write>) {
-        let Some(attempt) = self.attempt(number) else { return (Judged::Unknown, Vec::new()) };
-        let standing = attempt.verdict;
-        if verdict.strength < standing.strength {
-            return (Judged::Weaker, Vec::new());
-        }
-        let source = if standing.source == OTHER_SOURCE { verdict.source } else { standing.source };
-        if verdict == (Verdict { source, ..standing }) {
-            return (Judged::Same, Vec::new());
-        }
-        let rows = attempt.rows;
-        let mut writes = self.change(number, |attempt| {
-            attempt.verdict = verdict;
-            let right = attempt.fixed().map(|fixed| (fixed, verdict.strength));
-            let recommended = attempt.candidates.iter_mut().find(|candidate| candidate.recommended);
-            if let Some(candidate) = recommended
-                && verdict.outcome != FixOutcome::Unverified
-                && candidate.right.is_none_or(|(_, known)| verdict.strength >= known)
-            {
-                candidate.right = right;
-            }
-        });
-        for row in rows.into_iter().flatten() {
-            if standing.strength > 0 && standing.outcome != FixOutcome::Unverified {
-                writes.push(Write::Enter(row, tally::REVISIONS, 1));
-            }
-            if let Some(score) = verdict.score {
-                writes.push(Write::Score(row, score));
-            }
-        }
-        (Judged::Counts, writes)
-    }
-
-    /// Records whether a candidate is right, unless a stronger source has.
-    pub fn judge_candidate(&mut self, number: u64, index: i64, right: bool, strength: u8) -> Vec<Write> {
-        self.change(number, |attempt| {
-            let candidate = attempt.candidates.iter_mut().find(|candidate| candidate.index == index);
-            if let Some(candidate) = candidate
-                && candidate.right.is_none_or(|(_, known)| strength >= known)
-            {
-                candidate.right = Some((right, strength));
-            }
-        })
-    }
-
     /// A call of an attempt that has ended cost more than was known. Returns what its rows count of it.
     pub fn spent(&mut self, number: u64, cost: u64) -> Vec<Write> {
         self.change(number, |attempt| attempt.cost = attempt.cost.saturating_add(cost))
-    }
-
-    /// Strength of a source of verdicts, and its position among the known ones; the last for those beyond the 32nd.
-    #[allow(clippy::cast_possible_truncation)] // below 64
-    pub fn source(&mut self, name: &str) -> (u8, u8) {
-        if let Some((at, (_, strength))) = SOURCES.iter().enumerate().find(|(_, (known, _))| *known == name) {
-            return (*strength, at as u8);
-        }
-        let at = self.sources.iter().position(|known| **known == *name).unwrap_or_else(|| {
-            if self.sources.len() < MAX_SOURCES {
-                self.sources.push(name.into());
-                self.sources.len().saturating_sub(1)
-            } else {
-                MAX_SOURCES
-            }
-        });
-        (CALLER, SOURCES.len().wrapping_add(at) as u8)
     }
 
     /// The number of an attempt of another recorder, whose state `known` gives where it is new here; `clusters` are those
