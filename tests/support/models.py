@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import repeat
+from operator import methodcaller
 from typing import Any
 
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
@@ -24,5 +25,6 @@ def chat_model(**response: Any) -> GenericFakeChatModel:
         usage_metadata=response.pop("usage", USAGE),
         response_metadata=response.pop("metadata", {"model_name": "fake-1"}),
     )
-    fresh = (message.model_copy(deep=True) for message in repeat(message))
+    # Not a generator: two threads may take the next one at once.
+    fresh = map(methodcaller("model_copy", deep=True), repeat(message))
     return GenericFakeChatModel(messages=fresh, **response)
