@@ -107,7 +107,7 @@ def test_it_moves_without_error_or_request_elsewhere(
     """There is no console message, no request to another server, and no sideways scroll."""
     with View(chromium, server.url, viewport=SIZES[size], color_scheme=scheme) as view:
         view.shows("live")
-        # Costs are of the time between two readings: their lines come with the second one.
+        # The lines of costs come with the first call that has a price.
         view.page.wait_for_function("() => document.querySelectorAll('.chart canvas').length === 4")
         first = view.page.locator("#at").inner_text()
         view.page.wait_for_function("text => at.textContent !== text", arg=first)

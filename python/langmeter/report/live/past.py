@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from decimal import Decimal
 from typing import Final, NamedTuple, TypeAlias
 
 from langmeter.analysis.metrics import model_name
 from langmeter.report.html.lines import MOST, Lines, rounded
+from langmeter.report.recent import Recent
 from langmeter.snapshot import Snapshot
 
 #: Seconds that a chart goes back, and that figures of the last minute are of.
 SPAN: Final = 900
 WINDOW: Final = 60
-#: Seconds between two snapshots that are kept for differences, and between two choices of models.
-_APART: Final = 5.0
+#: Seconds between two choices of models.
 _CHOICE: Final = 60.0
 #: Seconds without a reading from which on a line has a gap.
 _GAP: Final = 10.0
@@ -41,17 +40,6 @@ _CHARTS: Final = (
 )
 #: Values of a chart by the names of its lines.
 Point: TypeAlias = Mapping[str, Mapping[str, float | None]]
-
-
-_Model: TypeAlias = tuple[str, str]
-
-
-class _Kept(NamedTuple):
-    """A snapshot to take the difference to, with the costs of its models."""
-
-    at: float
-    snapshot: Snapshot
-    costs: Mapping[_Model, Decimal]
 
 
 class PastLines(NamedTuple):
@@ -103,38 +91,23 @@ class Past:
     """Readings of a source over the last minutes.
 
     Attributes:
-        recent: what was counted in about the last minute; empty at the first reading.
-        before: the snapshot at its begin; empty at the first reading.
-        seconds: length of it; 0 at the first reading.
+        reading: the newest one, with what was counted in about the last minute.
     """
 
     def __init__(self) -> None:
-        self._kept: deque[_Kept] = deque()
+        self._recent = Recent(WINDOW)
         self._points: deque[tuple[float, Point]] = deque()
         self._models: tuple[str, ...] = ()
         self._chosen = 0.0
-        self.recent, self.before, self.seconds = Snapshot(), Snapshot(), 0.0
+        self.reading = self._recent.add(Snapshot())
 
     def add(self, now: float, snapshot: Snapshot) -> None:
         """Take a reading of a moment, in Unix seconds."""
-        while len(self._kept) > 1 and self._kept[1].at <= now - WINDOW:
-            self._kept.popleft()
-        costs = {key: stats.cost for key, stats in snapshot.models.items() if stats.cost}
-        spent = costs
-        self.recent, self.before, self.seconds = Snapshot(), Snapshot(), 0.0
-        if self._kept:
-            begin, before, earlier = self._kept[0]
-            try:
-                self.recent, self.before, self.seconds = snapshot - before, before, now - begin
-                spent = {key: cost - earlier.get(key, 0) for key, cost in costs.items()}
-            except ValueError:  # of another recorder: the process was started again
-                self._kept.clear()
-        if not self._kept or self._kept[-1].at <= now - _APART:
-            # Without the rows that the view makes of it: a dozen of them is much to collect.
-            self._kept.append(_Kept(now, Snapshot(snapshot._native, snapshot.state), costs))
+        # Without the rows that the view makes of it: a dozen of those is much to collect.
+        self.reading = self._recent.add(Snapshot(snapshot._native, snapshot.state))
         if self._points and now - self._points[-1][0] > _GAP:
             self._points.append((self._points[-1][0] + 1, {}))
-        self._points.append((now, self._point(snapshot, spent)))
+        self._points.append((now, self._point(snapshot)))
         while self._points[0][0] < now - SPAN:
             self._points.popleft()
         self._choose(now)
@@ -143,8 +116,8 @@ class Past:
         """Return the lines of the last quarter of an hour, as they are now."""
         return PastLines(tuple(self._points), self._models)
 
-    def _point(self, snapshot: Snapshot, spent: Mapping[_Model, Decimal]) -> Point:
-        rate, totals = snapshot.rates.get(WINDOW), self.recent.totals
+    def _point(self, snapshot: Snapshot) -> Point:
+        rate, totals = snapshot.rates.get(WINDOW), self.reading.recent.totals
         point: dict[str, Mapping[str, float | None]] = {}
         if rate is not None:
             each = rate.per_minute
@@ -156,9 +129,10 @@ class Past:
             for name, times in durations.items()
             for q in (0.5, 0.95)
         }
-        if self.seconds:
-            pace = 3600 / self.seconds
-            costs = {model_name(key): float(cost) * pace for key, cost in spent.items() if cost}
+        if self.reading.seconds:
+            pace = 3600 / self.reading.seconds
+            rows = self.reading.recent.models.items()
+            costs = {model_name(key): float(row.cost) * pace for key, row in rows if row.cost}
             point["spending"] = {**costs, _ALL: sum(costs.values())}
         return point
 

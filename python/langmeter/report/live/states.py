@@ -3,81 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
-from decimal import Decimal
-from typing import Final, NamedTuple
+from datetime import UTC, datetime
+from typing import Final
 
 from langmeter._base.text import (
     NOTHING,
     format_count,
     format_duration,
-    format_usd,
     plural,
     printable,
     short_name,
 )
+from langmeter.analysis.limits import Forecast, amount_text, forecasts
 from langmeter.analysis.metrics import model_name
 from langmeter.report.live.past import Past
 from langmeter.report.live.tables import ROWS, Cell, Table
-from langmeter.snapshot import BudgetState, Snapshot
+from langmeter.snapshot import Snapshot
 from langmeter.snapshot.table import IGNORED
 
 #: Share of a budget from which on, and share of failed calls from which on, they need a look.
 _NEARLY_USED: Final = 0.8
 _MANY_ERRORS: Final = 0.05
-#: Times to a limit that need a look.
-_SOON: Final = timedelta(hours=1)
+#: Seconds to a limit that need a look.
+_SOON: Final = 3600.0
 #: Decisions that are shown.
 _DECISIONS: Final = 10
-
-
-class Budget(NamedTuple):
-    """A budget, and when it is used up at the pace of the last minute.
-
-    Attributes:
-        state: where it stands.
-        ends: None where it is not used up before it begins anew, or nothing is spent.
-    """
-
-    state: BudgetState
-    ends: datetime | None
-
-
-def budgets(snapshot: Snapshot, past: Past, now: datetime) -> list[Budget]:
-    """Return the budgets, by the share of each that is used."""
-    before = {
-        (origin.origin, each.name, each.unit, each.per): each.used
-        for origin in past.before.state.origins
-        for each in origin.budgets
-    }
-    rows = []
-    for origin in snapshot.state.origins:
-        for each in origin.budgets:
-            earlier = before.get((origin.origin, each.name, each.unit, each.per))
-            rows.append(Budget(each, _end(each, earlier, past.seconds, now)))
-    return sorted(rows, key=lambda row: -_share(row.state))
-
-
-def _end(
-    budget: BudgetState, earlier: Decimal | int | None, seconds: float, now: datetime
-) -> datetime | None:
-    if budget.used >= budget.limit:
-        return now
-    if earlier is None or budget.used <= earlier or not seconds:
-        return None
-    pace = float(budget.used - earlier) / seconds
-    left = float(budget.limit - budget.used) / pace
-    if left > timedelta.max.total_seconds() / 2:
-        return None
-    try:
-        ends = now + timedelta(seconds=left)
-    except OverflowError:
-        return None
-    return ends if budget.resets is None or ends < budget.resets else None
-
-
-def _share(budget: BudgetState) -> float:
-    return float(budget.used / budget.limit) if budget.limit else 1.0
 
 
 def tables(snapshot: Snapshot, past: Past, now: datetime) -> Iterator[Table]:
@@ -112,7 +62,7 @@ def tables(snapshot: Snapshot, past: Past, now: datetime) -> Iterator[Table]:
             *("budget", "share used", "share", "used", "reserved", "limit"),
             *("time to limit", "begins anew"),
         ),
-        [_budget(row, now) for row in budgets(snapshot, past, now)[:ROWS]],
+        [_budget(row) for row in forecasts(snapshot, past.reading.before)[:ROWS]],
         "No budget is set.",
         class_="live",
     )
@@ -171,18 +121,17 @@ def tables(snapshot: Snapshot, past: Past, now: datetime) -> Iterator[Table]:
     )
 
 
-def _budget(row: Budget, now: datetime) -> list[Cell]:
-    budget, share = row.state, _share(row.state)
-    left: Cell = "not at this pace"
-    if row.ends is not None:
-        left = ("used up" if row.ends <= now else _in(row.ends, now), "bad")
+def _budget(row: Forecast) -> list[Cell]:
+    budget = row.budget
+    unit = "" if budget.unit == "usd" else f" {budget.unit}"
+    amounts = (budget.used, budget.reserved, budget.limit)
     return [
         budget.name,
-        round(share, 4),
-        f"{share:.1%}",
-        *(_amount(n, budget.unit) for n in (budget.used, budget.reserved, budget.limit)),
-        left,
-        NOTHING if budget.resets is None else f"in {_in(budget.resets, now)}",
+        round(row.share, 4),
+        f"{row.share:.1%}",
+        *(amount_text(amount, budget.unit) + unit for amount in amounts),
+        (row.text(), "" if row.reached_in is None else "bad"),
+        NOTHING if row.resets_in is None else f"in {format_duration(max(row.resets_in, 0.0))}",
     ]
 
 
@@ -194,15 +143,15 @@ def sentences(snapshot: Snapshot, past: Past, now: datetime) -> Iterator[tuple[s
             group = f" of {short_name(each.group)}" if each.group else ""
             text = f"Firing: {short_name(each.name)}{group}, since {_time(each.since, now)} UTC."
             yield "bad", text, "alerts"
-    for row in budgets(snapshot, past, now):
-        budget = row.state
-        if row.ends is not None and row.ends <= now:
-            yield "bad", f"The budget {budget.name} is used up.", "budgets"
-        elif row.ends is not None and row.ends - now < _SOON:
-            text = f"The budget {budget.name} reaches its limit in {_in(row.ends, now)}"
-            yield "bad", f"{text} at the pace of the last minute.", "budgets"
-        elif _share(budget) >= _NEARLY_USED:
-            yield "bad", f"{_share(budget):.0%} of the budget {budget.name} are used.", "budgets"
+    for row in forecasts(snapshot, past.reading.before):
+        name = row.budget.name
+        if row.seconds == 0:
+            yield "bad", f"The budget {name} is used up.", "budgets"
+        elif row.reached_in is not None and row.reached_in < _SOON:
+            text = f"The budget {name} reaches its limit in {row.text()} at the present pace."
+            yield "bad", text, "budgets"
+        elif row.share >= _NEARLY_USED:
+            yield "bad", f"{row.share:.0%} of the budget {name} are used.", "budgets"
     for circuit in state.circuits:
         if circuit.state != "ready":
             text = f"{short_name(circuit.provider)} is not ready: {circuit.state}."
@@ -219,16 +168,6 @@ def sentences(snapshot: Snapshot, past: Past, now: datetime) -> Iterator[tuple[s
         yield "bad", text, "models"
     if lost := sum(n for name, n in snapshot.dropped.items() if name not in IGNORED):
         yield "bad", f"{plural(lost, 'event')} could not be counted.", "models"
-
-
-def _amount(amount: Decimal | int, unit: str) -> str:
-    if unit == "usd":
-        return format_usd(Decimal(amount))
-    return f"{format_count(int(amount))} {unit}"
-
-
-def _in(moment: datetime, now: datetime) -> str:
-    return format_duration(max((moment - now).total_seconds(), 0.0))
 
 
 def _time(moment: datetime, now: datetime) -> str:

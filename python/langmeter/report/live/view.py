@@ -115,7 +115,7 @@ def _figure(each: Table) -> Markup:
 
 def live(snapshot: Snapshot, past: Past, now: datetime) -> View:
     """Return the view of a source that is read each second."""
-    recent = past.recent
+    recent = past.reading.recent
     state = [*states.tables(snapshot, past, now)] if snapshot.state else []
     return View(
         snapshot.taken_at,
@@ -162,10 +162,10 @@ def span(source: Any, snapshot: Snapshot, since: str | None, now: datetime) -> V
 def _tiles(snapshot: Snapshot, past: Past) -> list[tuple[str, str]]:
     rate = snapshot.rates.get(WINDOW)
     each = None if rate is None else rate.per_minute
-    spent = past.recent.totals.cost
+    spent = past.reading.recent.totals.cost
     pace = NOTHING
-    if past.seconds and snapshot.totals.cost is not None:
-        pace = value_text(float(spent or 0) * 3600 / past.seconds, "USD")
+    if past.reading.seconds and snapshot.totals.cost is not None:
+        pace = value_text(float(spent or 0) * 3600 / past.reading.seconds, "USD")
     share = each.errors / each.requests if each and each.requests else 0.0
     return [
         ("Calls a minute", NOTHING if each is None else value_text(each.requests, "count")),
@@ -174,7 +174,7 @@ def _tiles(snapshot: Snapshot, past: Past) -> list[tuple[str, str]]:
         ("In flight", format_count(snapshot.in_flight)),
         ("Cost an hour", pace),
         ("Cost since the begin", format_usd(snapshot.totals.cost)),
-        *_times(past.recent),
+        *_times(past.reading.recent),
     ]
 
 
