@@ -123,5 +123,6 @@ def test_a_meter_agrees_with_its_budget() -> None:
     assert snapshot.started_at is not None
     assert row.rate is not None
     taken_at = snapshot.state.origins[0].taken_at_unix_nano / 1e9
-    assert row.rate == pytest.approx(4000 / (taken_at - snapshot.started_at.timestamp()))
+    seconds = taken_at - snapshot.started_at.timestamp()  # moments have microseconds
+    assert row.rate == pytest.approx(4000 / seconds, rel=1e-3)
     assert amount_text(row.budget.used, row.budget.unit) == "4,000"
