@@ -14,7 +14,7 @@ export UV_COMPILE_BYTECODE := 1
 MSRV := $(shell sed -n 's/^rust-version = "\(.*\)"/\1.0/p' Cargo.toml)
 RUST := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
 
-.PHONY: help demo test quick test-python suite matrix test-rust loom miri e2e peers bench bench-smoke gates valgrind chromium lint platforms msrv format docs pictures coverage clean
+.PHONY: help demo test quick test-python suite matrix test-rust loom miri e2e peers bench bench-smoke gates valgrind chromium lint platforms msrv wheels check-wheels release format docs pictures coverage clean
 
 help: ## list what there is to make
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -104,6 +104,24 @@ lint: $(VENV)/native $(VENV)/lint platforms ## check style and types
 	$(BIN)/python .ci/words.py
 	git ls-files '*.py' '*.pyi' '*.rs' '*.md' '*.toml' | xargs $(BIN)/codespell
 
+# Some five minutes of two cores. zig links for the glibc of manylinux2014 whatever this machine's is.
+wheels: $(VENV)/release ## build wheels (Linux, x86_64 and aarch64) and the source distribution in dist/
+	-$(MAKE) target/tools/advancecomp
+	.ci/wheels
+
+# The wheel of aarch64 runs by qemu in Debian's Python; where these cannot be had it is only read.
+check-wheels: $(VENV)/release ## install what is in dist/ into empty environments and run the quick start
+	-$(MAKE) --keep-going target/tools/qemu target/tools/debian-arm64
+	$(BIN)/python -m pytest -m wheels --no-cov -rs tests/package
+
+# Whoever releases uploads dist/ by hand, then.
+release: $(VENV)/native $(VENV)/release ## check version, changelog and licences, build and check dist/; publishes nothing
+	$(BIN)/python .ci/release.py
+	$(BIN)/python .ci/licences.py
+	$(MAKE) wheels
+	$(BIN)/twine check --strict dist/*
+	$(MAKE) check-wheels
+
 # The site, with search and the API reference; a warning is an error. Every page that runs code is a test of `test-python`.
 docs: $(VENV)/docs ## build the site in target/docs
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --builder dirhtml docs target/docs
@@ -134,6 +152,15 @@ target/tools/prometheus:
 	mkdir -p target/tools/deb
 	cd target/tools/deb && apt-get download prometheus
 	dpkg -x target/tools/deb/prometheus_*.deb $@
+
+target/tools/advancecomp target/tools/qemu: target/tools/%:
+	mkdir -p target/tools/deb
+	cd target/tools/deb && apt-get download $(if $(filter qemu,$*),qemu-user-static,$*)
+	dpkg -x target/tools/deb/$(if $(filter qemu,$*),qemu-user-static,$*)_*.deb $@
+
+# Python 3.11 for aarch64, of packages whose lists are read into a folder of their own.
+target/tools/debian-arm64:
+	.ci/debian-arm64 $@
 
 # From source through the Go proxy: a minute.
 target/tools/victoria-metrics:
@@ -172,6 +199,10 @@ $(VENV)/native: $(VENV)/packages $(RUST)
 
 $(VENV)/lint: $(VENV)/packages
 	$(UV) pip install --quiet --group lint
+	@touch $@
+
+$(VENV)/release: $(VENV)/packages
+	$(UV) pip install --quiet --group release
 	@touch $@
 
 $(VENV)/bench: $(VENV)/native
