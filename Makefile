@@ -17,7 +17,7 @@ RUST := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.loc
 .PHONY: help demo test quick test-python suite matrix test-rust loom miri e2e peers bench bench-smoke gates valgrind chromium lint platforms msrv wheels check-wheels release format docs pictures coverage clean
 
 help: ## list what there is to make
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/native ## meter a real pipeline under load on this machine
 	$(BIN)/python -m examples.fix_generator

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from contextlib import suppress
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -69,17 +70,25 @@ def uv(*arguments: str | Path) -> None:
     subprocess.run([UV, "--quiet", *map(str, arguments)], check=True, env=os.environ)
 
 
+def interpreter(version: str) -> str:
+    """Return a Python of this machine, of the path, pyenv or uv; skips the test without one."""
+    for command in (
+        [f"python{version}", "-c", "import sys; print(sys.executable)"],
+        [UV, "python", "find", "--no-project", "--system", "--no-python-downloads", version],
+    ):
+        with suppress(OSError):
+            variables = os.environ | {"PYENV_VERSION": version}
+            done = subprocess.run(
+                command, check=False, capture_output=True, text=True, env=variables
+            )
+            if done.returncode == 0:
+                return done.stdout.strip()
+    pytest.skip(f"Python {version} is not on this machine")
+
+
 def installed(file: Path, folder: Path, version: str) -> Path:
     """Install a file with what it needs into a new environment; returns its Python."""
-    python = subprocess.run(
-        [UV, "python", "find", "--no-project", "--system", "--no-python-downloads", version],
-        check=False,
-        capture_output=True,
-        text=True,
-    )
-    if python.returncode:
-        pytest.skip(f"Python {version} is not on this machine")
-    uv("venv", "--no-project", "--python", python.stdout.strip(), folder)
+    uv("venv", "--no-project", "--python", interpreter(version), folder)
     uv("pip", "install", "--python", folder, "--only-binary", ":all:", file)
     return folder / "bin" / "python"
 
