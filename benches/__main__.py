@@ -9,6 +9,7 @@ from collections.abc import Callable
 from benches import (
     alerts,
     anomalies,
+    budgets,
     defects,
     directory,
     exporters,
@@ -52,6 +53,7 @@ PARTS: dict[str, Callable[[list[str]], None]] = {
     "defects": defects.main,
     "history": history.main,
     "directory": directory.main,
+    "budgets": budgets.main,
     "alerts": alerts.main,
     "exporters": exporters.main,
     "live": live.main,

@@ -72,7 +72,7 @@ def _row(snapshot: Snapshot, number: int, *, seconds: int = 60) -> Span:
 
 
 @contextmanager
-def _databases() -> Iterator[dict[str, str]]:
+def databases() -> Iterator[dict[str, str]]:
     """URLs of an empty database of each kind that is there."""
     with tempfile.TemporaryDirectory() as folder:
         urls = {"SQLite": str(Path(folder, "metrics.db"))}
@@ -97,7 +97,7 @@ def writing(rounds: int) -> Iterator[tuple[str, ...]]:
     """
     yield ("database", "write, median", "99th of 100", "target", "connecting", "roll-up of an hour")
     traffic = Traffic()
-    with _databases() as urls:
+    with databases() as urls:
         for name, url in urls.items():
             store = Store(url)
             store.append([_row(traffic.after(1), 0)])
@@ -138,7 +138,7 @@ def asking(rounds: int) -> Iterator[tuple[str, ...]]:
         "cost by model and day": ("cost", ("provider", "model"), "1d", "-"),
         "error_rate of all": ("error_rate", (), None, "-"),
     }
-    with _databases() as urls:
+    with databases() as urls:
         for name, url in urls.items():
             store = Store(url)
             store.append(hours)

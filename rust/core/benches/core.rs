@@ -102,6 +102,28 @@ fn hot(c: &mut Criterion) {
         });
     });
 
+    // A slice of a budget that processes share: judged by the end of its lease too.
+    let shared = recorder();
+    let terms = Terms {
+        unit: Unit::Cost,
+        limit: 1,
+        period: Period::Total,
+        blocking: true,
+        thresholds: vec![],
+        unpriced: Unpriced::Allow,
+    };
+    let budget = shared.open_budget(&terms).expect("opens");
+    shared.lease(budget, u64::MAX / 2, u64::MAX - 1, 0).expect("opened");
+    for (name, demand) in [("no budget", None), ("a leased budget", Some(Demand { budgets: 1, ..demand }))] {
+        c.bench_function(&format!("start + end on {name}"), |b| {
+            b.iter(|| {
+                n += 1;
+                begin(&shared, n, None, Kind::Llm, "gpt-4o", demand);
+                end(&shared, n, "gpt-4o-2024-08-06");
+            });
+        });
+    }
+
     c.bench_function("clock", |b| {
         let clock = Clock::monotonic();
         b.iter(|| black_box(clock.now()));
