@@ -50,7 +50,7 @@ def child_of(directory: Path, work: Callable[[], object]) -> int:
 
 def test_a_reader_sees_the_budgets_of_all_processes_until_they_end(tmp_path: Path) -> None:
     """A state belongs to a living process; the counts stay."""
-    budgets = [Budget(calls=100, name="team")]
+    budgets = [Budget(calls=100, name="team", store=False)]
 
     def work() -> Meter:
         meter = Meter(directory=tmp_path, budgets=budgets, labels=("tenant",))

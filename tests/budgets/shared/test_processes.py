@@ -161,3 +161,21 @@ async def test_in_an_event_loop_a_thread_renews(url: str) -> None:
         await Model().ainvoke("?", config={"callbacks": [meter]})
     assert caught.value.reason == "limit"
     assert (budget.spent, budget.remaining) == (2, 0)
+
+
+def test_a_budget_that_warns_is_shared_and_refuses_nothing(url: str) -> None:
+    """Its processes report what they spend, and one of them each fraction."""
+    crossed: list[float] = []
+    words: Any = {"calls": 2, "store": url, "name": "w", "at": (0.5, 1.0)}
+    budgets = [Budget(on_threshold=lambda event: crossed.append(event.fraction), **words)]
+    budgets.append(Budget(on_threshold=lambda event: crossed.append(event.fraction), **words))
+    for budget in budgets:
+        meter = Meter(prices=None, budgets=[budget])
+        for _ in range(2):
+            Model().invoke("?", config={"callbacks": [meter]})
+        renewals.shared.tick()
+    deadline = time.monotonic() + 20
+    while len(crossed) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert sorted(crossed) == [0.5, 1.0]
+    assert budgets[1].spent == 4

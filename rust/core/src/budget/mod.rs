@@ -198,7 +198,8 @@ impl Budgets {
     pub fn confirm(self, cells: &Cells, asked: &Reservation, now: impl Fn() -> u64) -> Result<(), (usize, Why)> {
         for budget in bits(asked.budgets) {
             let until = cells.get(self.cell(budget, LEASED_UNTIL));
-            if until != u64::MAX && now() >= until {
+            let blocks = matches!(self.terms(cells, budget), Some((_, _, true)));
+            if until != u64::MAX && blocks && now() >= until {
                 self.release(cells, asked);
                 return Err((budget, Why::Full));
             }
@@ -246,7 +247,9 @@ impl Budgets {
             let epoch = cells.observe(self.cell(budget, EPOCH));
             let limit = cells.get(self.cell(budget, LIMIT));
             for i in 0..MAX_THRESHOLDS {
-                if cells.get(self.cell(budget, THRESHOLDS).wrapping_add(i)) == limit {
+                let at = cells.get(self.cell(budget, THRESHOLDS).wrapping_add(i));
+                // Unused thresholds are 0, as an empty slice is.
+                if at == limit && at > 0 {
                     self.fire(cells, budget, i, epoch, &mut crossed);
                 }
             }

@@ -220,7 +220,8 @@ fn a_slice_of_a_lease_is_the_limit_until_the_lease_ends() {
     budgets.open(&cells, &terms(1), NOON).expect("opens");
     let until = NOON + 30 * SECOND;
     assert_eq!(budgets.lease(&cells, 0, 0, until, 0), Some((0, 0)));
-    assert!(budgets.reserve(&cells, &tokens(0), NOON).is_err(), "an empty slice refuses everything");
+    let refused = budgets.reserve(&cells, &tokens(0), NOON).expect_err("an empty slice refuses everything");
+    assert_eq!(refused.crossed, [], "the thresholds are the store's");
     assert_eq!(budgets.lease(&cells, 0, 100, until, 0), Some((0, 0)));
     budgets.reserve(&cells, &tokens(60), NOON).expect("fits");
     budgets.settle(&cells, &tokens(60), &[0, 10, 1], NOON);
@@ -235,6 +236,12 @@ fn a_slice_of_a_lease_is_the_limit_until_the_lease_ends() {
     assert!(budgets.confirm(&cells, &tokens(1), || until).is_err(), "it ended between clock and reservation");
     assert_eq!(figures(&cells, budgets, NOON), (10, 50));
     assert_eq!(budgets.lease(&cells, 7, 1, until, 0), None, "no such budget");
+    // One that only warns refuses nothing, with any lease.
+    budgets.open(&cells, &Terms { blocking: false, ..terms(1) }, NOON).expect("opens");
+    budgets.lease(&cells, 1, 0, 0, 0).expect("open");
+    let warned = Reservation { budgets: 2, ..tokens(5) };
+    budgets.reserve(&cells, &warned, NOON).expect("only warns");
+    budgets.confirm(&cells, &warned, || NOON).expect("only warns");
 }
 
 #[test]
