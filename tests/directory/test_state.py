@@ -158,13 +158,14 @@ def test_alerts_are_judged_once_over_all_processes(tmp_path: Path) -> None:
         directory=tmp_path,
         alerts=rules,
         sinks=[alerts.append],
-        budgets=[Budget(calls=100, name="team")],
+        budgets=[Budget(calls=100, name="team", store=False)],
     )
     chat_model().invoke("hi", config={"callbacks": [meter]})
     meter.flush()
 
     def work() -> Meter:
-        worker = Meter(directory=tmp_path, alerts=rules, budgets=[Budget(calls=20, name="team")])
+        own = Budget(calls=20, name="team", store=False)
+        worker = Meter(directory=tmp_path, alerts=rules, budgets=[own])
         for _ in range(15):
             chat_model().invoke("hi", config={"callbacks": [worker]})
             with pytest.raises(StopIteration):
