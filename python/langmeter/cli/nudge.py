@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -96,8 +97,9 @@ class Nudge:
 
     def _open(self) -> None:
         pipe = os.pipe()
-        for descriptor in pipe:
-            os.set_blocking(descriptor, False)
+        if sys.platform != "win32":  # where `begin` has no effect
+            for descriptor in pipe:
+                os.set_blocking(descriptor, False)
         before = _set_wakeup(pipe[1], warn_on_full_buffer=False)
         if before != -1:  # the program's
             _set_wakeup(before)
@@ -121,7 +123,7 @@ class Nudge:
         before = self._waiting
         self._waiting = before or not self._numbers.isdisjoint(self._read())
         # One look later: until then it may be on its way.
-        if before and self._waiting and _WAKE is not None:
+        if sys.platform != "win32" and before and self._waiting and _WAKE is not None:
             main = threading.main_thread().ident
             if main is not None:
                 signal.pthread_kill(main, _WAKE)

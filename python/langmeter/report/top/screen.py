@@ -232,17 +232,23 @@ def show(
         done.set()
 
 
+#: Signals that end the program; Windows lacks the second.
+_SIGNALS: Final = ("SIGTERM", "SIGHUP")
+
+
 @contextmanager
 def _keys() -> Iterator[Callable[[], str]]:
     """Give a function that waits a moment for keys, with the terminal as it must be for that.
 
     A signal that ends the program gives the terminal back, too.
     """
-    previous = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    numbers = [getattr(signal, name) for name in _SIGNALS if hasattr(signal, name)]
+    previous = {number: signal.getsignal(number) for number in numbers}
     for number in previous:
         signal.signal(number, _end)
     try:
-        if sys.stdin is None or not sys.stdin.isatty():
+        # On Windows keys are not read: Ctrl-C ends the program.
+        if sys.platform == "win32" or sys.stdin is None or not sys.stdin.isatty():
             yield _wait
             return
         import termios
