@@ -119,7 +119,7 @@ def executor(repeats: int) -> list[Row]:
 def _spread(models: int, runs: int) -> tuple[Meter, int]:
     """A meter whose histograms are as wide as real ones: log-normal times around a second."""
     clock, rng = ManualClock(), random.Random(0)
-    meter = Meter(clock=clock, max_series=4 * models)
+    meter = Meter(clock=clock, max_series=max(10 * models, 1_000))
     for i in range(models):
         script = Events.of(f"model-{i}")
         for _ in range(runs):
