@@ -75,7 +75,7 @@ class Rule:
     """When to alert.
 
     Attributes:
-        text: what must not be: "latency.p95 > 2s", "error_rate[openai/*] > 5%", "cost > 10 per 1h",
+        text: what must not be: "latency.p95 > 2s", `error_rate[openai/*] > 5%`, "cost > 10 per 1h",
             "latency.p95 > +50%" (than in `baseline`), "anomalies > 0", "stalls > 3",
             "budget('team-a').used > 80%", "circuit('openai').open > 0".
         by: names for an alert of each of their values: model, provider, a label, component and so
@@ -189,7 +189,7 @@ def burn_rate(
     period the same parts of it.
 
     Args:
-        metric: a ratio for `objective`, a sum for `budget`; a place may follow: "cost[openai/*]".
+        metric: a ratio for `objective`, a sum for `budget`; a place may follow: `cost[openai/*]`.
         objective: what the ratio may be, e.g. "0.1%".
         budget: what may be spent in the period, in the unit of the metric.
         per: the period.
@@ -229,7 +229,7 @@ class Webhook:
 
     Attributes:
         url: address, http or https.
-        secret: key that the body is signed with, as of Standard Webhooks ("whsec_…" in base64, or
+        secret: key that the body is signed with, as of Standard Webhooks (`whsec_…` in base64, or
             any text); None for that of the variable LANGMETER_WEBHOOK_SECRET, "" for none.
         timeout: seconds that an answer may take, 0.1 to 300.
         retry_for: seconds after which an alert that was not accepted is given up, 0 to 86,400.

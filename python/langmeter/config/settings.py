@@ -70,7 +70,7 @@ class MeterConfig:
             of them can read all; None for memory. Its variable is `LANGMETER_DIR`.
         history: database that figures are written to, by its path or URL, or a table of options;
             None for none.
-        alerts: rules about what is metered: in a file a list of tables with text, for_, window and
+        alerts: rules about what is metered: in a file a list of tables with `text`, `for_` and
             so on.
         sinks: what gets alerts: functions, "logging", URLs of webhooks or of apprise.
         alert_link: address that each alert has, e.g. of a dashboard.
