@@ -101,3 +101,19 @@ def test_commands_price_by_the_configuration(capsys: pytest.CaptureFixture[str])
     with pytest.raises(SystemExit, match="2"):
         cli.main(["prices", "a/m"])
     assert "  langmeter.toml:2: max_series must be" in capsys.readouterr().err
+
+
+def test_addresses_of_sinks_are_not_printed_whole(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Tokens are in their paths, and of apprise in the place of a host."""
+    sinks = "slack://TOKEN/SECRET,https://user:SECRET@hooks.example/SECRET?key=SECRET,logging"
+    monkeypatch.setenv("LANGMETER_SINKS", sinks)
+    for arguments in (["config"], ["config", "--json"]):
+        assert cli.main(arguments) == 0
+        text = capsys.readouterr().out
+        assert "SECRET" not in text
+        assert "TOKEN" not in text
+    assert cli.main(["config"]) == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("sinks"))
+    assert line.endswith("slack://…, https://hooks.example/…, logging")

@@ -55,6 +55,18 @@ def without_password(text: str) -> str:
     return _PASSWORD.sub(r"\1***", text)
 
 
+def without_path(url: str) -> str:
+    """Return what of a URL is no secret: `https://hooks.example/…`; of other schemes `slack://…`.
+
+    A path of a webhook is a secret, and so is the host of an address of apprise. Other texts stay.
+    """
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return url
+    host = re.split("[/?#]", rest, maxsplit=1)[0].rpartition("@")[2]
+    return f"{scheme}://{host}/…" if scheme.lower() in ("http", "https") else f"{scheme}://…"
+
+
 def text_width(text: str) -> int:
     """Return how many columns of a terminal a text takes.
 

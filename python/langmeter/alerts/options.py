@@ -11,7 +11,7 @@ from langmeter._base.check import refusal
 from langmeter._base.options import Rule as Allowed
 from langmeter._base.options import Ruled, check_options, real, ruled, whole
 from langmeter._base.spans import Length, seconds_of
-from langmeter._base.text import without_password
+from langmeter._base.text import without_password, without_path
 
 if TYPE_CHECKING:
     from langmeter.alerts.alert import Alert
@@ -249,8 +249,7 @@ class Webhook:
             raise refusal("url", "an http or https address", without_password(self.url))
 
     def __repr__(self) -> str:
-        parts = urlsplit(self.url)  # a path of a webhook is a secret
-        return f"Webhook(url='{parts.scheme}://{parts.hostname}/…')"
+        return f"Webhook(url='{without_path(self.url)}')"
 
 
 #: What gets alerts: a function, "logging", a URL, or a Webhook.

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from langmeter._base import output
-from langmeter._base.text import printable, printable_lines, without_password
+from langmeter._base.text import printable, printable_lines, without_password, without_path
 
 if TYPE_CHECKING:
     from langmeter.config import MeterConfig
@@ -61,7 +61,13 @@ def _lines(config: MeterConfig) -> Iterator[str]:
     """Yield a table of the settings; their values last, because they can be long."""
     rows = [("setting", "from", "value")]
     for name, value in config.leaves().items():
-        rows.append((name, printable(config.origin(name) or "default"), printable(_text(value))))
+        rows.append(
+            (
+                name,
+                printable(config.origin(name) or "default"),
+                printable(_text(_shown(name, value))),
+            )
+        )
     first, second = (max(len(row[place]) for row in rows) for place in (0, 1))
     for name, origin, value in rows:
         yield f"{name:<{first}}  {origin:<{second}}  {value}"
@@ -80,11 +86,20 @@ def _as_json(config: MeterConfig) -> dict[str, Any]:
     for name, value in config.leaves().items():
         origin = config.origin(name)
         settings[name] = {
-            "value": _json_value(value),
+            "value": _json_value(_shown(name, value)),
             "source": "default" if origin is None else origin.source,
             "line": None if origin is None else origin.line,
         }
     return {"settings": settings}
+
+
+def _shown(name: str, value: object) -> object:
+    """Return a setting without what is secret in the addresses of sinks."""
+    if not name.startswith("sinks"):
+        return value
+    if isinstance(value, tuple):
+        return tuple(_shown(name, each) for each in value)
+    return without_path(value) if isinstance(value, str) else value
 
 
 def _json_value(value: object) -> bool | int | float | str | None:
