@@ -56,7 +56,7 @@ def without_password(text: str) -> str:
 
 
 def without_path(url: str) -> str:
-    """Return what of a URL is no secret: `https://hooks.example/…`; of other schemes `slack://…`.
+    """Return a URL without what may be secret: `https://hooks.example/…`, `slack://…`.
 
     A path of a webhook is a secret, and so is the host of an address of apprise. Other texts stay.
     """
