@@ -228,3 +228,20 @@ def test_alerts_of_a_directory_that_is_emptied_are_told_once(
     assert len([text for text in messages if "alerts are not judged" in text]) == 1
     assert meter.snapshot().totals.calls == 4
     meter.close()
+
+
+def test_a_reading_that_fails_counts_nothing_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next difference has what was counted meanwhile, and that alone."""
+    meter = Meter(directory=tmp_path, alerts=["calls > 100 per 1h"])
+    observer = meter._alert_observer
+    chat_model().invoke("hi", config={"callbacks": [meter]})
+    assert observer.take().totals.calls == 1  # type: ignore[union-attr]
+    chat_model().invoke("hi", config={"callbacks": [meter]})
+    with monkeypatch.context() as patch:
+        patch.setattr(Directory, "snapshot", lambda _: (_ for _ in ()).throw(OSError("gone")))
+        assert observer.take().totals.calls == 0  # type: ignore[union-attr]
+    chat_model().invoke("hi", config={"callbacks": [meter]})
+    assert observer.take().totals.calls == 2  # type: ignore[union-attr]
+    meter.close()

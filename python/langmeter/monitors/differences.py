@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from time import time
 from weakref import WeakMethod
 
@@ -127,37 +128,39 @@ class DirectoryObserver(DifferenceObserver):
         """Begin anew: the child has another file."""
         super().reset_after_fork()
         self._total: Snapshot | None = None
+        self._is_first = True
 
     def take(self) -> Snapshot | None:
         """Return what was counted since the last call; None where the recorder has gone.
 
-        Where the directory cannot be read, which is logged once, that is nothing.
+        Where the directory cannot be read, which is logged once, that is nothing; the next
+        difference then has what was counted meanwhile.
         """
         self._waiting = False
         with self._lock:
             snapshot = self._snapshot()
             if snapshot is None:
                 return None
-            own = snapshot() if self._total is None else None
+            difference = snapshot() if self._is_first else Snapshot()
             try:
                 total = self._directory.snapshot()
-                difference = total - self._total if self._total is not None else own
-            except (OSError, SourceError, ValueError) as error:  # it was emptied meanwhile
+            except (OSError, SourceError) as error:
                 if not self._is_reported:
                     self._is_reported = True
                     log.warning("alerts are not judged: %s", error)
-                self._total = None
                 return Snapshot()
-            self._total, self._is_reported = total, False
+            if self._total is not None:
+                with suppress(ValueError):  # it was emptied meanwhile: begin from what there is
+                    difference = total - self._total
+            self._total, self._is_first, self._is_reported = total, False, False
             return difference
 
     def skip(self) -> None:
         """Go on from now: another process has judged what came before."""
         with self._lock:
-            try:
+            self._is_first = False
+            with suppress(OSError, SourceError):
                 self._total = self._directory.snapshot()
-            except (OSError, SourceError):
-                self._total = None
 
     @property
     def state(self) -> State:
