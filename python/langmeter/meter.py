@@ -145,12 +145,12 @@ class Meter(CompositeCallback):
             begin=writer.begin,
             aligned=True,
         )
-        estate = None
+        recovery = None
         if directory is not None:
-            from langmeter.history.estate import Estate
+            from langmeter.history.recovery import Recovery
 
-            estate = Estate(directory, history, partial(_file_of, ref(services.recorder)))
-        writer.observe(observer, estate)
+            recovery = Recovery(directory, history, partial(_file_of, ref(services.recorder)))
+        writer.observe(observer, recovery)
         services.subscribe(observer)
         self._history_observer = observer
         return writer

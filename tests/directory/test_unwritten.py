@@ -19,7 +19,7 @@ from langmeter.directory.files import arenas
 from langmeter.directory.unwritten import UNWRITTEN, WRITTEN, unwritten
 from langmeter.errors import SourceError
 from langmeter.history import History, HistoryOptions
-from langmeter.history.estate import inherit_all
+from langmeter.history.recovery import recover_all
 from langmeter.history.store import Store
 from tests.support.arenas import forked, killed
 from tests.support.models import chat_model
@@ -76,7 +76,7 @@ def test_a_killed_worker_is_in_the_history_whole_and_once(tmp_path: Path, flushe
     assert [path.suffix for path in directory.iterdir() if path.suffix in (WRITTEN, ".state")] == []
     copy = left.read_bytes()
     for _ in range(2):
-        assert inherit_all(directory, url) == 1
+        assert recover_all(directory, url) == 1
         assert written(url) == flushed + 4
         assert unwritten(directory) == []
         left.write_bytes(copy)  # as a crash between the two leaves it
@@ -110,7 +110,7 @@ def test_a_row_whose_writing_was_cut_off_is_written_once(tmp_path: Path) -> None
 
         dead_worker(directory, work)
         fold(directory)
-        assert inherit_all(directory, url) == 1
+        assert recover_all(directory, url) == 1
         assert written(url) == 5
 
 
@@ -176,7 +176,7 @@ def test_what_ends_as_it_should_leaves_nothing_unwritten(tmp_path: Path) -> None
     os.waitpid(forked(work), 0)
     fold(directory)
     if unwritten(directory):  # a row that is there already
-        inherit_all(directory, url)
+        recover_all(directory, url)
     assert written(url) == 2
     assert arenas(directory) == []
 
@@ -192,5 +192,5 @@ def test_a_damaged_file_is_refused_by_name(tmp_path: Path) -> None:
     ):
         path.write_bytes(data)
         with pytest.raises(SourceError, match=f"{path.name}.*{why}"):
-            inherit_all(tmp_path, tmp_path / "metrics.db")
+            recover_all(tmp_path, tmp_path / "metrics.db")
         assert path.exists()

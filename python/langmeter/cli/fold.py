@@ -40,9 +40,9 @@ def run(options: argparse.Namespace) -> int:
     try:
         folding = fold(options.directory, timeout=_TIMEOUT)
         if options.history is not None and not folding.busy:
-            from langmeter.history.estate import inherit_all
+            from langmeter.history.recovery import recover_all
 
-            written = inherit_all(options.directory, options.history)
+            written = recover_all(options.directory, options.history)
         waiting = len(unwritten(options.directory))
     except OSError as error:
         options.parser.error(f"cannot fold {name}: {output.reason(error)}")

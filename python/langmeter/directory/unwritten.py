@@ -113,7 +113,7 @@ def unwritten(directory: str | os.PathLike[str]) -> list[Path]:
     return arenas(Path(directory), UNWRITTEN)
 
 
-def inherit(directory: Path, history: str, append: Callable[[Row], object], mode: int) -> int:
+def recover(directory: Path, history: str, append: Callable[[Row], object], mode: int) -> int:
     """Append what dead processes had not written to a history; returns how many they were.
 
     Args:
@@ -129,7 +129,7 @@ def inherit(directory: Path, history: str, append: Callable[[Row], object], mode
     paths = unwritten(directory)
     if not paths:
         return 0
-    inherited = 0
+    recovered = 0
     with locked(directory, 0.0, mode) as mine:
         for path in paths if mine else ():
             with suppress(FileNotFoundError):  # another was first
@@ -137,7 +137,7 @@ def inherit(directory: Path, history: str, append: Callable[[Row], object], mode
                 if row.history == history:
                     append(row)
                     os.unlink(path)
-                    inherited += 1
-    if inherited:
-        log.info("the history has what %s had not written", plural(inherited, "killed worker"))
-    return inherited
+                    recovered += 1
+    if recovered:
+        log.info("the history has what %s had not written", plural(recovered, "killed worker"))
+    return recovered

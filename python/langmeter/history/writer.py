@@ -24,8 +24,8 @@ from langmeter import _core
 from langmeter._base.forks import at_fork
 from langmeter._base.log import log
 from langmeter._base.text import plural
-from langmeter.history.estate import Estate
 from langmeter.history.options import HistoryOptions
+from langmeter.history.recovery import Recovery
 from langmeter.history.schema import INTERVAL
 from langmeter.history.store import Span, Store, counted, interval_of, total
 from langmeter.snapshot import Snapshot
@@ -78,7 +78,7 @@ class Writer:
     def __init__(self, options: HistoryOptions) -> None:
         self.options = options
         self._differences: Callable[[], Differences | None] = lambda: None
-        self._estate: Estate | None = None
+        self._recovery: Recovery | None = None
         self._reset()
         _writers.add(self)
 
@@ -98,15 +98,15 @@ class Writer:
         self._rolled_until = 0.0
         self._closed = False
 
-    def observe(self, differences: Differences, estate: Estate | None = None) -> None:
+    def observe(self, differences: Differences, recovery: Recovery | None = None) -> None:
         """Write these differences, which are held weakly.
 
         Args:
             differences: where they come from.
-            estate: of the meter's directory; None without.
+            recovery: of the meter's directory; None without.
         """
         self._differences = ref(differences, lambda _: self._news.put(None))
-        self._estate = estate
+        self._recovery = recovery
 
     def begin(self) -> None:
         """Start the thread, unless started: the first call of this process begins."""
@@ -166,8 +166,8 @@ class Writer:
 
     def _work(self) -> None:
         thread = threading.current_thread()
-        if self._estate is not None:
-            self._estate.note(self._row(Snapshot(), 0), Snapshot())
+        if self._recovery is not None:
+            self._recovery.note(self._row(Snapshot(), 0), Snapshot())
         while self._thread is thread:  # after a fork there may be another
             wait = max(self._retry_at - monotonic(), 0.0) if self._pending else None
             with suppress(Empty):
@@ -178,7 +178,7 @@ class Writer:
             try:
                 self._collect()
                 self._write_all()
-                self._inherit()
+                self._recover()
                 self._roll_up()
             except Exception as error:  # of ours: the thread goes on
                 log.warning("the history of %s failed", self._name, exc_info=error)
@@ -239,8 +239,8 @@ class Writer:
 
     def _write(self, pending: _Pending, number: int) -> None:
         row = self._row(pending.snapshot, number)
-        if self._estate is not None:
-            self._estate.note(row, pending.until)
+        if self._recovery is not None:
+            self._recovery.note(row, pending.until)
         try:
             with _turn.lock:
                 self._store.append([row])
@@ -265,11 +265,11 @@ class Writer:
                 self._pending.remove(pending)
             self._changed.notify_all()
 
-    def _inherit(self) -> None:
+    def _recover(self) -> None:
         """Write what processes that were killed have left, unless the database does not answer."""
-        if self._estate is not None and not self._failures and not self._closed:
+        if self._recovery is not None and not self._failures and not self._closed:
             with _turn.lock:
-                self._estate.inherit(self._store)
+                self._recovery.recover(self._store)
 
     def _roll_up(self) -> None:
         """Roll finished hours up, once an hour; what fails is tried an hour later."""

@@ -1,4 +1,4 @@
-"""Estate of processes that share a directory: one that is killed leaves rows, others write them."""
+"""Rows of the history that a killed process had not written: noted by it, written by another."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 
 from langmeter._base.log import log
 from langmeter.directory.options import DirectoryOptions
-from langmeter.directory.unwritten import Row, identity, inherit, save
+from langmeter.directory.unwritten import Row, identity, recover, save
 from langmeter.history.options import HistoryOptions
 from langmeter.history.schema import INTERVAL, location
 from langmeter.history.store import Span, Store, counted, interval_of
@@ -19,7 +19,7 @@ from langmeter.snapshot import Snapshot
 _BOTH: Final = ("host", "version", "process", "number", "started", "ended", "snapshot")
 
 
-class Estate:
+class Recovery:
     """What a writer leaves in the directory, and takes from it.
 
     Args:
@@ -52,10 +52,10 @@ class Estate:
         except OSError as error:
             self._failed(error)
 
-    def inherit(self, store: Store) -> None:
+    def recover(self, store: Store) -> None:
         """Append what processes that were killed have not."""
         try:
-            inherit(self._path, self._history, lambda row: _append(store, row), self._mode)
+            recover(self._path, self._history, lambda row: _append(store, row), self._mode)
         except Exception as error:  # also whatever the driver of the database raises
             self._failed(error)
 
@@ -71,7 +71,7 @@ def identity_of(url: str | os.PathLike[str]) -> str:
     return identity(location(url).set(password=None).render_as_string())
 
 
-def inherit_all(directory: str | os.PathLike[str], url: str | os.PathLike[str]) -> int:
+def recover_all(directory: str | os.PathLike[str], url: str | os.PathLike[str]) -> int:
     """Append what processes that were killed have not; returns how many they were.
 
     Raises:
@@ -79,7 +79,7 @@ def inherit_all(directory: str | os.PathLike[str], url: str | os.PathLike[str]) 
         SourceError: a file is damaged, or the schema of the history is newer.
     """
     store = Store(url)
-    return inherit(Path(directory), identity_of(url), lambda row: _append(store, row), 0o600)
+    return recover(Path(directory), identity_of(url), lambda row: _append(store, row), 0o600)
 
 
 def _append(store: Store, row: Row) -> None:
