@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from benches import limits, memory, money
+from benches import limits, memory, money, processes
 from benches.catalogue import catalogue
 from benches.peers import peers
 from benches.report import as_dict, render, targets
@@ -27,6 +27,8 @@ _ALONE: dict[str, tuple[Callable[..., list[Row]], tuple[int, ...], tuple[int, ..
     "abandoned": (memory.abandoned, (10_000,), (500,)),
     "exact": (limits.exact, (64, 10_000), (64, 50)),
     "executor": (limits.executor, (4,), (1,)),
+    "forked": (processes.forked, (1_000, 20), (20, 2)),
+    "tracked": (processes.tracked, (1_000,), (20,)),
     "budgets": (money.budgets, (100, 4_000), (1, 100)),
     "catalogue": (catalogue, (9,), (1,)),
     "first": (money.first_call, (), ()),
@@ -98,8 +100,8 @@ def main(arguments: list[str] | None = None) -> None:
             if name == "soak" and options.runs:
                 numbers = (options.runs,)
             _say(name)
-            # In short form one process for all but one, which shows that the others would start.
-            together = options.smoke and name != "import"
+            # In short form one process for nearly all: the others show that all would start.
+            together = options.smoke and name not in ("import", "tracked")
             rows += measure_alone(*numbers) if together else _alone(name, numbers)
     if options.smoke:
         rows = [replace(row, holds=None) for row in rows]

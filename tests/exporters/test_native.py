@@ -115,9 +115,10 @@ def test_a_scraper_that_accepts_protobuf_gets_it(snapshot: Snapshot, schema: int
     metric = next(
         each
         for each in duration.metric
-        if ("gen_ai_request_model", "gpt-4o") in {(pair.name, pair.value) for pair in each.label}
+        if {pair.value for pair in each.label} == {"chat", "openai", "gpt-4o"}
     )
-    latency = snapshot.models["openai", "gpt-4o"].latency
+    stats = snapshot.models["openai", "gpt-4o"]
+    latency = stats.latency - stats.failed_latency
     histogram = metric.histogram
     assert (histogram.sample_count, histogram.sample_sum) == (latency.count, latency.sum)
     assert histogram.created_timestamp.seconds == snapshot._native.started_at // 10**9

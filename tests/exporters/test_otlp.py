@@ -67,7 +67,8 @@ async def test_a_receiver_gets_exponential_histograms() -> None:
     latency = snapshot.models["openai", "gpt-4o"].latency
     assert duration.unit == "s"
     assert duration.exponential_histogram.aggregation_temporality == 2  # cumulative
-    data = point(duration, **GPT)
+    latency -= snapshot.models["openai", "gpt-4o"].failed_latency
+    data = point(duration, **GPT, error__type="")
     assert (data.count, data.sum, data.scale, data.zero_count) == (latency.count, latency.sum, 5, 0)
     assert sum(data.positive.bucket_counts) == data.count
     assert (data.min, data.max) == (latency.min, latency.max)
@@ -80,6 +81,7 @@ async def test_a_receiver_gets_exponential_histograms() -> None:
     tokens = point(usage, **GPT, gen_ai__token__type="input")
     stats = snapshot.models["openai", "gpt-4o"]
     assert (tokens.count, tokens.sum) == (stats.priced_calls, stats.tokens.input)
+    assert (tokens.min, tokens.max) == pytest.approx((1000, 1000), rel=0.01)
     assert len(duration.SerializeToString()) < 4 * 1024
 
 

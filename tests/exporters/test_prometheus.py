@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
+from prometheus_client.utils import floatToGoString
 
 from langmeter import ConfigError, Meter, Snapshot, sources
 from langmeter.exporters import prometheus, semconv
@@ -35,6 +38,7 @@ CALL = {
     "gen_ai_request_model": "gpt-4o",
     "gen_ai_response_model": "gpt-4o",
 }
+FAILED = {"error_type": "RateLimitError 429"}
 MODEL = {name: text for name, text in CALL.items() if name != "gen_ai_operation_name"}
 
 
@@ -82,8 +86,13 @@ def test_every_figure_of_a_model_is_that_of_the_snapshot(snapshot: Snapshot, for
             "gen_ai_response_model": model,
         }
         call = {**own, "gen_ai_operation_name": "chat"}
-        assert _value(samples, f"{DURATION}_count", **call) == stats.calls
-        assert _value(samples, f"{DURATION}_sum", **call) == pytest.approx(stats.latency.sum)
+        answered = _value(samples, f"{DURATION}_count", **call)
+        failed = samples.get((f"{DURATION}_count", frozenset({**call, **FAILED}.items())), 0)
+        assert (answered, failed) == (stats.calls - stats.errors, stats.errors)
+        seconds = _value(samples, f"{DURATION}_sum", **call)
+        if failed:
+            seconds += _value(samples, f"{DURATION}_sum", **call, **FAILED)
+        assert seconds == pytest.approx(stats.latency.sum)
         for outcome, count in stats.outcomes.items():
             name = "langmeter_calls_total"
             assert _value(samples, name, **own, langmeter_outcome=outcome) == count
@@ -214,6 +223,87 @@ def test_a_duration_on_a_bound_is_in_its_bucket() -> None:
     """`le` is inclusive."""
     latency = calls(list(semconv.DURATION_BOUNDS)).models["openai", "gpt-4o"].latency
     assert cumulative(latency, semconv.DURATION_BOUNDS) == [*range(1, 15), 14]
+
+
+@given(st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 10**6)), min_size=1, max_size=40))
+def test_tokens_by_call_are_a_histogram_of_their_own_bounds(numbers: list[tuple[int, int]]) -> None:
+    """Counted by numpy: buckets within 2 digits, the sum exact, calls without any left out."""
+    traffic = Traffic()
+    for read, written in numbers:
+        traffic.call(tokens=(read, written))
+    samples = _read(traffic.snapshot())
+    for place, kind in enumerate(("input", "output")):
+        tokens = np.array([each[place] for each in numbers])
+        tokens = tokens[tokens > 0]
+        own = {**CALL, "gen_ai_token_type": kind}
+        name = "gen_ai_client_token_usage"
+        if not len(tokens):
+            assert (f"{name}_count", frozenset(own.items())) not in samples
+            continue
+        assert _value(samples, f"{name}_sum", **own) == tokens.sum()
+        assert _value(samples, f"{name}_count", **own) == len(tokens)
+        for power in range(14):
+            count = _value(samples, f"{name}_bucket", **own, le=floatToGoString(4.0**power))
+            assert (tokens <= 4**power * 0.99).sum() <= count <= (tokens <= 4**power * 1.01).sum()
+
+
+def test_durations_of_failures_are_those_of_their_errors() -> None:
+    """`error.type` divides calls of a model and runs of tools; what returned has none."""
+    traffic = Traffic()
+    for seconds, error in (
+        (1.0, None),
+        (2.0, "TimeoutError"),
+        (4.0, "TimeoutError"),
+        (8.0, "E 500"),
+    ):
+        traffic.call(seconds=seconds, error=error)
+        traffic.component("tool", "search", seconds, error=error)
+    snapshot = traffic.snapshot()
+    assert snapshot.models["openai", "gpt-4o"].failed_latency.count == 3
+    assert snapshot.components["tool", "search"].failed_latency.count == 3
+    tool = {"gen_ai_operation_name": "execute_tool", "gen_ai_tool_name": "search"}
+    samples = _read(snapshot, conventions="latest")
+    for name, own in (("client_inference", CALL), ("execute_tool", tool)):
+        total = f"gen_ai_{name}_duration_seconds_sum"
+        assert _value(samples, total, **own) == pytest.approx(1, rel=0.001)
+        by_error = {"TimeoutError": 6, "E 500": 8}
+        for error, seconds in by_error.items():
+            failed = _value(samples, total, **own, error_type=error)
+            assert failed == pytest.approx(seconds, rel=0.001)
+    unnamed = _read(calls([1.0, 3.0], errors=1))
+    other = _value(unnamed, f"{DURATION}_sum", **CALL, error_type="_OTHER")
+    assert other == pytest.approx(1, rel=0.001)
+
+
+def test_durations_that_returned_never_go_back_beside_threads() -> None:
+    """They are a difference of two parts of one snapshot: in no bucket less than before."""
+    traffic = Traffic()
+    exporter = prometheus.collector(traffic)
+    is_over = threading.Event()
+
+    def load(place: int) -> None:
+        error = ("TimeoutError", None)[place % 2]
+        while not is_over.is_set():
+            run = uuid4()
+            traffic.recorder.run_started(run, None, 0, "chat", "openai", "gpt-4o")
+            traffic.recorder.run_ended(run, 0, int(error is not None), error=error)
+
+    threads = [threading.Thread(target=load, args=(place,)) for place in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        last: dict[Any, float] = {}
+        for _ in range(200):
+            samples = _samples(iter(exporter.collect()))
+            for key, value in last.items():
+                if key[0].startswith(DURATION):
+                    assert samples[key] >= value, key
+            last = samples
+    finally:
+        is_over.set()
+        for thread in threads:
+            thread.join()
+    assert last[f"{DURATION}_count", frozenset(CALL.items())] > 0
 
 
 def test_no_attribute_is_of_one_request() -> None:

@@ -44,15 +44,19 @@ def metrics(request: Any) -> dict[str, Any]:
 
 
 def point(metric: Any, **attributes: str) -> Any:
-    """The one point with these attributes among its own; dots are written as `__`."""
+    """The one point with these attributes; dots are written as `__`, "" is for one it lacks."""
     wanted = {name.replace("__", "."): text for name, text in attributes.items()}
     data = getattr(metric, metric.WhichOneof("data"))
     (only,) = [
         each
         for each in data.data_points
-        if wanted.items() <= {pair.key: pair.value.string_value for pair in each.attributes}.items()
+        if all(_attributes(each).get(name, "") == text for name, text in wanted.items())
     ]
     return only
+
+
+def _attributes(data: Any) -> dict[str, str]:
+    return {pair.key: pair.value.string_value for pair in data.attributes}
 
 
 def quantile(data: Any, q: float) -> float:

@@ -42,6 +42,7 @@ class Traffic:
         usage: bool = True,
         audio: int = 0,
         team: str = "search",
+        tokens: tuple[int, int] = (1000, 100),
     ) -> None:
         """One call: 1,000 input tokens, a quarter of them cached, and 100 of output."""
         seconds = self.rng.lognormvariate(0, 0.8) if seconds is None else seconds
@@ -52,7 +53,7 @@ class Traffic:
             self.clock.advance(seconds / (gaps + 1))
             self.recorder.token(run)
         self.clock.advance(seconds / (gaps + 1))
-        counts = (1000, 100, 1100, 250, 0, 0, 20, audio, *[0] * 11)
+        counts = (*tokens, sum(tokens), tokens[0] // 4, 0, 0, tokens[1] // 5, audio, *[0] * 11)
         answered = usage and error is None
         self.recorder.run_ended(
             run,
@@ -64,12 +65,14 @@ class Traffic:
         )
         self.durations.setdefault(model, []).append(seconds)
 
-    def component(self, kind: str, name: str, seconds: float = 0.1) -> None:
+    def component(
+        self, kind: str, name: str, seconds: float = 0.1, error: str | None = None
+    ) -> None:
         """One run of a component."""
         run = uuid4()
         self.recorder.run_started(run, None, _KIND[kind], name)
         self.clock.advance(seconds)
-        self.recorder.run_ended(run, _KIND[kind], 0)
+        self.recorder.run_ended(run, _KIND[kind], int(error is not None), error=error)
 
     def defect(self, name: str, outcome: str, provider: str = "openai") -> None:
         """One attempt at a defect with a call under it."""

@@ -7,26 +7,41 @@ call, the usage of calls without usage in the released conventions. No attribute
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from langmeter import _core
 from langmeter.exporters import semconv
+from langmeter.exporters.buckets import SECOND, TOKEN
 from langmeter.exporters.semconv import Generation, Instrument
 from langmeter.snapshot import Distribution, Snapshot
-from langmeter.snapshot.stats import CallStats, ModelStats
+from langmeter.snapshot.stats import CallStats, ComponentStats, ModelStats
 
 
 @dataclass(frozen=True, slots=True)
-class Totals:
-    """A histogram of which only these are known."""
+class Histogram:
+    """A distribution as it is exported.
 
-    count: int
-    sum: int
+    Attributes:
+        distribution: how often each value came.
+        sum: of the values, seconds or tokens.
+        unit: steps of the distribution that are a second, or a token.
+    """
+
+    distribution: Distribution
+    sum: float
+    unit: int
+
+    @property
+    def count(self) -> int:
+        """How many values there are."""
+        return self.distribution.count
 
 
-Value: TypeAlias = "float | Distribution | Totals"
+Value: TypeAlias = "float | Histogram"
+#: Who failed → how → how often, and their durations.
+_Failures: TypeAlias = "dict[str, dict[str, tuple[int, Distribution]]]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +78,14 @@ class Families:
         source = (snapshot._native.origin, snapshot._native.started_at)
         if source != self._source:
             self._source, self._rests = source, {}
-        failures = self._failures(snapshot)
+        failures: _Failures = {}
+        for (who, how), durations in snapshot.failed_latency.items():
+            failures.setdefault(who, {})[how] = (snapshot.failures[who, how], durations)
         for key, stats in snapshot.models.items():
             self._model(_named(*key), stats, failures.get("/".join(key), {}))
         for label, figures in snapshot.labels.items():
             self._label(label, figures)
-        self._components(snapshot)
+        self._components(snapshot, failures)
         self._defects(snapshot)
         for reason in _core.DROPPED:
             self._add(semconv.DROPPED, (reason,), snapshot.dropped.get(reason, 0))
@@ -80,24 +97,40 @@ class Families:
             family = self._families[instrument.name] = Family(instrument)
         family.points.append((attributes, value))
 
-    @staticmethod
-    def _failures(snapshot: Snapshot) -> dict[str, dict[str, int]]:
-        failures: dict[str, dict[str, int]] = {}
-        for (who, how), count in snapshot.failures.items():
-            failures.setdefault(who, {})[how] = count
-        return failures
+    def _durations(
+        self, instrument: Instrument, attributes: tuple[str, ...], durations: Distribution
+    ) -> None:
+        self._add(instrument, attributes, Histogram(durations, durations.sum, SECOND))
+
+    def _by_error(
+        self,
+        instrument: Instrument,
+        attributes: tuple[str, ...],
+        stats: CallStats | ComponentStats,
+        failures: Mapping[str, tuple[int, Distribution]],
+    ) -> None:
+        """Add the durations of runs that returned, and those of the others by `error.type`."""
+        failed = stats.failed_latency
+        self._durations(instrument, (*attributes, ""), stats.latency - failed)
+        for how, (_, durations) in failures.items():
+            self._durations(instrument, (*attributes, how), durations)
+        if failed.count and not failures:
+            self._durations(instrument, (*attributes, semconv.OTHER_ERROR), failed)
 
     def _model(
-        self, model: tuple[str, str, str], stats: ModelStats, failures: dict[str, int]
+        self,
+        model: tuple[str, str, str],
+        stats: ModelStats,
+        failures: Mapping[str, tuple[int, Distribution]],
     ) -> None:
         call = ("chat", *model)
-        self._add(semconv.DURATION[self._conventions], call, stats.latency)
+        self._by_error(semconv.DURATION[self._conventions], call, stats, failures)
         if stats.streamed:
             self._streams(call, stats)
         self._usage(call, stats)
         for outcome, count in stats.outcomes.items():
             self._add(semconv.CALLS, (*model, outcome), count)
-        for how, count in failures.items():
+        for how, (count, _) in failures.items():
             self._add(semconv.ERRORS, (*model, how), count)
         if stats.cost is not None:
             self._add(semconv.COST, model, float(stats.cost))
@@ -119,22 +152,29 @@ class Families:
             (semconv.TIME_TO_FIRST_CHUNK, stats.time_to_first_chunk),
             (semconv.TIME_PER_OUTPUT_CHUNK, stats.inter_token_latency),
         ):
-            self._add(names[self._conventions], call, distribution)
-        self._add(semconv.TIME_TO_FIRST_TOKEN, call[1:], stats.time_to_first_token)
-        self._add(semconv.TIME_PER_OUTPUT_TOKEN, call[1:], stats.time_per_output_token)
+            self._durations(names[self._conventions], call, distribution)
+        self._durations(semconv.TIME_TO_FIRST_TOKEN, call[1:], stats.time_to_first_token)
+        self._durations(semconv.TIME_PER_OUTPUT_TOKEN, call[1:], stats.time_per_output_token)
 
-    def _usage(self, call: tuple[str, ...], stats: CallStats) -> None:
-        if self._conventions == "released":
-            calls = stats.priced_calls + stats.unpriced_calls
-            if calls:
-                for kind in ("input", "output"):
-                    totals = Totals(calls, getattr(stats.tokens, kind))
-                    self._add(semconv.TOKEN_USAGE, (*call, kind), totals)
+    def _usage(self, call: tuple[str, ...], stats: ModelStats) -> None:
+        tokens, is_released = stats.tokens, self._conventions == "released"
+        for kind, numbers, used in (
+            ("input", stats.input_tokens_per_call, tokens.input),
+            ("output", stats.output_tokens_per_call, tokens.output),
+        ):
+            if used:
+                # The counter's sum, which is exact.
+                histogram = Histogram(numbers.distribution, used, TOKEN)
+                if is_released:
+                    self._add(semconv.TOKEN_USAGE, (*call, kind), histogram)
+                else:
+                    self._add(semconv.TOKENS_OF_OPERATION[kind], call, histogram)
+        if is_released:
             return
         for counter, kind, parts in semconv.USAGE:
-            rest = getattr(stats.tokens, kind)
+            rest = getattr(tokens, kind)
             for modality, part in parts.items():
-                if count := getattr(stats.tokens, part):
+                if count := getattr(tokens, part):
                     self._add(counter, (*call, modality), count)
                     rest -= count
             place = (counter.name, call)
@@ -148,16 +188,17 @@ class Families:
         for kind in ("input", "output"):
             self._add(semconv.LABEL_TOKENS, (*key, kind), getattr(stats.tokens, kind))
 
-    def _components(self, snapshot: Snapshot) -> None:
+    def _components(self, snapshot: Snapshot, failures: _Failures) -> None:
         named = semconv.COMPONENT_DURATIONS if self._conventions == "latest" else {}
         for key, stats in snapshot.components.items():
             kind, name = key
             if kind == "llm":  # models have rows of their own
                 continue
             if kind in named:
-                self._add(named[kind], (semconv.OPERATIONS[kind], name), stats.latency)
+                attributes = (semconv.OPERATIONS[kind], name)
+                self._by_error(named[kind], attributes, stats, failures.get(f"{kind} {name}", {}))
             else:
-                self._add(semconv.COMPONENT_DURATION, key, stats.latency)
+                self._durations(semconv.COMPONENT_DURATION, key, stats.latency)
             for outcome, count in stats.outcomes.items():
                 self._add(semconv.COMPONENT_CALLS, (*key, outcome), count)
 
@@ -171,7 +212,7 @@ class Families:
                 self._add(semconv.ATTEMPTS, (*key, outcome), count)
             if stats.cost is not None:
                 self._add(semconv.DEFECT_COST, key, float(stats.cost))
-            self._add(semconv.TIME_TO_FIX, key, stats.time_to_fix)
+            self._durations(semconv.TIME_TO_FIX, key, stats.time_to_fix)
 
 
 def _named(provider: str, model: str) -> tuple[str, str, str]:

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
 
 from prometheus_client.core import Metric, Sample
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from langmeter._base.log import log
-from langmeter._core import Distribution
 from langmeter.exporters.buckets import cumulative
-from langmeter.exporters.families import Families, Family, Totals, Value
-from langmeter.exporters.semconv import DURATION_BOUNDS
+from langmeter.exporters.families import Families, Family, Histogram
 from langmeter.sources import SnapshotSource
-
-#: Bounds as Go writes them, which all of these are short enough for.
-_LE: Final = (*(f"{bound:g}" for bound in DURATION_BOUNDS), "+Inf")
 
 
 class SnapshotCollector(Collector):
@@ -49,11 +44,13 @@ def _metric(family: Family, created: float) -> Metric:
     instrument = family.instrument
     name = instrument.prometheus_name
     metric = Metric(name, instrument.description, instrument.kind)
+    les = (*map(floatToGoString, instrument.bounds), "+Inf")
     add = metric.samples.append
     for values, value in family.points:
         labels = {key: text for key, text in zip(instrument.labels, values, strict=True) if text}
-        if isinstance(value, Distribution | Totals):
-            for le, count in _buckets(value):
+        if isinstance(value, Histogram):
+            counts = cumulative(value.distribution, instrument.bounds, value.unit)
+            for le, count in zip(les, counts, strict=True):
                 add(Sample(f"{name}_bucket", {**labels, "le": le}, count))
             add(Sample(f"{name}_count", labels, value.count))
             add(Sample(f"{name}_sum", labels, value.sum))
@@ -64,10 +61,3 @@ def _metric(family: Family, created: float) -> Metric:
             continue
         add(Sample(f"{name}_created", labels, created))
     return metric
-
-
-def _buckets(value: Value) -> Iterator[tuple[str, int]]:
-    if isinstance(value, Distribution):
-        yield from zip(_LE, cumulative(value, DURATION_BOUNDS), strict=True)
-    elif isinstance(value, Totals):
-        yield _LE[-1], value.count

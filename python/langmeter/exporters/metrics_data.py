@@ -1,7 +1,7 @@
 """Families as OpenTelemetry's `MetricsData`, of the SDK's public classes.
 
 The SDK for Python has no metric producer, so that no reader can be given these figures: they are
-built as what its exporters take. Durations are exponential histograms of scale 5.
+built as what its exporters take. Histograms are exponential, of scale 5.
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ from opentelemetry.sdk.metrics.export import (
     ExponentialHistogram,
     ExponentialHistogramDataPoint,
     Gauge,
-    Histogram,
-    HistogramDataPoint,
     Metric,
     MetricsData,
     NumberDataPoint,
@@ -28,9 +26,8 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from langmeter import _core
-from langmeter._core import Distribution
-from langmeter.exporters.buckets import SCALE, exponential
-from langmeter.exporters.families import Family, Totals, attributes
+from langmeter.exporters.buckets import SCALE, SECOND, exponential
+from langmeter.exporters.families import Family, Histogram, attributes
 
 _Attributes: TypeAlias = "dict[str, str]"
 #: Cumulative: a receiver that missed an export lacks a point, and no call.
@@ -55,13 +52,10 @@ def metrics_data(families: Iterable[Family], begin: int, end: int, about: Resour
 
 def _metric(family: Family, begin: int, end: int) -> Metric:
     instrument, points = family.instrument, list(attributes(family))
-    data: Sum | Gauge | Histogram | ExponentialHistogram
-    if instrument.totals_only:
-        totals = [_totals(own, value, begin, end) for own, value in points]
-        data = Histogram(totals, _CUMULATIVE)
-    elif instrument.kind == "histogram":
-        durations = [_durations(own, value, begin, end) for own, value in points]
-        data = ExponentialHistogram(durations, _CUMULATIVE)
+    data: Sum | Gauge | ExponentialHistogram
+    if instrument.kind == "histogram":
+        histograms = [_histogram(own, value, begin, end) for own, value in points]
+        data = ExponentialHistogram(histograms, _CUMULATIVE)
     else:
         numbers = [_number(own, value, begin, end) for own, value in points]
         is_sum = instrument.kind == "counter"
@@ -74,19 +68,12 @@ def _number(own: _Attributes, value: object, begin: int, end: int) -> NumberData
     return NumberDataPoint(own, begin, end, value)
 
 
-def _totals(own: _Attributes, value: object, begin: int, end: int) -> HistogramDataPoint:
-    assert isinstance(value, Totals)
-    nan = float("nan")  # neither least nor most is known
-    return HistogramDataPoint(
-        own, begin, end, value.count, value.sum, [value.count], [], min=nan, max=nan
-    )
-
-
-def _durations(
+def _histogram(
     own: _Attributes, value: object, begin: int, end: int
 ) -> ExponentialHistogramDataPoint:
-    assert isinstance(value, Distribution)
-    counts = exponential(value)
+    assert isinstance(value, Histogram)
+    distribution, unit = value.distribution, value.unit
+    counts = exponential(distribution, unit=unit)
     first, last = (min(counts), max(counts)) if counts else (1, 0)
     dense = [counts.get(index, 0) for index in range(first, last + 1)]
     return ExponentialHistogramDataPoint(
@@ -100,6 +87,6 @@ def _durations(
         positive=Buckets(first - 1, dense),
         negative=Buckets(0, []),
         flags=0,
-        min=value.min if counts else 0.0,
-        max=value.max if counts else 0.0,
+        min=distribution.min * SECOND / unit if counts else 0.0,
+        max=distribution.max * SECOND / unit if counts else 0.0,
     )

@@ -11,10 +11,9 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 from typing import Final
 
-from langmeter._core import Distribution
-from langmeter.exporters import semconv
 from langmeter.exporters.buckets import cumulative, exponential
-from langmeter.exporters.families import Family, Totals, Value
+from langmeter.exporters.families import Family, Histogram, Value
+from langmeter.exporters.semconv import Instrument
 
 MEDIA_TYPE: Final = "application/vnd.google.protobuf"
 _MESSAGE: Final = "io.prometheus.client.MetricFamily"
@@ -57,30 +56,27 @@ def _family(family: Family, started_at: int, schema: int) -> bytes:
         metric = b"".join(
             _field(1, _text(1, name) + _text(2, text)) for name, text in labels if text
         )
-        metric += _point(instrument.kind, value, started_at, schema)
+        metric += _point(instrument, value, started_at, schema)
         message += _field(4, metric)
     return message
 
 
-def _point(kind: semconv.Kind, value: Value, started_at: int, schema: int) -> bytes:
+def _point(instrument: Instrument, value: Value, started_at: int, schema: int) -> bytes:
     begin = _varint_field(1, started_at // 10**9) + _varint_field(2, started_at % 10**9)
-    if isinstance(value, Totals):
-        counts = _varint_field(1, value.count) + _double(2, value.sum)
-        return _field(7, counts + _field(15, begin))
-    if isinstance(value, Distribution):
-        return _field(7, _histogram(value, schema) + _field(15, begin))
-    if kind == "counter":
+    if isinstance(value, Histogram):
+        return _field(7, _histogram(value, instrument.bounds, schema) + _field(15, begin))
+    if instrument.kind == "counter":
         return _field(3, _double(1, value) + _field(3, begin))
     return _field(2, _double(1, value))
 
 
-def _histogram(distribution: Distribution, schema: int) -> bytes:
-    message = _varint_field(1, distribution.count) + _double(2, distribution.sum)
-    bounds = semconv.DURATION_BOUNDS
-    for bound, count in zip(bounds, cumulative(distribution, bounds), strict=False):
+def _histogram(histogram: Histogram, bounds: tuple[float, ...], schema: int) -> bytes:
+    distribution, unit = histogram.distribution, histogram.unit
+    message = _varint_field(1, histogram.count) + _double(2, histogram.sum)
+    for bound, count in zip(bounds, cumulative(distribution, bounds, unit), strict=False):
         message += _field(3, _varint_field(1, count) + _double(2, bound))
     message += _varint_field(5, _zigzag(schema)) + _double(6, _ZERO)
-    buckets = exponential(distribution, schema)
+    buckets = exponential(distribution, schema, unit)
     last = 0
     for start, length in _spans(buckets):
         span = _varint_field(1, _zigzag(start - last)) + _varint_field(2, length)

@@ -25,6 +25,8 @@ LATEST: Final = "gen_ai_latest_experimental"
 
 #: Bounds of the classic buckets that the conventions recommend for durations, seconds.
 DURATION_BOUNDS: Final = tuple(0.01 * 2**power for power in range(14))
+#: The same for numbers of tokens.
+TOKEN_BOUNDS: Final = tuple(4.0**power for power in range(14))
 #: A modality that the provider does not state. To call it "text" would be to invent data.
 UNKNOWN: Final = "unknown"
 
@@ -37,11 +39,15 @@ MODALITY: Final = "gen_ai.token.modality"
 TOOL: Final = "gen_ai.tool.name"
 AGENT: Final = "gen_ai.agent.name"
 ERROR: Final = "error.type"
+#: Value of `error.type` where no other is known.
+OTHER_ERROR: Final = "_OTHER"
 OUTCOME: Final = "langmeter.outcome"
 
 #: Attributes of calls of a model.
 _CALL: Final = (OPERATION, PROVIDER, REQUEST_MODEL, RESPONSE_MODEL)
 _MODEL: Final = _CALL[1:]
+#: The same of durations: calls that returned an answer have no `error.type`.
+_TIMED: Final = (*_CALL, ERROR)
 _COMPONENT: Final = ("langmeter.component.kind", "langmeter.component.name")
 _LABEL: Final = ("langmeter.label.key", "langmeter.label.value")
 _DEFECT: Final = ("langmeter.defect.type", "langmeter.defect.severity", PROVIDER, REQUEST_MODEL)
@@ -60,7 +66,6 @@ class Instrument:
         unit: unit as UCUM writes it; `{token}` is a count of tokens.
         description: one sentence.
         attributes: names of its attributes, in the order of the values of its points.
-        totals_only: histogram of which only count and sum are known.
     """
 
     kind: Kind
@@ -68,7 +73,11 @@ class Instrument:
     unit: str
     description: str
     attributes: tuple[str, ...] = ()
-    totals_only: bool = False
+
+    @cached_property
+    def bounds(self) -> tuple[float, ...]:
+        """Bounds of the classic buckets of a histogram."""
+        return DURATION_BOUNDS if self.unit == "s" else TOKEN_BOUNDS
 
     @cached_property
     def prometheus_name(self) -> str:
@@ -115,31 +124,43 @@ def _gauge(
     return Instrument("gauge", name, unit, description, attributes)
 
 
-def _by_generation(name: str, description: str) -> dict[Generation, Instrument]:
+def _by_generation(
+    name: str, description: str, attributes: tuple[str, ...] = _CALL
+) -> dict[Generation, Instrument]:
     return {
-        "released": _seconds(f"gen_ai.client.operation.{name}", description),
-        "latest": _seconds(f"gen_ai.client.inference.{name}", description),
+        "released": _seconds(f"gen_ai.client.operation.{name}", description, attributes),
+        "latest": _seconds(f"gen_ai.client.inference.{name}", description, attributes),
     }
 
 
 # --- the conventions ------------------------------------------------------------------------------
 
-DURATION: Final = _by_generation("duration", "Duration of calls of models.")
+DURATION: Final = _by_generation("duration", "Duration of calls of models.", _TIMED)
 TIME_TO_FIRST_CHUNK: Final = _by_generation(
     "time_to_first_chunk", "Time from the start of a streamed call to its first chunk."
 )
 TIME_PER_OUTPUT_CHUNK: Final = _by_generation(
     "time_per_output_chunk", "Time between one chunk of a streamed call and the next."
 )
-#: Released: its distribution is not recorded, only how many calls and tokens there were.
+#: Released: of the calls that had tokens of the kind.
 TOKEN_USAGE: Final = Instrument(
     "histogram",
     "gen_ai.client.token.usage",
     "{token}",
     "Input and output tokens of calls with known usage.",
     (*_CALL, TOKEN_TYPE),
-    totals_only=True,
 )
+#: Latest: kind of tokens → the same.
+TOKENS_OF_OPERATION: Final = {
+    kind: Instrument(
+        "histogram",
+        f"gen_ai.client.inference.operation.{kind}_tokens",
+        "{token}",
+        f"{kind.capitalize()} tokens of calls that had any.",
+        _CALL,
+    )
+    for kind in ("input", "output")
+}
 _USAGE: Final = "gen_ai.client.inference.usage"
 #: Latest: counter, the kind of tokens, and the parts of it that are of a known modality.
 USAGE: Final = tuple(
@@ -180,10 +201,10 @@ USAGE: Final = tuple(
 #: Latest: kind of component → histogram of its durations.
 COMPONENT_DURATIONS: Final = {
     "tool": _seconds(
-        "gen_ai.execute_tool.duration", "Duration of calls of tools.", (OPERATION, TOOL)
+        "gen_ai.execute_tool.duration", "Duration of calls of tools.", (OPERATION, TOOL, ERROR)
     ),
     "agent": _seconds(
-        "gen_ai.invoke_agent.duration", "Duration of runs of agents.", (OPERATION, AGENT)
+        "gen_ai.invoke_agent.duration", "Duration of runs of agents.", (OPERATION, AGENT, ERROR)
     ),
 }
 #: Kind of component → value of `gen_ai.operation.name`.

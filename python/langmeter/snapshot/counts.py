@@ -1,11 +1,13 @@
-"""Counts of a snapshot: tokens by kind, and events per second over sliding windows."""
+"""Counts of a snapshot: tokens by kind, whole numbers, events per second over sliding windows."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from types import MappingProxyType
 
+from langmeter._core import Distribution
 from langmeter.snapshot.serialize import COUNTER_INDEX
 
 
@@ -49,6 +51,57 @@ _TOKEN_KINDS = tuple(f.name for f in fields(Tokens))
 TOKEN_INDEXES = tuple(
     COUNTER_INDEX["saved_total" if name == "saved" else name] for name in _TOKEN_KINDS
 )
+
+
+class WholeNumbers:
+    """Distribution of whole numbers, exact up to 255, within 1 % above.
+
+    Each property is nan where nothing was counted, except for `count` and `sum`.
+    """
+
+    __slots__ = ("_micros",)
+
+    def __init__(self, micros: Distribution) -> None:
+        # Recorded as microseconds, the unit of the histograms.
+        self._micros = micros
+
+    @property
+    def distribution(self) -> Distribution:
+        """The same with microseconds in place of the numbers."""
+        return self._micros
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return self._micros.count
+
+    @property
+    def sum(self) -> float:
+        """Their sum."""
+        return self._micros.sum * 1e6
+
+    @property
+    def mean(self) -> float:
+        """Their mean."""
+        return self._micros.mean * 1e6
+
+    @property
+    def min(self) -> float:
+        """The least of them."""
+        return self._micros.min * 1e6
+
+    @property
+    def max(self) -> float:
+        """The largest of them."""
+        return self._micros.max * 1e6
+
+    def quantile(self, q: float) -> float:
+        """Return the value at quantile q. Raises ValueError outside of [0, 1]."""
+        value = self._micros.quantile(q) * 1e6
+        return value if math.isnan(value) else float(round(value))
+
+    def __repr__(self) -> str:
+        return f"<WholeNumbers: {self.count:,}, mean {self.mean:.3g}>"
 
 
 @dataclass(frozen=True, slots=True)

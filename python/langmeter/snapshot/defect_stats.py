@@ -15,7 +15,7 @@ from langmeter import _core
 from langmeter._base.money import usd
 from langmeter._base.text import plural, short_name
 from langmeter._core import Distribution
-from langmeter.snapshot.counts import Tokens
+from langmeter.snapshot.counts import Tokens, WholeNumbers
 from langmeter.snapshot.stats import CallStats, Immutable
 
 #: Outcomes that say something about the model; the others are outside of every rate.
@@ -41,52 +41,6 @@ class Bin:
     count: int
     confidence: float
     fixed: float
-
-
-class WholeNumbers:
-    """Distribution of whole numbers, exact up to 255, within 1 % above.
-
-    Each property is nan where nothing was counted, except for `count` and `sum`.
-    """
-
-    __slots__ = ("_micros",)
-
-    def __init__(self, micros: Distribution) -> None:
-        # Recorded as microseconds, the unit of the histograms.
-        self._micros = micros
-
-    @property
-    def count(self) -> int:
-        """How many there are."""
-        return self._micros.count
-
-    @property
-    def sum(self) -> float:
-        """Their sum."""
-        return self._micros.sum * 1e6
-
-    @property
-    def mean(self) -> float:
-        """Their mean."""
-        return self._micros.mean * 1e6
-
-    @property
-    def min(self) -> float:
-        """The least of them."""
-        return self._micros.min * 1e6
-
-    @property
-    def max(self) -> float:
-        """The largest of them."""
-        return self._micros.max * 1e6
-
-    def quantile(self, q: float) -> float:
-        """Return the value at quantile q. Raises ValueError outside of [0, 1]."""
-        value = self._micros.quantile(q) * 1e6
-        return value if math.isnan(value) else float(round(value))
-
-    def __repr__(self) -> str:
-        return f"<WholeNumbers: {self.count:,}, mean {self.mean:.3g}>"
 
 
 class DefectStats(Immutable):

@@ -17,6 +17,9 @@ COUNTER_INDEX: Final = {name: place for place, name in enumerate(_core.COUNTERS)
 WINDOW: Final = ("window_s", "covered_ns", "requests", "input_tokens", "output_tokens", "errors")
 
 
+#: Distributions of tokens, which stand in place of microseconds. (`attempts_to_fix` is written in
+#: millionths, as format 3 has it.)
+TOKENS: Final = ("input_tokens", "output_tokens")
 #: Part of a series → the whole that it is counted in. `calls` are all ended runs, `made` those that
 #: the response cache did not answer; a distribution stands for how many durations it holds.
 WHOLES: Final[dict[str, str]] = {
@@ -40,6 +43,8 @@ WHOLES: Final[dict[str, str]] = {
     **dict.fromkeys(("cached_audio", "cached_image"), "cache_read"),
     **dict.fromkeys(("unpriced_total", "estimated"), "total"),
     **dict.fromkeys(("cost_unanswered", "retried_cost"), "cost"),
+    **dict.fromkeys(("input_tokens", "output_tokens"), "answered"),
+    "failed_latency": "timed",
     "recovered": "error",
     "self_time": "calls",
     "inter_token_latency": "token_events",
@@ -146,7 +151,7 @@ def series_to_dict(s: _core.SeriesStats, *, hdr: bool = True) -> dict[str, Any]:
         result["tallies"] = {name: list(pair) for name, pair in s.tallies.items()}
     result["counters"] = counters
     for name in _core.MEASURES:
-        if measure := _distribution(s.measure(name)):
+        if measure := _distribution(s.measure(name), are_tokens=name in TOKENS):
             result[name] = {**measure, "hdr": s.measure(name).to_hdr()} if hdr else measure
     if s.kind == "model":
         result["in_flight"], result["peak_in_flight"] = s.in_flight, s.peak
@@ -156,14 +161,12 @@ def series_to_dict(s: _core.SeriesStats, *, hdr: bool = True) -> dict[str, Any]:
     return result
 
 
-def _distribution(d: _core.Distribution) -> dict[str, Any] | None:
+def _distribution(d: _core.Distribution, *, are_tokens: bool) -> dict[str, Any] | None:
+    """Return what people look for in a distribution, in seconds or tokens."""
     if not d.count:
         return None
-    return {
-        "count": d.count,
-        "mean": d.mean,
-        "p50": d.quantile(0.5),
-        "p95": d.quantile(0.95),
-        "p99": d.quantile(0.99),
-        "max": d.max,
-    }
+    quantiles = {f"p{q}": d.quantile(q / 100) for q in (50, 95, 99)}
+    figures = {"mean": d.mean, **quantiles, "max": d.max}
+    if are_tokens:
+        figures = {name: round(figure * 1e6, 6) for name, figure in figures.items()}
+    return {"count": d.count, **figures}

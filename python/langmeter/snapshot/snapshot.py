@@ -158,6 +158,11 @@ class Snapshot(Immutable):
         )
 
     @cached_property
+    def failed_latency(self) -> Mapping[tuple[str, str], Distribution]:
+        """`(who, how)` of `failures` to their durations from start to end, seconds."""
+        return MappingProxyType({(s.a, s.b): s.measure("latency") for s in self._of("error")})
+
+    @cached_property
     def unpriced(self) -> Mapping[tuple[str, str], int]:
         """`(provider, model)` to tokens of its calls that have no price so far."""
         tokens = {key: stats.unpriced_tokens for key, stats in self.models.items()}

@@ -12,7 +12,7 @@ from langmeter import _core
 from langmeter._base.money import usd
 from langmeter._base.text import format_duration, label_name, plural, short_name
 from langmeter._core import Distribution
-from langmeter.snapshot.counts import TOKEN_INDEXES, Rate, Tokens, rates_by_window
+from langmeter.snapshot.counts import TOKEN_INDEXES, Rate, Tokens, WholeNumbers, rates_by_window
 from langmeter.snapshot.serialize import COUNTER_INDEX
 
 
@@ -126,6 +126,11 @@ class ComponentStats(SeriesCounts):
     def latency(self) -> Distribution:
         """Start to end, seconds."""
         return self._native.measure("latency")
+
+    @cached_property
+    def failed_latency(self) -> Distribution:
+        """The part of `latency` of runs that failed or were cancelled, seconds."""
+        return self._native.measure("failed_latency")
 
     @cached_property
     def self_time(self) -> Distribution:
@@ -267,6 +272,11 @@ class CallStats(SeriesCounts):
         """Start to end of a call, seconds; a cache hit is in none of the distributions."""
         return self._distribution("latency")
 
+    @cached_property
+    def failed_latency(self) -> Distribution:
+        """The part of `latency` of calls that failed or were cancelled, seconds."""
+        return self._distribution("failed_latency")
+
     @property
     def self_time(self) -> Distribution:
         """As `latency`: a model call starts no other run."""
@@ -342,6 +352,16 @@ class ModelStats(CallStats):
     ) -> None:
         super().__init__(name or short_name(f"{provider}/{model}"), *figures, **more)
         vars(self).update(provider=provider, model=model)
+
+    @cached_property
+    def input_tokens_per_call(self) -> WholeNumbers:
+        """Input tokens of each call that had any, cached ones among them."""
+        return WholeNumbers(self._distribution("input_tokens"))
+
+    @cached_property
+    def output_tokens_per_call(self) -> WholeNumbers:
+        """Output tokens of each call that had any, those of reasoning among them."""
+        return WholeNumbers(self._distribution("output_tokens"))
 
 
 class LabelStats(CallStats):

@@ -132,7 +132,7 @@ named! {
 }
 
 named! {
-    /// Distributions of a series: durations, but for the last two.
+    /// Distributions of a series: durations, but for those that say what they hold in place of microseconds.
     Measure {
         /// Start to end.
         Latency = "latency",
@@ -160,13 +160,49 @@ named! {
         AttemptsToFix = "attempts_to_fix",
         /// Quality of fixes from 0 to 1, in place of seconds.
         Quality = "quality",
+        /// Input tokens of calls that had any, in place of microseconds.
+        InputTokens = "input_tokens",
+        /// Output tokens of calls that had any, in place of microseconds.
+        OutputTokens = "output_tokens",
+        /// Start to end of runs that failed or were cancelled. A snapshot has them in `Latency` too.
+        FailedLatency = "failed_latency",
     }
 }
 
-/// Distributions with the digits of the settings; the others have 2 digits.
-pub const PRECISE: usize = Measure::StreamDuration as usize;
 /// Distributions of a series.
 pub const MEASURES: usize = Measure::ALL.len();
+/// Distributions with the digits of the settings; the others have 2 digits.
+pub const PRECISE: usize = FIRST_COARSE + 1;
+const FIRST_COARSE: usize = Measure::StreamDuration as usize;
+
+impl Measure {
+    /// Place of a distribution among those with the digits of the settings.
+    #[inline]
+    pub const fn precise(self) -> Option<usize> {
+        match self {
+            Self::FailedLatency => Some(FIRST_COARSE), // it is added to `Latency`
+            _ if (self as usize) < FIRST_COARSE => Some(self as usize),
+            _ => None,
+        }
+    }
+
+    /// Place of a distribution of 2 digits among its like.
+    #[inline]
+    pub const fn coarse(self) -> usize {
+        (self as usize).wrapping_sub(FIRST_COARSE)
+    }
+}
+
+impl Outcome {
+    /// Where the duration of a run with this outcome is recorded.
+    #[inline]
+    pub const fn latency(self) -> Measure {
+        match self {
+            Self::Error | Self::Cancelled => Measure::FailedLatency,
+            _ => Measure::Latency,
+        }
+    }
+}
 
 named! {
     /// What was capped, reaped or refused.

@@ -147,6 +147,17 @@ impl SeriesData {
             && self.tallies.is_empty()
     }
 
+    /// Adds recorded values to a distribution, and to that of which they are a part.
+    pub(crate) fn add_to(&mut self, measure: Measure, values: Histogram) {
+        if measure == Measure::FailedLatency {
+            self.add_to(Measure::Latency, values.clone());
+        }
+        if let Some(to) = self.measures.get_mut(measure as usize) {
+            // Not merged into nothing: that would copy every bucket once more.
+            *to = if to.count() == 0 { values } else { to.merged(&values) };
+        }
+    }
+
     /// Adds what another series has counted.
     pub fn add(&mut self, other: &Self) {
         for (to, n) in self.counters.iter_mut().zip(other.counters) {
@@ -422,6 +433,11 @@ impl Snapshot {
     pub fn validated(mut self) -> Result<Self, Error> {
         for (labels, data) in &self.series {
             data.measures.iter().try_for_each(Histogram::validate)?;
+            let [latency, failed] = [Measure::Latency, Measure::FailedLatency].map(|m| data.measures.get(m as usize));
+            if let (Some(latency), Some(failed)) = (latency, failed) {
+                let part = || format!("failed_latency of {} {}", labels.a, labels.b);
+                latency.without(failed, part).map_err(|_| Error::Malformed(format!("{} beyond latency", part())))?;
+            }
             let ascending = data.windows.windows(2).all(|w| matches!(w, [a, b] if a.seconds < b.seconds));
             if !ascending || !(labels.kind.counts_calls() || data.windows.is_empty()) {
                 return Err(Error::Malformed(format!("windows of {} {} out of order", labels.a, labels.b)));

@@ -69,6 +69,10 @@ impl Distribution {
         Self(self.0.merged(&other.get().0))
     }
 
+    fn __sub__(&self, other: &Bound<'_, Self>) -> PyResult<Self> {
+        self.0.without(&other.get().0, || "a distribution".into()).map(Self).map_err(raise)
+    }
+
     fn __eq__(&self, other: &Bound<'_, PyAny>) -> bool {
         other.cast::<Self>().is_ok_and(|o| o.get().0 == self.0)
     }

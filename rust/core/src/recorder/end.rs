@@ -57,7 +57,7 @@ impl Batch<'_> {
         if run.shared {
             self.drop_one(Dropped::SharedId);
         } else {
-            self.record(run.component, Measure::Latency, lasted);
+            self.record(run.component, end.outcome.latency(), lasted);
         }
         let mut timed = run.component;
         if run.kind == Kind::Llm {
@@ -75,7 +75,7 @@ impl Batch<'_> {
                 let label = self.label_of(label, timed, run.labels.len());
                 self.finish_model(label, end, run.retried, now);
                 if end.outcome != Outcome::CacheHit && !run.shared {
-                    self.record(label, Measure::Latency, lasted);
+                    self.record(label, end.outcome.latency(), lasted);
                 }
             }
         } else {
@@ -89,12 +89,12 @@ impl Batch<'_> {
                 self.runs.failed(&self.cells, run.parent, model, now);
             }
         }
-        self.failed(timed, end);
+        self.failed(timed, end, (!run.shared).then_some(lasted));
         self.path(run, timed, now);
     }
 
-    /// Who failed, and how.
-    pub(super) fn failed(&self, series: SeriesId, end: &End<'_>) {
+    /// Who failed, and how, and after how many nanoseconds if known.
+    pub(super) fn failed(&self, series: SeriesId, end: &End<'_>, lasted: Option<u64>) {
         if let Some(how) = end.error
             && let Some(who) = self.series.labels(&self.cells, series)
         {
@@ -102,13 +102,18 @@ impl Batch<'_> {
                 Kind::Model => format!("{}/{}", who.a, who.b),
                 kind => format!("{} {}", kind.name(), who.a),
             };
-            self.outcome(self.resolve(Kind::Error, &who, how), end.outcome);
+            let failure = self.resolve(Kind::Error, &who, how);
+            self.outcome(failure, end.outcome);
+            if let Some(lasted) = lasted {
+                self.record(failure, Measure::Latency, lasted);
+            }
         }
     }
 
     /// Model figures that the end of a call reports.
     pub(super) fn model_call(&self, run: &Run, end: &End<'_>, model: SeriesId, answered: Option<SeriesId>, now: u64) {
         self.finish_model(model, end, run.retried, now);
+        self.tokens_of(model, end);
         self.paid(end, now);
         match end.outcome {
             Outcome::Error => self.runs.failed(&self.cells, run.parent, model, now),
@@ -120,7 +125,7 @@ impl Batch<'_> {
             _ => {}
         }
         if end.outcome != Outcome::CacheHit && !run.shared {
-            self.record(model, Measure::Latency, now.saturating_sub(run.start));
+            self.record(model, end.outcome.latency(), now.saturating_sub(run.start));
         }
         if let Some(queue) = end.queue {
             self.record(model, Measure::Queue, queue);
@@ -133,6 +138,19 @@ impl Batch<'_> {
             && let Some(each) = streaming.checked_div(output.saturating_sub(1))
         {
             self.record(model, Measure::TimePerToken, each);
+        }
+    }
+
+    /// The distributions of the tokens of a call.
+    fn tokens_of(&self, model: SeriesId, end: &End<'_>) {
+        if let Some([input, output, ..]) = end.usage
+            && end.outcome != Outcome::CacheHit
+        {
+            for (measure, tokens) in [(Measure::InputTokens, input), (Measure::OutputTokens, output)] {
+                if tokens > 0 {
+                    self.record(model, measure, tokens.saturating_mul(1000));
+                }
+            }
         }
     }
 
@@ -254,7 +272,8 @@ impl Recorder {
             let batch = self.batch();
             let model = end.answered.unwrap_or_else(|| self.resolve(Kind::Model, end.provider, end.model));
             self.paid(end, now);
-            batch.failed(model, end);
+            batch.failed(model, end, None);
+            batch.tokens_of(model, end);
             let keys = end.labels.iter().take(Labels::MOST);
             let labels = keys.map(|key| self.label(key, &of_each_key(key, ""), model, end.labels.len()));
             for series in std::iter::once(model).chain(labels) {

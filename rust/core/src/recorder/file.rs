@@ -6,7 +6,7 @@ use crate::arena::{Cells, PAGE};
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::histogram::{Histogram, Layout};
-use crate::metrics::{Outcome, PRECISE};
+use crate::metrics::Outcome;
 use crate::runs::RunTable;
 use crate::series::SeriesTable;
 use crate::snapshot::Snapshot;
@@ -179,11 +179,10 @@ impl Recorder {
         for (id, measure, micros) in self.deferred_durations() {
             #[allow(clippy::cast_possible_truncation)] // at most 28,671
             let bucket = |layout: Layout| layout.index(micros.max(1)) as u32;
-            let layout = if (measure as usize) < PRECISE { self.layout } else { self.coarse };
-            if let Some(labels) = self.series.labels(&self.cells, id)
-                && let Some(to) = snapshot.series.entry(labels).or_default().measures.get_mut(measure as usize)
-            {
-                *to = to.merged(&Histogram::from_buckets(layout, vec![(bucket(layout), 1)]));
+            let layout = if measure.precise().is_some() { self.layout } else { self.coarse };
+            if let Some(labels) = self.series.labels(&self.cells, id) {
+                let to = snapshot.series.entry(labels).or_default();
+                to.add_to(measure, Histogram::from_buckets(layout, vec![(bucket(layout), 1)]));
             }
         }
     }

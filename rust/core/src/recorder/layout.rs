@@ -196,22 +196,22 @@ impl Recorder {
 
     pub(super) fn histogram(&self, id: SeriesId, measure: Measure) -> histogram::Recorder {
         let first = self.block(id).wrapping_add(COUNTER_CELLS * 2).wrapping_add(Window::CELLS);
-        let (n, precise) = (measure as usize, histogram::Recorder::cells(self.layout));
-        if n < PRECISE {
+        let precise = histogram::Recorder::cells(self.layout);
+        if let Some(n) = measure.precise() {
             return histogram::Recorder::at(self.layout, first.wrapping_add(n.wrapping_mul(precise)), self.pool);
         }
-        let before = n.wrapping_sub(PRECISE).wrapping_mul(histogram::Recorder::cells(self.coarse));
+        let before = measure.coarse().wrapping_mul(histogram::Recorder::cells(self.coarse));
         let coarse = first.wrapping_add(precise.wrapping_mul(PRECISE)).wrapping_add(before);
         histogram::Recorder::at(self.coarse, coarse, self.pool)
     }
 }
 
-/// Blocks of buckets for so many series: 92 for each, of which a distribution over two octaves takes 32; but always what the
+/// Blocks of buckets for so many series: 88 for each, of which a distribution over two octaves takes 32; but always what the
 /// widest distributions of six series take, and never more than there can be.
 fn rooms(series: usize, precise: Layout, coarse: Layout) -> usize {
     let most =
         precise.blocks().saturating_mul(PRECISE).saturating_add(coarse.blocks().saturating_mul(MEASURES - PRECISE));
-    series.saturating_mul(92).max(series.min(6).saturating_mul(most))
+    series.saturating_mul(88).max(series.min(6).saturating_mul(most))
 }
 
 #[cfg(all(test, not(any(loom, miri))))]
@@ -223,6 +223,6 @@ mod tests {
     fn at_the_defaults_the_arena_is_128_mb_of_address_space() {
         let settings = Settings::default();
         let recorder = Recorder::new(settings, Clock::Manual(ManualClock::default())).expect("the defaults");
-        assert_eq!(recorder.cells.len() * 8, 127_427_968);
+        assert_eq!(recorder.cells.len() * 8, 127_821_184);
     }
 }

@@ -125,9 +125,8 @@ impl Recorder {
             };
             if let Some(home) = noted(HOME).and_then(|home| self.series.labels(&self.cells, home))
                 && let Some(gaps) = self.measured(id, Measure::Gap)
-                && let Some(to) = series.entry(home).or_default().measures.get_mut(Measure::Gap as usize)
             {
-                *to = to.merged(&gaps);
+                series.entry(home).or_default().add_to(Measure::Gap, gaps);
             }
             let mut data = self.read(id, labels.kind, now, started, second);
             match noted(CALLS_HOME) {
@@ -156,11 +155,9 @@ impl Recorder {
     /// snapshot has not waited for a writer.
     fn read(&self, id: SeriesId, kind: Kind, now: u64, started: u64, second: Option<&Banks>) -> SeriesData {
         let mut data = SeriesData::default();
-        for (to, measure) in data.measures.iter_mut().zip(Measure::ALL) {
-            if *measure != Measure::Gap
-                && let Some(histogram) = self.measured(id, *measure)
-            {
-                *to = histogram;
+        for measure in Measure::ALL.iter().filter(|measure| **measure != Measure::Gap) {
+            if let Some(histogram) = self.measured(id, *measure) {
+                data.add_to(*measure, histogram);
             }
         }
         if kind == Kind::Model {
