@@ -121,6 +121,35 @@ def test_quantiles_are_of_all_durations_together(history: History) -> None:
         assert row.count == len(every)
 
 
+def test_an_excerpt_has_the_figures_of_queries(history: History) -> None:
+    """Its rows are read once; several figures of one step have the rows of as many queries."""
+    excerpt = history.excerpt(START, hour(3))
+    assert excerpt.snapshot() == history.between(START, hour(3))
+    metrics = ["calls", "errors", "latency.p95", "cost", "success_rate"]
+    for by in ((), ("provider", "model"), ("host",), ("team",)):
+        chosen = metrics if by in ((), ("provider", "model")) else metrics[:-1]
+        for step in (60, 7200):
+            assert excerpt.query(chosen, by=by, step=step) == [
+                history.query(metric, by=by, since=START, until=hour(3), step=step)
+                for metric in chosen
+            ]
+
+
+def test_an_excerpt_reads_finer_rows_where_a_step_needs_them(tmp_path: Path) -> None:
+    """Rows of an hour suffice for the sum; a step of a minute is made of those of minutes."""
+    store = Store(tmp_path / "metrics.db")
+    store.append([row(difference(T + 60 * n, T + 60 * n + 60, LARGE), number=n) for n in range(60)])
+    assert store.roll_up(T + 2 * HOUR, (None, None, None))
+    history = History(tmp_path / "metrics.db")
+    excerpt = history.excerpt(None, None)
+    assert len(excerpt._spans) == 1
+    [hours] = excerpt.query(["calls"], step=HOUR)
+    assert [each.value for each in hours] == [180.0]
+    [minutes] = excerpt.query(["calls"], step=60)
+    assert minutes == history.query("calls", step=60)
+    assert len(minutes) == 60
+
+
 def test_spans_are_cut_to_whole_rows(history: History) -> None:
     """The rows that overlap with the span, and the row's own span says which."""
     (row,) = history.query("calls", since=START + timedelta(seconds=90), until=hour(2))

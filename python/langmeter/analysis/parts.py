@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, TypeAlias
 
+from langmeter import _core
 from langmeter._base.check import refusal
 from langmeter.analysis.metrics import (
     Metric,
@@ -26,7 +27,7 @@ _STRATEGIES: Final = ("strategy", "language")
 _COMPONENT: Final = "component"
 
 #: A row of a snapshot: what makes of its names the place that a metric may name, its names, and
-#: its figures.
+#: its figures, native ones of series.
 _Part: TypeAlias = "tuple[Callable[[Any], str], tuple[str, ...], Any]"
 
 
@@ -78,10 +79,34 @@ class Parts:
         self, snapshot: Snapshot, sources: tuple[str, ...] = ()
     ) -> Iterator[tuple[tuple[str, ...], Any]]:
         """Return the rows of a snapshot that the metric is about, by the values of their names."""
-        for place, own, stats in self._rows(snapshot):
-            if not self._where or matches(self._where, place(own)):
+        for key, row in self._chosen(snapshot, sources):
+            yield key, _stats([row])
+
+    def sums(
+        self, snapshots: Iterable[tuple[Snapshot, tuple[str, ...]]]
+    ) -> dict[tuple[str, ...], list[Any]]:
+        """Return the figures of several snapshots by the values of their names.
+
+        Rows that have the same are added natively where they can be; others are listed.
+        """
+        groups: dict[tuple[str, ...], list[Any]] = {}
+        for snapshot, sources in snapshots:
+            for key, row in self._chosen(snapshot, sources):
+                groups.setdefault(key, []).append(row)
+        native = _core.SeriesStats
+        return {
+            key: [_stats(rows)] if isinstance(rows[0], native) else rows
+            for key, rows in groups.items()
+        }
+
+    def _chosen(
+        self, snapshot: Snapshot, sources: tuple[str, ...]
+    ) -> Iterator[tuple[tuple[str, ...], Any]]:
+        where, places = self._where, self._places
+        for place, own, row in self._rows(snapshot):
+            if not where or matches(where, place(own)):
                 values = own + sources
-                yield tuple([values[number] for number in self._places]), stats
+                yield tuple([values[number] for number in places]), row
 
     def check(self) -> None:
         """Raise ConfigError where snapshots have other labels: this one is most likely misspelt."""
@@ -93,7 +118,7 @@ class Parts:
     def _models(self, snapshot: Snapshot) -> Iterator[_Part]:
         for s in snapshot._native.series():
             if s.kind == "model":
-                yield model_name, (s.a, s.b), CallStats("", s.counters, (), s.measure)
+                yield model_name, (s.a, s.b), s
 
     def _changes(self, snapshot: Snapshot) -> Iterator[_Part]:
         for change in snapshot.anomalies:
@@ -103,7 +128,7 @@ class Parts:
         series = [s for s in snapshot._native.series() if s.kind == "label"]
         self._labels.update(declared(snapshot._native, series))
         for values, s in rows_by(series, self._known, self._keys):
-            yield self._label_place, values, CallStats("", s.counters, (), s.measure)
+            yield self._label_place, values, s
 
     def _label_place(self, values: tuple[str, ...]) -> str:
         """Return the values of a label's keys, without provider and model."""
@@ -114,10 +139,19 @@ class Parts:
         for s in snapshot._native.series():
             if s.kind in COMPONENTS:
                 place = component_place((s.kind, s.a))
-                yield " ".join, (place,), CallStats("", s.counters, (), s.measure)
+                yield " ".join, (place,), s
 
     def _attempts(self, snapshot: Snapshot) -> Iterator[_Part]:
         return ((defect_place, key, stats) for key, stats in snapshot.defects.items())
 
     def _strategies(self, snapshot: Snapshot) -> Iterator[_Part]:
         return ((" ".join, key, stats) for key, stats in snapshot.defect_strategies.items())
+
+
+def _stats(rows: list[Any]) -> Any:
+    """Return the figures of rows, of native ones their sum."""
+    row = rows[0]
+    if not isinstance(row, _core.SeriesStats):
+        return row
+    whole = row if len(rows) == 1 else _core.SeriesStats.merged(rows)
+    return CallStats("", whole.counters, (), whole.measure)

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from langmeter.history.options import HistoryOptions
 
 if TYPE_CHECKING:
-    from langmeter.history.query import History, Row, Rows
+    from langmeter.history.query import Excerpt, History, Row, Rows
 
-__all__ = ["History", "HistoryOptions", "Row", "Rows"]
+__all__ = ["Excerpt", "History", "HistoryOptions", "Row", "Rows"]
 
 
 def __getattr__(name: str) -> Any:

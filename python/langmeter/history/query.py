@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import reduce
@@ -14,11 +14,11 @@ from typing import Any, Final
 from langmeter._base.check import refusal
 from langmeter._base.frames import frame
 from langmeter._base.spans import Length, Moment, moment_of, seconds_of
-from langmeter.analysis.metrics import Tally, add, reference
+from langmeter.analysis.metrics import add, reference
 from langmeter.analysis.parts import Parts
 from langmeter.errors import ConfigError
 from langmeter.history.store import Span, Store, total, unix
-from langmeter.snapshot import Snapshot
+from langmeter.snapshot import Anomaly, Snapshot
 
 #: Names that each row of the database has.
 _SOURCES: Final = ("host", "version")
@@ -113,30 +113,13 @@ class History:
             ConfigError: an argument is not one of these.
             SourceError: the database does not answer, or is not a history.
         """
-        try:
-            measured, where = reference(metric)
-        except ValueError as error:
-            raise ConfigError(str(error)) from None
-        names = tuple(dict.fromkeys((by,) if isinstance(by, str) else by))
-        parts = Parts(names, where, measured, _SOURCES)
         seconds = None if step is None else _whole(step)
-        labels: dict[tuple[str, ...], Mapping[str, str]] = {}
-        rows = []
-        for start, end, spans in _steps(self._read(since, until, seconds), seconds):
-            groups: dict[tuple[str, ...], list[Tally]] = {}
-            for span in spans:
-                for key, stats in parts.of(span.snapshot, (span.host, span.version)):
-                    tally = measured.tally(stats)
-                    if tally is not None:
-                        groups.setdefault(key, []).append(tally)
-            for key in sorted(groups):
-                figure = measured.figure(reduce(add, groups[key]))
-                if figure is not None:
-                    if key not in labels:
-                        labels[key] = MappingProxyType(dict(zip(names, key, strict=True)))
-                    rows.append(Row(start, end, labels[key], figure.value, figure.count))
-        parts.check()
-        return Rows(rows)
+        [rows] = _figures(self._read(since, until, seconds), [metric], by, seconds)
+        return rows
+
+    def excerpt(self, since: Moment, until: Moment) -> Excerpt:
+        """Return a span that is read once, for several figures; moments are as of `query`."""
+        return Excerpt(lambda step: self._read(since, until, step))
 
     def between(self, since: Moment, until: Moment) -> Snapshot:
         """Return what was counted in a span, as one snapshot; moments are as of `query`."""
@@ -159,6 +142,61 @@ class History:
         if end is not None and end.microsecond and last is not None:
             last += 1
         return self._store.read(unix(begin), last, step)
+
+
+class Excerpt:
+    """Span of a history whose rows are read once, or once more where a step needs finer ones.
+
+    Args:
+        read: returns the rows of the span that suffice for a step, None for any.
+    """
+
+    def __init__(self, read: Callable[[int | None], Iterator[Span]]) -> None:
+        self._read = read
+        self._spans, self._step = list(read(None)), 0
+
+    def snapshot(self) -> Snapshot:
+        """Return what was counted, as one snapshot."""
+        return total(span.snapshot for span in self._spans)
+
+    def query(self, metrics: Sequence[str], *, by: Iterable[str] = (), step: int) -> list[Rows]:
+        """Return each figure by time and by what it is of; arguments are as of `History.query`."""
+        is_read = self._step and step % self._step == 0
+        if not is_read and any(span.ended - span.started > step for span in self._spans):
+            self._spans, self._step = list(self._read(step)), step
+        return _figures(self._spans, metrics, by, step)
+
+
+def _figures(
+    spans: Iterable[Span], metrics: Sequence[str], by: str | Iterable[str], step: int | None
+) -> list[Rows]:
+    """Return the rows of each metric; raises ConfigError for an unknown metric or name."""
+    names = tuple(dict.fromkeys((by,) if isinstance(by, str) else by))
+    try:
+        read = [reference(metric) for metric in metrics]
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    # Metrics of the same rows are read together.
+    parts: dict[Any, Parts] = {}
+    places = [(where, measured.of_defects, measured.of is Anomaly) for measured, where in read]
+    for place, (measured, where) in zip(places, read, strict=True):
+        parts.setdefault(place, Parts(names, where, measured, _SOURCES))
+    labels: dict[tuple[str, ...], Mapping[str, str]] = {}
+    rows: list[list[Row]] = [[] for _ in read]
+    for start, end, group in _steps(spans, step):
+        snapshots = [(span.snapshot, (span.host, span.version)) for span in group]
+        sums = {place: each.sums(snapshots) for place, each in parts.items()}
+        for listed, place, (measured, _) in zip(rows, places, read, strict=True):
+            for key, of_key in sorted(sums[place].items(), key=lambda item: item[0]):
+                tallies = [tally for each in of_key if (tally := measured.tally(each)) is not None]
+                figure = measured.figure(reduce(add, tallies)) if tallies else None
+                if figure is not None:
+                    if key not in labels:
+                        labels[key] = MappingProxyType(dict(zip(names, key, strict=True)))
+                    listed.append(Row(start, end, labels[key], figure.value, figure.count))
+    for each in parts.values():
+        each.check()
+    return [Rows(listed) for listed in rows]
 
 
 def _steps(
