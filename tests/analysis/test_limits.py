@@ -13,7 +13,8 @@ from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage
 
 from langmeter import Budget, Meter, Snapshot
-from langmeter.analysis.limits import amount_text, forecasts
+from langmeter._base.text import format_amount
+from langmeter.analysis.limits import forecasts
 from langmeter.snapshot import BudgetState, OriginState, State
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -125,4 +126,4 @@ def test_a_meter_agrees_with_its_budget() -> None:
     taken_at = snapshot.state.origins[0].taken_at_unix_nano / 1e9
     seconds = taken_at - snapshot.started_at.timestamp()  # moments have microseconds
     assert row.rate == pytest.approx(4000 / seconds, rel=1e-3)
-    assert amount_text(row.budget.used, row.budget.unit) == "4,000"
+    assert format_amount(row.budget.used) == "4,000"

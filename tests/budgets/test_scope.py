@@ -11,8 +11,8 @@ from langchain_core.language_models.fake_chat_models import FakeListChatModel
 
 from langmeter import Budget, BudgetExceeded, CompositeCallback, CostTrackingCallback, Meter
 from langmeter._base.provider_names import provider_name
+from langmeter._base.scope import covers_all, covers_model
 from langmeter._core import text_of
-from langmeter.budgets.scope import covers_model
 
 
 class Tenant(str, enum.Enum):  # noqa: UP042 (the kind that is asked about)
@@ -187,3 +187,27 @@ def test_a_wrong_setting_is_named_with_range_value_and_remedy(wrong: Any, messag
     """In one form: name, what it must be, what it is, what to do."""
     with pytest.raises(ValueError, match=message):
         Budget(calls=1, **wrong)
+
+
+@pytest.mark.parametrize(
+    ("scope", "names", "covered"),
+    [
+        ({}, {}, True),
+        ({}, {"provider": "openai", "model": "gpt-4o"}, True),
+        ({"provider": ("openai",)}, {"provider": "openai", "model": "gpt-4o"}, True),
+        ({"provider": ("openai",)}, {"provider": "anthropic"}, False),
+        ({"model": ("gpt-4o*",)}, {"provider": "openai", "model": "gpt-4o-mini"}, True),
+        ({"model": ("openai/gpt-4o",)}, {"provider": "openai", "model": "gpt-4o"}, True),
+        ({"model": ("gpt-4o",)}, {"provider": "openai"}, False),
+        ({"provider": ("google",)}, {"provider": "google_genai"}, True),
+        ({"team": ("search", "ads")}, {"team": "ads"}, True),
+        ({"team": ("search",)}, {"team": "ads"}, False),
+        ({"team": ("search",)}, {"provider": "openai"}, False),
+        ({"tag": ("batch",)}, {"tag": "batch"}, False),
+    ],
+)
+def test_a_scope_covers_a_row_whose_names_it_has(
+    scope: dict[str, tuple[str, ...]], names: dict[str, str], covered: bool
+) -> None:
+    """A key that the row is not of leaves calls out; of tags no row is."""
+    assert covers_all(scope, names) is covered

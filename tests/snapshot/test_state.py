@@ -33,11 +33,14 @@ from langmeter.snapshot.state import MAX_PARTS, origin_state
 _NAMES = st.text(max_size=8)
 _MOMENTS = st.datetimes(timezones=st.just(UTC))
 _AMOUNTS = st.integers(0, 2**63) | st.decimals(0, 10**6, places=12)
+_SCOPES = st.dictionaries(_NAMES, st.lists(_NAMES, max_size=2).map(tuple), max_size=2).map(
+    lambda scope: tuple(scope.items())
+)
 _PARTS = {
     "budgets": st.builds(
         BudgetState,
         *(_NAMES, st.sampled_from(["usd", "tokens"]), _NAMES),
-        *(_AMOUNTS, _AMOUNTS, _AMOUNTS, st.none() | _MOMENTS),
+        *(_AMOUNTS, _AMOUNTS, _AMOUNTS, st.none() | _MOMENTS, st.none() | _SCOPES),
     ),
     "circuits": st.builds(CircuitState, _NAMES, _NAMES, _NAMES, st.none() | _MOMENTS),
     "decisions": st.builds(DecisionState, _NAMES, _NAMES, _NAMES, st.integers(1, 9), _NAMES),
@@ -122,6 +125,19 @@ def test_a_snapshot_has_where_budgets_stand() -> None:
     assert (budget.used, budget.reserved, budget.limit) == (1, 0, 5)
     assert budget.resets is not None
     assert budget.resets > datetime.now(UTC)
+    assert (budget.share, budget.scope) == (0.2, ())
+    scope = {"provider": "openai", "model": ["gpt-4o*", "o3"]}
+    (budget,) = Meter(budgets=[Budget(calls=5, scope=scope)], prices=False).snapshot().state.budgets
+    assert budget.scope == (("provider", ("openai",)), ("model", ("gpt-4o*", "o3")))
+
+
+def test_a_state_without_scopes_is_read() -> None:
+    """An older langmeter wrote none: what such a budget covers is not known."""
+    data = _budgeted().snapshot().to_dict()
+    assert data["state"][0]["budgets"][0].pop("scope") == {}
+    jsonschema.validate(data, json_schema())
+    (budget,) = Snapshot.from_dict(data).state.budgets
+    assert budget.scope is None
 
 
 def test_a_snapshot_has_circuits_and_decisions_of_managers() -> None:
@@ -178,7 +194,10 @@ def test_an_origin_has_a_bounded_state() -> None:
 
 @pytest.mark.parametrize(
     ("place", "value"),
-    [("used", "a lot"), ("used", "NaN"), ("resets", "2026-01-01"), ("name", 7), ("limit", 0.5)],
+    [
+        *(("used", "a lot"), ("used", "NaN"), ("resets", "2026-01-01"), ("name", 7)),
+        *(("limit", 0.5), ("scope", []), ("scope", {"model": "gpt-4o"}), ("scope", {"model": [1]})),
+    ],
 )
 def test_a_wrong_state_is_refused_with_its_place(place: str, value: object) -> None:
     """The error names the field."""

@@ -10,7 +10,7 @@ import pytest
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage
 
-from langmeter import Meter, PriceBook, Snapshot, TokenCountingCallback
+from langmeter import Budget, Meter, PriceBook, Snapshot, TokenCountingCallback
 from langmeter._base import output
 from langmeter._base.text import render_table, shorten, text_width
 
@@ -138,3 +138,22 @@ def test_the_repr_of_an_unused_handler_maps_no_recorder() -> None:
     tokens = TokenCountingCallback()
     assert repr(tokens) == "<TokenCountingCallback: nothing metered yet>"
     assert not tokens._services.is_mapped
+
+
+def test_budgets_have_a_table() -> None:
+    """It has where each stands, the one with the greatest part used first."""
+    snapshot = _metered(
+        "gpt-4o", budgets=[Budget(usd=5, per="day"), Budget(calls=2, name="few")]
+    ).snapshot()
+    block = next(block for block in str(snapshot).split("\n\n") if block.startswith("budget"))
+    rows = [line.split("  ") for line in block.split("\n")[2:]]
+    cells = [[cell.strip() for cell in row if cell] for row in rows]
+    assert cells[0] == ["few", "1", "2", "50%", "0", "-"]
+    assert cells[1][0] == "5 USD a day"
+    assert cells[1][5].endswith("00:00")
+
+
+def test_columns_of_text_stand_to_the_left() -> None:
+    """As many as are asked for; the line below the last of them ends at 48 characters."""
+    lines = list(render_table(("a", "from", "value"), [("x", "y", "z" * 60)], left=3))
+    assert lines == ["a  from  value", f"-  ----  {'-' * 48}", f"x  y     {'z' * 60}"]

@@ -139,6 +139,11 @@ def format_usd(usd: Decimal | None) -> str:
     return f"${usd:,.2f}" if abs(usd) >= 100 else f"${usd:.{max(2, 3 - usd.adjusted())}f}"
 
 
+def format_amount(amount: Decimal | int) -> str:
+    """Format an amount of a budget without its unit: `$4.20` of a Decimal, `12,000` of a count."""
+    return format_count(amount) if isinstance(amount, int) else format_usd(amount)
+
+
 def format_rate(per_second: float) -> str:
     """Events per second with about three digits."""
     if per_second == 0:
@@ -162,9 +167,13 @@ def label_name(*pairs: tuple[str, str]) -> str:
 
 
 def render_table(
-    header: Sequence[str], rows: Iterable[Sequence[str]], width: int | None = None
+    header: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    width: int | None = None,
+    *,
+    left: int = 1,
 ) -> Iterator[str]:
-    """Lay out a table: first column to the left, the others to the right, two spaces between.
+    """Lay out a table: `left` columns to the left, the others to the right, two spaces between.
 
     A table wider than `width` columns becomes several, one below the other, each with the first
     column and as many of the others as fit; None for one table whatever its width.
@@ -176,11 +185,16 @@ def render_table(
             yield ""
         for number, row in enumerate(cells):
             padding = [" " * (widths[place] - text_width(row[place])) for place in places]
-            first, *others = zip(places, padding, strict=True)
-            texts = [row[first[0]] + first[1], *(space + row[place] for place, space in others)]
+            texts = [
+                row[place] + space if place < left else space + row[place]
+                for place, space in zip(places, padding, strict=True)
+            ]
             yield "  ".join(texts).rstrip()
             if number == 0:
-                yield "  ".join("-" * widths[place] for place in places)
+                # A text at the end may be longer than a terminal is wide.
+                ends = [min(widths[place], MAX_NAME_WIDTH) for place in places[-1:]]
+                rules = [*(widths[place] for place in places[:-1]), *ends]
+                yield "  ".join("-" * rule for rule in rules)
 
 
 def _parts(widths: Sequence[int], width: int | None) -> Iterator[list[int]]:

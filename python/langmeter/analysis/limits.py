@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
-from langmeter._base.text import NOTHING, format_count, format_duration, format_usd
+from langmeter._base.scope import covers_all
+from langmeter._base.text import NOTHING, format_duration
+from langmeter.prices.own import undated
 from langmeter.snapshot import Snapshot
-from langmeter.snapshot.state import Amount, BudgetState, OriginState
+from langmeter.snapshot.state import BudgetState, OriginState
 
 _SECONDS: Final = {"minute": 60, "hour": 3600, "day": 86_400}
 
@@ -37,7 +39,7 @@ class Forecast:
     @property
     def share(self) -> float:
         """Part of the limit that is used; above 1 where more was spent than allowed."""
-        return _part(self.budget.used, self.budget.limit)
+        return self.budget.share
 
     @property
     def resets_first(self) -> bool:
@@ -52,6 +54,17 @@ class Forecast:
         if self.seconds is None or math.isinf(self.seconds) or self.resets_first:
             return None
         return self.seconds
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON: US dollars as text, None for what is not known."""
+        return {
+            "origin": self.origin,
+            **self.budget.to_dict(),
+            "share": self.share,
+            "per_second": self.rate,
+            "seconds_to_limit": self.reached_in,
+            "resets_first": self.resets_first,
+        }
 
     def text(self) -> str:
         """Return when the limit is reached: `2 h 05 m`, `reached`, `not before it resets`."""
@@ -81,9 +94,22 @@ def forecasts(snapshot: Snapshot, before: Snapshot | None = None) -> list[Foreca
     return sorted(rows, key=_urgency)
 
 
-def amount_text(amount: Amount, unit: str) -> str:
-    """Format an amount of a budget without its unit: `$4.20`, `12,000`."""
-    return format_count(amount) if isinstance(amount, int) else format_usd(amount)
+def tightest(rows: Iterable[Forecast], names: Mapping[str, str]) -> Forecast | None:
+    """Return the first budget that covers all calls of a row of figures; None where none does.
+
+    Args:
+        rows: as `forecasts` returns them, the first to reach its limit first.
+        names: provider, model and keys of labels that the row is of; {} for all calls. A scope
+            names models as requested, so the date of a model that answered is left out, too.
+    """
+    forms = [names]
+    if "model" in names and (model := undated(names["model"])) != names["model"]:
+        forms.append({**names, "model": model})
+    for row in rows:
+        scope = row.budget.scope
+        if scope is not None and any(covers_all(dict(scope), form) for form in forms):
+            return row
+    return None
 
 
 def _of_origin(
@@ -132,10 +158,6 @@ def _begin(budget: BudgetState) -> datetime | None:
 def _urgency(row: Forecast) -> tuple[float, float, str]:
     reached = row.reached_in
     return (math.inf if reached is None else reached, -row.share, row.budget.name)
-
-
-def _part(used: Amount, limit: Amount) -> float:
-    return float(used) / float(limit) if limit else 1.0
 
 
 def _moment(unix_nano: int) -> datetime:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 from weakref import ref
 
 from langmeter import _core
+from langmeter._base import scope as scopes
 from langmeter._base.check import refusal
 from langmeter._base.money import PICO, plain, usd
-from langmeter.budgets import scope as scopes
 from langmeter.budgets.checks import (
     PERIODS,
     UNITS,

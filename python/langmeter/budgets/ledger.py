@@ -119,6 +119,7 @@ class Ledger:
                 each.reserved,
                 each.limit,
                 each.resets_at,
+                tuple(each.scope.items()),
             )
             for each in self.budgets
         ]

@@ -8,9 +8,10 @@ from decimal import Decimal
 from functools import partial
 from typing import Any, Final
 
+from langmeter._base import scope
 from langmeter._base.check import Refusals, refusal
 from langmeter._base.options import Rule, check_options, ruled, rules_of, unknown
-from langmeter.budgets import checks, scope
+from langmeter.budgets import checks
 from langmeter.budgets.budget import Budget
 from langmeter.budgets.shared import checked_store
 from langmeter.budgets.shared.periods import checked_zone

@@ -10,9 +10,9 @@ from typing import Final, TypeAlias
 
 from langmeter import _core
 from langmeter._base.log import log
+from langmeter._base.scope import covers_model, looks_at_models, looks_at_runs
 from langmeter._base.warn import LimitedWarnings
 from langmeter.budgets.budget import Budget
-from langmeter.budgets.scope import covers_model, looks_at_models, looks_at_runs
 from langmeter.prices import PriceBook
 from langmeter.prices.book import Priced
 from langmeter.prices.card import RateCard

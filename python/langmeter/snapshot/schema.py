@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import MISSING
 from dataclasses import fields as fields_of
 from typing import Any, Final
 
@@ -114,6 +115,7 @@ _TYPES: Final[dict[str, dict[str, Any]]] = {
     "Amount": {"type": ["string", "integer"], "pattern": r"^-?\d+(\.\d+)?$"},
     "datetime": {**_TIME, "type": "string"},
     "datetime | None": _TIME,
+    "Scope | None": {"type": ["object", "null"], "additionalProperties": _listed(_TEXT)},
 }
 
 
@@ -121,7 +123,8 @@ def _state() -> dict[str, Any]:
     """Return the schema of the state of one recorder."""
     fields: dict[str, Any] = {"origin": _TEXT, "taken_at_unix_nano": _WHOLE}
     for place, kind in KINDS.items():
-        part = _object({each.name: _TYPES[str(each.type)] for each in fields_of(kind)})
+        optional = [each.name for each in fields_of(kind) if each.default is not MISSING]
+        part = _object({each.name: _TYPES[str(each.type)] for each in fields_of(kind)}, *optional)
         fields[place] = {**_listed(part), "maxItems": MAX_PARTS}
     return _object(fields)
 

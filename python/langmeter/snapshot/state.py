@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from itertools import chain
@@ -29,13 +29,16 @@ _VERSION: Final = 1
 
 #: US dollars, or a count of tokens or calls.
 Amount: TypeAlias = Decimal | int
+#: Keys of a scope, and the texts of which one has to match.
+Scope: TypeAlias = tuple[tuple[str, tuple[str, ...]], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class BudgetState:
     """Budget of a meter: `used` and `reserved` of `limit`, in its `unit`: usd, tokens or calls.
 
-    `resets` is when the next period begins; None for a total, and before the first call.
+    `resets` is when the next period begins; None for a total, and before the first call. `scope` is
+    what it covers, () for everything; None where an older langmeter wrote the snapshot.
     """
 
     name: str
@@ -45,6 +48,17 @@ class BudgetState:
     reserved: Amount
     limit: Amount
     resets: datetime | None
+    scope: Scope | None = None
+
+    @property
+    def share(self) -> float:
+        """Part of the limit that is used; above 1 where more was spent than allowed."""
+        return float(self.used) / float(self.limit) if self.limit else 1.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data; USD are decimal texts, times ISO 8601."""
+        scope = None if self.scope is None else {key: [*texts] for key, texts in self.scope}
+        return {**_fields(self), "scope": scope}
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,9 +252,13 @@ def _plain(value: Any) -> Any:
         return f"{value:f}"
     if isinstance(value, tuple):
         return [_plain(each) for each in value]
-    if hasattr(value, "__dataclass_fields__"):
-        return {each.name: _plain(getattr(value, each.name)) for each in fields(value)}
-    return value
+    if isinstance(value, BudgetState):
+        return value.to_dict()
+    return _fields(value) if hasattr(value, "__dataclass_fields__") else value
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    return {each.name: _plain(getattr(value, each.name)) for each in fields(value)}
 
 
 def _origin(where: str, data: object) -> OriginState:
@@ -264,6 +282,8 @@ def _part(where: str, kind: type[Part], data: object) -> Any:
     given: Mapping[str, Any] = parse._mapping(where, data)
     values: dict[str, Any] = {}
     for each in fields(kind):
+        if each.name not in given and each.default is not MISSING:
+            continue  # an older langmeter did not write it
         value = parse._field(where, given, each.name)
         try:
             values[each.name] = _READERS[str(each.type)](value)
@@ -292,6 +312,13 @@ def _amount(value: Any) -> Amount:
     return amount
 
 
+def _scope(value: Any) -> Scope:
+    return tuple(
+        (key, tuple(_checked(each, str) for each in _checked(texts, list)))
+        for key, texts in _checked(value, dict).items()
+    )
+
+
 #: Type of a field → reader of its plain form.
 _READERS: Final[dict[str, Any]] = {
     "str": lambda value: _checked(value, str),
@@ -301,4 +328,5 @@ _READERS: Final[dict[str, Any]] = {
     "Amount": _amount,
     "datetime": _moment,
     "datetime | None": lambda value: None if value is None else _moment(value),
+    "Scope | None": lambda value: None if value is None else _scope(value),
 }

@@ -11,6 +11,7 @@ from langmeter._base.text import (
     MAX_ROWS,
     MAX_SHORT_ROWS,
     NOTHING,
+    format_amount,
     format_count,
     format_duration,
     format_rate,
@@ -120,6 +121,8 @@ def _tables(snapshot: Snapshot) -> Iterator[_Table]:
     """Return the header and the rows of each table that has any."""
     if models := rows(snapshot):
         yield HEADER, models
+    if snapshot.state.budgets:
+        yield _budgets(snapshot)
     if snapshot.defects:
         yield _defects(snapshot)
     if snapshot.label_rows:
@@ -213,6 +216,23 @@ def _defects(snapshot: Snapshot) -> _Table:
     ]
     header = ("defect", "model", "attempts", "fixed", "rate", "cost", "a fix")
     return header, [*lines, *_more(snapshot.defects, len(header))]
+
+
+def _budgets(snapshot: Snapshot) -> _Table:
+    """Budgets as of the snapshot, those with the greatest part used first."""
+    rows = sorted(snapshot.state.budgets, key=lambda each: (-each.share, each.name))
+    lines = [
+        (
+            short_name(each.name),
+            *map(format_amount, (each.used, each.limit)),
+            f"{each.share:.0%}",
+            format_amount(each.reserved),
+            NOTHING if each.resets is None else f"{each.resets:%Y-%m-%d %H:%M}",
+        )
+        for each in rows[:MAX_SHORT_ROWS]
+    ]
+    header = ("budget", "used", "limit", "share", "reserved", "resets (UTC)")
+    return header, [*lines, *_more(rows, len(header), MAX_SHORT_ROWS)]
 
 
 def _share(share: float) -> str:

@@ -10,9 +10,9 @@ from typing import Any, Final
 
 from langchain_core.language_models import BaseChatModel
 
+from langmeter._base.scope import covers_model, looks_at_runs
 from langmeter._base.text import short_name
 from langmeter.budgets import Budget, Ledger
-from langmeter.budgets.scope import covers_model, looks_at_runs
 from langmeter.callbacks.base import Callback
 from langmeter.runnables.models import read_names
 from langmeter.runnables.providers.circuit import Circuit, HealthOptions, State

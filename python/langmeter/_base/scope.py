@@ -1,4 +1,4 @@
-"""What a budget covers: provider, model, tags and metadata of a call."""
+"""Scopes of budgets: which calls one covers, by provider, model, tags and metadata."""
 
 from __future__ import annotations
 
@@ -69,6 +69,21 @@ def covers_run(scope: Mapping[str, tuple[str, ...]], metadata: Any, tags: Any) -
         elif not metadata or key not in metadata or text_of(metadata[key]) not in values:
             return False
     return True
+
+
+def covers_all(scope: Mapping[str, tuple[str, ...]], names: Mapping[str, str]) -> bool:
+    """Return whether all calls of a row of figures are covered.
+
+    Args:
+        scope: of a budget; without a key it covers everything.
+        names: provider, model and keys of labels that the row is of, and their values. A scope with
+            a key that is not among them covers a part of the row at most; so does one of tags.
+    """
+    if "tag" in scope or not scope.keys() <= names.keys():
+        return False
+    return covers_model(scope, names.get("provider", ""), names.get("model", "")) and all(
+        names[key] in values for key, values in scope.items() if key not in _OF_MODEL
+    )
 
 
 def looks_at_runs(scope: Mapping[str, Any]) -> bool:
