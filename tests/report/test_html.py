@@ -6,6 +6,8 @@ import json
 import math
 import re
 from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from html.parser import HTMLParser
 from pathlib import Path
@@ -17,7 +19,7 @@ from langmeter import Snapshot
 from langmeter._base.text import format_count, format_usd
 from langmeter.analysis import compare, defects
 from langmeter.errors import ConfigError
-from langmeter.history import History
+from langmeter.history import History, Row, Rows
 from langmeter.history.store import Store
 from langmeter.report.html import report
 from langmeter.report.html.lines import Lines, nines, percentile_curves, step_of
@@ -383,18 +385,15 @@ def test_rows_of_hours_fill_their_steps() -> None:
     class Hours:
         """A history of one hour, as one row."""
 
-        def query(self, metric: str, **_: object) -> object:
-            from datetime import UTC, datetime, timedelta
-
-            from langmeter.history import Row, Rows
-
+        def query(self, metrics: Sequence[str], *, by: Sequence[str], step: int) -> list[Rows]:
             start = datetime.fromtimestamp(MIDNIGHT, UTC)
             labels = {"provider": "a", "model": "b"}
-            return Rows([Row(start, start + timedelta(hours=1), labels, 120.0, 1)])
+            rows = Rows([Row(start, start + timedelta(hours=1), labels, 120.0, 1)])
+            return [rows] * len(metrics)
 
     day = Day()
     day.minute(1)
     charts: list[Lines] = []
-    timeline(Hours(), day.snapshot(), charts, None, None)
+    timeline(Hours(), day.snapshot(), charts)
     calls = next(chart for chart in charts if chart.name == "calls")
     assert [*calls.lines[0][1]] == [2.0] * 60

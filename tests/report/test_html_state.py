@@ -24,7 +24,7 @@ from tests.analysis.test_limits import NOON, taken, usd
 from tests.report.test_html import HOSTILE, Document
 from tests.support.traffic import Traffic
 
-BUDGETS = "Budgets, the first to reach its limit on top"
+BUDGETS = "Budgets"
 
 
 def model(answers: int = 4) -> Any:
@@ -42,13 +42,14 @@ def test_a_report_has_the_budgets_of_a_meter() -> None:
     first, second = document.tables[BUDGETS][1:]
     resets = snapshot.state.budgets[0].resets
     assert first == [
-        *("4000 tokens a day", "", "4,000", "0", "4,000", "100%"),
-        f"{resets:%Y-%m-%d %H:%M} UTC",
+        *("4000 tokens a day", "", "100.0%", "4,000 tokens", "0 tokens", "4,000 tokens"),
         "reached",
+        f"{resets:%Y-%m-%d %H:%M:%S}",
     ]
-    assert second[:7] == ["10 calls", "", "4", "0", "10", "40%", "-"]
-    assert second[7] != "-"
-    assert "4000 tokens a day: 100% is used; its limit is reached." in "".join(document.texts)
+    assert second[:6] == ["10 calls", "", "40.0%", "4 calls", "0 calls", "10 calls"]
+    assert second[6] != "-"
+    assert second[7] == "-"
+    assert "The budget 4000 tokens a day is used up." in "".join(document.texts)
     assert {"href": "#budgets"} in document.all("a")
 
 
@@ -59,11 +60,11 @@ def test_a_report_has_the_providers_of_a_manager() -> None:
     manager.invoke("the secret question")
     html = report(meter)
     tables = Document(html).tables
-    assert tables["Circuits of providers"][1:] == [
-        ["a (priority)", "ready", "-"],
-        ["b (priority)", "ready", "-"],
+    assert tables["Circuits"][1:] == [
+        ["a", "priority", "ready", "-"],
+        ["b", "priority", "ready", "-"],
     ]
-    assert tables["Last decisions, the latest first"][1:] == [["a (priority)", "policy", "1", "-"]]
+    assert tables["Last decisions"][1:] == [["a", "priority", "policy", "1", "-"]]
     assert "secret" not in html
 
 
@@ -76,11 +77,11 @@ def test_alerts_that_fire_are_named_first() -> None:
     )
     state = State((OriginState("a", nanoseconds, alerts=alerts),))
     document = Document(report(Traffic().everything(3).snapshot() + Snapshot(state=state)))
-    assert document.tables["Alerts"][1:] == [
-        ["many errors", "all", "firing", "critical", "2026-03-01 12:00 UTC", "0.25"],
-        ["slow", "openai", "pending", "warning", "2026-03-01 11:00 UTC", "2.5"],
+    assert document.tables["Open alerts"][1:] == [
+        ["many errors", "all", "firing", "critical", "2026-03-01 12:00:00", "0.25"],
+        ["slow", "openai", "pending", "warning", "2026-03-01 11:00:00", "2.5"],
     ]
-    assert "1 alert fired, many errors among them." in "".join(document.texts)
+    assert "Firing: many errors, since 2026-03-01 12:00:00 UTC." in "".join(document.texts)
 
 
 @pytest.mark.parametrize(

@@ -148,7 +148,7 @@ def test_budgets_have_their_time_to_the_limit() -> None:
     shown = read(before, with_state(traffic.snapshot(), *later))
     rows = {row[0]: row[1:] for row in cells(shown)["tables"]["budgets"]}
     assert list(rows) == ["gone", "money", "soon", "slow"]
-    money = ("$1.500", "$0", "$10.00", ["2 m 50 s", "bad"], "in 1 d 00 h")
+    money = ("$1.500", "$0", "$10.00", ["2 m 50 s", "bad"], "2026-11-28 04:30:00")
     assert rows["money"] == [0.15, "15.0%", *money]
     assert rows["slow"][5] == rows["soon"][5] == ["not before it resets", ""]
     assert rows["gone"][5:] == [["reached", "bad"], "-"]
@@ -172,10 +172,10 @@ def test_alerts_circuits_and_streams_are_shown() -> None:
     shown = read(with_state(Traffic().snapshot(), *state))
     tables = cells(shown)["tables"]
     assert tables["alerts"] == [
-        ["cost > 1", "all", ["firing", "bad"], "ticket", "2026-11-25 04:30", "1.25"],
-        ["p95 > 2 s", "model=x", ["pending", ""], "page", "04:29:51", "2.5"],
+        ["cost > 1", "all", ["firing", "bad"], "ticket", "2026-11-25 04:30:00", "1.25"],
+        ["p95 > 2 s", "model=x", ["pending", ""], "page", "2026-11-27 04:29:51", "2.5"],
     ]
-    assert tables["circuits"][0] == ["nim", "priority", ["open", "bad"], "04:30:30"]
+    assert tables["circuits"][0] == ["nim", "priority", ["open", "bad"], "2026-11-27 04:30:30"]
     assert tables["decisions"] == [["openai", "priority", "fallback", "2", "nim: open"]]
     assert [row[:2] for row in tables["streams"]] == [
         ["slow", ["stalled", "bad"]],

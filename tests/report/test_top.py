@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+from dataclasses import replace
 from datetime import timedelta
 from uuid import uuid4
 
@@ -18,7 +19,14 @@ from langmeter.report.top import SORTS, Figures, figures, line, text
 from langmeter.report.top.figures import in_order
 from langmeter.report.top.screen import KEYS, Screen
 from langmeter.report.top.text import sparkline, title
-from langmeter.snapshot import AlertState, CircuitState, DecisionState, OriginState, State
+from langmeter.snapshot import (
+    AlertState,
+    BudgetState,
+    CircuitState,
+    DecisionState,
+    OriginState,
+    State,
+)
 from tests.analysis.test_limits import NOON, usd
 from tests.support.traffic import Traffic
 
@@ -114,6 +122,92 @@ def test_rows_have_the_greatest_first(sort: str, later: Figures) -> None:
     numbers = [value for value in values if not math.isnan(value)]
     assert numbers == sorted(numbers, reverse=True)
     assert values[: len(numbers)] == numbers
+
+
+def budgeted(*budgets: BudgetState) -> Figures:
+    """Figures of models under these budgets, of which each used a dollar in ten minutes."""
+    traffic, recent = Traffic(), Recent()
+    traffic.everything(20)
+    states = [
+        State((OriginState("a", TROUBLE.taken_at_unix_nano + seconds * 10**9, parts),))
+        for seconds, parts in (
+            (0, tuple(replace(each, used=each.used - 1) for each in budgets)),
+            (600, budgets),
+        )
+    ]
+    reading_of(recent, traffic, states[0])
+    traffic.call("openai", "gpt-4o-2024-08-06", team="search")
+    return figures(reading_of(recent, traffic.everything(10), states[1]))
+
+
+def scoped(name: str, used: str, **scope: str) -> BudgetState:
+    """Return a budget of ten dollars that covers a part of the calls."""
+    return replace(usd(used), name=name, scope=tuple((key, (of,)) for key, of in scope.items()))
+
+
+def test_a_row_has_the_budget_that_covers_it_and_is_reached_first() -> None:
+    """It is chosen by provider, model, or for everything; one of a label covers no whole row."""
+    shown = budgeted(
+        scoped("all", "2"),
+        scoped("openai", "8", provider="openai"),
+        scoped("gpt", "9", model="gpt-4o"),
+        scoped("team", "9.5", team="search"),
+        scoped("tag", "9.4", tag="batch"),
+    )
+    rows = {row.name: row for row in (*shown.rows, shown.total)}
+    names = {name: row.budget and row.budget.budget.name for name, row in rows.items()}
+    assert names["openai/gpt-4o"] == names["openai/gpt-4o-2024-08-06"] == "gpt"
+    assert names["anthropic/claude-sonnet-4"] == names["total"] == "all"
+    gpt = rows["openai/gpt-4o"]
+    assert gpt.budget_used == 0.9
+    assert gpt.budget is not None
+    assert gpt.budget.seconds == pytest.approx(600)
+    lines = text(shown).split("\n")
+    assert lines[2].split()[-3:] == ["budget", "limit", "in"]
+    assert next(row for row in lines if row.startswith("openai/gpt-4o ")).endswith("10 m 00 s")
+    assert next(row for row in lines if row.startswith("anthropic/")).endswith("1 h 20 m")
+    data = next(row for row in shown.to_dict()["rows"] if row["name"] == "openai/gpt-4o")
+    assert (data["budget"], data["budget_used"], data["resets_first"]) == ("gpt", 0.9, False)
+    assert data["seconds_to_limit"] == pytest.approx(600)
+    assert shown.to_dict()["budgets"][0]["scope"] == {"team": ["search"]}
+
+
+def test_rows_by_provider_or_label_have_budgets_of_those() -> None:
+    """A budget of a model is only a part of its provider; one of a team covers the team's row."""
+    traffic = Traffic().everything(20)
+    parts = (scoped("gpt", "9", model="gpt-4o"), scoped("team", "9.5", team="search"))
+    state = State((OriginState("a", TROUBLE.taken_at_unix_nano, parts),))
+    reading = reading_of(Recent(), traffic, state)
+    assert {row.budget for row in figures(reading, ("provider",)).rows} == {None}
+    by_team = {row.name: row.budget for row in figures(reading, ("team",)).rows}
+    assert {name for name, budget in by_team.items() if budget} == {"search"}
+    both = figures(reading, ("team", "model")).rows
+    assert {row.name for row in both if row.budget} >= {"search/gpt-4o"}
+
+
+def test_a_budget_whose_scope_is_not_known_covers_no_row(later: Figures) -> None:
+    """State of an older langmeter has no scopes: the columns are there, and empty."""
+    assert {row.budget for row in (*later.rows, later.total)} == {None}
+    assert text(later).split("\n")[4].split()[-2:] == ["-", "-"]
+
+
+def test_columns_of_budgets_need_a_budget() -> None:
+    """Without one the table is as wide as it must be."""
+    shown = figures(reading_of(Recent(), Traffic().everything(3)))
+    assert text(shown).split("\n")[2].endswith("USD/h")
+
+
+def test_a_narrow_screen_keeps_the_budget() -> None:
+    """Of 40 columns USD/h and the share that is used remain, of 60 the time to the limit, too."""
+    screen = Screen("metrics")
+    screen.take(budgeted(scoped("all", "2")))
+    rows = {
+        width: next(row for row in drawn(screen, width) if row.startswith("openai/gpt-4o "))
+        for width in (40, 60)
+    }
+    assert rows[40].split()[-1] == "20%"
+    assert rows[60].split()[-5:] == ["20%", "1", "h", "20", "m"]
+    assert not any("…" in row for row in rows.values())
 
 
 def test_the_text_has_everything(later: Figures) -> None:

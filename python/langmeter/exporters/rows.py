@@ -112,6 +112,14 @@ def json_lines(source: Source) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
+def plain_rows(source: Source) -> list[Row]:
+    """Return the rows in values that JSON has, each with the columns that have one."""
+    return [
+        {name: value for name, value in _plain(row).items() if value is not None}
+        for row in rows(source)
+    ]
+
+
 def csv_text(source: Source) -> str:
     """Return the rows as CSV with a header; what has no value is empty."""
     text = io.StringIO()

@@ -1,25 +1,20 @@
 """A report as one HTML file, for people who were not there.
 
-Rooms: `page` (the whole) · `models`, `state`, `timeline`, `outcomes` (its parts) · `lines`,
-`shapes` (what is drawn) · `markup` (escaping). It needs no network and no scripts: these only let a
-reader move along the lines.
+Rooms: `contents` (its figures and parts) · `page` (the whole) · `models`, `state`, `timeline`,
+`outcomes` (its parts) · `lines`, `shapes` (what is drawn) · `markup` (escaping). It needs no
+network and no scripts: these only let a reader move along the lines.
 """
 
 from __future__ import annotations
 
-from langmeter._base.spans import Moment
-from langmeter._base.text import format_duration, printable
-from langmeter.analysis import advise, compare, defects
-from langmeter.prices import PriceBook
-from langmeter.report.html import models, outcomes, state
-from langmeter.report.html.lines import Lines
-from langmeter.report.html.markup import element
-from langmeter.report.html.page import page, summary, tiles
-from langmeter.report.html.timeline import timeline
-from langmeter.snapshot import Snapshot
-from langmeter.sources import Source, open, read
+from typing import Any
 
-__all__ = ["report"]
+from langmeter._base.spans import Moment
+from langmeter.prices import PriceBook
+from langmeter.report.html.contents import Contents
+from langmeter.sources import Source
+
+__all__ = ["figures", "report"]
 
 
 def report(
@@ -48,32 +43,20 @@ def report(
         SourceError: a page or a database does not answer.
         ImportError: the extra of a history is not installed.
     """
-    snapshot = read(source, since=since, until=until)
-    compared = None if base is None else compare(read(base), snapshot)
-    fixes, findings = defects(snapshot), advise(snapshot, prices=prices)
-    charts: list[Lines] = []
-    parts = [
-        *([outcomes.comparison(compared)] if compared is not None else []),
-        models.money(snapshot),
-        *([budgets] if (budgets := state.state(snapshot)) is not None else []),
-        timeline(open(source), snapshot, charts, since, until),
-        models.latency(snapshot, charts),
-        models.where_time_goes(snapshot),
-        outcomes.uncounted(snapshot),
-        *([outcomes.defects(fixes)] if fixes.rows else []),
-        outcomes.advice(findings),
-    ]
-    lead = (
-        element("p", _span(snapshot), class_="span"),
-        tiles(snapshot, fixes),
-        summary(snapshot, fixes, findings, compared),
-    )
-    return page(printable(title), lead, parts, charts)
+    return Contents(source, base, since, until, prices).page(title)
 
 
-def _span(snapshot: Snapshot) -> str:
-    begin, end = snapshot.started_at, snapshot.taken_at
-    if begin is None or end is None:
-        return "Nothing was metered."
-    lasted = format_duration((end - begin).total_seconds())
-    return f"{begin:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} UTC, {lasted}"
+def figures(
+    source: Source,
+    base: Source | None = None,
+    *,
+    since: Moment = None,
+    until: Moment = None,
+    prices: PriceBook | None = None,
+) -> dict[str, Any]:
+    """Return the figures of a report as plain data for JSON; arguments are as of `report`.
+
+    US dollars are decimal texts, durations seconds, times ISO 8601 in UTC (of charts Unix seconds),
+    shares parts of 1; None stands for what is not known.
+    """
+    return Contents(source, base, since, until, prices).to_dict()

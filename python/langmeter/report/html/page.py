@@ -16,26 +16,27 @@ from langmeter._base.text import (
     format_count,
     format_duration,
     format_usd,
-    plural,
     printable,
     short_name,
 )
 from langmeter.analysis.advice import Finding
 from langmeter.analysis.bottlenecks import bottlenecks
 from langmeter.analysis.fixes import FixReport
-from langmeter.analysis.limits import forecasts
+from langmeter.analysis.limits import Forecast
 from langmeter.analysis.regression.comparison import Comparison
 from langmeter.report.html.lines import Lines
 from langmeter.report.html.markup import Child, Markup, Section, element, join
 from langmeter.report.html.outcomes import distinct, worst
+from langmeter.report.states import sentences as state_sentences
 from langmeter.snapshot import Snapshot
-from langmeter.snapshot.table import IGNORED
 
 #: Share of failed calls from which on the page begins with them.
 _MANY_ERRORS: Final = 0.01
-#: A budget is named first where this part of it is used, or it is used up in so many seconds.
-_MUCH_USED: Final = 0.8
-_SOON: Final = 3600
+#: Parts of sentences about the state that are not those of its processes: name and title.
+_PLACES: Final = {
+    "unpriced": ("uncounted", "Without a price"),
+    "dropped": ("uncounted", "Dropped"),
+}
 
 
 def tiles(snapshot: Snapshot, report: FixReport) -> Markup:
@@ -60,14 +61,8 @@ def tiles(snapshot: Snapshot, report: FixReport) -> Markup:
     return element("dl", items, class_="tiles five" if len(rows) > 8 else "tiles")
 
 
-def summary(
-    snapshot: Snapshot,
-    report: FixReport,
-    findings: Sequence[Finding],
-    compared: Comparison | None,
-) -> Markup:
-    """Return what deserves a look, each sentence with a link to its part."""
-    sentences = list(_sentences(snapshot, report, findings, compared))
+def summary(sentences: Sequence[tuple[str, str, str, str]]) -> Markup:
+    """Return what `sentences` has, each with a link to its part."""
     items = [
         element("li", text, " ", element("a", f"See {title}", href=f"#{name}"), class_=kind)
         for kind, text, name, title in sentences
@@ -75,12 +70,14 @@ def summary(
     return element("ul", items, class_="summary") if items else Markup()
 
 
-def _sentences(
+def sentences(
     snapshot: Snapshot,
+    budgets: Sequence[Forecast],
     report: FixReport,
     findings: Sequence[Finding],
     compared: Comparison | None,
 ) -> Iterator[tuple[str, str, str, str]]:
+    """Yield what deserves a look: "good", "bad" or "", a sentence, name and title of its part."""
     totals = snapshot.totals
     if compared is not None:
         worse = [f"{row.metric} of {short_name(row.name)}" for row in distinct(compared.worse)]
@@ -92,20 +89,8 @@ def _sentences(
         text = f"{failed:.1%} of the calls failed"
         text += f", most often by {worst(snapshot)}." if worst(snapshot) else "."
         yield "bad", text, "uncounted", "Failures"
-    for row in forecasts(snapshot)[:1]:
-        if row.reached_in is not None and (row.share >= _MUCH_USED or row.reached_in < _SOON):
-            at = "its limit is reached" if row.seconds == 0 else f"the limit is {row.text()} away"
-            text = f"{short_name(row.budget.name)}: {row.share:.0%} is used; {at}."
-            yield "bad", text, "budgets", "Budgets and alerts"
-    if firing := [each for each in snapshot.state.alerts if each.status == "firing"]:
-        text = f"{plural(len(firing), 'alert')} fired, {short_name(firing[0].name)} among them."
-        yield "bad", text, "budgets", "Budgets and alerts"
-    if totals.unpriced_calls:
-        calls, models = plural(totals.unpriced_calls, "call"), len(snapshot.unpriced)
-        text = f"The cost is a lower bound: {calls} of {plural(models, 'model')} without a price."
-        yield "bad", text, "uncounted", "Without a price"
-    if lost := sum(n for name, n in snapshot.dropped.items() if name not in IGNORED):
-        yield "bad", f"{plural(lost, 'event')} could not be counted.", "uncounted", "Dropped"
+    for kind, text, part in state_sentences(snapshot, budgets):
+        yield kind, text, *_PLACES.get(part, ("budgets", "Budgets and alerts"))
     if rows := [one for one in bottlenecks(snapshot) if one.critical_seconds]:
         text = f"{rows[0].kind} {short_name(rows[0].name)} is {rows[0].critical_share:.0%} of the"
         yield "", f"The {text} critical path.", "time", "Where the time goes"

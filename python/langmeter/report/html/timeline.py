@@ -14,20 +14,25 @@ from langmeter.report.html.markup import Child, Section, figure, section
 from langmeter.snapshot import Snapshot
 
 if TYPE_CHECKING:
-    from langmeter.history import Row, Rows
+    from langmeter.history import Excerpt, Row, Rows
 
 #: Shortest step: what histories keep unless a meter's settings say otherwise.
 _SHORTEST: Final = 60
 
 
-@runtime_checkable
 class Series(Protocol):
-    """What gives figures by time: a history."""
+    """Span of a history."""
 
-    def query(
-        self, metric: str, *, by: Sequence[str] = (), since: Moment, until: Moment, step: float
-    ) -> Rows:
-        """Return a figure by time."""
+    def query(self, metrics: Sequence[str], *, by: Sequence[str], step: int) -> Sequence[Rows]:
+        """Return each figure by time."""
+
+
+@runtime_checkable
+class ByTime(Protocol):
+    """Source that keeps figures by time: a history."""
+
+    def excerpt(self, since: Moment, until: Moment) -> Excerpt:
+        """Return a span."""
 
 
 class _Chart(NamedTuple):
@@ -95,15 +100,18 @@ _CHARTS: Final = (
 )
 
 
-def timeline(
-    source: object, snapshot: Snapshot, charts: list[Lines], since: Moment, until: Moment
-) -> Section:
+def timeline(series: Series | None, snapshot: Snapshot, charts: list[Lines]) -> Section:
     """Return the part about time; adds its charts.
+
+    Args:
+        series: figures by time; None where the source keeps none.
+        snapshot: all of them.
+        charts: of the page.
 
     Raises what `History.query` raises.
     """
     begin, end = snapshot.started_at, snapshot.taken_at
-    if not isinstance(source, Series) or begin is None or end is None:
+    if series is None or begin is None or end is None:
         note = (
             "This report is of one snapshot, which holds sums and no moments: there is no axis of "
             "time. A report of a history (Meter(history=…)) has lines here."
@@ -112,7 +120,7 @@ def timeline(
     content: list[Child] = []
     for chart in _CHARTS:
         step = max(step_of((end - begin).total_seconds(), chart.points), _SHORTEST)
-        lines = _lines(source, chart, since, until, step)
+        lines = _lines(series, chart, step)
         if lines is not None:
             charts.append(lines)
             content.append(
@@ -128,10 +136,10 @@ def timeline(
     return section("timeline", "Over time", content)
 
 
-def _lines(source: Series, chart: _Chart, since: Moment, until: Moment, step: int) -> Lines | None:
+def _lines(series: Series, chart: _Chart, step: int) -> Lines | None:
     named: dict[str, Sequence[Row]] = {}
-    for name, metric in chart.metrics.items():
-        rows = source.query(metric, by=chart.by, since=since, until=until, step=step)
+    queried = series.query([*chart.metrics.values()], by=chart.by, step=step)
+    for name, rows in zip(chart.metrics, queried, strict=True):
         if not chart.by:
             named[name] = rows
             continue

@@ -7,10 +7,11 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
 from langmeter._base.log import log
 from langmeter._base.text import printable
+from langmeter.report.html.timeline import ByTime
 from langmeter.report.live import view
 from langmeter.report.live.past import Past
 from langmeter.report.live.view import View
@@ -157,11 +158,10 @@ def moving(source: SnapshotSource) -> Feed:
     return Feed(read)
 
 
-def span(history: Any, since: str | None) -> Feed:
+def span(history: ByTime, since: str | None) -> Feed:
     """Return the feed of a span of a history, from a time before now; None for all."""
 
     def read() -> View:
-        snapshot = history.between(since, None)
-        return view.span(history, snapshot, since, datetime.now(UTC))
+        return view.span(history.excerpt(since, None), datetime.now(UTC))
 
     return Feed(read, EVERY_SPAN, _REST)

@@ -1,4 +1,4 @@
-"""Server of the live page, in a thread or until it is interrupted."""
+"""Server of the live page, in a thread."""
 
 from __future__ import annotations
 
@@ -24,8 +24,56 @@ _BACKLOG: Final = 128
 _ALL: Final = ("0.0.0.0", "::", "")
 
 
+def start(
+    source: Source,
+    port: int = PORT,
+    host: str = HOST,
+    *,
+    token: str | None = None,
+    names: Iterable[str] = (),
+    title: str = "langmeter live",
+) -> LiveServer:
+    """Serve the live page of a source from a thread of this process.
+
+    `/metrics` and `/snapshot.json` are served beside it. The source is read once a second for all
+    viewers together, and not at all without one.
+
+    Args:
+        source: a meter, or any other source of `langmeter.sources.open`; of a history the page has
+            spans of time instead of the last minutes.
+        port: to listen on; 0 for a free one.
+        host: address to listen on. Any that other machines reach wants a token.
+        token: 16 or more characters that a reader must know, as `Authorization: Bearer TOKEN` or
+            once at the page, which keeps a cookie. None for that of the variable LANGMETER_TOKEN;
+            where there is none, a new one for an address that other machines reach, else none.
+        names: further names under which browsers reach the server, those of a proxy.
+        title: heading of the page.
+
+    Raises:
+        ConfigError: an argument is not one of these, or the source is unknown.
+        OSError: the address cannot be listened on.
+    """
+    whole_number("port", port, 0, 65_535)
+    wanted, is_new = token_for(host, token)
+    site = Site(source, printable(title))
+    return LiveServer(site, Guard(site.app, host, wanted, names), host, port, wanted, is_new)
+
+
+def app(
+    source: Source,
+    host: str = HOST,
+    *,
+    token: str | None = None,
+    names: Iterable[str] = (),
+    title: str = "langmeter live",
+) -> ASGIApp:
+    """Return the pages as an ASGI application, for a server of your own."""
+    wanted, _ = token_for(host, token)
+    return Guard(Site(source, printable(title)).app, host, wanted, names)
+
+
 class LiveServer:
-    """Server of the live page of a source; made by `start`, and a context manager.
+    """Server of the live page in a thread; made by `start`, and a context manager.
 
     Attributes:
         port: port that it listens on.
@@ -35,44 +83,29 @@ class LiveServer:
     """
 
     def __init__(
-        self,
-        source: Source,
-        port: int = PORT,
-        host: str = HOST,
-        *,
-        token: str | None = None,
-        names: Iterable[str] = (),
-        title: str = "langmeter live",
+        self, site: Site, pages: ASGIApp, host: str, port: int, token: str, is_new: bool
     ) -> None:
-        whole_number("port", port, 0, 65_535)
-        self.token, self.is_new = token_for(host, token)
-        self._site = Site(source, printable(title))
+        self.token, self.is_new, self._site = token, is_new, site
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._socket = socket.create_server((host, port), family=family, backlog=_BACKLOG)
         self.port = int(self._socket.getsockname()[1])
         name = socket.gethostname() if host in _ALL else f"[{host}]" if ":" in host else host
         self.url = f"http://{name}:{self.port}/"
-        app = Guard(self._site.app, host, self.token, names)
-        self._server = _Server(app, self._site.close)
-        self._thread: threading.Thread | None = None
-
-    def run(self) -> None:
-        """Serve until the process is interrupted."""
-        self._server.run([self._socket])
-
-    def begin(self) -> None:
-        """Serve from a thread."""
-        run = self._server.run
+        self._server = _Server(pages, site.close)
         self._thread = threading.Thread(
-            target=run, args=([self._socket],), name="langmeter-live", daemon=True
+            target=self._server.run, args=([self._socket],), name="langmeter-live", daemon=True
         )
         self._thread.start()
+
+    def wait(self) -> None:
+        """Wait until the server ends, or an interrupt."""
+        while self._thread.is_alive():
+            self._thread.join(1)  # on Windows an endless one is not interrupted
 
     def close(self) -> None:
         """End the server; may be called again."""
         self._server.should_exit = True
-        if self._thread is not None:
-            self._thread.join()
+        self._thread.join()
         self._socket.close()
 
     def __enter__(self) -> LiveServer:
@@ -118,16 +151,3 @@ class _Server(uvicorn.Server):
         """End the viewers, then the server."""
         self._leave()
         await super().shutdown(sockets)
-
-
-def app(
-    source: Source,
-    host: str = HOST,
-    *,
-    token: str | None = None,
-    names: Iterable[str] = (),
-    title: str = "langmeter live",
-) -> ASGIApp:
-    """Return the pages as an ASGI application, for a server of your own."""
-    wanted, _ = token_for(host, token)
-    return Guard(Site(source, printable(title)).app, host, wanted, names)

@@ -15,7 +15,7 @@ from langmeter import sources
 from langmeter.exporters import prometheus
 from langmeter.report.html.markup import element
 from langmeter.report.html.page import assets, document
-from langmeter.report.html.timeline import Series
+from langmeter.report.html.timeline import ByTime
 from langmeter.report.live.feed import MAX_VIEWERS, Feed, Reading, moving, span
 from langmeter.sources import Source
 
@@ -44,7 +44,7 @@ class Site:
     def __init__(self, source: Source, title: str) -> None:
         reader, self._title = sources.open(source), title
         self.feeds: dict[str, Feed] = {}
-        if isinstance(reader, Series):
+        if isinstance(reader, ByTime):
             self.feeds |= {name: span(reader, None if name == "all" else name) for name in SPANS}
         else:
             reader = Reading(reader)

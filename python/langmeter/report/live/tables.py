@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final, TypeAlias
 
 from langmeter._base.text import (
@@ -18,41 +17,14 @@ from langmeter._base.text import (
 from langmeter.analysis.fixes import defect_name
 from langmeter.analysis.metrics import model_name
 from langmeter.report.html.lines import value_text
+from langmeter.report.states import ROWS, Cell, Table
 from langmeter.snapshot import CallStats, DefectStats, ModelStats, Snapshot
 
-#: Rows of the table of models, and of the other ones.
+#: Rows of the table of models.
 MODELS: Final = 200
-ROWS: Final = 100
 
-#: A text, a text with a class (good, bad), or the share that a bar fills.
-Cell: TypeAlias = "str | float | tuple[str, str]"
 #: Calls, errors and tokens of a row by the minute; None where they are not known.
 Pace: TypeAlias = "Callable[[CallStats], tuple[float, float, float] | None]"
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """A table whose cells change.
-
-    Attributes:
-        name: its name on the page.
-        title: what it is about.
-        means: what its figures mean.
-        header: names of its columns.
-        rows: its cells; the first of a row is the name of the row.
-        empty: what stands below it where it has no row.
-        note: what stands below it otherwise.
-        class_: of the element.
-    """
-
-    name: str
-    title: str
-    means: str
-    header: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
-    empty: str = "None."
-    note: str = ""
-    class_: str | None = field(default=None)
 
 
 def last_minute(stats: CallStats) -> tuple[float, float, float] | None:

@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from langmeter._base.text import NOTHING, format_count, format_duration, format_usd
+from langmeter.analysis.limits import forecasts
 from langmeter.report.html.lines import Lines, value_text
 from langmeter.report.html.markup import Child, Markup, Section, element, figure, section, table
 from langmeter.report.html.page import links
 from langmeter.report.html.timeline import timeline
-from langmeter.report.live import states
 from langmeter.report.live.past import SPAN, WINDOW, Past, PastLines
-from langmeter.report.live.tables import Table, by_what, last_minute, mean_of
+from langmeter.report.live.tables import by_what, last_minute, mean_of
+from langmeter.report.states import Table, sentences, tables
 from langmeter.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from langmeter.history import Excerpt
 
 _NO_STATE: Final = (
     "This source has no state. Budgets, alerts, circuits and streams are those of processes: serve "
     "the meter itself, its directory, or the /snapshot.json of its process."
 )
+#: Parts of sentences → the tables here that have more.
+_PLACES: Final = {"unpriced": "models", "dropped": "models"}
+#: Share of failed calls of the last minute from which on they need a look.
+_MANY_ERRORS: Final = 0.05
 #: Seconds from which on the age of the figures is said.
 _OLD: Final = 10.0
 
@@ -90,7 +98,13 @@ class View:
 
     def _needs(self) -> Markup:
         items = [
-            element("li", text, " ", element("a", "See more", href=f"#{name}"), class_=kind)
+            element(
+                "li",
+                text,
+                " ",
+                element("a", "See more", href=f"#{_PLACES.get(name, name)}"),
+                class_=kind,
+            )
             for kind, text, name in self.sentences
         ]
         return Markup("".join(items)) or element("li", "Nothing needs a look.", class_="good")
@@ -102,8 +116,8 @@ class View:
             means = f"Each point is of the {WINDOW} seconds before it; times are UTC."
             charts = [figure(chart.title, means, chart.frame()) for chart in moving]
             yield section("now", "The last minutes", element("div", charts, class_="charts"))
-        for name, title, tables, note in self.groups:
-            content: list[Child] = [_figure(each) for each in tables]
+        for name, title, group, note in self.groups:
+            content: list[Child] = [_figure(each) for each in group]
             yield section(name, title, *([note] if note else []), content)
 
 
@@ -115,13 +129,13 @@ def _figure(each: Table) -> Markup:
 
 def live(snapshot: Snapshot, past: Past, now: datetime) -> View:
     """Return the view of a source that is read each second."""
-    recent = past.reading.recent
-    state = [*states.tables(snapshot, past, now)] if snapshot.state else []
+    recent, budgets = past.reading.recent, forecasts(snapshot, past.reading.before)
+    state = [*tables(snapshot.state, budgets, now)] if snapshot.state else []
     return View(
         snapshot.taken_at,
         now,
         _tiles(snapshot, past),
-        [*states.sentences(snapshot, past, now)],
+        [*sentences(snapshot, budgets), *_errors(snapshot)],
         [
             ("state", "State", state, "" if state else _NO_STATE),
             ("figures", "Figures", [*by_what(snapshot, recent, last_minute)], ""),
@@ -131,15 +145,16 @@ def live(snapshot: Snapshot, past: Past, now: datetime) -> View:
     )
 
 
-def span(source: Any, snapshot: Snapshot, since: str | None, now: datetime) -> View:
+def span(series: Excerpt, now: datetime) -> View:
     """Return the view of a span of a history.
 
     Raises what `History.query` raises.
     """
+    snapshot = series.snapshot()
     begin, end = snapshot.started_at, snapshot.taken_at
     seconds = 0.0 if begin is None or end is None else (end - begin).total_seconds()
     charts: list[Lines] = []
-    lines = timeline(source, snapshot, charts, since, None)
+    lines = timeline(series, snapshot, charts)
     totals = snapshot.totals
     failed = 1 - totals.success_rate
     tiles = [
@@ -152,7 +167,7 @@ def span(source: Any, snapshot: Snapshot, since: str | None, now: datetime) -> V
         end,
         now,
         [*tiles, *_times(snapshot)],
-        [*states.sentences(snapshot, Past(), now)],
+        [*sentences(snapshot, ())],
         [("figures", "Figures", [*by_what(snapshot, snapshot, mean_of(seconds))], "")],
         None,
         (lines, charts),
@@ -176,6 +191,14 @@ def _tiles(snapshot: Snapshot, past: Past) -> list[tuple[str, str]]:
         ("Cost since the begin", format_usd(snapshot.totals.cost)),
         *_times(past.reading.recent),
     ]
+
+
+def _errors(snapshot: Snapshot) -> Iterator[tuple[str, str, str]]:
+    """Yield a sentence where many calls of the last minute failed."""
+    rate = snapshot.rates.get(WINDOW)
+    if rate is not None and rate.errors and rate.errors / rate.requests >= _MANY_ERRORS:
+        share = rate.errors / rate.requests
+        yield "bad", f"{share:.0%} of the calls of the last minute failed.", "models"
 
 
 def _times(snapshot: Snapshot) -> list[tuple[str, str]]:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from langmeter._base.check import refusal
 from langmeter._base.text import printable
-from langmeter.analysis.limits import Forecast, forecasts
+from langmeter.analysis.limits import Forecast, forecasts, tightest
 from langmeter.report.recent import Reading
 from langmeter.snapshot import CallStats, Snapshot
 from langmeter.snapshot.state import AlertState, CircuitState, DecisionState
@@ -36,6 +36,8 @@ class Row:
         ttft: median of the time to first token, seconds.
         tokens_per_second: tokens in and out.
         usd_per_hour: what calls cost, by the hour; nan while no call was priced.
+        budget: the budget that covers all calls of the row and reaches its limit first; None where
+            none does.
     """
 
     name: str
@@ -48,6 +50,12 @@ class Row:
     ttft: float
     tokens_per_second: float
     usd_per_hour: float
+    budget: Forecast | None
+
+    @property
+    def budget_used(self) -> float:
+        """Part of the limit of `budget` that is used; nan without one."""
+        return math.nan if self.budget is None else self.budget.share
 
 
 #: Name of a sort order → figure of a row; all but names have the greatest first.
@@ -59,6 +67,7 @@ SORTS: Final[dict[str, str]] = {
     "latency": "p95",
     "ttft": "ttft",
     "tokens": "tokens_per_second",
+    "budget": "budget_used",
     "name": "name",
 }
 
@@ -99,19 +108,9 @@ class Figures:
             "seconds": self.seconds,
             "is_whole": self.is_whole,
             "by": list(self.by),
-            "rows": [_plain(row) for row in self.rows],
-            "total": _plain(self.total),
-            "budgets": [
-                {
-                    "origin": row.origin,
-                    **_plain(row.budget),
-                    "share": row.share,
-                    "per_second": row.rate,
-                    "seconds_to_limit": row.reached_in,
-                    "resets_first": row.resets_first,
-                }
-                for row in self.budgets
-            ],
+            "rows": [_row_to_dict(row) for row in self.rows],
+            "total": _row_to_dict(self.total),
+            "budgets": [row.to_dict() for row in self.budgets],
             "circuits": [_plain(each) for each in self.circuits],
             "decisions": [_plain(each) for each in self.decisions],
             "alerts": [_plain(each) for each in self.alerts],
@@ -135,6 +134,7 @@ def figures(reading: Reading, by: Sequence[str] = _MODEL, sort: str = "cost") ->
         raise refusal("sort", f"one of {', '.join(SORTS)}", sort)
     whole, recent = _groups(reading.snapshot, by), _groups(reading.recent, by)
     in_flight = _in_flight(reading.snapshot, by)
+    budgets = forecasts(reading.snapshot, reading.before)
     empty = Snapshot().totals
     rows = [
         _row(
@@ -143,11 +143,14 @@ def figures(reading: Reading, by: Sequence[str] = _MODEL, sort: str = "cost") ->
             recent.get(key, empty),
             reading,
             None if in_flight is None else in_flight.get(key, 0),
+            tightest(budgets, dict(zip(by, key, strict=True))),
         )
         for key, stats in whole.items()
     ]
     state, snapshot = reading.snapshot.state, reading.snapshot
-    total = _row("total", snapshot.totals, reading.recent.totals, reading, snapshot.in_flight)
+    budget = tightest(budgets, {})
+    recently = reading.recent.totals
+    total = _row("total", snapshot.totals, recently, reading, snapshot.in_flight, budget)
     alerts = sorted(state.alerts, key=lambda each: (each.status != "firing", each.since))
     return Figures(
         reading.at,
@@ -156,7 +159,7 @@ def figures(reading: Reading, by: Sequence[str] = _MODEL, sort: str = "cost") ->
         tuple(by),
         in_order(rows, sort),
         total,
-        tuple(forecasts(snapshot, reading.before)),
+        tuple(budgets),
         tuple(sorted(state.circuits, key=lambda each: each.state == "ready")),
         tuple(reversed(state.decisions[-_DECISIONS:])),
         tuple(alerts),
@@ -197,9 +200,13 @@ def _in_flight(snapshot: Snapshot, by: Sequence[str]) -> dict[tuple[str, ...], i
 
 
 def _row(
-    name: str, whole: CallStats, recent: CallStats, reading: Reading, in_flight: int | None
+    name: str,
+    whole: CallStats,
+    stats: CallStats,
+    reading: Reading,
+    in_flight: int | None,
+    budget: Forecast | None,
 ) -> Row:
-    stats = recent
     calls, tokens, cost = _rates(stats, reading)
     return Row(
         name,
@@ -212,6 +219,7 @@ def _row(
         stats.time_to_first_token.quantile(0.5),
         tokens,
         math.nan if whole.cost is None else cost,
+        budget,
     )
 
 
@@ -228,8 +236,20 @@ def _rates(stats: CallStats, reading: Reading) -> tuple[float, float, float]:
     return stats.calls / reading.seconds, tokens / reading.seconds, 3600 * cost / reading.seconds
 
 
-def _plain(value: Any) -> dict[str, Any]:
-    return {each.name: _json(getattr(value, each.name)) for each in fields(value)}
+def _row_to_dict(row: Row) -> dict[str, Any]:
+    forecast = row.budget
+    return {
+        **_plain(row, "budget"),
+        "budget": forecast and forecast.budget.name,
+        "budget_used": _json(row.budget_used),
+        "seconds_to_limit": forecast and forecast.reached_in,
+        "resets_first": forecast and forecast.resets_first,
+    }
+
+
+def _plain(value: Any, *without: str) -> dict[str, Any]:
+    names = [each.name for each in fields(value) if each.name not in without]
+    return {name: _json(getattr(value, name)) for name in names}
 
 
 def _json(value: Any) -> Any:

@@ -13,16 +13,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from time import monotonic
 from types import FrameType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
-from langmeter._base.text import printable
+from langmeter._base.text import printable, text_width
 from langmeter.analysis.limits import Forecast
-from langmeter.report.top.figures import Figures, in_order
+from langmeter.report.top.figures import Figures, Row, in_order
 from langmeter.report.top.text import (
     BUDGETS,
-    COLUMNS,
     budget_cells,
     cells,
+    columns,
     heading,
     sparkline,
     state_lines,
@@ -36,22 +36,27 @@ if TYPE_CHECKING:
 #: Key → sort order.
 KEYS: Final = {
     **{"u": "cost", "c": "calls", "f": "flight", "e": "errors"},
-    **{"l": "latency", "t": "ttft", "k": "tokens", "n": "name"},
+    **{"l": "latency", "t": "ttft", "k": "tokens", "b": "budget", "n": "name"},
 }
 HELP: Final = (
-    "q quit  p pause  sort by: u USD/h  c calls/s  f in flight  e errors  l p95  t TTFT  "
-    "k tokens  n name"
+    "q quit  p pause  sort: u USD/h  c calls/s  f in flight  e errors  l p95  t TTFT  "
+    "k tokens  b budget  n name"
 )
 #: Readings of the sparkline.
 _BURN: Final = 60
 #: Seconds between two looks at the keys.
 _POLL: Final = 0.1
-#: Columns of a narrow terminal, the most important ones first; each takes about so many characters.
+#: Columns of a narrow terminal, the most important ones first.
 _IMPORTANT: Final = (
-    *("USD/h", "calls/s", "p95", "errors", "in flight", "tokens/s", "TTFT", "p50"),
+    *("USD/h", "budget", "limit in", "calls/s", "p95", "errors", "in flight", "tokens/s"),
+    *("TTFT", "p50"),
 )
-_NAME_WIDTH: Final = 24
-_WIDTH: Final = 9
+_OF_BUDGETS: Final = ("share", "at limit in", "used", "limit", "resets in", "reserved")
+#: Width that names keep at least, and part of a wide terminal.
+_NAME_WIDTH: Final = 18
+_NAME_PART: Final = 3
+#: Space between two columns.
+_SPACE: Final = 2
 #: Share of failed calls from which on a row is red.
 _MANY_ERRORS: Final = 0.05
 #: Rows of the table at least, however low the terminal is.
@@ -121,54 +126,83 @@ class Screen:
         most_notes = max(0, console.height - around - _LEAST - 1)
         notes = notes[:most_notes]
         room = max(_LEAST, console.height - around - len(notes) - bool(notes))
-        columns = max(1, (console.width - _NAME_WIDTH) // _WIDTH)
-        parts: list[RenderableType] = [*lines, self._rows(figures, room, set(_IMPORTANT[:columns]))]
+        parts: list[RenderableType] = [*lines, self._rows(figures, room, console.width)]
         if budgets:
-            parts += [text(""), _budgets(budgets)]
+            parts += [text(""), _budgets(budgets, console.width)]
         if notes:
             parts += [text(""), *notes]
         return Group(*parts, text(HELP, "dim"))
 
-    def _rows(self, figures: Figures, room: int, columns: set[str]) -> Table:
-        from rich.text import Text
-
-        places = [0, *(n for n, (name, _) in enumerate(COLUMNS, 1) if name in columns)]
-        table = _table()
-        table.add_column(Text(heading(figures)), no_wrap=True, overflow="ellipsis")
-        for name, sort in (COLUMNS[place - 1] for place in places[1:]):
-            style = "bold" if sort == self.sort else ""
-            table.add_column(Text(name, style), justify="right", no_wrap=True)
+    def _rows(self, figures: Figures, room: int, width: int) -> Table:
+        header = [(heading(figures), "name"), *columns(figures)]
         rows = in_order(figures.rows, self.sort)
-        for row in rows[:room]:
-            is_idle = not (row.calls_per_second or row.in_flight)
-            style = "dim" if is_idle else "red" if row.error_share >= _MANY_ERRORS else ""
-            texts = cells(row)
-            table.add_row(*(Text(texts[place]) for place in places), style=style)
         name, *others = cells(figures.total)
         if len(rows) > room:
             name += f" ({len(rows) - room:,} rows are not shown)"
-        texts = (name, *others)
-        table.add_row(*(Text(texts[place]) for place in places), style="bold")
-        return table
+        lines = [cells(row) for row in rows[:room]]
+        styles = [_style(row) for row in rows[:room]]
+        chosen = [sort == self.sort for _, sort in header]
+        return _table(
+            [name for name, _ in header],
+            [*lines, (name, *others)],
+            [*styles, "bold"],
+            _IMPORTANT,
+            width,
+            chosen,
+        )
 
 
-def _budgets(rows: Sequence[Forecast]) -> Table:
-    from rich.text import Text
-
-    table = _table()
-    for place, name in enumerate(BUDGETS):
-        table.add_column(name, justify="right" if place else "left", no_wrap=True)
-    for row in rows:
-        style = "red" if row.share >= 1 else "yellow" if row.reached_in is not None else ""
-        table.add_row(*map(Text, budget_cells(row)), style=style)
-    return table
+def _style(row: Row) -> str:
+    if not (row.calls_per_second or row.in_flight):
+        return "dim"
+    return "red" if row.error_share >= _MANY_ERRORS else ""
 
 
-def _table() -> Table:
+def _budgets(rows: Sequence[Forecast], width: int) -> Table:
+    styles = [
+        "red" if row.share >= 1 else "yellow" if row.reached_in is not None else "" for row in rows
+    ]
+    lines = [budget_cells(row) for row in rows]
+    return _table(BUDGETS, lines, styles, _OF_BUDGETS, width)
+
+
+def _table(
+    header: Sequence[str],
+    lines: Sequence[Sequence[str]],
+    styles: Sequence[str],
+    important: Sequence[str],
+    width: int,
+    bold: Sequence[bool] = (),
+) -> Table:
+    """Return a table of as many columns as fit, the most important ones, in their usual order."""
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
-    return Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
+    widths = [max(map(text_width, column)) for column in zip(header, *lines, strict=False)]
+    # The name takes what the others leave.
+    room, places = width - 1, {0}
+    least = min(widths[0], max(_NAME_WIDTH, width // _NAME_PART))
+    for name in important:
+        place = header.index(name) if name in header else 0
+        if place and room - widths[place] - _SPACE >= least:
+            places.add(place)
+            room -= widths[place] + _SPACE
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
+    for place in sorted(places):
+        style = "bold" if any(bold[place : place + 1]) else ""
+        justify: Literal["left", "right"] = "right" if place else "left"
+        table.add_column(
+            Text(header[place], style),
+            justify=justify,
+            no_wrap=True,
+            overflow="ellipsis",
+            max_width=widths[place] if place else max(room, 1),
+        )
+    for line, style in zip(lines, styles, strict=True):
+        # As Text, because a name may look like markup.
+        table.add_row(*(Text(line[place]) for place in sorted(places)), style=style)
+    return table
 
 
 def show(

@@ -10,6 +10,7 @@ from typing import Final
 
 from langmeter._base.text import (
     NOTHING,
+    format_amount,
     format_count,
     format_duration,
     format_rate,
@@ -18,7 +19,7 @@ from langmeter._base.text import (
     render_table,
     short_name,
 )
-from langmeter.analysis.limits import Forecast, amount_text
+from langmeter.analysis.limits import Forecast
 from langmeter.report.top.figures import Figures, Row
 
 #: Rows of the table, and of each of the others.
@@ -28,18 +29,23 @@ _SHORT: Final = 10
 COLUMNS: Final = (
     *(("calls/s", "calls"), ("in flight", "flight"), ("errors", "errors")),
     *(("p50", ""), ("p95", "latency"), ("TTFT", "ttft"), ("tokens/s", "tokens"), ("USD/h", "cost")),
+    *(("budget", "budget"), ("limit in", "")),
 )
+#: Those of them that are left out where nothing has a budget.
+_OF_BUDGETS: Final = 2
 BUDGETS: Final = ("budget", "used", "limit", "share", "reserved", "resets in", "at limit in")
 
 
 def text(shown: Figures, width: int | None = None) -> str:
     """Return the figures as tables; one that is wider than `width` columns is divided."""
-    header = (heading(shown), *(column for column, _ in COLUMNS))
+    names = columns(shown)
     rows = [cells(row) for row in shown.rows[:_ROWS]]
     if len(shown.rows) > _ROWS:
         rows.append((f"… and {len(shown.rows) - _ROWS:,} more", *[""] * len(COLUMNS)))
     if len(rows) != 1:
         rows.append(cells(shown.total))
+    header = (heading(shown), *(name for name, _ in names))
+    rows = [row[: len(header)] for row in rows]
     blocks = [[title(shown)], list(render_table(header, rows, width))]
     if shown.budgets:
         lines = [budget_cells(row) for row in shown.budgets[:_SHORT]]
@@ -76,6 +82,11 @@ def heading(shown: Figures) -> str:
     return "model" if shown.by == ("provider", "model") else "/".join(shown.by)
 
 
+def columns(shown: Figures) -> tuple[tuple[str, str], ...]:
+    """Return `COLUMNS`, without those of budgets where there is no budget."""
+    return COLUMNS if shown.budgets else COLUMNS[:-_OF_BUDGETS]
+
+
 def title(shown: Figures, now: datetime | None = None) -> str:
     """Return the moment that the figures are of, how old they are, and how long they took."""
     if shown.at is None:
@@ -100,15 +111,15 @@ def cells(row: Row) -> tuple[str, ...]:
         *(format_duration(seconds) for seconds in (row.p50, row.p95, row.ttft)),
         _rate(row.tokens_per_second),
         usd(row.usd_per_hour),
+        NOTHING if row.budget is None else f"{row.budget.share:.0%}",
+        NOTHING if row.budget is None else _limit(row.budget),
     )
 
 
 def budget_cells(row: Forecast) -> tuple[str, ...]:
     """Return the cells of a budget under `BUDGETS`."""
     budget = row.budget
-    used, limit, reserved = (
-        amount_text(amount, budget.unit) for amount in (budget.used, budget.limit, budget.reserved)
-    )
+    used, limit, reserved = map(format_amount, (budget.used, budget.limit, budget.reserved))
     resets = NOTHING if row.resets_in is None else format_duration(max(row.resets_in, 0.0))
     name = short_name(budget.name)
     return name, used, limit, f"{row.share:.0%}", reserved, resets, row.text()
@@ -153,6 +164,10 @@ def sparkline(values: Sequence[float]) -> str:
 def usd(value: float) -> str:
     """Format US dollars of a float; `-` for nan."""
     return NOTHING if math.isnan(value) else format_usd(Decimal(f"{value:.9f}"))
+
+
+def _limit(row: Forecast) -> str:
+    return "resets first" if row.resets_first else row.text()
 
 
 def _when(row: Forecast) -> str:
