@@ -30,7 +30,7 @@ def test_each_setting_has_its_value_and_its_origin(
     assert cli.main(["config"]) == 0
     lines = [line.split(None, 2) for line in capsys.readouterr().out.splitlines()]
     assert lines[0] == ["setting", "from", "value"]
-    rows = {name: (origin, value) for name, origin, value in lines[1:]}
+    rows = {name: (origin, value) for name, origin, value in lines[2:]}
     assert rows["max_runs"] == ("langmeter.toml:1", "9")
     assert rows["labels"] == ("LANGMETER_LABELS", "team, user")
     assert rows["defects"] == ("LANGMETER_DEFECTS", "false")

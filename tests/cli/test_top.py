@@ -1,4 +1,4 @@
-"""`langmeter top`: on a terminal, in a pipe, and what it refuses."""
+"""`langmeter top`: on a terminal, in a pipe."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ from langchain_core.messages import AIMessage
 from langmeter import Budget, Meter
 from langmeter.cli import main as cli
 from langmeter.exporters import prometheus
-from tests.support.traffic import Traffic
 
 _TOP = (sys.executable, "-m", "langmeter", "top")
 _DEADLINE = 60.0
@@ -111,14 +110,6 @@ def top(*arguments: str) -> Iterator[Terminal]:
         terminal.process.wait()
         os.close(terminal.master)
         os.close(terminal.slave)
-
-
-@pytest.fixture
-def file(tmp_path: Path) -> str:
-    """A snapshot as a file."""
-    path = tmp_path / "snapshot.json"
-    path.write_text(Traffic().everything(20).snapshot().to_json(), encoding="utf-8")
-    return str(path)
 
 
 @pytest.mark.process
@@ -232,26 +223,6 @@ def test_one_line_is_for_status_bars(file: str, capsys: pytest.CaptureFixture[st
         assert [process.stdout.readline() for _ in range(3)] == [line] * 3
         process.send_signal(signal.SIGINT)
         assert process.wait(_DEADLINE) == 130
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["missing.json"], "cannot read missing.json: No such file or directory"),
-        (["FILE", "--by", "customer"], "by must be the keys of a declared label ((team))"),
-        (["FILE", "--sort", "beauty"], "sort must be one of cost, calls, flight"),
-        (["FILE", "--interval", "soon"], "--interval must be a length of time above 0"),
-        (["FILE", "--window", "0s"], "--window must be a length of time above 0"),
-    ],
-)
-def test_bad_input_is_refused(
-    arguments: list[str], message: str, file: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """One line of standard error says what is wrong and what to write instead; exit code 2."""
-    with pytest.raises(SystemExit) as end:
-        cli.main(["top", *(file if word == "FILE" else word for word in arguments)])
-    assert end.value.code == 2
-    assert message in capsys.readouterr().err
 
 
 def test_without_rich_the_other_forms_work(

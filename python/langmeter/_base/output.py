@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from langmeter._base.text import printable
 
@@ -33,6 +34,16 @@ def show(text: str, file: TextIO | None = None) -> None:
     except (OSError, ValueError) as error:
         complain(f"langmeter: cannot write the output: {reason(error)}")
         _discard(out)
+
+
+def show_json(data: Any) -> None:
+    """Print plain data to standard output as JSON, indented; a failure is as of `show`."""
+    show(json_text(data))
+
+
+def json_text(data: Any) -> str:
+    """Return plain data as JSON, indented. Raises ValueError for nan, which JSON does not have."""
+    return json.dumps(data, ensure_ascii=False, indent=1, allow_nan=False)
 
 
 def terminal_width(file: TextIO | None) -> int | None:

@@ -25,6 +25,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="also compare every model with this one; may be repeated",
     )
     command.add_argument("--prices", metavar="FILE", help="own prices, .toml or .json")
+    command.add_argument("--json", action="store_true", help="one array of findings as JSON")
     command.set_defaults(parser=command)
 
 
@@ -39,5 +40,8 @@ def run(options: argparse.Namespace) -> int:
         findings = advise(snapshot, prices=book, alternatives=options.alternative)
     except ValueError as error:
         parser.error(str(error))
-    output.show(text(findings))
+    if options.json:
+        output.show_json([finding.to_dict() for finding in findings])
+    else:
+        output.show(text(findings))
     return 0

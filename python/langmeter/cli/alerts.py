@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,7 +33,11 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command.add_argument("--config", metavar="FILE", help="file that has the rules")
     command.add_argument("--since", metavar="T", help="7d (ago), or 2026-10-14T09:30, UTC")
     command.add_argument("--until", metavar="T", help="the same; now if not given")
-    command.add_argument("--json", action="store_true", help="check: one array of alerts as JSON")
+    command.add_argument(
+        "--json",
+        action="store_true",
+        help="check: one array of alerts as JSON; export: JSON without comments",
+    )
     command.add_argument("-o", "--output", metavar="FILE", help="export: write FILE instead")
     command.set_defaults(parser=command)
 
@@ -47,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
         if not rules:
             parser.error("there are no rules; give --rule, or alerts in the configuration")
         if options.action == "export":
-            return _export(rules, options.output)
+            return _export(rules, options)
         if options.history is None:
             parser.error("check needs --history URL")
         return _check(rules, options)
@@ -65,16 +68,19 @@ def _rules(options: argparse.Namespace) -> list[Rule]:
     return [rule if isinstance(rule, Rule) else Rule(rule) for rule in alerts]
 
 
-def _export(rules: list[Rule], file: str | None) -> int:
+def _export(rules: list[Rule], options: argparse.Namespace) -> int:
     from langmeter.alerts.export import prometheus_rules
 
-    exported = prometheus_rules(rules)
+    exported, file = prometheus_rules(rules), options.output
+    text = exported.text
+    if options.json:
+        text = "".join(line for line in text.splitlines(keepends=True) if line[:1] != "#")
     for title, why in exported.left_out:
         output.complain(f"left out: {printable(title)}: {why}")
     if file is None:
-        output.show(exported.text.rstrip("\n"))
+        output.show(text.rstrip("\n"))
         return 0
-    problem = output.write_file(Path(file), exported.text)
+    problem = output.write_file(Path(file), text)
     if problem is not None:
         output.complain(problem)
         return 2
@@ -88,8 +94,7 @@ def _check(rules: list[Rule], options: argparse.Namespace) -> int:
         output.complain(f"not judged: {printable(title)}: a history has no budgets")
     alerts = replayed(options.history, rules, since=options.since, until=options.until)
     if options.json:
-        rows = [alert.to_dict() for alert in alerts]
-        output.show(json.dumps(rows, ensure_ascii=False, indent=1, allow_nan=False))
+        output.show_json([alert.to_dict() for alert in alerts])
         return 0
     output.show("\n".join(_table(alerts)) if alerts else "no alert would have fired")
     return 0

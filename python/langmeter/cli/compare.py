@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 
 from langmeter._base import output
@@ -57,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
     except ValueError as error:
         options.parser.error(str(error))
     if options.json:
-        output.show(json.dumps(comparison.to_dict(), indent=1, ensure_ascii=False, allow_nan=False))
+        output.show_json(comparison.to_dict())
     else:
         width = output.terminal_width(sys.stdout)
         output.show(comparison.text(everything=options.all, width=width))

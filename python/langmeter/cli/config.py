@@ -9,7 +9,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from langmeter._base import output
-from langmeter._base.text import printable, printable_lines, without_password, without_path
+from langmeter._base.text import (
+    printable,
+    printable_lines,
+    render_table,
+    without_password,
+    without_path,
+)
 
 if TYPE_CHECKING:
     from langmeter.config import MeterConfig
@@ -51,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
         _show_problems(error, as_json=options.json)
         return 1
     if options.json:
-        output.show(json.dumps(_as_json(config), indent=1))
+        output.show_json(_as_json(config))
     else:
         output.show("\n".join(_lines(config)))
     return 0
@@ -59,24 +65,16 @@ def run(options: argparse.Namespace) -> int:
 
 def _lines(config: MeterConfig) -> Iterator[str]:
     """Yield a table of the settings; their values last, because they can be long."""
-    rows = [("setting", "from", "value")]
-    for name, value in config.leaves().items():
-        rows.append(
-            (
-                name,
-                printable(config.origin(name) or "default"),
-                printable(_text(_shown(name, value))),
-            )
-        )
-    first, second = (max(len(row[place]) for row in rows) for place in (0, 1))
-    for name, origin, value in rows:
-        yield f"{name:<{first}}  {origin:<{second}}  {value}"
+    rows = [
+        (name, printable(config.origin(name) or "default"), printable(_text(_shown(name, value))))
+        for name, value in config.leaves().items()
+    ]
+    return render_table(("setting", "from", "value"), rows, left=3)
 
 
 def _show_problems(error: ConfigError, *, as_json: bool) -> None:
     if as_json:
-        problems = [each._asdict() for each in error.problems]
-        output.show(json.dumps({"problems": problems}, indent=1))
+        output.show_json({"problems": [each._asdict() for each in error.problems]})
     else:
         output.complain(printable_lines(error))
 

@@ -20,6 +20,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "Dashboards, New, Import.",
     )
     command.add_argument("-o", "--output", metavar="FILE", help="write FILE instead")
+    command.add_argument(
+        "--json", action="store_true", help="what it prints is JSON with and without this"
+    )
     command.set_defaults(parser=command)
 
 

@@ -26,17 +26,19 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         metavar="FILE",
         help="a file of .csv, .jsonl or .parquet (which needs pyarrow); else CSV is printed",
     )
+    command.add_argument("--json", action="store_true", help="print JSON lines rather than CSV")
     command.set_defaults(parser=command)
 
 
 def run(options: argparse.Namespace) -> int:
     """Run it; returns the exit code."""
-    from langmeter.exporters.rows import csv_text, write
+    from langmeter.exporters.rows import csv_text, json_lines, write
 
     parser: argparse.ArgumentParser = options.parser
     snapshot = read_snapshot(options.source, parser)
     if options.output is None:
-        output.show(csv_text(snapshot).rstrip("\n"))
+        text = (json_lines if options.json else csv_text)(snapshot)
+        output.show(text.rstrip("\n"))
         return 0
     try:
         write(snapshot, Path(options.output))

@@ -27,6 +27,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="write to this history what processes that were killed had not; a living process that "
         "writes it does so each minute",
     )
+    command.add_argument("--json", action="store_true", help="print what was done as JSON")
     command.set_defaults(parser=command)
 
 
@@ -53,6 +54,10 @@ def run(options: argparse.Namespace) -> int:
         return 1
     for why in folding.refused:
         output.complain(f"langmeter fold: left alone: {why}")
+    if options.json:
+        figures = {"folded": folding.folded, "in_use": folding.living, "refused": folding.refused}
+        output.show_json({**figures, "written": written, "unwritten": waiting})
+        return 1 if folding.refused else 0
     output.show(f"{name}: {plural(folding.folded, 'file')} folded, {folding.living:,} in use")
     if written:
         output.show(f"{plural(written, 'killed worker')} written to the history")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import csv
 import io
-import json
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
@@ -66,7 +65,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--step", metavar="LENGTH", help="length of a row: 1m, 1h, 1d; one row if not given"
     )
     form = command.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="one array of rows as JSON")
+    form.add_argument(
+        "--json", action="store_true", help="one array of rows as JSON; of import, what was added"
+    )
     form.add_argument("--csv", action="store_true", help="rows as CSV, with a header")
     command.set_defaults(parser=command)
 
@@ -77,7 +78,7 @@ def run(options: argparse.Namespace) -> int:
     words: list[str] = options.words
     try:
         if words[0] == "import":
-            return _import(words[1:], parser)
+            return _import(words[1:], options)
         if len(words) > 1:
             parser.error(f"one URL is expected, got {printable(' '.join(words))}")
         _show(options)
@@ -86,8 +87,9 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _import(words: Sequence[str], parser: argparse.ArgumentParser) -> int:
+def _import(words: Sequence[str], options: argparse.Namespace) -> int:
     """Add files of snapshots to a history."""
+    parser: argparse.ArgumentParser = options.parser
     if len(words) < 2:
         parser.error("import needs the URL of a history and a file at least")
     from langmeter.history.importing import add_snapshot
@@ -101,6 +103,9 @@ def _import(words: Sequence[str], parser: argparse.ArgumentParser) -> int:
         except Exception as error:  # whatever the driver of the database raises
             parser.error(f"{printable(file)}: {printable(str(error).splitlines()[0])}")
     known = len(files) - added
+    if options.json:
+        output.show_json({"added": added, "known": known})
+        return 0
     there = f"; {known:,} had nothing new" if known else ""
     output.show(f"{plural(added, 'snapshot')} added{there}")
     return 0
@@ -118,7 +123,7 @@ def _show(options: argparse.Namespace) -> None:
         options.parser.error(printable(error))
     names = tuple(dict.fromkeys(options.by))
     if options.json:
-        output.show(json.dumps(_plain(rows), ensure_ascii=False, indent=1, allow_nan=False))
+        output.show_json(_plain(rows))
     elif options.csv:
         output.show(_csv(rows, names))
     else:

@@ -28,6 +28,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--at", type=_moment, metavar="ISO", help="a date or time, UTC; now if not"
     )
     command.add_argument("--prices", metavar="FILE", help="own prices, .toml or .json")
+    command.add_argument("--json", action="store_true", help="the price as JSON")
     command.set_defaults(parser=command)
 
 
@@ -43,7 +44,11 @@ def run(options: argparse.Namespace) -> int:
     more = {"deployment": options.deployment, "tier": options.tier, "at": options.at}
     answers = [book.explain(*pair, **more) for pair in pairs]
     priced = next((answer for answer in answers if answer.card is not None), None)
-    output.show(str(priced or answers[0]))
+    answer = priced or answers[0]
+    if options.json:
+        output.show_json(answer.to_dict())
+    else:
+        output.show(str(answer))
     return 0 if priced else 1
 
 

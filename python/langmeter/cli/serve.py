@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import argparse
 from contextlib import suppress
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from langmeter._base import output
 from langmeter._base.text import printable
 from langmeter.cli.files import SOURCE, refusing
+
+if TYPE_CHECKING:
+    from langmeter.report.live import LiveServer
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -49,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
     """Serve until it is interrupted; returns the exit code."""
     parser: argparse.ArgumentParser = options.parser
     try:
-        from langmeter.report.live import LiveServer
+        from langmeter.report.live import start
     except ImportError as error:
         parser.error(str(error))
     with refusing(options.source, parser):
@@ -58,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
         source = open(options.source)
         source.snapshot()  # what cannot be read is said now, not on the page
     try:
-        server = LiveServer(
+        server = start(
             source,
             options.port,
             options.host,
@@ -71,12 +75,16 @@ def run(options: argparse.Namespace) -> int:
         parser.error(f"cannot listen on {where}: {output.reason(error)}")
     except ValueError as error:
         parser.error(printable(error))
+    with server, suppress(KeyboardInterrupt):
+        _announce(server)
+        server.wait()
+    return 0
+
+
+def _announce(server: LiveServer) -> None:
     if server.is_new:
         output.show(f"serving {server.url}?token={quote(server.token)}")
         output.show("the address with its token is printed once: open it, or copy it, now")
     else:
         wants = ", which asks for its token" if server.token else ""
         output.show(f"serving {server.url}{wants}")
-    with suppress(KeyboardInterrupt):
-        server.run()
-    return 0

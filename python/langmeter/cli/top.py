@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable
 from time import sleep
@@ -23,9 +22,10 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "top",
         help="what goes on at present: calls, money and budgets, live",
         description="Show what a source does at present, as `top` shows processes: calls a second, "
-        "calls in flight, errors, durations, tokens and US dollars an hour by model, budgets with "
-        "the time to their limits, providers that are not ready, and open alerts. Keys choose the "
-        "order, q ends it. Where the output is not a terminal, one reading is printed.",
+        "calls in flight, errors, durations, tokens and US dollars an hour by model, what is used "
+        "of its tightest budget and the time to the limit, providers that are not ready, and open "
+        "alerts. Keys choose the order, q ends it. Where the output is not a terminal, one reading "
+        "is printed.",
     )
     command.add_argument("source", metavar="SOURCE", help=SOURCE)
     command.add_argument("--once", action="store_true", help="print one reading, and end")
@@ -45,7 +45,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--sort",
         default="cost",
         metavar="BY",
-        help="cost, calls, flight, errors, latency, ttft, tokens or name (cost)",
+        help="cost, calls, flight, errors, latency, ttft, tokens, budget or name (cost)",
     )
     command.add_argument(
         "--interval", default="2s", metavar="T", help="time between two readings (2s)"
@@ -76,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
     if options.line:
         return _lines(options, first, read, interval)
     if options.json:
-        output.show(json.dumps(first.to_dict(), ensure_ascii=False, indent=1, allow_nan=False))
+        output.show_json(first.to_dict())
         return 0
     width = output.terminal_width(sys.stdout)
     if options.once or width is None:

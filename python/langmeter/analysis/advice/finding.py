@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from types import MappingProxyType
-from typing import Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from langmeter._base.text import format_usd, printable
 from langmeter.analysis.advice.traffic import Cost, Traffic
@@ -73,11 +73,28 @@ class Finding:
         """Return the figures as text, by name."""
         return {name: _shown(name, figure) for name, figure in self.figures.items()}
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON: US dollars as text, None for a saving that is not known."""
+        return {
+            "kind": self.kind,
+            "title": self.title,
+            "provider": self.provider,
+            "model": self.model,
+            "figures": {name: _plain(figure) for name, figure in self.figures.items()},
+            "saving_usd": None if self.saving is None else _plain(self.saving),
+            "bound": self.bound,
+            "assumption": self.assumption,
+        }
+
 
 def text(findings: Iterable[Finding]) -> str:
     """Findings as plain text, numbered."""
     lines = [f"{number}. {finding}" for number, finding in enumerate(findings, 1)]
     return "\n\n".join(lines) if lines else "nothing to save was found"
+
+
+def _plain(figure: Figure) -> int | float | str:
+    return f"{figure:f}" if isinstance(figure, Decimal) else figure
 
 
 def _shown(name: str, figure: Figure) -> str:
