@@ -16,11 +16,11 @@ def state(snapshot: Snapshot, budgets: Sequence[Forecast]) -> Section | None:
     """Return the part about what is not a sum; None where the snapshot has none of it."""
     taken = snapshot.taken_at or datetime.now(UTC)
     # As of the snapshot, which is also when the state of its processes was taken.
-    shown = [each for each in tables(snapshot.state, budgets, taken) if each.rows]
-    if not shown:
+    parts = [each for each in tables(snapshot.state, budgets, taken) if each.rows]
+    if not parts:
         return None
     means = "Where processes stood when the snapshot was taken; times are UTC."
-    return section("budgets", "Budgets and alerts", paragraphs([means]), map(_figure, shown))
+    return section("budgets", "Budgets and alerts", paragraphs([means]), map(_figure, parts))
 
 
 def _figure(each: Table) -> Child:
