@@ -6,10 +6,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 UV := VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv
-# Tests start Python again hundreds of times; without bytecode each loads LangChain in 5 s instead of 1. So the packages
-# are compiled when they are installed, and never by a test: one whose process may write little would leave half a file
-# of bytecode, which Python 3.11 to 3.13 then fail to load (CPython issue 126606).
-export PYTHONDONTWRITEBYTECODE := 1
+# Tests start Python again hundreds of times; without bytecode each loads LangChain in 5 s instead of 1.
 export UV_COMPILE_BYTECODE := 1
 MSRV := $(shell sed -n 's/^rust-version = "\(.*\)"/\1.0/p' Cargo.toml)
 RUST := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock

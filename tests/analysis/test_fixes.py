@@ -6,7 +6,7 @@ import json
 from decimal import Decimal
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest, fisher_exact
 
@@ -14,6 +14,7 @@ from langmeter import Snapshot
 from langmeter.analysis import compare, defects
 from langmeter.analysis.fixes import ModelFixes
 from tests.support.attempts import CENT, Tries, tried
+from tests.support.laws import examples
 
 #: One of each sort: fixed, not fixed, and outside of every rate.
 OUTCOMES = ["fixed", "failed", "infrastructure"]
@@ -81,7 +82,7 @@ def test_the_frontier_has_models_that_no_other_beats_in_rate_and_cost() -> None:
     assert {row.model for row in report.frontier} == {"cheap", "twin", "middle", "dear"}
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(1, 6)), min_size=1, max_size=5))
 def test_the_frontier_is_that_of_all_pairs(models: list[tuple[int, int]]) -> None:
     """A row is on it exactly where no other row dominates it, compared one by one."""
@@ -119,7 +120,7 @@ def test_a_model_with_an_unpriced_call_is_not_on_the_frontier() -> None:
     assert "unpriced: 1 call" in str(report)
 
 
-@settings(deadline=None, max_examples=40)
+@examples(40)
 @given(
     st.lists(
         st.tuples(

@@ -10,15 +10,16 @@ from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
 from langmeter._core import Sample
 from langmeter.analysis.regression import significance as ours
 from langmeter.analysis.regression.significance import binomial, hypergeometric
+from tests.support.laws import examples
 
-QUICK = settings(max_examples=25)
+QUICK = examples(25)
 values = st.lists(st.integers(1, 60), min_size=1, max_size=40)
 probabilities = st.floats(0.001, 0.999)
 

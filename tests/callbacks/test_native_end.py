@@ -6,12 +6,13 @@ import uuid
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from langmeter import TokenCountingCallback, _core
 from langmeter.prices.card import PICO
 from langmeter.prices.unpriced import MAX_COST
 from langmeter.usage.reader import read_any
+from tests.support.laws import examples
 from tests.usage.test_laws import Client, Thing, mapping, result
 
 handler = TokenCountingCallback(max_series=20_000, significant_digits=2)
@@ -59,7 +60,7 @@ def test_a_call_ends_with_everything_that_the_careful_reader_reads() -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=200)
+@examples(200)
 @given(mapping, mapping)
 def test_junk_ends_a_call_as_the_reader_says(usage: Any, meta: Any) -> None:
     """A response of any shape ends its call, and no hook fails."""

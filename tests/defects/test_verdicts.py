@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.callbacks import adispatch_custom_event, dispatch_custom_event
 from langchain_core.messages import AIMessage
@@ -23,6 +23,7 @@ from langmeter.defects import OUTCOMES, SOURCES, DefectOptions, Fix, read_fix
 from langmeter.errors import ConfigError
 from langmeter.snapshot import DefectStats
 from langmeter.testing import ManualClock
+from tests.support.laws import examples
 
 SCORED = [name for name in OUTCOMES if name not in ("infrastructure", "unscored", "unverified")]
 
@@ -72,7 +73,7 @@ verdicts = st.tuples(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(
     st.lists(verdicts, max_size=25),
     st.lists(st.integers(0, 4), max_size=8),
@@ -365,7 +366,7 @@ def test_stated_confidence_never_makes_a_fix_and_is_compared_with_the_results() 
     assert got == [pytest.approx(each, abs=1e-5) for each in expected]
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(st.lists(st.tuples(st.integers(0, 7), st.booleans()), min_size=1, max_size=40))
 def test_rates_and_intervals_are_those_of_scipy_and_numpy(results: list[tuple[int, bool]]) -> None:
     """Wilson's by defect, the clustered one by the residuals of each defect."""
@@ -392,7 +393,7 @@ def test_rates_and_intervals_are_those_of_scipy_and_numpy(results: list[tuple[in
         assert row.attempt_interval[0] < row.attempt_interval[1]
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(st.lists(st.lists(st.booleans(), min_size=1, max_size=6), min_size=1, max_size=8))
 def test_pass_at_k_is_the_share_of_subsets_with_a_right_candidate(
     attempts: list[list[bool]],

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from langmeter import Snapshot, SourceError
 from langmeter.history.schema import DAY, HOUR, INTERVAL
 from langmeter.history.store import Span, Store, interval_of, total
 from tests.support.histories import difference, row
+from tests.support.laws import examples
 
 FOREVER = (None, None, None)
 #: A midnight, so that days begin where tests say.
@@ -223,7 +224,7 @@ keeps = st.sampled_from([FOREVER, (48 * HOURS, 90 * DAYS, None), (3600.0, 36 * H
 
 
 @pytest.mark.slow
-@settings(max_examples=40)
+@examples(40)
 @given(events, rolls, keeps)
 # A late row from the day before the first one that was rolled up.
 @example([(1440, 1, "a"), (0, 1, "a")], [(0, 25)], FOREVER)
@@ -267,7 +268,7 @@ def _exact(minutes: list[tuple[int, int, str]], size: int) -> dict[tuple[int, st
 
 
 @pytest.mark.slow
-@settings(max_examples=40)
+@examples(40)
 @given(
     events,
     st.integers(0, 6 * 24),

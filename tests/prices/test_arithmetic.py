@@ -7,12 +7,13 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from langmeter import PriceBook, _core
 from langmeter.prices.card import _PART_OF as WHOLES
 from langmeter.prices.card import COUNTS, KINDS, PER_UNIT
+from tests.support.laws import examples
 
 #: What a call counts, in the order of `Usage`.
 NAMES = _core.COUNTERS[6 : 6 + COUNTS]
@@ -97,7 +98,7 @@ def by_fractions(spec: dict[str, Any], usage: dict[str, int]) -> Fraction:
 
 
 @pytest.mark.slow
-@settings(max_examples=300)
+@examples(300)
 @given(prices(), usages())
 def test_a_cost_is_exact(spec: dict[str, Any], usage: dict[str, Any]) -> None:
     """Rates of nine decimals, bands, every kind: rounded to a pico-dollar once, half to even."""
@@ -154,7 +155,7 @@ def overlapping(band: Any, usage: tuple[int, ...]) -> int:
 whole = st.integers(0, 50).map(str)
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(
     st.dictionaries(st.sampled_from(KINDS[2:]), whole),
     whole,

@@ -21,10 +21,11 @@ from genai_prices.types import (
     StartDateConstraint,
     TimeOfDateConstraint,
 )
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from langmeter.prices import PriceBook, RateCard, catalogue, listed, table
+from tests.support.laws import examples
 
 NOW = datetime(2026, 10, 20, 12, tzinfo=UTC)
 LISTED = [(p, m) for p in get_snapshot().providers for m in p.models]
@@ -171,7 +172,7 @@ def test_every_model_costs_what_the_catalogue_says_to_the_pico_dollar() -> None:
     assert checked > 10_000
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@examples(150)
 @given(
     pair=st.sampled_from(LISTED),
     seed=st.randoms(use_true_random=False),
@@ -290,7 +291,7 @@ OVERLAPPING = [
 ]
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(
     pair=st.sampled_from(OVERLAPPING),
     read=st.integers(0, 1000),
@@ -315,7 +316,7 @@ def test_cached_audio_and_images_overlap_as_little_as_the_counts_allow(
     assert card.cost(as_tuple(usage)) == oracle(usage, provider, model, NOW, {}, **{join: both})
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(
     found=st.sampled_from(LISTINGS),
     usage=st.lists(st.integers(0, 10**7), min_size=18, max_size=19).map(tuple),

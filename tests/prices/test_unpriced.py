@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.embeddings import DeterministicFakeEmbedding
 from langchain_core.messages import AIMessage, HumanMessage
@@ -26,6 +26,7 @@ from langmeter.prices import PriceBook, catalogue
 from langmeter.prices.book import Priced
 from langmeter.prices.unpriced import Call, UnpricedCalls
 from langmeter.testing import ManualClock
+from tests.support.laws import examples
 from tests.support.models import chat_model
 
 OK, ERROR, CANCELLED = map(_core.OUTCOMES.index, ("ok", "error", "cancelled"))
@@ -127,7 +128,7 @@ def load(
     return books, later
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(specs(), calls, st.booleans())
 def test_late_is_as_at_once(spec: dict[str, Any], ended: list[Any], ready: bool) -> None:
     """Whatever the price, every counter and budget is as if each call had been priced at its end.

@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Any, TypedDict
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
@@ -24,6 +24,7 @@ from langmeter import Meter, MeterConfig, Snapshot, _core
 from langmeter.errors import ConfigError
 from langmeter.prices import PriceBook
 from langmeter.snapshot import CallStats
+from tests.support.laws import examples
 from tests.support.models import chat_model
 
 LLM = _core.KINDS.index("llm")
@@ -301,7 +302,7 @@ def figures(snapshot: Snapshot) -> dict[str, Any]:
     return rows
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(EVENTS, EVENTS, EVENTS)
 def test_rows_of_labels_merge_subtract_and_travel(one: Any, two: Any, three: Any) -> None:
     """A sum has the rows of all, a difference undoes it, and every form is read back."""

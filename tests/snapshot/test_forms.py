@@ -5,17 +5,20 @@ from __future__ import annotations
 import copy
 import json
 import threading
+import time
 import uuid
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from langmeter import Snapshot, _core
 from langmeter.errors import SnapshotError
 from langmeter.testing import ManualClock
+from tests.support.laws import examples
 
 LLM, TOOL = _core.KINDS.index("llm"), _core.KINDS.index("tool")
 _USAGE = len(_core.COUNTERS[len(_core.OUTCOMES) : _core.COUNTERS.index("estimated") + 1])
@@ -84,7 +87,7 @@ def happen(recorder: _core.Recorder, clock: ManualClock, events: list[dict[str, 
                 )
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(EVENTS, EVENTS)
 def test_what_was_recorded_is_read_back(
     first: list[dict[str, Any]], then: list[dict[str, Any]]
@@ -100,7 +103,6 @@ def test_what_was_recorded_is_read_back(
         forms(snapshot)
 
 
-@pytest.mark.slow
 def test_live_snapshots_are_read_back() -> None:
     """Taken beside eight threads, with their differences and sums."""
     recorder = _core.Recorder(max_series=32)
@@ -119,16 +121,18 @@ def test_live_snapshots_are_read_back() -> None:
     for thread in threads:
         thread.start()
     try:
-        before = Snapshot(recorder.snapshot())
-        for _ in range(60):
-            now = Snapshot(recorder.snapshot())
-            for snapshot in (now, now - before, now + before):
-                forms(snapshot)
-            before = now
+        taken = []
+        for _ in range(30):
+            time.sleep(0)  # the others' turn
+            taken.append(Snapshot(recorder.snapshot()))
     finally:
         stop.set()
         for thread in threads:
             thread.join()
+    assert taken[0].totals.calls < taken[-1].totals.calls
+    for before, now in pairwise(taken):
+        for snapshot in (now, now - before, now + before):
+            forms(snapshot)
 
 
 def test_a_series_that_contradicts_itself_says_by_how_much() -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from hdrh.histogram import HdrHistogram
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from langmeter import Snapshot, _core
@@ -25,6 +25,7 @@ from langmeter.errors import SnapshotError
 from langmeter.report import terminal
 from langmeter.snapshot import Tokens
 from langmeter.testing import ManualClock
+from tests.support.laws import examples
 
 LLM, CHAIN = _core.KINDS.index("llm"), _core.KINDS.index("chain")
 USAGE = (100, 40, 140, 30, 5, 2, 12, 1, 1, 3, 4, 5, 6, 7, 8, 9, 2, 10, 0)
@@ -206,7 +207,7 @@ EVENTS: st.SearchStrategy[list[dict[str, Any]]] = st.lists(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(EVENTS, EVENTS)
 def test_laws_of_the_sum(first: list[dict[str, Any]], then: list[dict[str, Any]]) -> None:
     """Commutative, zero is neutral, and what was between is the difference."""

