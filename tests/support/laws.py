@@ -16,5 +16,5 @@ def examples(count: int, **more: Any) -> settings:
     A plain `settings(max_examples=count)` would overrule the profile, so that `make quick` tried
     as many as `make test`.
     """
-    scaled = max(5, count * settings.default.max_examples // EXAMPLES)
+    scaled = max(5, count * settings().max_examples // EXAMPLES)
     return settings(max_examples=min(count, scaled), **more)
