@@ -142,7 +142,7 @@ impl SeriesData {
     /// Whether nothing was counted and nothing is in flight.
     pub fn is_zero(&self) -> bool {
         self.counters.iter().all(|n| *n == 0)
-            && self.measures.iter().all(|m| m.count() == 0)
+            && self.measures.iter().all(Histogram::is_empty)
             && self.in_flight == 0
             && self.tallies.is_empty()
     }
@@ -153,8 +153,7 @@ impl SeriesData {
             self.add_to(Measure::Latency, values.clone());
         }
         if let Some(to) = self.measures.get_mut(measure as usize) {
-            // Not merged into nothing: that would copy every bucket once more.
-            *to = if to.count() == 0 { values } else { to.merged(&values) };
+            *to = if to.is_empty() { values } else { to.merged(&values) };
         }
     }
 
@@ -164,7 +163,9 @@ impl SeriesData {
             *to = to.saturating_add(n);
         }
         for (to, measure) in self.measures.iter_mut().zip(&other.measures) {
-            if measure.count() > 0 {
+            if to.is_empty() {
+                to.clone_from(measure);
+            } else if !measure.is_empty() {
                 *to = to.merged(measure);
             }
         }

@@ -15,7 +15,7 @@ use loom::sync::atomic::{AtomicU64, Ordering};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Cells of a cache line.
-const LINE: usize = 8;
+pub const LINE: usize = 8;
 
 /// One atomic cell that lives outside an arena (the manual clock).
 #[derive(Debug, Default)]
@@ -112,16 +112,10 @@ impl Cells {
     #[inline]
     pub fn occupied(&self, first: usize, len: usize, mut f: impl FnMut(usize, u64)) {
         let cells = self.0.cells().get(first..first.saturating_add(len)).unwrap_or_default();
-        // Most cells of a wide histogram are zero: a cache line of them is looked at as one.
-        for (line, cells) in (first..).step_by(LINE).zip(cells.chunks(LINE)) {
-            if cells.iter().fold(0, |any, cell| any | cell.load(Ordering::Relaxed)) == 0 {
-                continue;
-            }
-            for (i, cell) in (line..).zip(cells) {
-                let value = cell.load(Ordering::Relaxed);
-                if value != 0 {
-                    f(i, value);
-                }
+        for (i, cell) in (first..).zip(cells) {
+            let value = cell.load(Ordering::Relaxed);
+            if value != 0 {
+                f(i, value);
             }
         }
     }

@@ -23,6 +23,8 @@ pub struct Pool {
 }
 
 impl Pool {
+    /// The most blocks of a pool: 8 GiB of them.
+    pub const MOST: usize = (1 << 24) - 1;
     /// Cells of its header.
     pub const HEADER: usize = 8;
 

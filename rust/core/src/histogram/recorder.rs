@@ -1,14 +1,17 @@
 //! A histogram in the arena: recording is wait-free, one relaxed add.
 
 use super::{Histogram, Layout, MAX_MICROS, Pool};
-use crate::arena::Cells;
+use crate::arena::{Cells, LINE};
 
 /// Cells of occupancy bits, one bit a block: one cache line for either precision.
 const OCCUPANCY: usize = 8;
 const _: () = assert!(Layout::THREE.buckets() <= OCCUPANCY * 64 * Layout::BLOCK);
-/// Bits of a block's number: two in a cell.
+/// Bits of what is known of a block, two in a cell: its number, and above it one bit for each of its cache lines that has a
+/// value. A wide histogram has a value in one line of eight, and a snapshot reads no other.
 const HALF: usize = 32;
-const LOW: u64 = (1 << HALF) - 1;
+const NUMBER: usize = 24;
+const LOW: u64 = (1 << NUMBER) - 1;
+const _: () = assert!(Pool::MOST as u64 <= LOW && NUMBER + Layout::BLOCK / LINE == HALF);
 
 /// Result of recording a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,28 +64,35 @@ impl Recorder {
         let index = self.layout.index(clamped);
         let block = index / Layout::BLOCK;
         let (cell, shift) = self.number(block);
-        // After the first value of a block this is a load from a warm line, never a write.
-        let mut number = cells.observe(cell) >> shift & LOW;
-        if number == 0 {
+        let line = 1 << NUMBER << (index % Layout::BLOCK / LINE);
+        // After the first value of a line this is a load from a warm line, never a write.
+        let known = cells.observe(cell) >> shift;
+        let mut number = known & LOW;
+        if known & line == 0 {
             number = self.take(cells, block);
-        }
-        if number == 0 {
-            return Kept::Lost;
+            if number == 0 {
+                return Kept::Lost;
+            }
+            cells.or(cell, line << shift);
         }
         cells.add(self.pool.first(number).wrapping_add(index % Layout::BLOCK), 1);
         if clamped < micros { Kept::Clamped } else { Kept::Whole }
     }
 
-    /// Where the number of a block is stored: cell and shift.
+    /// Where the number of a block and its lines are stored: cell and shift.
     #[inline]
     const fn number(self, block: usize) -> (usize, usize) {
         (self.base.wrapping_add(OCCUPANCY).wrapping_add(block / 2), (block % 2).wrapping_mul(HALF))
     }
 
-    /// Takes a block from the pool unless another thread already has; returns its number, 0 when the pool is empty.
+    /// Takes a block from the pool unless that has been done; returns its number, 0 when the pool is empty.
     #[cold]
     fn take(self, cells: &Cells, block: usize) -> u64 {
         let (cell, shift) = self.number(block);
+        let number = cells.observe(cell) >> shift & LOW;
+        if number != 0 {
+            return number;
+        }
         let Some(taken) = self.pool.take(cells) else { return 0 };
         // Before the number: a reader that sees the number sees the bit.
         cells.or(self.base.wrapping_add(block / 64), 1 << (block % 64));
@@ -103,7 +113,7 @@ impl Recorder {
     /// Returns what has been recorded.
     #[allow(clippy::cast_possible_truncation)] // at most 28,671
     pub fn snapshot(self, cells: &Cells) -> Histogram {
-        let mut buckets = Vec::new();
+        let mut buckets = Vec::with_capacity(64);
         let readable = self.pool.region.readable(cells) as u64;
         for word in 0..OCCUPANCY {
             let mut bits = cells.get(self.base.wrapping_add(word));
@@ -111,14 +121,19 @@ impl Recorder {
                 let block = word.wrapping_mul(64).wrapping_add(bits.trailing_zeros() as usize);
                 bits &= bits.wrapping_sub(1);
                 let (cell, shift) = self.number(block);
-                let number = cells.observe(cell) >> shift & LOW;
+                let known = cells.observe(cell) >> shift & ((1 << HALF) - 1);
+                let (number, mut lines) = (known & LOW, known >> NUMBER);
                 if number == 0 || number > readable {
                     continue; // the block is just being taken, or is not in the file
                 }
                 let (index, first) = (block.wrapping_mul(Layout::BLOCK), self.pool.first(number));
-                cells.occupied(first, Layout::BLOCK, |cell, count| {
-                    buckets.push((index.wrapping_add(cell.wrapping_sub(first)) as u32, count));
-                });
+                while lines != 0 {
+                    let line = (lines.trailing_zeros() as usize).wrapping_mul(LINE);
+                    lines &= lines.wrapping_sub(1);
+                    cells.occupied(first.wrapping_add(line), LINE, |cell, count| {
+                        buckets.push((index.wrapping_add(cell.wrapping_sub(first)) as u32, count));
+                    });
+                }
             }
         }
         Histogram::from_buckets(self.layout, buckets)

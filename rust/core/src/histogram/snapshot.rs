@@ -70,6 +70,11 @@ impl Histogram {
         })
     }
 
+    /// Whether no value was recorded.
+    pub const fn is_empty(&self) -> bool {
+        self.buckets.is_empty()
+    }
+
     /// Number of values recorded.
     pub fn count(&self) -> u64 {
         self.buckets.iter().fold(0, |sum, &(_, n)| sum.saturating_add(n))

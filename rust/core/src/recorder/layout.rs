@@ -1,7 +1,7 @@
 //! Where everything lies in the arena.
 
 use super::{Recorder, Settings, identity};
-use crate::arena::{Cells, PAGE, Phaser, Region};
+use crate::arena::{Cells, LINE, PAGE, Phaser, Region};
 use crate::budget::Budgets;
 use crate::clock::Clock;
 use crate::defects::{TALLIES, Tally, stable_hash};
@@ -117,7 +117,7 @@ impl Places {
     #[cfg_attr(not(target_os = "linux"), allow(dead_code))] // `file` uses it
     pub(super) fn hash(&self) -> u64 {
         let blocks = [self.slots, self.series, self.money, self.deferred, self.pool_header, self.blocks, self.pool];
-        let sizes = [self.stride, self.tallies, self.rooms, self.shared, COUNTER_CELLS, Window::CELLS, PAGE];
+        let sizes = [self.stride, self.tallies, self.rooms, self.shared, COUNTER_CELLS, Window::CELLS, PAGE, LINE];
         let mut text = format!("{blocks:?} {sizes:?}");
         let names = Outcome::ALL.iter().map(|x| x.name()).chain(Counter::ALL.iter().map(|x| x.name()));
         let names = names.chain(Measure::ALL.iter().map(|x| x.name())).chain(Kind::ALL.iter().map(|x| x.name()));
@@ -207,11 +207,11 @@ impl Recorder {
 }
 
 /// Blocks of buckets for so many series: 88 for each, of which a distribution over two octaves takes 32; but always what the
-/// widest distributions of six series take, and never more than there can be.
+/// widest distributions of six series take, and at most `Pool::MOST`.
 fn rooms(series: usize, precise: Layout, coarse: Layout) -> usize {
     let most =
         precise.blocks().saturating_mul(PRECISE).saturating_add(coarse.blocks().saturating_mul(MEASURES - PRECISE));
-    series.saturating_mul(88).max(series.min(6).saturating_mul(most))
+    series.saturating_mul(88).max(series.min(6).saturating_mul(most)).min(Pool::MOST)
 }
 
 #[cfg(all(test, not(any(loom, miri))))]

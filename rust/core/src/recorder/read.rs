@@ -142,9 +142,12 @@ impl Recorder {
                 Some(_) => {}
             }
             match series.entry(labels) {
-                // Not merged into nothing: that would copy every bucket once more.
                 Entry::Vacant(free) => drop(free.insert(data)),
-                Entry::Occupied(mut there) => there.get_mut().add(&data),
+                // What is there is little, its gaps for one: it is added to the rest, which is not copied then.
+                Entry::Occupied(mut there) => {
+                    let little = std::mem::replace(there.get_mut(), data);
+                    there.get_mut().add(&little);
+                }
             }
         }
         series.retain(|_, data| !data.is_zero());
