@@ -109,7 +109,7 @@ class PerformanceView(View):
             for (provider, name), stats in snapshot.models.items()
             if model in (name, f"{provider}/{name}")
         ]
-        return sum(latencies, Distribution()).quantile(q / 100)
+        return Distribution.total(latencies).quantile(q / 100)
 
     @property
     def throughput(self) -> float:

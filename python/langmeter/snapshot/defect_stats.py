@@ -81,7 +81,7 @@ class DefectStats(Immutable):
         counters = tuple(map(sum, zip(zero, *(row.calls._counters for row in rows), strict=True)))
 
         def distribution(measure: str) -> Distribution:
-            return sum((row._distribution(measure) for row in rows), Distribution())
+            return Distribution.total([row._distribution(measure) for row in rows])
 
         return DefectStats(name, counters, tallies, distribution)
 

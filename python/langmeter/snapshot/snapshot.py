@@ -212,7 +212,7 @@ class Snapshot(Immutable):
             "",
             counters,
             self._native.windows,
-            lambda name: sum((s.measure(name) for s in models), Distribution()),
+            lambda name: Distribution.total([s.measure(name) for s in models]),
             name="total",
             in_flight=self.in_flight,
             peak=self.peak_in_flight,

@@ -69,6 +69,13 @@ impl Distribution {
         Self(self.0.merged(&other.get().0))
     }
 
+    #[staticmethod]
+    #[allow(clippy::needless_pass_by_value)] // the list is made for this call
+    fn total(parts: Vec<Bound<'_, Self>>) -> Self {
+        let parts: Vec<&Histogram> = parts.iter().map(|part| &part.get().0).collect();
+        Self(Histogram::total(&parts))
+    }
+
     fn __sub__(&self, other: &Bound<'_, Self>) -> PyResult<Self> {
         self.0.without(&other.get().0, || "a distribution".into()).map(Self).map_err(raise)
     }
