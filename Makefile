@@ -11,7 +11,7 @@ export UV_COMPILE_BYTECODE := 1
 MSRV := $(shell sed -n 's/^rust-version = "\(.*\)"/\1.0/p' Cargo.toml)
 RUST := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
 
-.PHONY: help demo test quick test-python suite matrix test-rust loom miri e2e peers bench bench-smoke gates valgrind chromium lint platforms msrv wheels check-wheels release format docs pictures coverage clean
+.PHONY: help demo test quick test-python suite matrix test-rust kills loom miri e2e peers bench bench-smoke gates valgrind chromium lint platforms msrv wheels check-wheels release format docs pictures coverage clean
 
 help: ## list what there is to make
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,7 +20,7 @@ demo: $(VENV)/native ## meter a real pipeline under load on this machine
 	$(BIN)/python -m examples.fix_generator
 	$(BIN)/langmeter demo --report target/demo.html
 
-test: test-rust loom test-python ## run every test
+test: test-rust kills loom test-python ## run every test
 
 test-python: $(VENV)/native ## run the tests of the Python package, with coverage
 	$(BIN)/python -m pytest -n auto --dist worksteal --cov --cov-report=term --durations=20
@@ -39,6 +39,10 @@ quick: $(VENV)/native ## run the tests of the Python package that need seconds
 
 test-rust: ## run the tests of the Rust core
 	cargo test --locked --quiet --package langmeter-core --lib --tests
+
+# The points at which processes are killed are there in this build alone.
+kills: ## kill processes that count into files at every step
+	cargo test --locked --quiet --package langmeter-core --features stops --test kills
 
 # Every lock-free type under every interleaving of at most three preemptions.
 loom: ## check the lock-free types with loom

@@ -28,6 +28,8 @@ mod runs;
 mod series;
 mod snapshot;
 pub mod statistics;
+#[doc(hidden)]
+pub mod stops;
 pub mod tokenizer;
 mod window;
 

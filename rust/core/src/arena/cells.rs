@@ -8,6 +8,7 @@
 
 use super::memory::Memory;
 use crate::error::Error;
+use crate::stops::stop;
 
 #[cfg(loom)]
 use loom::sync::atomic::{AtomicU64, Ordering};
@@ -82,6 +83,7 @@ impl Cells {
     /// Relaxed store.
     #[inline]
     pub fn set(&self, i: usize, value: u64) {
+        stop!(Write);
         if let Some(c) = self.at(i) {
             c.store(value, Ordering::Relaxed);
         }
@@ -90,20 +92,32 @@ impl Cells {
     /// Relaxed wrapping add; returns the value before.
     #[inline]
     pub fn add(&self, i: usize, n: u64) -> u64 {
+        stop!(Write);
         self.at(i).map_or(0, |c| c.fetch_add(n, Ordering::Relaxed))
     }
 
     /// Relaxed wrapping subtract; returns the value before.
     #[inline]
     pub fn sub(&self, i: usize, n: u64) -> u64 {
+        stop!(Write);
         self.at(i).map_or(0, |c| c.fetch_sub(n, Ordering::Relaxed))
     }
 
     /// Relaxed bitwise or.
     #[inline]
     pub fn or(&self, i: usize, bits: u64) {
+        stop!(Write);
         if let Some(c) = self.at(i) {
             c.fetch_or(bits, Ordering::Relaxed);
+        }
+    }
+
+    /// Relaxed bitwise and.
+    #[inline]
+    pub fn and(&self, i: usize, bits: u64) {
+        stop!(Write);
+        if let Some(c) = self.at(i) {
+            c.fetch_and(bits, Ordering::Relaxed);
         }
     }
 
@@ -129,6 +143,7 @@ impl Cells {
     /// Release store.
     #[inline]
     pub fn publish(&self, i: usize, value: u64) {
+        stop!(Write);
         if let Some(c) = self.at(i) {
             c.store(value, Ordering::Release);
         }
@@ -137,24 +152,28 @@ impl Cells {
     /// Wrapping add, acquire and release; returns the value before.
     #[inline]
     pub fn add_acquire_release(&self, i: usize, n: u64) -> u64 {
+        stop!(Write);
         self.at(i).map_or(0, |c| c.fetch_add(n, Ordering::AcqRel))
     }
 
     /// Swap, acquire and release; returns the value before.
     #[inline]
     pub fn swap(&self, i: usize, value: u64) -> u64 {
+        stop!(Write);
         self.at(i).map_or(0, |c| c.swap(value, Ordering::AcqRel))
     }
 
     /// Wrapping add, release; returns the value before.
     #[inline]
     pub fn add_release(&self, i: usize, n: u64) -> u64 {
+        stop!(Write);
         self.at(i).map_or(0, |c| c.fetch_add(n, Ordering::Release))
     }
 
     /// Relaxed add that saturates at the largest value of a cell; returns false where it saturated.
     #[inline]
     pub fn add_saturating(&self, i: usize, n: u64) -> bool {
+        stop!(Write);
         self.at(i).is_none_or(|c| {
             let old = c.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |old| Some(old.saturating_add(n)));
             old.is_ok_and(|old| old.checked_add(n).is_some())
@@ -164,6 +183,7 @@ impl Cells {
     /// Raises the cell to `value` if it holds less (maximum); acquire and release.
     #[inline]
     pub fn maximum(&self, i: usize, value: u64) {
+        stop!(Write);
         if let Some(c) = self.at(i) {
             c.fetch_max(value, Ordering::AcqRel);
         }
@@ -172,12 +192,14 @@ impl Cells {
     /// Compare-and-swap, acquire and release; the error is the value that the cell held instead.
     #[inline]
     pub fn claim(&self, i: usize, from: u64, to: u64) -> Result<(), u64> {
+        stop!(Write);
         self.at(i).map_or(Err(0), |c| c.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).map(drop))
     }
 
     /// Relaxed compare-and-swap, for a cell that guards no other cell.
     #[inline]
     pub fn exchange(&self, i: usize, from: u64, to: u64) -> Result<(), u64> {
+        stop!(Write);
         self.at(i).map_or(Err(0), |c| c.compare_exchange(from, to, Ordering::Relaxed, Ordering::Relaxed).map(drop))
     }
 }

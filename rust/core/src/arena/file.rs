@@ -2,6 +2,7 @@
 
 use super::region::PAGE;
 use super::{Cells, memory::Memory};
+use crate::stops::stop;
 use rustix::fs::{FallocateFlags, FlockOperation, Mode, OFlags, fallocate, flock, open};
 use rustix::io::{Errno, retry_on_intr};
 use std::io;
@@ -47,7 +48,9 @@ impl Cells {
     pub fn attach(&self, path: &Path, mode: u32) -> io::Result<()> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let file = open(path, flags, Mode::from_raw_mode(mode))?;
+        stop!(Opened);
         flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        stop!(Locked);
         let before = self.0.file.fd.swap(file.into_raw_fd(), Ordering::AcqRel);
         debug_assert_eq!(before, -1, "a file is attached already");
         Ok(())
@@ -83,19 +86,25 @@ impl Cells {
         // SAFETY: the descriptor is closed by `detach` only, which no thread calls while others record.
         let file = unsafe { BorrowedFd::borrow_raw(fd) };
         let bytes = in_bytes(&cells);
+        stop!(Allocating);
         allocated(file, &bytes)?;
-        self.0.back(file, bytes)
+        stop!(Allocated);
+        self.0.back(file, bytes)?;
+        stop!(Mapped);
+        Ok(())
     }
 
     /// Maps a file to read it. Its length has to be whole cells, and `least` at least.
     pub fn of_file(path: &Path, least: usize) -> io::Result<Self> {
         let file = open(path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())?;
+        stop!(FileOpened);
         let bytes = usize::try_from(rustix::fs::fstat(&file)?.st_size).unwrap_or(0);
         if bytes / BYTES < least {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         let mut memory = Memory::of_file(file.as_fd(), bytes)?;
         memory.file.read_only = true;
+        stop!(FileMapped);
         Ok(Self(memory))
     }
 }

@@ -1,6 +1,7 @@
 //! Regions of the arena that are used unit by unit, and backed by the file piece by piece.
 
 use super::Cells;
+use crate::stops::stop;
 
 /// Cells of a region's header: units that may not be used yet | units that the file backs | whether a thread is growing it.
 const WITHHELD: usize = 0;
@@ -86,6 +87,7 @@ impl Region {
                 return true;
             }
             if cells.claim(self.cell(GROWING), 0, 1).is_ok() {
+                stop!(Growing);
                 let usable = self.usable(cells);
                 if unit >= usable {
                     let from = usable as usize;
@@ -97,6 +99,7 @@ impl Region {
                     }
                     cells.publish(self.cell(WITHHELD), left);
                 }
+                stop!(Grown);
                 cells.publish(self.cell(GROWING), 0);
                 return true;
             }

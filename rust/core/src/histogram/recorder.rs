@@ -12,6 +12,8 @@ const HALF: usize = 32;
 const NUMBER: usize = 24;
 const LOW: u64 = (1 << NUMBER) - 1;
 const _: () = assert!(Pool::MOST as u64 <= LOW && NUMBER + Layout::BLOCK / LINE == HALF);
+/// In a bucket: its last value is on the list of deferred durations too.
+const FILED: u64 = 1 << 63;
 
 /// Result of recording a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +61,36 @@ impl Recorder {
     /// Records a duration in nanoseconds, rounded to the microsecond. Durations below one microsecond are recorded as one.
     #[inline]
     pub fn record(self, cells: &Cells, nanos: u64) -> Kept {
+        self.add(cells, nanos, 1)
+    }
+
+    /// Records a duration that waits elsewhere too, and marks its bucket by the same write. One thread does that, and one
+    /// duration at a time; `filed` takes the mark away.
+    pub fn file(self, cells: &Cells, nanos: u64) -> Kept {
+        self.add(cells, nanos, FILED | 1)
+    }
+
+    /// Takes away the mark of `file`.
+    pub fn filed(self, cells: &Cells, nanos: u64) {
+        if let Some(bucket) = self.bucket(cells, nanos) {
+            cells.and(bucket, !FILED);
+        }
+    }
+
+    /// Whether the bucket of a duration has the mark of `file`.
+    pub fn is_filed(self, cells: &Cells, nanos: u64) -> bool {
+        self.bucket(cells, nanos).is_some_and(|bucket| cells.get(bucket) & FILED != 0)
+    }
+
+    fn bucket(self, cells: &Cells, nanos: u64) -> Option<usize> {
+        let index = self.layout.index(in_micros(nanos).clamp(1, MAX_MICROS));
+        let (cell, shift) = self.number(index / Layout::BLOCK);
+        let number = cells.observe(cell) >> shift & LOW;
+        (number != 0).then(|| self.pool.first(number).wrapping_add(index % Layout::BLOCK))
+    }
+
+    #[inline]
+    fn add(self, cells: &Cells, nanos: u64, n: u64) -> Kept {
         let micros = in_micros(nanos);
         let clamped = micros.clamp(1, MAX_MICROS);
         let index = self.layout.index(clamped);
@@ -75,7 +107,7 @@ impl Recorder {
             }
             cells.or(cell, line << shift);
         }
-        cells.add(self.pool.first(number).wrapping_add(index % Layout::BLOCK), 1);
+        cells.add(self.pool.first(number).wrapping_add(index % Layout::BLOCK), n);
         if clamped < micros { Kept::Clamped } else { Kept::Whole }
     }
 
@@ -131,7 +163,7 @@ impl Recorder {
                     let line = (lines.trailing_zeros() as usize).wrapping_mul(LINE);
                     lines &= lines.wrapping_sub(1);
                     cells.occupied(first.wrapping_add(line), LINE, |cell, count| {
-                        buckets.push((index.wrapping_add(cell.wrapping_sub(first)) as u32, count));
+                        buckets.push((index.wrapping_add(cell.wrapping_sub(first)) as u32, count & !FILED));
                     });
                 }
             }

@@ -1,11 +1,12 @@
 //! What one event writes: into a snapshot whole, or not at all.
 
 use super::Recorder;
-use super::layout::{COUNTER_CELLS, DEFERRED, DEFERRED_CELLS, MEASURED};
+use super::layout::{COUNTER_CELLS, DEFERRED, DEFERRED_CELLS, FILING, MEASURED};
 use crate::arena::Phase;
 use crate::histogram::{Kept, MAX_MICROS, in_micros};
 use crate::metrics::{Counter, Dropped, Measure, OUTCOMES, Outcome};
 use crate::series::SeriesId;
+use crate::stops::stop;
 use std::ops::Deref;
 
 /// In a deferred duration: it has been written.
@@ -38,6 +39,7 @@ impl Deref for Batch<'_> {
 impl Drop for Batch<'_> {
     #[inline]
     fn drop(&mut self) {
+        stop!(Counted);
         self.phaser.leave(&self.cells, self.phase);
     }
 }
@@ -82,11 +84,13 @@ impl Batch<'_> {
             self.drop_one(Dropped::Clamped);
         }
         let place = self.cells.add(self.deferred, 1);
+        stop!(PlaceTaken);
         let there = usize::try_from(place).ok().filter(|n| *n < DEFERRED_CELLS);
         let Some(there) = there else { return false };
         let what = (id as u64) << MEASURE | measure as u64;
         let cell = self.deferred.wrapping_add(DEFERRED).wrapping_add(there);
         self.cells.publish(cell, PRESENT | what << MICROS | micros.min(MAX_MICROS));
+        stop!(Deferred);
         true
     }
 }
@@ -96,16 +100,28 @@ impl Recorder {
     /// it.
     #[inline]
     pub(super) fn batch(&self) -> Batch<'_> {
-        Batch { recorder: self, phase: self.phaser.enter(&self.cells) }
+        let phase = self.phaser.enter(&self.cells);
+        stop!(Entered);
+        Batch { recorder: self, phase }
     }
 
     /// Records a duration in nanoseconds, whatever a snapshot is doing: for what no counter has to agree with.
     pub(super) fn record_at_once(&self, id: SeriesId, measure: Measure, nanos: u64) {
+        self.measures(id, measure);
+        self.note_kept(self.histogram(id, measure).record(&self.cells, nanos));
+    }
+
+    #[inline]
+    fn measures(&self, id: SeriesId, measure: Measure) {
         let (measured, bit) = (self.block(id).wrapping_add(MEASURED), 1 << measure as usize);
         if self.cells.get(measured) & bit == 0 {
             self.cells.or(measured, bit);
         }
-        match self.histogram(id, measure).record(&self.cells, nanos) {
+    }
+
+    #[inline]
+    fn note_kept(&self, kept: Kept) {
+        match kept {
             Kept::Whole => {}
             Kept::Clamped => self.drop_one(Dropped::Clamped),
             Kept::Lost => self.drop_one(Dropped::DurationsLost),
@@ -125,22 +141,39 @@ impl Recorder {
         self.cells.get(self.deferred) > DEFERRED_CELLS as u64
     }
 
-    /// The durations that wait, each with its series, in microseconds.
+    /// The durations that wait in the file of a dead process, each with its series, in microseconds.
     #[cfg(all(target_os = "linux", not(any(loom, miri))))]
     pub(super) fn deferred_durations(&self) -> Vec<(SeriesId, Measure, u64)> {
         let places = usize::try_from(self.cells.get(self.deferred)).map_or(DEFERRED_CELLS, |n| n.min(DEFERRED_CELLS));
-        let first = self.deferred.wrapping_add(DEFERRED);
-        (first..first.wrapping_add(places)).filter_map(|cell| duration(self.cells.observe(cell))).collect()
+        let (first, filing) =
+            (self.deferred.wrapping_add(DEFERRED), self.cells.get(self.deferred.wrapping_add(FILING)));
+        let waiting = (first..first.wrapping_add(places)).filter_map(|cell| {
+            let (id, measure, micros) = duration(self.cells.observe(cell))?;
+            let is_filed =
+                filing == cell as u64 && self.histogram(id, measure).is_filed(&self.cells, micros.saturating_mul(1000));
+            (!is_filed).then_some((id, measure, micros))
+        });
+        waiting.collect()
     }
 
     /// Records the durations that were deferred. Only for the one reader, and only where no writer is left in phase 1.
+    ///
+    /// A process that is killed has each of them once, in its histogram or in the list: the bucket to which one is added is
+    /// marked by the same add, until it is off the list.
     #[allow(clippy::cast_possible_truncation)] // at most DEFERRED_CELLS
     pub(super) fn file_deferred(&self) {
         let places = self.cells.get(self.deferred).min(DEFERRED_CELLS as u64) as usize;
         let first = self.deferred.wrapping_add(DEFERRED);
         for cell in first..first.wrapping_add(places) {
-            if let Some((id, measure, micros)) = duration(self.cells.swap(cell, 0)) {
-                self.record_at_once(id, measure, micros.saturating_mul(1000));
+            if let Some((id, measure, micros)) = duration(self.cells.observe(cell)) {
+                self.measures(id, measure);
+                let (histogram, nanos) = (self.histogram(id, measure), micros.saturating_mul(1000));
+                self.cells.publish(self.deferred.wrapping_add(FILING), cell as u64);
+                let kept = histogram.file(&self.cells, nanos);
+                stop!(Filed);
+                self.cells.publish(cell, 0);
+                histogram.filed(&self.cells, nanos);
+                self.note_kept(kept);
             }
         }
         self.cells.set(self.deferred, 0);

@@ -9,6 +9,7 @@ use crate::budget::{Crossed, Reservation};
 use crate::metrics::{Counter, Dropped, Measure, Outcome};
 use crate::runs::{Branch, Labels, Left, Run, RunKey, Token, Via};
 use crate::series::{Kind, SeriesId};
+use crate::stops::stop;
 
 impl Recorder {
     /// A chunk of a streamed run without output: a role, usage, the end marker.
@@ -38,6 +39,7 @@ impl Recorder {
         let Some(run) = self.runs.take(&self.cells, end.key, now) else {
             return self.ended_unknown(end, now);
         };
+        stop!(Taken);
         self.one_less(&run);
         let crossed = if run.held.budgets == 0 {
             Crossed::new()

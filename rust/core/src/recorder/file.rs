@@ -10,6 +10,7 @@ use crate::metrics::Outcome;
 use crate::runs::RunTable;
 use crate::series::SeriesTable;
 use crate::snapshot::Snapshot;
+use crate::stops::stop;
 use std::path::Path;
 
 /// The first cell: "LANGMETR".
@@ -49,8 +50,10 @@ impl Recorder {
             self.series_blocks.begin(&self.cells)?;
             self.pool.region.begin(&self.cells)?;
             self.write_header();
+            stop!(Headed);
             std::fs::rename(&new, path)
         });
+        stop!(Renamed);
         result.map_err(|error| {
             self.cells.detach(0..self.shared);
             restore();
@@ -131,6 +134,7 @@ impl Recorder {
         if cells.len() < recorder.series_blocks.end(cells).max(pool.end(cells)) {
             return Err(wrong("truncated: it is shorter than its header says"));
         }
+        stop!(FileChecked);
         Ok(recorder.read_shared(dead))
     }
 

@@ -46,8 +46,10 @@ const PHASER: usize = FILE + 10;
 const _: () = assert!(PHASER + Phaser::CELLS <= DROPPED);
 pub(super) const DROPPED: usize = FILE + 16;
 pub(super) const HEADER: usize = FILE + 64;
-/// Durations that wait for the end of a snapshot: how many, on a line of its own, and room for them.
+/// Durations that wait for the end of a snapshot: how many, and the cell of that which is being filed, on a line of their
+/// own, and room for them.
 pub(super) const DEFERRED: usize = 8;
+pub(super) const FILING: usize = 1;
 pub(super) const DEFERRED_CELLS: usize = 1 << 16;
 const _: () = assert!(DROPPED + Dropped::ALL.len() <= HEADER, "the header is too small");
 /// Series whose blocks a file gets at once: 1 MiB.

@@ -8,6 +8,7 @@ use crate::metrics::{COUNTERS, Counter, Dropped, Measure, OUTCOMES};
 use crate::runs::{RunKey, Streaming};
 use crate::series::{Kind, LabelSet, SeriesId};
 use crate::snapshot::{Origin, SeriesData, Snapshot, WindowCounts};
+use crate::stops::stop;
 use crate::window::{Counts, WINDOWS};
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -95,6 +96,7 @@ impl Recorder {
             let second: Vec<_> = self.series.ids(&self.cells).map(|id| (id, self.bank(id, 1))).collect();
             self.phaser.flip(&self.cells);
             self.phaser.drained(&self.cells, 0);
+            stop!(Reading);
             let series = self.all_series(now, started, Some(&second));
             let again = self.deferred_ran_over() && tries < 3;
             self.phaser.flip(&self.cells);
@@ -141,6 +143,7 @@ impl Recorder {
                 }
                 Some(_) => {}
             }
+            stop!(SeriesRead);
             match series.entry(labels) {
                 Entry::Vacant(free) => drop(free.insert(data)),
                 // What is there is little, its gaps for one: it is added to the rest, which is not copied then.

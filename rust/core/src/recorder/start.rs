@@ -7,6 +7,7 @@ use crate::budget::{MAX_COST, PRICES_MISSING, Refused, Reservation, UNPRICED, Wh
 use crate::metrics::{Dropped, Outcome};
 use crate::runs::{Labels, Reserving, Run, RunKey, Start, Started};
 use crate::series::{Kind, SeriesId};
+use crate::stops::stop;
 
 /// Output tokens that a call is expected to give at most, where it sets no limit of its own and no call before
 /// it gave more.
@@ -74,6 +75,7 @@ impl Recorder {
         let started = self.runs.start(&self.cells, &start, |run| {
             self.batch().abandon(&run, Dropped::RunsCapped);
         });
+        stop!(Started);
         if started == Started::Echo {
             self.budgets.release(&self.cells, &held);
             self.drop_one(Dropped::DuplicateStart);

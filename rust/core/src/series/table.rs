@@ -8,6 +8,7 @@ mod tests;
 use super::{Kind, LabelSet, OTHER, SEPARATOR};
 use crate::arena::{Cells, Region};
 use crate::error::Error;
+use crate::stops::stop;
 
 /// Longest `a` and `b` kept, bytes.
 const LONGEST: (usize, usize) = (248, 256);
@@ -161,6 +162,7 @@ impl SeriesTable {
                 let made = own?;
                 match cells.claim(key, 0, hash << ID_BITS | (made as u64).wrapping_add(1)) {
                     Ok(()) => {
+                        stop!(KeyWritten);
                         self.show(cells, made, what, a, b);
                         return own;
                     }
@@ -216,11 +218,13 @@ impl SeriesTable {
             }
             None
         })?;
+        stop!(SeriesTaken);
         let text = self.text(slot);
         cells.set(text, head(what, a, b));
         for (cell, word) in (text.wrapping_add(1)..).zip(words(a).chain(words(b))) {
             cells.set(cell, word);
         }
+        stop!(TextWritten);
         Some(slot)
     }
 
