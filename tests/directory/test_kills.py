@@ -25,9 +25,6 @@ pytestmark = [
     pytest.mark.process,
 ]
 
-#: Functions of `os` by which a folding changes the directory or looks at it.
-STEPS = ("open", "fsync", "replace", "unlink", "scandir", "stat")
-
 
 def test_a_process_killed_while_it_counts_loses_at_most_the_event_it_was_in(tmp_path: Path) -> None:
     """100 processes that also grow their files; each tells how many calls it has finished."""
@@ -69,42 +66,6 @@ def test_a_process_killed_while_it_counts_loses_at_most_the_event_it_was_in(tmp_
         assert fold(tmp_path).folded == len(paths)
         assert langmeter.read(tmp_path).totals.calls == total
     assert total > 50_000
-
-
-@pytest.mark.parametrize("step", range(24))
-def test_a_folding_killed_at_any_step_neither_loses_nor_doubles(tmp_path: Path, step: int) -> None:
-    """It is killed before its `step`th look at the directory or change of it."""
-    for n in range(3):
-        recorder = recorder_in(tmp_path)
-        for _ in range(n + 1):
-            call(recorder)
-        del recorder
-
-    def work() -> None:
-        steps = 0
-
-        def counting(function):  # type: ignore[no-untyped-def]
-            def counted(*args, **kwargs):  # type: ignore[no-untyped-def]
-                nonlocal steps
-                if steps == step:
-                    os.kill(os.getpid(), 9)
-                steps += 1
-                return function(*args, **kwargs)
-
-            return counted
-
-        for name in STEPS:
-            setattr(os, name, counting(getattr(os, name)))
-        fold(tmp_path)
-
-    _, status = os.waitpid(forked(work), 0)
-    assert langmeter.read(tmp_path).totals.calls == 6
-    folding = fold(tmp_path)
-    assert not folding.busy
-    assert arenas(tmp_path) == []
-    assert langmeter.read(tmp_path).totals.calls == 6
-    if step < 8:
-        assert os.WIFSIGNALED(status)
 
 
 def test_readers_see_no_figure_fall_while_processes_come_and_go(tmp_path: Path) -> None:
