@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -133,50 +135,70 @@ def test_a_process_pool_is_on_the_page_of_its_parent(
         assert calls_in(fetch(f"{server.url}/metrics")) == 60
 
 
+#: Seconds that 64 processes count; a minute in `make e2e`.
+SECONDS = float(os.environ.get("LANGMETER_TEST_SECONDS", "2"))
+PROCESSES, THREADS = 64, 8
+
+
 @pytest.mark.slow
 def test_no_call_of_64_processes_is_lost(tmp_path: Path) -> None:
     """Each of them has 8 threads; readers and folders never fail, and no figure falls."""
     begin, end = tmp_path / "begin", threading.Event()
     directory = tmp_path / "d"
     directory.mkdir()
+    made = mmap.mmap(-1, 8 * PROCESSES)
 
     def work(number: int) -> None:
         recorder = recorder_in(directory)
         while not begin.exists():
             time.sleep(0.01)
+        ends = time.monotonic() + SECONDS
+        calls = [0] * THREADS
 
-        def count() -> None:
-            for _ in range(100):
+        def count(place: int) -> None:
+            while time.monotonic() < ends:
                 call(recorder, f"m{number % 7}")
+                calls[place] += 1
 
-        threads = [threading.Thread(target=count) for _ in range(8)]
+        threads = [threading.Thread(target=count, args=(place,)) for place in range(THREADS)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
+        made[8 * number : 8 * number + 8] = struct.pack("<Q", sum(calls))
 
-    children = [forked(partial(work, number)) for number in range(64)]
-    while len(list(directory.glob("*.arena"))) < 64:
+    children = [forked(partial(work, number)) for number in range(PROCESSES)]
+    while len(list(directory.glob("*.arena"))) < PROCESSES:
         time.sleep(0.01)
-    seen: list[int] = []
+    seen: dict[int, list[int]] = {}
+    foldings = 0
 
     def look() -> None:
-        while not end.is_set():
-            seen.append(langmeter.read(directory).totals.calls)
-            langmeter.directory.fold(directory)
+        nonlocal foldings
+        readings = seen.setdefault(threading.get_ident(), [])
+        while not readings or not end.is_set():
+            readings.append(langmeter.read(directory).totals.calls)
+            foldings += langmeter.directory.fold(directory).folded
 
     readers = [threading.Thread(target=look) for _ in range(2)]
     for reader in readers:
         reader.start()
     begin.touch()
     for child in children:
-        os.waitpid(child, 0)
+        assert os.waitpid(child, 0)[1] == 0
     end.set()
     for reader in readers:
         reader.join()
-    langmeter.directory.fold(directory)
+    foldings += langmeter.directory.fold(directory).folded
+    calls = sum(struct.unpack(f"<{PROCESSES}Q", made[:]))
     total = langmeter.read(directory).totals
-    assert (total.calls, total.latency.count) == (64 * 8 * 100,) * 2
-    assert max(seen) <= total.calls
+    readings = sum(map(len, seen.values()))
+    print(f"{calls:,} calls in {SECONDS:.0f} s, {total.calls:,} counted, {readings:,} readings")
+    assert (total.calls, total.latency.count) == (calls, calls)
     assert total.outcomes["abandoned"] == 0
+    assert len(seen) == len(readers)
+    for numbers in seen.values():
+        assert numbers == sorted(numbers)
+        assert numbers[-1] <= calls
+    assert foldings == PROCESSES
     assert list(directory.glob("*.arena")) == []

@@ -169,11 +169,11 @@ impl Recorder {
                 self.measures(id, measure);
                 let (histogram, nanos) = (self.histogram(id, measure), micros.saturating_mul(1000));
                 self.cells.publish(self.deferred.wrapping_add(FILING), cell as u64);
-                let kept = histogram.file(&self.cells, nanos);
+                let result = histogram.file(&self.cells, nanos);
                 stop!(Filed);
                 self.cells.publish(cell, 0);
                 histogram.filed(&self.cells, nanos);
-                self.note_kept(kept);
+                self.note_kept(result);
             }
         }
         self.cells.set(self.deferred, 0);
