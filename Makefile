@@ -73,7 +73,7 @@ miri: ## look for undefined behaviour with miri (needs a nightly toolchain)
 e2e: $(VENV)/native $(VENV)/node $(VENV)/browser ## run the tests against real servers and a browser (needs npm, Debian's packages and Go)
 	-$(MAKE) --keep-going target/tools/prometheus target/tools/victoria-metrics chromium
 	$(BIN)/python -m pytest -m e2e --no-cov -rs tests/e2e
-	LANGMETER_TEST_SECONDS=60 $(BIN)/python -m pytest --no-cov -s -k 64_processes tests/directory/test_servers.py
+	TEST_SECONDS=60 $(BIN)/python -m pytest --no-cov -s -k 64_processes tests/directory/test_servers.py
 
 # The own tests of langchain-core, langchain and langgraph, with a meter and with an empty handler.
 peers: $(VENV)/native ## run LangChain's own tests with a meter installed

@@ -136,7 +136,7 @@ def test_a_process_pool_is_on_the_page_of_its_parent(
 
 
 #: Seconds that 64 processes count; a minute in `make e2e`.
-SECONDS = float(os.environ.get("LANGMETER_TEST_SECONDS", "2"))
+SECONDS = float(os.environ.get("TEST_SECONDS", "2"))
 PROCESSES, THREADS = 64, 8
 
 
