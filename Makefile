@@ -23,6 +23,7 @@ demo: $(VENV)/native ## meter a real pipeline under load on this machine
 test: test-rust kills loom test-python ## run every test
 
 test-python: $(VENV)/native ## run the tests of the Python package, with coverage
+	-@[ -d target/tools/faketime ] || $(MAKE) target/tools/faketime
 	$(BIN)/python -m pytest -n auto --dist worksteal --cov --cov-report=term --durations=20
 
 suite: $(VENV)/native ## run the tests of the Python package, without coverage
@@ -154,6 +155,11 @@ target/tools/prometheus:
 	mkdir -p target/tools/deb
 	cd target/tools/deb && apt-get download prometheus
 	dpkg -x target/tools/deb/prometheus_*.deb $@
+
+target/tools/faketime:
+	mkdir -p target/tools/deb
+	cd target/tools/deb && apt-get download libfaketime
+	dpkg -x target/tools/deb/libfaketime_*.deb $@
 
 target/tools/advancecomp target/tools/qemu: target/tools/%:
 	mkdir -p target/tools/deb

@@ -7,7 +7,9 @@ thread held stay locked, and threads, connections and files are the parent's.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
+from typing import Final
 
 
 def _nothing() -> None:
@@ -31,3 +33,33 @@ def at_fork(
         os.register_at_fork(
             before=before, after_in_parent=after_in_parent, after_in_child=after_in_child
         )
+
+
+#: Functions of `at_worker_end`.
+_at_worker_end: Final[list[Callable[[], object]]] = []
+
+
+def at_worker_end(function: Callable[[], object]) -> None:
+    """Run a function before a child of `multiprocessing` ends: this process, and each forked later.
+
+    Such a child ends without `atexit` if it was forked, and forgets finalizers as it begins.
+    """
+    _at_worker_end.append(function)
+    processes = sys.modules.get("multiprocessing.process")
+    if processes is not None and processes.parent_process() is not None:
+        _finalize(function)
+
+
+def _finalize(function: Callable[[], object]) -> None:
+    from multiprocessing.util import Finalize
+
+    Finalize(None, function, exitpriority=100)
+
+
+def _after_fork() -> None:
+    util = sys.modules.get("multiprocessing.util")
+    for function in _at_worker_end if util is not None else ():
+        util.register_after_fork(function, _finalize)  # type: ignore[union-attr]
+
+
+at_fork(after_in_child=_after_fork)

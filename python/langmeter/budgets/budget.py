@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from hashlib import sha256
 from math import ceil
 from types import MappingProxyType
@@ -177,11 +178,12 @@ class Budget:
             StoreError: the store of a shared budget does not answer.
         """
         units = checked_limit(self.unit, limit)
-        self._limit = units
-        account = self._account
+        self._begin()
         if self._lease is not None:
             self._lease.change(limit=max(1, units // self._scale))
-        elif account is not None:
+        self._limit = units
+        account = self._account
+        if self._lease is None and account is not None:
             recorder, position, _ = account
             crossed = recorder.set_limit(position, units, self._thresholds(units))
             owner = None if self._owner is None else self._owner()
@@ -195,6 +197,7 @@ class Budget:
         have ended. Safe in any thread. Raises StoreError if the store of a shared budget does not
         answer.
         """
+        self._begin()
         account = self._account
         if self._lease is not None:
             self._lease.change(reset=True)
@@ -248,18 +251,58 @@ class Budget:
         shared = (self.store, self.on_store_loss, self.time_zone)
         return (*made, self.on_threshold, self.unpriced, self._name, *shared)
 
+    def __reduce__(self) -> tuple[Callable[[], Budget], tuple[()]]:
+        """Copy and pickle the terms: the copy is of no meter yet, and has spent nothing itself."""
+        limit = self._limit if self._lease is None else self._made_with
+        words: dict[str, Any] = {
+            self.unit: self._shown(limit),
+            "per": self.per,
+            "scope": dict(self.scope),
+            "unpriced": self.unpriced,
+            "at": self.at,
+            "action": self.action,
+            "on_threshold": self.on_threshold,
+            "name": self._name,
+            "store": self.store,
+            "on_store_loss": self.on_store_loss,
+            "time_zone": self.time_zone,
+        }
+        return partial(type(self), **words), ()
+
     def __repr__(self) -> str:
-        spent, limit = shown(self.spent), shown(self.limit)
-        return f"<Budget {self.name!r}: {spent} of {limit} {unit_name(self.unit)} spent>"
+        spent, _, limit, _ = self._figures()
+        amounts = f"{shown(spent)} of {shown(limit)} {unit_name(self.unit)}"
+        return f"<Budget {self.name!r}: {amounts} spent>"
 
     def _status(self) -> tuple[int, int, int, int | None, int, int]:
+        """Return spent, reserved, begin and end of the period, now and limit, as they are now."""
+        self._begin()
+        if self._lease is not None:
+            self._lease.refresh()
+        return self._last_status()
+
+    def _last_status(self) -> tuple[int, int, int, int | None, int, int]:
+        """Return the same without asking a store."""
         if self._account is None:
             return 0, 0, 0, None, 0, self._limit
         if self._lease is not None:
-            self._lease.refresh()
             return self._lease.status()
         recorder, position, _ = self._account
         return recorder.standing(position)
+
+    def _figures(self, *, fresh: bool = False) -> tuple[Amount, Amount, Amount, datetime | None]:
+        """Return spent, reserved, limit and the end of the period at one moment."""
+        if fresh and self._lease is not None:
+            self._lease.refresh()
+        spent, reserved, _, ends, _, limit = self._last_status()
+        amounts = self._shown(spent), self._shown(reserved), self._shown(limit)
+        return (*amounts, _moment(ends))
+
+    def _begin(self) -> None:
+        """Open a shared budget that no call has opened: it has figures without calls."""
+        owner = None if self._owner is None or self._account is not None else self._owner()
+        if owner is not None:
+            owner.begin(self)
 
     def _opened(self) -> int:
         return 0 if self._account is None else self._account[2]
@@ -278,7 +321,7 @@ class Budget:
                 ledger.crossed([(position, place) for place in places])
 
         terms = Terms(
-            self._name or self._key(),
+            self._key(),
             self._scale,
             max(1, self._limit // self._scale),
             self.per,
@@ -297,7 +340,9 @@ class Budget:
         return PICO // 10**9 if self.unit == "usd" else 1
 
     def _key(self) -> str:
-        """Return the key in a store: a hash of unit, period and scope, never of the limit."""
+        """Return the key in a store: name, or hash of unit, period and scope; never the limit."""
+        if self._name is not None:
+            return self._name
         scope = {key: sorted(values) for key, values in self.scope.items()}
         text = json.dumps([self.unit, self.per, scope], sort_keys=True)
         return f"{self.unit}-{self.per}-{sha256(text.encode()).hexdigest()[:16]}"
@@ -323,21 +368,14 @@ class Budget:
         return usd(amount) if self.unit == "usd" else amount
 
     def _describe(self) -> str:
-        amount = f"{shown(self.limit)} {unit_name(self.unit)}"
+        amount = f"{shown(self._figures()[2])} {unit_name(self.unit)}"
         covers = ", ".join(f"{key} {' or '.join(values)}" for key, values in self.scope.items())
         per = "" if self.per == "total" else f" a {self.per}"
         return f"{amount}{per}" + (f" for {covers}" if covers else "")
 
     def _threshold(self, fraction: float) -> Threshold:
-        spent, reserved, _, ends, _, limit = self._status()
-        return Threshold(
-            self,
-            fraction,
-            self._shown(spent),
-            self._shown(reserved),
-            self._shown(limit),
-            _moment(ends),
-        )
+        spent, reserved, limit, resets_at = self._figures()
+        return Threshold(self, fraction, spent, reserved, limit, resets_at)
 
 
 def unit_name(unit: str) -> str:

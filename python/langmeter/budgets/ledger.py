@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, date, datetime
 from functools import partial
 from threading import Lock
 from typing import Any, Final
 from urllib.parse import quote
-from weakref import finalize, ref
+from weakref import WeakMethod, finalize, ref
 
 from langmeter import _core
 from langmeter._base.delivery import Listener, notice_listener
@@ -22,7 +22,7 @@ from langmeter.budgets.options import BUDGETS
 from langmeter.budgets.shared import open_store, renewals
 from langmeter.budgets.shared.stores import Store
 from langmeter.budgets.worst_case import Plans
-from langmeter.directory.options import DirectoryOptions
+from langmeter.directory.options import PRIVATE, DirectoryOptions
 from langmeter.errors import REASONS, BudgetExceeded, ConfigError
 from langmeter.prices import PriceBook
 from langmeter.snapshot import BudgetState
@@ -67,6 +67,8 @@ class Ledger:
         self.origins: dict[int, abandoned.Origin] = {}
         self._opening = Lock()
         self._listeners: list[Listener] = []
+        self._directory: DirectoryOptions | None = None
+        self._opened_by: Callable[[], Callable[[], object] | None] = lambda: None
 
     @classmethod
     def merged(cls, ledgers: Sequence[Ledger], prices: PriceBook | None) -> Ledger:
@@ -76,26 +78,50 @@ class Ledger:
             budget._owner = None
         return cls(budgets, prices)
 
-    def open(
-        self,
-        recorder: _core.Recorder,
-        directory: DirectoryOptions | None = None,
-        max_run_age: float = 3600.0,
-    ) -> None:
-        """Open the books; once, before the first call.
+    def serve(self, directory: DirectoryOptions | None, opens: Callable[[], object]) -> None:
+        """Name what opens the books, a bound method whose object is held weakly.
 
         Budgets that name no store are shared by a file in `directory`; without one they are this
-        process's own. Reservations of dead processes return after `max_run_age` seconds.
+        process's own. Raises ConfigError for two budgets that would be one in their store.
+        """
+        self._directory, self._opened_by = directory, WeakMethod(opens)
+        keys: dict[tuple[str, str], Budget] = {}
+        for budget in self.budgets:
+            if (url := self._store_of(budget)) and (
+                other := keys.setdefault((url, budget._key()), budget)
+            ) is not budget:
+                raise ConfigError(
+                    f"budgets in one store must have different names, got {budget!r} and "
+                    f"{other!r}; pass e.g. name={budget.per!r} to one of them"
+                )
+
+    def begin(self, budget: Budget) -> None:
+        """Open the books for a shared budget that is read or changed before the first call."""
+        opens = self._opened_by()
+        if opens is not None and self.recorder is None and self._store_of(budget):
+            opens()
+
+    def _store_of(self, budget: Budget) -> str:
+        """Return the address of a budget's store; empty without one."""
+        if budget.store is None and self._directory is not None:
+            path = os.path.join(os.path.abspath(self._directory.path), SHARED_FILE)
+            return f"sqlite:///{quote(path)}"
+        return budget.store or ""
+
+    def open(self, recorder: _core.Recorder, max_run_age: float = 3600.0) -> None:
+        """Open the books; once, before the first call.
+
+        Reservations of dead processes return after `max_run_age` seconds.
         """
         with self._opening:
             if self.recorder is None:
                 warn = _Warnings(recorder)
-                default = None if directory is None else _address(directory)
+                mode = PRIVATE if self._directory is None else self._directory.mode
                 stores: dict[str, Store] = {}
                 for budget in self.budgets:
-                    url = default if budget.store is None else budget.store
-                    if url:
-                        store = stores.setdefault(url, open_store(url))
+                    if url := self._store_of(budget):
+                        own = PRIVATE if budget.store else mode
+                        store = stores.setdefault(url, open_store(url, own))
                         lease = budget._share(recorder, store, max_run_age)
                         renewals.shared.add(lease)
                         finalize(self, renewals.shared.remove, lease).atexit = False
@@ -115,10 +141,7 @@ class Ledger:
                 short_name(each.name),
                 each.unit,
                 each.per,
-                each.spent,
-                each.reserved,
-                each.limit,
-                each.resets_at,
+                *each._figures(fresh=True),
                 tuple(each.scope.items()),
             )
             for each in self.budgets
@@ -160,15 +183,10 @@ class Ledger:
         budget = self.budgets[position]
         lease = budget._lease
         reason = "store" if why == 0 and lease is not None and lease.failed else REASONS[why]
+        # As of the refusal: the call waits for the store no longer.
+        spent, reserved, limit, resets_at = budget._figures()
         return BudgetExceeded(
-            budget.name,
-            dict(budget.scope),
-            budget.unit,
-            budget.limit,
-            budget.spent,
-            budget.reserved,
-            budget.resets_at,
-            reason,
+            budget.name, dict(budget.scope), budget.unit, limit, spent, reserved, resets_at, reason
         )
 
     def crossed(self, crossed: Iterable[tuple[int, int]]) -> None:
@@ -176,11 +194,6 @@ class Ledger:
         for position, which in crossed:
             budget = self.budgets[position]
             self._listeners[position].notify(budget._threshold(budget.at[which]))
-
-
-def _address(directory: DirectoryOptions) -> str:
-    path = os.path.join(os.path.abspath(directory.path), SHARED_FILE)
-    return f"sqlite:///{quote(path)}"
 
 
 class _Warnings:

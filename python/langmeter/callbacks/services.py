@@ -169,6 +169,7 @@ class Services(_core.ServicesBase):
         self.states, self.subscriptions = StateRegistry(), []
         self.states.add(self, streams_in_flight)
         if ledger is not None:
+            ledger.serve(config.directory, self.open_books)
             self.states.add(ledger, Ledger.state)
         self._reported = self._is_open = self._output_reported = self._began = False
         _all.add(self)
@@ -228,7 +229,7 @@ class Services(_core.ServicesBase):
         """The budgets, held by the recorder from now on."""
         # Once open no lock is taken: a fork may have left it held.
         if self.ledger is not None and self.ledger.recorder is None:
-            self.ledger.open(self.recorder, self.config.directory, self.config.max_run_age)
+            self.ledger.open(self.recorder, self.config.max_run_age)
         if not self._is_open:
             self._is_open = True
             self.estimator.count_in(self.recorder)

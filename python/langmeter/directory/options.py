@@ -12,7 +12,7 @@ from langmeter._base.check import refusal
 from langmeter._base.options import Rule, check_options, ruled, whole
 
 #: Permission bits of a file that only its user reads and writes.
-_PRIVATE: Final = 0o600
+PRIVATE: Final = 0o600
 
 
 def _path(name: str, path: object) -> object:
@@ -45,7 +45,7 @@ class DirectoryOptions:
     """
 
     path: str | os.PathLike[str] = field(default="", metadata=_PATH)
-    mode: int = field(default=_PRIVATE, metadata=whole(0o400, 0o777, "write 384 for 0o600"))
+    mode: int = field(default=PRIVATE, metadata=whole(0o400, 0o777, "write 384 for 0o600"))
 
     def __post_init__(self) -> None:
         check_options(self)

@@ -10,7 +10,6 @@ import atexit
 import os
 import secrets
 import socket
-import sys
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -22,7 +21,7 @@ from weakref import WeakSet
 
 from langmeter import sources
 from langmeter._base.check import one_of, real_number, refusal
-from langmeter._base.forks import at_fork
+from langmeter._base.forks import at_fork, at_worker_end
 from langmeter._base.log import log
 from langmeter.exporters import semconv
 from langmeter.exporters.families import Families, Family
@@ -292,29 +291,11 @@ def _close_all() -> None:
             log.warning("%r: the last figures were not accepted", exporter)
 
 
-class _ForkedChild:
-    """Begins exporters anew in a forked child, and closes them at its end."""
-
-    def __init__(self) -> None:
-        self._is_registered = False
-
-    def before(self) -> None:
-        # Children of `multiprocessing` end without `atexit`, and forget finalizers as they begin.
-        util = sys.modules.get("multiprocessing.util")
-        if util is not None and not self._is_registered:
-            self._is_registered = True
-            util.register_after_fork(self, _ForkedChild.finalize)
-
-    def finalize(self) -> None:
-        from multiprocessing.util import Finalize
-
-        Finalize(None, _close_all, exitpriority=100)
-
-    def begin(self) -> None:
-        for exporter in list(_exporters):
-            exporter._begin_process()
+def _begin_all() -> None:
+    for exporter in list(_exporters):
+        exporter._begin_process()
 
 
-_forked_child: Final = _ForkedChild()
 atexit.register(_close_all)
-at_fork(before=_forked_child.before, after_in_child=_forked_child.begin)
+at_worker_end(_close_all)
+at_fork(after_in_child=_begin_all)

@@ -11,7 +11,6 @@ import os
 import random
 import secrets
 import socket
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -21,7 +20,7 @@ from typing import Final, Protocol
 from weakref import WeakSet, ref
 
 from langmeter import _core
-from langmeter._base.forks import at_fork
+from langmeter._base.forks import at_fork, at_worker_end
 from langmeter._base.log import log
 from langmeter._base.text import plural
 from langmeter.history.options import HistoryOptions
@@ -120,12 +119,6 @@ class Writer:
             self._thread = None
             log.debug("no thread for the history: %s", error)
             return
-        # Children of multiprocessing end without `atexit`, if forked.
-        processes = sys.modules.get("multiprocessing.process")
-        if processes is not None and processes.parent_process() is not None:
-            from multiprocessing.util import Finalize
-
-            Finalize(None, _close_all, exitpriority=100)
 
     def due(self) -> bool:
         """Wake the thread for the next difference."""
@@ -349,6 +342,7 @@ def at_database() -> Iterator[None]:
 
 
 atexit.register(_close_all)
+at_worker_end(_close_all)
 at_fork(
     before=_turn.before_fork,
     after_in_parent=_turn.after_in_parent,

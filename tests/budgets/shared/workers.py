@@ -2,7 +2,12 @@
 
 `python workers.py PROCESSES THREADS SECONDS WORDS…`: each process makes calls in its threads until
 a call is refused, or for so many seconds, and prints a line with the number of calls, of refusals
-for want of a store, and what it spent. WORDS are keywords of `Budget`, as JSON.
+for want of a store, and what it spent. WORDS are keywords of `Budget`, as JSON; besides them
+
+- `patient`: it goes on until a call is refused in another period than the first refused one;
+- `lease`: seconds of the lease, in the place of the constant;
+- `clock`: path of a file with the seconds by which its clock is ahead, read whenever it is asked;
+- `waits`: it forks after a line of its standard input.
 """
 
 from __future__ import annotations
@@ -12,6 +17,8 @@ import os
 import sys
 import threading
 import time
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
@@ -19,6 +26,8 @@ from langchain_core.messages import AIMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 
 from langmeter import Budget, BudgetExceeded, Meter
+from langmeter.budgets import budget as budgets
+from langmeter.budgets.shared import Terms, lease, sqlite
 from langmeter.prices import PriceBook
 
 
@@ -42,19 +51,30 @@ class Model(FakeListChatModel):
 
 def work(threads: int, seconds: float, words: dict[str, Any]) -> str:
     """Make calls; return a line that says how many."""
+    patient = words.pop("patient", False)
+    if "lease" in words:  # the constant, for a test that has not half a minute
+        vars(budgets)["Terms"] = partial(Terms, seconds=words.pop("lease"))
+    if path := words.pop("clock", None):
+        for module in (lease, sqlite):
+            vars(module)["time"] = lambda: time.time() + float(Path(path).read_text())
     budget = Budget(action="block", at=(), **words)
     meter = Meter(prices=PriceBook({"acme/*": {"input": 1000, "output": 1000}}), budgets=[budget])
     model, end = Model(), time.monotonic() + seconds
     made, lost = [0] * threads, [0] * threads
 
     def call(place: int) -> None:
+        first = None
         while time.monotonic() < end:
             try:
                 model.invoke("?", config={"callbacks": [meter]})
             except BudgetExceeded as refusal:
-                # A machine with more work than cores may not get to the store in time.
                 if refusal.reason == "limit":
-                    return
+                    first = first or refusal.resets_at
+                    if not patient or refusal.resets_at != first:
+                        return
+                    time.sleep(0.01)
+                    continue
+                # A machine with more work than cores may not get to the store in time.
                 lost[place] += 1
                 time.sleep(0.02)
             else:
@@ -74,6 +94,8 @@ def main(processes: int, threads: int, seconds: float, words: dict[str, Any]) ->
 
     logging.disable(logging.WARNING)
     print(os.getpid(), flush=True)
+    if words.pop("waits", False):
+        sys.stdin.readline()
     children = []
     for _ in range(processes):
         child = os.fork()

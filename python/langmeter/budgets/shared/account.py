@@ -17,6 +17,8 @@ from typing import Final, NamedTuple
 
 #: Amounts and times above it are not exact in Lua.
 MOST: Final = 2**53 - 1
+#: Seconds that a call waits for a renewal, at most.
+DEADLINE: Final = 0.05
 #: Milliseconds in which others give back what they do not use, after a call was refused.
 SHORT: Final = 5_000
 

@@ -20,13 +20,11 @@ from typing import Any, Final
 
 from langmeter import _core
 from langmeter._base.log import log
-from langmeter.budgets.shared.account import MOST, Reply, Request, Stale
+from langmeter.budgets.shared.account import DEADLINE, MOST, Reply, Request, Stale
 from langmeter.budgets.shared.periods import period
 from langmeter.budgets.shared.stores import Store
 from langmeter.errors import StoreError
 
-#: Seconds that a call waits for a renewal, at most.
-DEADLINE: Final = 0.05
 #: Seconds between two renewals in steady state, and the age of figures that are read.
 SECONDS: Final = 1.0
 #: Seconds after which a silent process counts as dead; its own lease ends a second before.
@@ -129,15 +127,22 @@ class Lease:
         if self._threads is None:
             self._threads = ThreadPoolExecutor(1, "langmeter:budget")
         try:
-            return self._threads.submit(self._room, amount).result(DEADLINE)
-        except (Late, RuntimeError):  # at the end of the interpreter no thread starts
+            renewal = self._threads.submit(self._room, amount)
+        except RuntimeError:  # at the end of the interpreter no thread starts
+            return self._room(amount)
+        try:
+            return renewal.result(DEADLINE)
+        except Late:
+            # One that waits for its turn is not made; one that runs counts its own failure.
+            if renewal.cancel():
+                self._recorder.dropped("store_unavailable")
             self.failed = True
-            self._recorder.dropped("store_unavailable")
             return False
 
     def _room(self, amount: int) -> bool:
         began = monotonic()
         if not self._lock.acquire(timeout=DEADLINE):
+            self._recorder.dropped("store_unavailable")
             self.failed = True
             return False
         try:
@@ -173,10 +178,20 @@ class Lease:
         if self._reply is None or age >= SECONDS * 1e9:
             self._try()
 
-    def leave(self) -> None:
-        """Report what was spent and give back what is not reserved, if the store answers."""
-        if self._reply is not None or self._recorder.standing(self._position)[0] > 0:
-            self._try(leave=True)
+    def leave(self) -> bool:
+        """Report what was spent and give back what is not reserved; False without the store."""
+        spent = self._recorder.standing(self._position)[0]
+        if self._reply is None and self._units(spent) == self._known:
+            return True
+        return self._try(leave=True)
+
+    def hold(self) -> bool:
+        """Keep others from renewing until `release`; False where one does for too long."""
+        return self._lock.acquire(timeout=DEADLINE)
+
+    def release(self) -> None:
+        """Let others renew again."""
+        self._lock.release()
 
     def change(self, *, limit: int = 0, reset: bool = False) -> None:
         """Set another limit for all, or begin the period anew; raises StoreError."""
@@ -201,17 +216,18 @@ class Lease:
             reply.limit * scale,
         )
 
-    def _try(self, **how: Any) -> None:
+    def _try(self, **how: Any) -> bool:
         if not self._lock.acquire(timeout=DEADLINE):
-            return
+            return False
         try:
             reply = self._renew(**how)
         except StoreError as error:
             self._fail(error)
-            return
+            return False
         finally:
             self._lock.release()
         self._report(reply)
+        return True
 
     def _is_due(self) -> bool:
         spent, reserved, _, _, now, _ = self._recorder.standing(self._position)

@@ -6,11 +6,12 @@ figures, one of the holdings by process, and a sorted set of these by the time t
 
 from __future__ import annotations
 
+from hashlib import sha1
 from importlib import import_module
-from threading import Lock
+from time import monotonic, sleep
 from typing import Any, Final
 
-from langmeter.budgets.shared.account import SHORT, Reply, Request, Stale
+from langmeter.budgets.shared.account import DEADLINE, SHORT, Reply, Request, Stale
 from langmeter.errors import StoreError
 
 SCRIPT: Final = """
@@ -135,6 +136,10 @@ return {text(now), granted and '1' or '0', text(slice), text(share), text(a.spen
   table.concat(crossed, ' ')}
 """
 
+_DIGEST: Final = sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
+#: Seconds between two attempts to connect, after a first one that is made at once.
+_PAUSE: Final = 0.1
+
 
 class RedisStore:
     """Budgets in a server of Valkey or Redis.
@@ -145,59 +150,81 @@ class RedisStore:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._lock = Lock()
         self._client: Any = None
-        self._script: Any = None
-        self._errors: tuple[type[Exception], ...] = (OSError,)
 
     def renew(
         self, key: str, request: Request, timeout: float, now: int | None = None
     ) -> Reply | Stale:
         """Renew a lease; raises StoreError where the server does not answer within `timeout` s.
 
-        The timeout of the first renewal is that of all.
         `now` takes the place of the server's clock, for tests.
         """
-        if self._script is None:
-            self._connect(timeout)
+        deadline = monotonic() + timeout
+        try:
+            redis: Any = import_module("redis")
+        except ImportError as error:
+            raise StoreError(f"{error}; install langmeter[redis]") from error
         keys = [f"langmeter:{{{key}}}{part}" for part in ("", ":holdings", ":expires")]
         r = request
         numbers = (
             *(r.spent, r.known, r.reserved, r.keep, r.need, r.want, r.begins, r.ends, r.limit),
             *(int(r.joins), r.set_limit, int(r.reset), int(r.leave), r.lease, r.hold, SHORT),
         )
+        words = (*keys, r.holder, *numbers, "" if now is None else now, *r.at)
         try:
-            row = self._script(keys, [r.holder, *numbers, "" if now is None else now, *r.at])
-        except self._errors as error:
+            return _read(self._run(redis, words, deadline))
+        except (redis.RedisError, OSError, ValueError, TypeError) as error:
             raise StoreError(f"{_shown(self._url)}: {error}") from error
-        if len(row) == 1:
-            return Stale(int(row[0]))
-        *amounts, short, crossed = row
-        moment, granted, *others = map(int, amounts)
-        places = tuple(map(int, crossed.split()))
-        return Reply._make((moment, bool(granted), *others, short == "1", places))
 
-    def _connect(self, timeout: float) -> None:
-        try:
-            redis = import_module("redis")
+    def _run(self, redis: Any, words: tuple[object, ...], deadline: float) -> Any:
+        """Run the script; where a connection is lost, once more at once, and then at intervals.
+
+        A renewal that is done twice does no harm: it reports sums.
+        """
+        client, pause = self._connected(redis), 0.0
+        while True:
+            try:
+                try:
+                    return client.evalsha(_DIGEST, 3, *words)
+                except redis.exceptions.NoScriptError:
+                    return client.eval(SCRIPT, 3, *words)
+            except (redis.ConnectionError, redis.TimeoutError):
+                if monotonic() + pause >= deadline:
+                    raise
+                sleep(pause)
+                pause = _PAUSE
+
+    def _connected(self, redis: Any) -> Any:
+        """Return the client, whose pool connects when it is used, and anew in a forked child."""
+        if self._client is None:
+            # Version 2 of the protocol takes fewer round trips to connect.
+            client = redis.Redis.from_url(self._url, protocol=2)
             retry = import_module("redis.retry").Retry(
-                import_module("redis.backoff").NoBackoff(), 1
+                import_module("redis.backoff").NoBackoff(), 0
             )
-        except ImportError as error:
-            raise StoreError(f"{error}; install langmeter[redis]") from error
-        with self._lock:
-            self._errors = (redis.RedisError, OSError, ValueError)
-            self._client = redis.Redis.from_url(
-                self._url,
+            # After those of the address: no wait may be longer than that of a call.
+            client.connection_pool.connection_kwargs.update(
                 decode_responses=True,
-                socket_timeout=timeout,
-                socket_connect_timeout=timeout,
+                socket_timeout=DEADLINE,
+                socket_connect_timeout=DEADLINE,
                 retry=retry,
+                retry_on_timeout=False,
             )
-            self._script = self._client.register_script(SCRIPT)
+            self._client = client
+        return self._client
+
+
+def _read(row: Any) -> Reply | Stale:
+    """Return what the script answered; raises ValueError or TypeError for anything else."""
+    if len(row) == 1:
+        return Stale(int(row[0]))
+    *amounts, short, crossed = row
+    moment, granted, *others = map(int, amounts)
+    places = tuple(map(int, crossed.split()))
+    return Reply._make((moment, bool(granted), *others, short == "1", places))
 
 
 def _shown(url: str) -> str:
-    """Return an address without the password that it may have."""
+    """Return an address without user, password and options."""
     scheme, _, rest = url.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}"
+    return f"{scheme}://{rest.partition('?')[0].rpartition('@')[2]}"

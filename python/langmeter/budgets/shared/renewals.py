@@ -6,7 +6,7 @@ import atexit
 from typing import Final
 
 from langmeter._base import periodic
-from langmeter._base.forks import at_fork
+from langmeter._base.forks import at_fork, at_worker_end
 from langmeter.budgets.shared.lease import SECONDS, Lease
 
 
@@ -22,6 +22,7 @@ class Renewals:
         self._task: periodic.Task | None = None
         self._leases: dict[int, Lease] = {}
         self._gone: list[int] = []
+        self._held: list[Lease] = []
 
     def add(self, lease: Lease) -> None:
         """Renew a lease from now on."""
@@ -49,11 +50,23 @@ class Renewals:
 
     def leave(self) -> None:
         """Report what was spent and give back the rest: the process ends."""
+        lost: set[int] = set()
         for lease in list(self._leases.values()):
-            lease.leave()
+            if lease.store not in lost and not lease.leave():
+                lost.add(lease.store)
+
+    def before_fork(self) -> None:
+        """Keep a fork waiting while a renewal is under way: SQLite may hold locks of its own."""
+        self._held = [lease for lease in list(self._leases.values()) if lease.hold()]
+
+    def after_fork(self) -> None:
+        """Let renewals go on in the parent."""
+        while self._held:
+            self._held.pop().release()
 
     def reset_after_fork(self) -> None:
         """Let every lease begin anew in a child."""
+        self._held.clear()
         for lease in list(self._leases.values()):
             lease.reset_after_fork()
 
@@ -61,4 +74,9 @@ class Renewals:
 #: Those of this process.
 shared: Final = Renewals()
 atexit.register(shared.leave)
-at_fork(after_in_child=shared.reset_after_fork)
+at_worker_end(shared.leave)
+at_fork(
+    before=shared.before_fork,
+    after_in_parent=shared.after_fork,
+    after_in_child=shared.reset_after_fork,
+)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final, Protocol
 from urllib.parse import unquote, urlsplit
 
@@ -27,23 +28,55 @@ class Store(Protocol):
 
 
 def checked_store(name: str, store: Any) -> Any:
-    """Return the address of a store, None or False; raises ConfigError."""
+    """Return the address of a store, None or False; raises ConfigError without its password."""
     if store is None or store is False:
         return store
-    if isinstance(store, str):
-        parts = urlsplit(store)
-        if parts.scheme == "sqlite" and not parts.netloc and len(parts.path) > 1:
-            return store
-        if parts.scheme in _SERVERS and parts.netloc:
-            return store
-    allowed = "the address of a store"
+    allowed = _allowed(store) if isinstance(store, str) else "the address of a store"
+    if not allowed:
+        return store
+    given = _without_login(store) if isinstance(store, str) else store
     remedy = "write 'sqlite:///budgets.db', 'redis://HOST' or 'valkey://HOST', False for none"
-    raise refusal(name, allowed, store, remedy)
+    raise refusal(name, allowed, given, remedy)
 
 
-def open_store(url: str) -> Store:
-    """Return the store of an address that was checked; connects when it is first used."""
+def _allowed(store: str) -> str:
+    """Return what is to be in the place of an address that is wrong; empty for a right one."""
+    try:
+        parts = urlsplit(store)
+        port = parts.port
+    except ValueError:
+        return "the address of a store, with a host and a port from 1 to 65,535"
+    if parts.scheme == "sqlite":
+        if parts.netloc or parts.query or parts.path[1:] in ("", ":memory:"):
+            return "the address of a store, a path after sqlite:///"
+        if parts.path.endswith("/"):
+            return "the address of a store, the path of a file"
+        return ""
+    if parts.scheme not in _SERVERS or not parts.hostname:
+        return "the address of a store"
+    if port == 0:
+        return "the address of a store, with a port from 1 to 65,535"
+    if not re.fullmatch(r"/?|/[0-9]{1,9}", parts.path):
+        return "the address of a store whose path is the number of a database"
+    return ""
+
+
+def _without_login(store: str) -> str:
+    """Return a text that was to be an address, without what may be a password in it."""
+    scheme, _, rest = store.partition(":")
+    if "@" not in store:
+        return store
+    return f"{'' if '@' in scheme else scheme}://***@{rest.partition('?')[0].rpartition('@')[2]}"
+
+
+def open_store(url: str, mode: int = 0o600) -> Store:
+    """Return the store of an address that was checked; connects when it is first used.
+
+    Args:
+        url: the address.
+        mode: permission bits of a file that is made.
+    """
     scheme, _, rest = url.partition("://")
     if scheme == "sqlite":
-        return SQLiteStore(unquote(rest.removeprefix("/").partition("?")[0]))
+        return SQLiteStore(unquote(rest.removeprefix("/")), mode)
     return RedisStore(f"{_SERVERS[scheme]}://{rest}")
