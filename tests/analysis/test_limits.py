@@ -48,7 +48,7 @@ def test_a_period_that_resets_first_is_said() -> None:
     before = taken(NOON - timedelta(hours=1), usd("7.90"))
     [row] = forecasts(taken(NOON, usd("8")), before)
     assert row.resets_in == 12 * 3600
-    assert (row.text(), row.reached_in) == ("not before it resets", None)
+    assert (row.text(), row.reached_in) == ("resets first", None)
 
 
 @pytest.mark.parametrize(

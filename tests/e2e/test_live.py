@@ -187,9 +187,12 @@ def test_a_reader_clicks_through(chromium: Browser, server: live.LiveServer) -> 
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_is_accessible(chromium: Browser, server: live.LiveServer, scheme: str) -> None:
+@pytest.mark.parametrize("size", SIZES)
+def test_it_is_accessible(
+    chromium: Browser, server: live.LiveServer, size: str, scheme: str
+) -> None:
     """axe, the auditor of accessibility, finds no violation of WCAG 2.2 A and AA."""
-    settings: Any = {"viewport": SIZES["desktop"], "color_scheme": scheme, "bypass_csp": True}
+    settings: Any = {"viewport": SIZES[size], "color_scheme": scheme, "bypass_csp": True}
     context = chromium.new_context(**settings)
     page = context.new_page()
     page.goto(server.url)

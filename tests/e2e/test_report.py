@@ -84,9 +84,10 @@ def test_it_opens_without_error_or_request(
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_is_accessible(chromium: Browser, page: Path, scheme: str) -> None:
+@pytest.mark.parametrize("size", SIZES)
+def test_it_is_accessible(chromium: Browser, page: Path, size: str, scheme: str) -> None:
     """axe, the auditor of accessibility, finds no violation of WCAG 2.2 A and AA."""
-    with View(chromium, page, viewport=SIZES["desktop"], color_scheme=scheme) as view:
+    with View(chromium, page, viewport=SIZES[size], color_scheme=scheme) as view:
         view.page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true })")
         view.page.evaluate(AXE.read_text(encoding="utf-8"))
         found = view.page.evaluate(

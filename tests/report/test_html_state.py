@@ -49,7 +49,7 @@ def test_a_report_has_the_budgets_of_a_meter() -> None:
     assert second[:6] == ["10 calls", "", "40.0%", "4 calls", "0 calls", "10 calls"]
     assert second[6] != "-"
     assert second[7] == "-"
-    assert "The budget 4000 tokens a day is used up." in "".join(document.texts)
+    assert "The budget “4000 tokens a day” is used up." in "".join(document.texts)
     assert {"href": "#budgets"} in document.all("a")
 
 
@@ -87,9 +87,9 @@ def test_alerts_that_fire_are_named_first() -> None:
 @pytest.mark.parametrize(
     ("used", "text"),
     [
-        ("9", "money reaches its limit in 1 h 20 m: raise it, or spend less by Advice."),
+        ("9", "“money” reaches its limit in 1 h 20 m: raise it, or see Advice."),
         ("2", "At these rates none reaches its limit before it resets."),
-        ("10", "money is used up: raise it, or wait until it resets. Advice lists cheaper models."),
+        ("10", "“money” is used up: raise it, or wait until it resets; see Advice."),
     ],
 )
 def test_a_report_says_what_to_do_about_a_budget(used: str, text: str) -> None:

@@ -150,11 +150,11 @@ def test_budgets_have_their_time_to_the_limit() -> None:
     assert list(rows) == ["gone", "money", "soon", "slow"]
     money = ("$1.500", "$0", "$10.00", ["2 m 50 s", "bad"], "2026-11-28 04:30:00")
     assert rows["money"] == [0.15, "15.0%", *money]
-    assert rows["slow"][5] == rows["soon"][5] == ["not before it resets", ""]
+    assert rows["slow"][5] == rows["soon"][5] == ["resets first", ""]
     assert rows["gone"][5:] == [["reached", "bad"], "-"]
     needs = cells(shown)["needs"]
-    assert "The budget gone is used up." in needs
-    assert "The budget money reaches its limit in 2 m 50 s" in needs
+    assert "The budget “gone” is used up." in needs
+    assert "The budget “money” reaches its limit in 2 m 50 s" in needs
     assert "slow" not in needs
 
 

@@ -144,6 +144,11 @@ def format_amount(amount: Decimal | int) -> str:
     return format_count(amount) if isinstance(amount, int) else format_usd(amount)
 
 
+def format_used(share: float, digits: int = 0) -> str:
+    """Format the part of a limit that is used: `80%`, `104%`; far beyond it `> 10,000%`."""
+    return f"{share:,.{digits}%}" if share <= 100 else "> 10,000%"
+
+
 def format_rate(per_second: float) -> str:
     """Events per second with about three digits."""
     if per_second == 0:

@@ -14,6 +14,8 @@ from langmeter.prices.own import undated
 from langmeter.snapshot import Snapshot
 from langmeter.snapshot.state import BudgetState, OriginState
 
+#: Seconds of a hundred years: a limit beyond them is never reached.
+_NEVER: Final = 100 * 365.25 * 86_400
 _SECONDS: Final = {"minute": 60, "hour": 3600, "day": 86_400}
 
 
@@ -51,7 +53,7 @@ class Forecast:
     @property
     def reached_in(self) -> float | None:
         """Seconds to the limit; None where it is not reached in this period, or not known."""
-        if self.seconds is None or math.isinf(self.seconds) or self.resets_first:
+        if self.seconds is None or self.seconds > _NEVER or self.resets_first:
             return None
         return self.seconds
 
@@ -67,14 +69,14 @@ class Forecast:
         }
 
     def text(self) -> str:
-        """Return when the limit is reached: `2 h 05 m`, `reached`, `not before it resets`."""
+        """Return when the limit is reached: `2 h 05 m`, `reached`, `resets first`."""
         if self.seconds is None:
             return NOTHING
         if self.seconds == 0:
             return "reached"
         if self.resets_first:
-            return "not before it resets"
-        return "never" if math.isinf(self.seconds) else format_duration(self.seconds)
+            return "resets first"
+        return "never" if self.seconds > _NEVER else format_duration(self.seconds)
 
 
 def forecasts(snapshot: Snapshot, before: Snapshot | None = None) -> list[Forecast]:

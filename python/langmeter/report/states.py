@@ -16,6 +16,7 @@ from langmeter._base.text import (
     format_amount,
     format_count,
     format_duration,
+    format_used,
     plural,
     printable,
     short_name,
@@ -94,7 +95,7 @@ def tables(state: State, budgets: Sequence[Forecast], now: datetime) -> Iterator
         ],
         "No alert is open.",
         _more(len(alerts), "alert"),
-        "words",
+        "words figured",
         "Begin with those that fire, the oldest first.",
     )
     several = len({each.origin for each in state.origins if each.budgets}) > 1
@@ -181,11 +182,17 @@ def _budget(row: Forecast, several: bool) -> list[Cell]:
     return [
         short_name(budget.name) + (f" ({short_name(row.origin)})" if several else ""),
         round(row.share, 4),
-        f"{row.share:.1%}",
+        format_used(row.share, 1),
         *(format_amount(amount) + unit for amount in amounts),
-        (row.text(), "" if row.reached_in is None else "bad"),
+        (row.text(), "bad" if row.reached_in is not None and _is_pressing(row) else ""),
         NOTHING if budget.resets is None else _time(budget.resets),
     ]
+
+
+def _is_pressing(row: Forecast) -> bool:
+    """Return whether a budget is nearly used, or will be soon."""
+    reached_in = row.reached_in
+    return row.share >= _NEARLY_USED or (reached_in is not None and reached_in < _SOON)
 
 
 def _next(budgets: Sequence[Forecast]) -> str:
@@ -194,9 +201,9 @@ def _next(budgets: Sequence[Forecast]) -> str:
         return ""
     first, name = budgets[0], short_name(budgets[0].budget.name)
     if first.seconds == 0:
-        return f"{name} is used up: raise it, or wait until it resets. Advice lists cheaper models."
+        return f"“{name}” is used up: raise it, or wait until it resets; see Advice."
     if first.reached_in is not None:
-        return f"{name} reaches its limit in {first.text()}: raise it, or spend less by Advice."
+        return f"“{name}” reaches its limit in {first.text()}: raise it, or see Advice."
     return "At these rates none reaches its limit before it resets."
 
 
@@ -226,7 +233,8 @@ def sentences(snapshot: Snapshot, budgets: Iterable[Forecast]) -> Iterator[tuple
         yield "bad", f"{plural(stalled, 'stream')} stalled.", "streams"
     if calls := snapshot.totals.unpriced_calls:
         of = f"{plural(calls, 'call')} of {plural(len(snapshot.unpriced), 'model')}"
-        yield "bad", f"The cost is a lower bound: {of} without a price.", "unpriced"
+        cost = "not known" if snapshot.totals.cost is None else "a lower bound"
+        yield "bad", f"The cost is {cost}: {of} without a price.", "unpriced"
     if lost := sum(n for name, n in snapshot.dropped.items() if name not in IGNORED):
         yield "bad", f"{plural(lost, 'event')} could not be counted.", "dropped"
 
@@ -235,11 +243,11 @@ def _budget_sentences(budgets: Iterable[Forecast]) -> Iterator[str]:
     for row in budgets:
         name = short_name(row.budget.name)
         if row.seconds == 0:
-            yield f"The budget {name} is used up."
-        elif row.reached_in is not None and row.reached_in < _SOON:
-            yield f"The budget {name} reaches its limit in {row.text()} at the present rate."
+            yield f"The budget “{name}” is used up."
+        elif row.reached_in is not None and _is_pressing(row):
+            yield f"The budget “{name}” reaches its limit in {row.text()} at the present rate."
         elif row.share >= _NEARLY_USED:
-            yield f"{row.share:.0%} of the budget {name} is used."
+            yield f"{format_used(row.share)} of the budget “{name}” is used."
 
 
 def _more(rows: int, noun: str) -> str:

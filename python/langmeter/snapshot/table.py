@@ -16,6 +16,7 @@ from langmeter._base.text import (
     format_duration,
     format_rate,
     format_usd,
+    format_used,
     label_name,
     plural,
     render_table,
@@ -225,7 +226,7 @@ def _budgets(snapshot: Snapshot) -> _Table:
         (
             short_name(each.name),
             *map(format_amount, (each.used, each.limit)),
-            f"{each.share:.0%}",
+            format_used(each.share),
             format_amount(each.reserved),
             NOTHING if each.resets is None else f"{each.resets:%Y-%m-%d %H:%M}",
         )

@@ -37,7 +37,8 @@ class Contents:
         else:
             snapshot = read(source, since=since, until=until)
         self._snapshot = snapshot
-        self._compared = None if base is None else compare(read(base), snapshot)
+        before = None if base is None else read(base)
+        self._compared = None if before is None else compare(before, snapshot)
         self._fixes, self._findings = defects(snapshot), advise(snapshot, prices=prices)
         self._charts: list[Lines] = []
         self._budgets = forecasts(snapshot)
@@ -53,8 +54,10 @@ class Contents:
             *([outcomes.defects(self._fixes)] if self._fixes.rows else []),
             outcomes.advice(self._findings),
         ]
+        same = ("", "Both sources have the same figures.", "comparison", "Comparison")
         self._sentences = [
-            *sentences(snapshot, self._budgets, self._fixes, self._findings, self._compared)
+            *([same] if before == snapshot else []),
+            *sentences(snapshot, self._budgets, self._fixes, self._findings, self._compared),
         ]
 
     def page(self, title: str) -> str:

@@ -62,10 +62,12 @@ def table(
     *,
     most: int = 15,
     class_: str | None = None,
+    is_said: bool = False,
 ) -> Markup:
     """Return a table that scrolls in its own box where the page is narrow.
 
     The first cell of a row is its header. Rows beyond `most` are in a part that opens on demand.
+    `is_said` hides a caption that the title of the figure says already, but for screen readers.
     """
 
     def line(cells: Sequence[Child]) -> Markup:
@@ -75,7 +77,7 @@ def table(
     def part(caption: str, rows: Sequence[Sequence[Child]], *, last: bool) -> Markup:
         whole = element(
             "table",
-            element("caption", caption),
+            element("caption", caption, class_="said" if is_said else None),
             element("thead", element("tr", [element("th", name, scope="col") for name in header])),
             element("tbody", map(line, rows)),
             last and total is not None and element("tfoot", line(total)),

@@ -33,6 +33,8 @@ def money(snapshot: Snapshot) -> Section:
     """Return the part about what each model was called for and cost."""
     rows = _by_cost(snapshot.models)
     totals = snapshot.totals
+    if not rows:
+        return section("models", "Models and money", "No call has ended.")
     whole = float(totals.cost or 0)
     header = ("model", "share of cost", "cost", "a call", "calls", "errors", "in", "out", "cached")
     lines = [
@@ -46,7 +48,7 @@ def money(snapshot: Snapshot) -> Section:
         ("all models", "", *_figures(totals)) if len(rows) > 1 else None,
         class_="models",
     )
-    dearest = rows[0][0] if rows else ("", "")
+    dearest = rows[0][0]
     content: list[Child] = [
         figure(
             "Cost by model",

@@ -60,7 +60,7 @@ def uncounted(snapshot: Snapshot) -> Section:
                     ("what", "how", "times"),
                     rows[:_ROWS],
                     most=10,
-                    class_="words",
+                    class_="words figured",
                 ),
                 action="429 asks for a lower rate, a retry with backoff, or another provider; "
                 "timeouts for a look at p99 under Latency.",

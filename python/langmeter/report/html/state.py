@@ -25,7 +25,7 @@ def state(snapshot: Snapshot, budgets: Sequence[Forecast]) -> Section | None:
 
 def _figure(each: Table) -> Child:
     rows = [[_cell(cell) for cell in row] for row in each.rows]
-    whole = table(each.title, each.header, rows, class_=each.class_)
+    whole = table(each.title, each.header, rows, class_=each.class_, is_said=True)
     note = paragraphs([each.note] if each.note else [])
     return figure(each.title, each.means, whole, note, action=each.action)
 

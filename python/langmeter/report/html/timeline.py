@@ -111,12 +111,14 @@ def timeline(series: Series | None, snapshot: Snapshot, charts: list[Lines]) -> 
     Raises what `History.query` raises.
     """
     begin, end = snapshot.started_at, snapshot.taken_at
-    if series is None or begin is None or end is None:
+    if series is None:
         note = (
             "This report is of one snapshot, which holds sums and no moments: there is no axis of "
             "time. A report of a history (Meter(history=…)) has lines here."
         )
         return section("timeline", "Over time", note)
+    if begin is None or end is None:
+        return section("timeline", "Over time", "No call has ended.")
     content: list[Child] = []
     for chart in _CHARTS:
         step = max(step_of((end - begin).total_seconds(), chart.points), _SHORTEST)
@@ -132,7 +134,7 @@ def timeline(series: Series | None, snapshot: Snapshot, charts: list[Lines]) -> 
                 )
             )
     if not content:
-        return section("timeline", "Over time", "No call ended.")
+        return section("timeline", "Over time", "No call has ended.")
     return section("timeline", "Over time", content)
 
 

@@ -18,8 +18,10 @@ from langmeter.analysis.fixes import defect_name
 from langmeter.analysis.metrics import model_name
 from langmeter.report.html.lines import value_text
 from langmeter.report.states import ROWS, Cell, Table
-from langmeter.snapshot import CallStats, DefectStats, ModelStats, Snapshot
+from langmeter.snapshot import CallStats, DefectStats, Distribution, ModelStats, Snapshot
 
+#: Tables whose rows have times to the first token, which are not counted by label.
+_STREAMED: Final = ("models", "providers")
 #: Rows of the table of models.
 MODELS: Final = 200
 
@@ -81,6 +83,7 @@ def _calls(
     # By what changes least: a row that moves each second cannot be read.
     ordered = sorted(rows.items(), key=lambda row: (-row[1].calls, row[0]))
     with_models = any(isinstance(stats, ModelStats) for stats in rows.values())
+    is_streamed = name in _STREAMED
     cells: list[list[Cell]] = []
     for row, stats in ordered[:most]:
         now = paces[row]
@@ -91,6 +94,11 @@ def _calls(
                 *_paces(now),
                 *([format_count(stats.in_flight)] if isinstance(stats, ModelStats) else []),
                 *_sums(stats),
+                *(
+                    [format_duration(stats.time_to_first_token.quantile(0.5))]
+                    if is_streamed
+                    else []
+                ),
             ]
         )
     more = len(rows) - most
@@ -101,7 +109,8 @@ def _calls(
         (
             *(noun, "share of calls", "calls/min", "errors/min", "tokens/min"),
             *(["in flight"] if with_models or name == "models" else []),
-            *("calls", "failed", "cost", "p50", "p95", "TTFT p50"),
+            *("calls", "failed", "cost", "p50", "p95"),
+            *(["TTFT p50"] if is_streamed else []),
         ),
         cells,
         "No call has ended.",
@@ -124,10 +133,12 @@ def _sums(stats: CallStats) -> Iterable[Cell]:
         format_count(stats.calls),
         f"{failed:.1%}" if failed == failed else NOTHING,
         at_least + format_usd(cost),
-        format_duration(latency.quantile(0.5)),
-        format_duration(latency.quantile(0.95)),
-        format_duration(stats.time_to_first_token.quantile(0.5)),
+        *(_duration(latency, q) for q in (0.5, 0.95)),
     )
+
+
+def _duration(times: Distribution, q: float) -> str:
+    return format_duration(times.quantile(q))
 
 
 def _defects(snapshot: Snapshot, recent: Snapshot) -> Table:

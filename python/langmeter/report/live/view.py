@@ -122,7 +122,7 @@ class View:
 
 
 def _figure(each: Table) -> Markup:
-    whole = table(each.title, each.header, [], class_=each.class_)
+    whole = table(each.title, each.header, [], class_=each.class_, is_said=True)
     note = element("p", class_="note")
     return element("div", figure(each.title, each.means, whole, note), id=each.name, class_="cells")
 

@@ -15,6 +15,7 @@ from langmeter._base.text import (
     format_duration,
     format_rate,
     format_usd,
+    format_used,
     plural,
     render_table,
     short_name,
@@ -69,7 +70,7 @@ def line(shown: Figures) -> str:
     if shown.budgets:
         first = shown.budgets[0]
         when = f", {_when(first)}" if first.reached_in is not None else ""
-        parts.append(f"{short_name(first.budget.name)}: {first.share:.0%}{when}")
+        parts.append(f"{short_name(first.budget.name)}: {format_used(first.share)}{when}")
     if broken := sum(each.state != "ready" for each in shown.circuits):
         parts.append(f"{plural(broken, 'provider')} not ready")
     if firing := sum(each.status == "firing" for each in shown.alerts):
@@ -111,8 +112,8 @@ def cells(row: Row) -> tuple[str, ...]:
         *(format_duration(seconds) for seconds in (row.p50, row.p95, row.ttft)),
         _rate(row.tokens_per_second),
         usd(row.usd_per_hour),
-        NOTHING if row.budget is None else f"{row.budget.share:.0%}",
-        NOTHING if row.budget is None else _limit(row.budget),
+        NOTHING if row.budget is None else format_used(row.budget.share),
+        NOTHING if row.budget is None else row.budget.text(),
     )
 
 
@@ -122,7 +123,7 @@ def budget_cells(row: Forecast) -> tuple[str, ...]:
     used, limit, reserved = map(format_amount, (budget.used, budget.limit, budget.reserved))
     resets = NOTHING if row.resets_in is None else format_duration(max(row.resets_in, 0.0))
     name = short_name(budget.name)
-    return name, used, limit, f"{row.share:.0%}", reserved, resets, row.text()
+    return name, used, limit, format_used(row.share), reserved, resets, row.text()
 
 
 def state_lines(shown: Figures) -> Iterator[tuple[str, str]]:
@@ -164,10 +165,6 @@ def sparkline(values: Sequence[float]) -> str:
 def usd(value: float) -> str:
     """Format US dollars of a float; `-` for nan."""
     return NOTHING if math.isnan(value) else format_usd(Decimal(f"{value:.9f}"))
-
-
-def _limit(row: Forecast) -> str:
-    return "resets first" if row.resets_first else row.text()
 
 
 def _when(row: Forecast) -> str:
