@@ -82,7 +82,7 @@ def photograph_live() -> None:
 def draw_top() -> None:
     """Save the screen of `langmeter top` in the middle of a day as docs/images/top.svg."""
     day, recent = Day(), Recent(600.0)
-    console = Console(record=True, width=104, height=24, file=io.StringIO())
+    console = Console(record=True, width=120, height=24, file=io.StringIO())
     screen = Screen("meters")
     used = Decimal(46)
     for minute in range(600, 640):
@@ -92,7 +92,11 @@ def draw_top() -> None:
         at = snapshot.taken_at or datetime.now(UTC)
         resets = at.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
         budgets = (
-            BudgetState("50 USD a day", "usd", "day", used, Decimal(0), Decimal(50), resets),
+            BudgetState("50 USD a day", "usd", "day", used, Decimal(0), Decimal(50), resets, ()),
+            BudgetState(
+                *("anthropic, daily", "usd", "day", used / 4, Decimal(0), Decimal(16), resets),
+                (("provider", ("anthropic",)),),
+            ),
         )
         circuits = (CircuitState("cost", "groq", "rate_limited", at + timedelta(seconds=42)),)
         state = OriginState("1-0", round(at.timestamp() * 1e9), budgets, circuits)
