@@ -55,7 +55,6 @@ def calls(model: str, *, error: str | None = None, priced: bool = True) -> Calla
 
 def budgets() -> Snapshot:
     """Return a state with budgets near 0, far above their limit, and whose period is over."""
-
     native = Traffic().everything(3).recorder.snapshot()
     at = datetime.fromtimestamp(native.taken_at / 1e9, UTC)
 
