@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ def budgets() -> Snapshot:
 
 SNAPSHOTS: dict[str, Callable[[], Snapshot]] = {
     "nothing": Snapshot,
-    **{f"a {kind} name": (lambda name=name: named(name)) for kind, name in NAMES.items()},
+    **{f"a {kind} name": partial(named, name) for kind, name in NAMES.items()},
     "a model of failures": calls("bad", error="APITimeoutError"),
     "unpriced": calls("free", priced=False),
     "budgets": budgets,
