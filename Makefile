@@ -11,7 +11,7 @@ export UV_COMPILE_BYTECODE := 1
 MSRV := $(shell sed -n 's/^rust-version = "\(.*\)"/\1.0/p' Cargo.toml)
 RUST := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
 
-.PHONY: help demo test quick test-python suite matrix test-rust kills loom miri e2e peers bench bench-smoke gates valgrind chromium lint platforms msrv wheels check-wheels release format docs pictures coverage clean
+.PHONY: help demo test quick test-python suite bytecode matrix test-rust kills loom miri e2e peers bench bench-smoke gates valgrind chromium lint platforms msrv wheels check-wheels release format docs pictures coverage clean
 
 help: ## list what there is to make
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,19 +22,23 @@ demo: $(VENV)/native ## meter a real pipeline under load on this machine
 
 test: test-rust kills loom test-python ## run every test
 
-test-python: $(VENV)/native ## run the tests of the Python package, with coverage
+test-python: bytecode ## run the tests of the Python package, with coverage
 	-@[ -d target/tools/faketime ] || $(MAKE) target/tools/faketime
 	$(BIN)/python -m pytest -n auto --dist worksteal --cov --cov-report=term --durations=20
 
-suite: $(VENV)/native ## run the tests of the Python package, without coverage
+suite: bytecode ## run the tests of the Python package, without coverage
 	$(BIN)/python -m pytest -n auto --dist worksteal --no-cov
+
+# The processes that tests start write none: one that may write little would leave half a file.
+bytecode: $(VENV)/native
+	@$(BIN)/python -m compileall -q python/langmeter tests examples
 
 # Python 3.11 to the newest that this machine has or can get, with langchain-core 1.0 and the newest; takes half an hour.
 matrix: $(BIN)/uv ## run the tests on every Python and langchain-core supported
 	.ci/matrix
 
 # No coverage, fewer examples, no real clients, no processes.
-quick: $(VENV)/native ## run the tests of the Python package that need seconds
+quick: bytecode ## run the tests of the Python package that need seconds
 	$(BIN)/python -m pytest -n auto --dist worksteal --no-cov --ignore=tests/clients --ignore=tests/e2e \
 		-m "not clients and not process and not slow" --hypothesis-profile=quick
 

@@ -74,10 +74,17 @@ def pytest_collection() -> Iterator[None]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that go through the simulator, before `-m` chooses."""
+    """Mark what goes through the simulator, before `-m` chooses, and what coverage does not watch.
+
+    Laws and slow tests pass the same lines hundreds of times, which others cover by an example;
+    watched, they take half as long again.
+    """
     for item in items:
         if "service" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.clients)
+        law = getattr(getattr(item, "obj", None), "is_hypothesis_test", False)
+        if law or item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.no_cover)
 
 
 @pytest.fixture(scope="session", autouse=True)

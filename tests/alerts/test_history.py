@@ -21,6 +21,7 @@ from langmeter.cli.main import main
 from langmeter.history.leases import LEASE, Leases
 from langmeter.history.store import Store
 from langmeter.snapshot.state import State
+from tests.alerts.alerting import alerting
 from tests.support.histories import difference, row
 from tests.support.models import chat_model
 
@@ -154,28 +155,13 @@ def test_a_database_that_is_away_costs_the_alerts_nothing(
     assert len([r for r in caplog.records if "the state of alerts cannot" in r.message]) == 1
 
 
-def _alerting(file: str, barrier: Any, results: Any) -> None:
-    got: list[str] = []
-    meter = Meter(
-        history=file,
-        alerts=["calls > 1 per 1h"],
-        sinks=[lambda alert: got.append(alert.event_id)],
-    )
-    for _ in range(3):
-        chat_model().invoke("hello", config={"callbacks": [meter]})
-    meter.flush(60)
-    barrier.wait(60)  # none ends before all have judged
-    meter.close(60)
-    results.put(got)
-
-
 @pytest.mark.process
 def test_of_four_processes_one_alerts(tmp_path: Path) -> None:
     """Each has enough calls, and all write one history."""
     context = multiprocessing.get_context("spawn")
     barrier, results = context.Barrier(4), context.Queue()
     arguments = (str(tmp_path / "metrics.db"), barrier, results)
-    processes = [context.Process(target=_alerting, args=arguments) for _ in range(4)]
+    processes = [context.Process(target=alerting, args=arguments) for _ in range(4)]
     for process in processes:
         process.start()
     sent = [results.get(timeout=120) for _ in processes]

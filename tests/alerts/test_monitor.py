@@ -86,6 +86,7 @@ def test_a_meter_is_freed() -> None:
     assert freed() is None
 
 
+@pytest.mark.process
 def test_alerts_are_loaded_when_asked_for() -> None:
     """A meter without rules has none of it."""
     code = (
@@ -98,6 +99,7 @@ def test_alerts_are_loaded_when_asked_for() -> None:
         _ = Meter().alerts
 
 
+@pytest.mark.process
 def test_the_end_of_the_process_judges_and_sends(tmp_path: Path) -> None:
     """The alert of the last second is not lost."""
     with webhooks() as receiver:

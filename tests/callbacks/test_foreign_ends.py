@@ -205,6 +205,7 @@ def test_a_loop_that_is_closed_with_tasks_in_it_does_not_hold_up_its_handler() -
     assert composite.statuses()[1].dropped == 1
 
 
+@pytest.mark.process
 def test_the_end_of_a_program_waits_for_async_handlers() -> None:
     """The end of its last call is not lost with the daemon thread."""
     program = """

@@ -296,7 +296,7 @@ def nested(method):
 if __name__ == "__main__":
     method = sys.argv[1]
     context = multiprocessing.get_context(method)
-    with context.Pool(2) as pool:
+    with context.Pool(1) as pool:
         pool.map(chat, range(4))
     with ProcessPoolExecutor(1, mp_context=context) as executor:
         list(executor.map(chat, range(2)))

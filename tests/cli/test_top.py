@@ -211,6 +211,7 @@ def test_every_kind_of_source_is_read(tmp_path: Path, capsys: pytest.CaptureFixt
     meter.close()
 
 
+@pytest.mark.process
 def test_one_line_is_for_status_bars(file: str, capsys: pytest.CaptureFixture[str]) -> None:
     """With `--once` it is one line, and without it one for each reading until Ctrl-C."""
     assert cli.main(["top", file, "--line", "--once"]) == 0

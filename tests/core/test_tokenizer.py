@@ -80,6 +80,7 @@ def test_atoms_alone_and_in_pairs_count_alike(oracle: Encoding) -> None:
     assert not differences(oracle, [*ATOMS, *(a + b for a in ATOMS for b in ATOMS)])
 
 
+@pytest.mark.slow
 def test_random_mixtures_count_alike(oracle: Encoding) -> None:
     """8,000 mixtures of atoms, of any code points, of white space, and of repetitions."""
     rng = random.Random(3)

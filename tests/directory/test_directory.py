@@ -113,6 +113,7 @@ def test_a_directory_that_cannot_be_used_costs_no_call(
     ]
 
 
+@pytest.mark.process
 def test_a_file_that_cannot_grow_kills_no_process(tmp_path: Path) -> None:
     """What it has no room for is counted in memory: the process' own snapshot has everything."""
     program = (
@@ -138,6 +139,7 @@ def test_a_file_that_cannot_grow_kills_no_process(tmp_path: Path) -> None:
     assert "durations_lost" not in dropped
 
 
+@pytest.mark.process
 def test_a_full_file_system_kills_no_process(tmp_path: Path) -> None:
     """One of 4 MiB, as a small /dev/shm: a write beyond it would be SIGBUS."""
     small = tmp_path / "small"
@@ -216,6 +218,7 @@ def test_a_damaged_file_of_the_retired_is_an_error_that_names_it(tmp_path: Path)
         langmeter.read(tmp_path)
 
 
+@pytest.mark.process
 def test_a_child_does_not_keep_its_parents_file_alive(tmp_path: Path) -> None:
     """Neither a forked one, which closes the lock, nor a program that was started."""
     program = (

@@ -162,6 +162,7 @@ def test_rows_from_before_the_first_are_kept_as_any_other(url: str) -> None:
         assert everything(store, step).totals.calls == 3
 
 
+@pytest.mark.slow
 def test_old_rows_are_deleted_and_no_figure_is(url: str) -> None:
     """Minutes go after their time, then hours; days stay, and the sum with them."""
     store = Store(url)

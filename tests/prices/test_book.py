@@ -441,6 +441,7 @@ def run(code: str) -> str:
     return done.stdout.strip()
 
 
+@pytest.mark.process
 def test_no_catalogue_is_loaded_before_it_is_asked() -> None:
     """Making a book, own prices and defaults load no catalogue; the first listed model does."""
     assert (
@@ -457,6 +458,7 @@ def test_no_catalogue_is_loaded_before_it_is_asked() -> None:
     )
 
 
+@pytest.mark.process
 def test_warming_loads_the_catalogue_in_a_thread() -> None:
     """`warm(wait=True)` leaves a book that is ready; a second call starts no second thread."""
     assert (
