@@ -148,6 +148,8 @@ def test_an_excerpt_reads_finer_rows_where_a_step_needs_them(tmp_path: Path) -> 
     [minutes] = excerpt.query(["calls"], step=60)
     assert minutes == history.query("calls", step=60)
     assert len(minutes) == 60
+    with pytest.raises(ConfigError, match="step must be whole seconds"):
+        excerpt.query(["calls"], step=0.5)
 
 
 def test_spans_are_cut_to_whole_rows(history: History) -> None:

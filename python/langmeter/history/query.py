@@ -147,11 +147,11 @@ class History:
 class Excerpt:
     """Span of a history whose rows are read once, or once more where a step needs finer ones.
 
-    Args:
-        read: returns the rows of the span that suffice for a step, None for any.
+    Made by `History.excerpt`.
     """
 
     def __init__(self, read: Callable[[int | None], Iterator[Span]]) -> None:
+        #: Returns the rows of the span that suffice for a step, None for any.
         self._read = read
         self._spans, self._step = list(read(None)), 0
 
@@ -159,12 +159,18 @@ class Excerpt:
         """Return what was counted, as one snapshot."""
         return total(span.snapshot for span in self._spans)
 
-    def query(self, metrics: Sequence[str], *, by: Iterable[str] = (), step: int) -> list[Rows]:
-        """Return each figure by time and by what it is of; arguments are as of `History.query`."""
-        is_read = self._step and step % self._step == 0
-        if not is_read and any(span.ended - span.started > step for span in self._spans):
-            self._spans, self._step = list(self._read(step)), step
-        return _figures(self._spans, metrics, by, step)
+    def query(
+        self, metrics: Sequence[str], *, by: str | Iterable[str] = (), step: Length
+    ) -> list[Rows]:
+        """Return each figure by time and by what it is of.
+
+        Arguments and errors are those of `History.query`.
+        """
+        seconds = _whole(step)
+        is_read = self._step and seconds % self._step == 0
+        if not is_read and any(span.ended - span.started > seconds for span in self._spans):
+            self._spans, self._step = list(self._read(seconds)), seconds
+        return _figures(self._spans, metrics, by, seconds)
 
 
 def _figures(
