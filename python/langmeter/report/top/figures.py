@@ -135,6 +135,10 @@ def figures(reading: Reading, by: Sequence[str] = _MODEL, sort: str = "cost") ->
     whole, recent = _groups(reading.snapshot, by), _groups(reading.recent, by)
     in_flight = _in_flight(reading.snapshot, by)
     budgets = forecasts(reading.snapshot, reading.before)
+    # Of each scope the first one is the tightest; many processes have the same scopes.
+    firsts: dict[Any, Forecast] = {}
+    for each in budgets:
+        firsts.setdefault(each.budget.scope, each)
     empty = Snapshot().totals
     rows = [
         _row(
@@ -143,12 +147,12 @@ def figures(reading: Reading, by: Sequence[str] = _MODEL, sort: str = "cost") ->
             recent.get(key, empty),
             reading,
             None if in_flight is None else in_flight.get(key, 0),
-            tightest(budgets, dict(zip(by, key, strict=True))),
+            tightest(firsts.values(), dict(zip(by, key, strict=True))),
         )
         for key, stats in whole.items()
     ]
     state, snapshot = reading.snapshot.state, reading.snapshot
-    budget = tightest(budgets, {})
+    budget = tightest(firsts.values(), {})
     recently = reading.recent.totals
     total = _row("total", snapshot.totals, recently, reading, snapshot.in_flight, budget)
     alerts = sorted(state.alerts, key=lambda each: (each.status != "firing", each.since))
