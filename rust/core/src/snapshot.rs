@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::histogram::Histogram;
 use crate::metrics::{COUNTERS, MEASURES, Measure};
 use crate::series::{Kind, LabelSet};
-use crate::window::{Counts, METRICS, WINDOWS};
+use crate::window::{Counts, WINDOWS};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -153,7 +153,8 @@ impl SeriesData {
             self.add_to(Measure::Latency, values.clone());
         }
         if let Some(to) = self.measures.get_mut(measure as usize) {
-            *to = if to.is_empty() { values } else { to.merged(&values) };
+            // Not added to nothing: that would copy every bucket once more.
+            if to.is_empty() { *to = values } else { to.add(&values) }
         }
     }
 
@@ -163,26 +164,15 @@ impl SeriesData {
             *to = to.saturating_add(n);
         }
         for (to, measure) in self.measures.iter_mut().zip(&other.measures) {
-            if to.is_empty() {
-                to.clone_from(measure);
-            } else if !measure.is_empty() {
-                *to = to.merged(measure);
-            }
+            to.add(measure);
         }
-        self.windows = merged_windows(&self.windows, &other.windows);
+        add_windows(&mut self.windows, &other.windows);
         self.in_flight = self.in_flight.saturating_add(other.in_flight);
         self.peak = self.peak.max(other.peak);
         for (tally, (entered, left)) in &other.tallies {
             let to = self.tallies.entry(*tally).or_default();
             *to = (to.0.saturating_add(*entered), to.1.saturating_add(*left));
         }
-    }
-
-    /// Counters that a window counts: requests (all outcomes), input, output, errors.
-    pub(crate) fn window_counts(&self) -> Counts {
-        let sum = |cells: &[u64]| cells.iter().fold(0_u64, |s, n| s.saturating_add(*n));
-        let [ok, error, cancelled, abandoned, interrupted, cache_hit, input, output, ..] = self.counters;
-        [sum(&[ok, error, cancelled, abandoned, interrupted, cache_hit]), input, output, error]
     }
 
     fn without(&self, other: &Self, labels: &LabelSet, interval: u64) -> Result<Self, Error> {
@@ -218,7 +208,7 @@ impl SeriesData {
             }
         }
         if labels.kind.counts_calls() {
-            let counts = data.window_counts();
+            let counts = window_counts(&data.counters);
             data.windows = WINDOWS.iter().map(|s| WindowCounts { seconds: *s, covered: interval, counts }).collect();
         }
         Ok(data)
@@ -229,17 +219,27 @@ fn of(tallies: &Tallies, tally: u16) -> (u64, u64) {
     tallies.get(&tally).copied().unwrap_or_default()
 }
 
+/// What a window counts of counters: requests (all outcomes), input, output, errors.
+pub(crate) fn window_counts(counters: &[u64; COUNTERS]) -> Counts {
+    let sum = |cells: &[u64]| cells.iter().fold(0_u64, |s, n| s.saturating_add(*n));
+    let [ok, error, cancelled, abandoned, interrupted, cache_hit, input, output, ..] = *counters;
+    [sum(&[ok, error, cancelled, abandoned, interrupted, cache_hit]), input, output, error]
+}
+
 /// Adds the counts; the time covered is the longer of the two.
-fn merged_windows(a: &[WindowCounts], b: &[WindowCounts]) -> Vec<WindowCounts> {
-    let mut by: BTreeMap<u64, WindowCounts> = BTreeMap::new();
-    for w in a.iter().chain(b) {
-        let to = by.entry(w.seconds).or_insert(WindowCounts { seconds: w.seconds, covered: 0, counts: [0; METRICS] });
-        to.covered = to.covered.max(w.covered);
-        for (sum, n) in to.counts.iter_mut().zip(w.counts) {
-            *sum = sum.saturating_add(n);
+pub(crate) fn add_windows(to: &mut Vec<WindowCounts>, others: &[WindowCounts]) {
+    for other in others {
+        let at = to.partition_point(|window| window.seconds < other.seconds);
+        match to.get_mut(at) {
+            Some(window) if window.seconds == other.seconds => {
+                window.covered = window.covered.max(other.covered);
+                for (sum, n) in window.counts.iter_mut().zip(other.counts) {
+                    *sum = sum.saturating_add(n);
+                }
+            }
+            _ => to.insert(at, *other),
         }
     }
-    by.into_values().collect()
 }
 
 /// Everything that a recorder had counted at one moment, or a sum or difference of such.
@@ -383,7 +383,10 @@ impl Snapshot {
     /// The windows over all models.
     pub fn windows(&self) -> Vec<WindowCounts> {
         let models = self.series.iter().filter(|(labels, _)| labels.kind == Kind::Model);
-        models.fold(Vec::new(), |sum, (_, data)| merged_windows(&sum, &data.windows))
+        models.fold(Vec::new(), |mut sum, (_, data)| {
+            add_windows(&mut sum, &data.windows);
+            sum
+        })
     }
 
     /// "LMTR", version, CRC-32 of the rest, the rest.

@@ -29,16 +29,27 @@ pub type Counts = [u64; METRICS];
 #[derive(Debug, Clone, Copy)]
 pub struct Window {
     base: usize,
+    used: usize,
 }
 
 impl Window {
-    /// Cells a series takes.
+    /// Cells of the slots of a series.
     #[allow(clippy::cast_possible_truncation)] // 1024
-    pub const CELLS: usize = SLOTS as usize * METRICS + SLOTS as usize / 64;
+    pub const SLOTS: usize = SLOTS as usize * METRICS;
+    /// Cells of the bits that say which slots were ever used.
+    #[allow(clippy::cast_possible_truncation)] // 1024
+    pub const USED: usize = SLOTS as usize / 64;
+    /// Cells of both.
+    pub const CELLS: usize = Self::SLOTS + Self::USED;
 
     /// The windows whose cells begin at `base`.
     pub const fn at(base: usize) -> Self {
-        Self { base }
+        Self::apart(base, base.saturating_add(Self::SLOTS))
+    }
+
+    /// The windows whose slots begin at `base`, and the bits of those that were used at `used`.
+    pub const fn apart(base: usize, used: usize) -> Self {
+        Self { base, used }
     }
 
     #[allow(clippy::cast_possible_truncation)] // below 1024
@@ -122,14 +133,14 @@ impl Window {
     /// of whose slots are empty, takes a tenth of the time.
     #[allow(clippy::cast_possible_truncation)] // below 16
     const fn bits(self, second: u64) -> (usize, u64) {
-        const FIRST: usize = SLOTS as usize * METRICS;
         let word = ((second % SLOTS) / 64) as usize;
-        (self.base.wrapping_add(FIRST).wrapping_add(word), 1 << (second % 64))
+        (self.used.wrapping_add(word), 1 << (second % 64))
     }
 
     /// Back to zero; call it only while no thread records.
     pub fn clear(self, cells: &Cells) {
-        for cell in self.base..self.base.wrapping_add(Self::CELLS) {
+        let slots = self.base..self.base.wrapping_add(Self::SLOTS);
+        for cell in slots.chain(self.used..self.used.wrapping_add(Self::USED)) {
             if cells.get(cell) != 0 {
                 cells.set(cell, 0);
             }

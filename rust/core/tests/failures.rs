@@ -38,7 +38,10 @@ fn of<'a>(snapshot: &'a Snapshot, kind: Kind, a: &str, b: &str) -> &'a SeriesDat
 }
 
 fn millis(histogram: &Histogram) -> Vec<u64> {
-    histogram.buckets().flat_map(|b| std::iter::repeat_n(b.lowest.div_ceil(1000), b.count as usize)).collect()
+    histogram
+        .buckets()
+        .flat_map(|b| std::iter::repeat_n(b.lowest.div_ceil(1000), usize::try_from(b.count).expect("few")))
+        .collect()
 }
 
 #[test]
@@ -70,7 +73,10 @@ fn tokens_by_call_leave_out_calls_without_any_and_answers_of_the_cache() {
     let snapshot = recorder.snapshot();
     let measures = &of(&snapshot, Kind::Model, "openai", "gpt-4o").measures;
     let tokens = |measure: Measure| -> Vec<u64> {
-        measures[measure as usize].buckets().flat_map(|b| std::iter::repeat_n(b.lowest, b.count as usize)).collect()
+        measures[measure as usize]
+            .buckets()
+            .flat_map(|b| std::iter::repeat_n(b.lowest, usize::try_from(b.count).expect("few")))
+            .collect()
     };
     assert_eq!((tokens(Measure::InputTokens), tokens(Measure::OutputTokens)), (vec![7, 200], vec![3]));
 }

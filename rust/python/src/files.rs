@@ -40,22 +40,21 @@ pub fn read_files(py: Python<'_>, paths: Vec<PathBuf>, dead: Option<bool>) -> (S
 fn read_all(paths: &[PathBuf], dead: Option<bool>) -> (core::Snapshot, Vec<Failure>) {
     let (mut sum, mut failures) = (core::Snapshot::default(), Vec::new());
     for path in paths {
-        match read(path, dead) {
-            Ok(snapshot) => sum.add(&snapshot),
-            Err(error) => failures.push((path.clone(), !path.exists(), error.to_string())),
+        if let Err(error) = add(&mut sum, path, dead) {
+            failures.push((path.clone(), !path.exists(), error.to_string()));
         }
     }
     (sum, failures)
 }
 
 #[cfg(target_os = "linux")]
-fn read(path: &Path, dead: Option<bool>) -> Result<core::Snapshot, core::Error> {
+fn add(sum: &mut core::Snapshot, path: &Path, dead: Option<bool>) -> Result<(), core::Error> {
     let dead = dead.unwrap_or_else(|| core::is_held(path).is_ok_and(|held| !held));
-    core::Recorder::read_file(path, dead)
+    core::Recorder::add_file(sum, path, dead)
 }
 
 #[cfg(not(target_os = "linux"))]
-fn read(path: &Path, _dead: Option<bool>) -> Result<core::Snapshot, core::Error> {
+fn add(_sum: &mut core::Snapshot, path: &Path, _dead: Option<bool>) -> Result<(), core::Error> {
     Err(core::Error::File { path: path.display().to_string(), why: "read on Linux only".to_owned() })
 }
 

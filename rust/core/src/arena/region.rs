@@ -18,9 +18,8 @@ const GROWING: usize = 2;
 pub struct Region {
     /// The first cell of its header.
     header: usize,
-    /// The first cell of its first unit, at the begin of a page.
-    first: usize,
-    unit: usize,
+    /// Where the first unit begins, at the begin of a page, and how many cells a unit has: of its two parts, which lie apart.
+    parts: [(usize, usize); 2],
     units: usize,
     piece: usize,
 }
@@ -31,7 +30,14 @@ impl Region {
 
     /// The region of `units` units of `unit` cells from `first` on, which grows by `piece` units.
     pub const fn at(header: usize, first: usize, unit: usize, units: usize, piece: usize) -> Self {
-        Self { header, first, unit, units, piece }
+        Self { header, parts: [(first, unit), (0, 0)], units, piece }
+    }
+
+    /// The same with a second part of each unit, of `unit` cells, from `first` on.
+    #[must_use]
+    pub const fn beside(self, first: usize, unit: usize) -> Self {
+        let [part, _] = self.parts;
+        Self { parts: [part, (first, unit)], ..self }
     }
 
     const fn cell(self, which: usize) -> usize {
@@ -67,7 +73,7 @@ impl Region {
     #[cfg(all(target_os = "linux", not(any(loom, miri))))]
     pub fn begin(self, cells: &Cells) -> std::io::Result<()> {
         let units = self.piece.min(self.units);
-        cells.back(self.range(0, units))?;
+        self.back(cells, 0, units)?;
         cells.set(self.cell(BACKED), units as u64);
         cells.publish(self.cell(WITHHELD), self.units.saturating_sub(units) as u64);
         Ok(())
@@ -76,7 +82,8 @@ impl Region {
     /// The cell behind the last unit that the file backs.
     #[cfg(all(target_os = "linux", not(any(loom, miri))))]
     pub fn end(self, cells: &Cells) -> usize {
-        self.range(0, self.readable(cells)).end
+        let [one, other] = self.ranges(0, self.readable(cells));
+        one.end.max(other.end)
     }
 
     #[cold]
@@ -93,7 +100,7 @@ impl Region {
                     let from = usable as usize;
                     let to = from.saturating_add(self.piece).max((unit as usize).saturating_add(1)).min(self.units);
                     let mut left = 0;
-                    if cells.back(self.range(from, to)).is_ok() {
+                    if self.back(cells, from, to).is_ok() {
                         cells.set(self.cell(BACKED), to as u64);
                         left = self.units.saturating_sub(to) as u64;
                     }
@@ -108,10 +115,18 @@ impl Region {
         false
     }
 
+    fn back(self, cells: &Cells, from: usize, to: usize) -> Backed {
+        let [one, other] = self.ranges(from, to);
+        cells.back(one)?;
+        cells.back(other)
+    }
+
     /// Cells of units, by whole pages: the page on which two pieces meet belongs to the first.
-    fn range(self, from: usize, to: usize) -> std::ops::Range<usize> {
-        let end = |units: usize| units.saturating_mul(self.unit).next_multiple_of(PAGE).saturating_add(self.first);
-        end(from)..end(to)
+    fn ranges(self, from: usize, to: usize) -> [std::ops::Range<usize>; 2] {
+        self.parts.map(|(first, unit)| {
+            let end = |units: usize| units.saturating_mul(unit).next_multiple_of(PAGE).saturating_add(first);
+            end(from)..end(to)
+        })
     }
 }
 
@@ -119,6 +134,11 @@ impl Region {
 pub const PAGE: usize = 8192;
 /// How often a thread waits 50 µs for another that is growing the region: 0.1 s in all.
 const WAITS: u32 = if cfg!(loom) { 8 } else { 2000 };
+
+#[cfg(all(target_os = "linux", not(any(loom, miri))))]
+type Backed = std::io::Result<()>;
+#[cfg(any(not(target_os = "linux"), loom, miri))]
+type Backed = Result<(), ()>;
 
 #[cfg(any(not(target_os = "linux"), loom, miri))]
 impl Cells {
@@ -129,7 +149,7 @@ impl Cells {
     }
 
     #[allow(clippy::unused_self, clippy::needless_pass_by_value, clippy::unnecessary_wraps)] // the same signature as with files
-    fn back(&self, _cells: std::ops::Range<usize>) -> Result<(), ()> {
+    fn back(&self, _cells: std::ops::Range<usize>) -> Backed {
         Ok(())
     }
 }
@@ -182,7 +202,10 @@ mod tests {
     #[test]
     fn pieces_are_whole_pages_and_meet() {
         let region = Region::at(0, PAGE, 5000, 9, 2);
-        assert_eq!((region.range(0, 2), region.range(2, 4)), (PAGE..3 * PAGE, 3 * PAGE..4 * PAGE));
+        let (part, none) = (|from, to| region.ranges(from, to)[0].clone(), region.ranges(2, 4)[1].clone());
+        assert_eq!((part(0, 2), part(2, 4), none), (PAGE..3 * PAGE, 3 * PAGE..4 * PAGE, 0..0));
+        let both = region.beside(9 * PAGE, PAGE).ranges(2, 4);
+        assert_eq!(both, [3 * PAGE..4 * PAGE, 11 * PAGE..13 * PAGE]);
     }
 }
 

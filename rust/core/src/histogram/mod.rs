@@ -7,5 +7,5 @@ mod snapshot;
 
 pub use layout::{Layout, MAX_MICROS};
 pub use pool::Pool;
-pub use recorder::{Kept, Recorder, in_micros};
+pub use recorder::{Kept, Reader, Recorder, in_micros};
 pub use snapshot::Histogram;

@@ -153,36 +153,67 @@ impl Histogram {
     /// Returns the sum. Commutative and associative; different precisions meet at the coarser.
     #[must_use]
     pub fn merged(&self, other: &Self) -> Self {
-        if self.digits != other.digits && !self.buckets.is_empty() && !other.buckets.is_empty() {
-            return self.coarse().merged(&other.coarse());
+        let mut sum = self.clone();
+        sum.add(other);
+        sum
+    }
+
+    /// Adds the values of another histogram. Memory is allocated only for buckets that were empty.
+    pub fn add(&mut self, other: &Self) {
+        if other.buckets.is_empty() {
+            return;
         }
-        let (a, b) = (self, other);
-        let mut buckets = Vec::with_capacity(a.buckets.len().saturating_add(b.buckets.len()));
-        let (mut left, mut right) = (a.buckets.iter().copied().peekable(), b.buckets.iter().copied().peekable());
-        loop {
-            let next = match (left.peek(), right.peek()) {
-                (Some(&(i, n)), Some(&(j, m))) if i == j => {
-                    right.next();
-                    left.next();
-                    (i, n.saturating_add(m))
-                }
-                (Some(&x), Some(&y)) if x.0 < y.0 => {
-                    left.next();
-                    x
-                }
-                (_, Some(&y)) => {
-                    right.next();
-                    y
-                }
-                (Some(&x), None) => {
-                    left.next();
-                    x
-                }
-                (None, None) => break,
-            };
-            buckets.push(next);
+        if self.buckets.is_empty() {
+            self.clone_from(other);
+        } else if self.digits == other.digits {
+            self.add_buckets(&other.buckets);
+        } else {
+            *self = self.coarse();
+            self.add_buckets(&other.coarse().buckets);
         }
-        Self { digits: a.digits.max(b.digits), buckets }
+    }
+
+    fn add_buckets(&mut self, others: &[(u32, u64)]) {
+        let mut missing = 0_usize;
+        let mut own = self.buckets.as_mut_slice();
+        for &(index, n) in others {
+            let before = own.partition_point(|bucket| bucket.0 < index);
+            own = std::mem::take(&mut own).get_mut(before..).unwrap_or_default();
+            match own.first_mut() {
+                Some(bucket) if bucket.0 == index => bucket.1 = bucket.1.saturating_add(n),
+                _ => missing = missing.saturating_add(1),
+            }
+        }
+        if missing > 0 {
+            self.insert_missing(others, missing);
+        }
+    }
+
+    /// Inserts the buckets of others that are not here, from the end on: each bucket is moved once.
+    fn insert_missing(&mut self, others: &[(u32, u64)], missing: usize) {
+        let mut from = self.buckets.len();
+        let mut to = from.saturating_add(missing);
+        self.buckets.resize(to, (0, 0));
+        for &other in others.iter().rev() {
+            while from > 0
+                && let Some(&bucket) = self.buckets.get(from.wrapping_sub(1))
+                && bucket.0 > other.0
+            {
+                (from, to) = (from.wrapping_sub(1), to.wrapping_sub(1));
+                self.put(to, bucket);
+            }
+            let is_here = from > 0 && self.buckets.get(from.wrapping_sub(1)).is_some_and(|bucket| bucket.0 == other.0);
+            if !is_here {
+                to = to.wrapping_sub(1);
+                self.put(to, other);
+            }
+        }
+    }
+
+    fn put(&mut self, at: usize, bucket: (u32, u64)) {
+        if let Some(place) = self.buckets.get_mut(at) {
+            *place = bucket;
+        }
     }
 
     /// Returns the sum of many, as repeated `merged` does, in time of their buckets: each is added to a dense array once.
@@ -331,6 +362,15 @@ mod tests {
         fn merging_is_recording_both(a in values(), b in values(), digits in 2..=3_u8) {
             let both: Vec<u64> = a.iter().chain(&b).copied().collect();
             prop_assert_eq!(of(&a, digits).merged(&of(&b, digits)), of(&both, digits));
+        }
+
+        #[test]
+        fn a_sum_of_many_is_recording_all(parts in prop::collection::vec(values(), 0..6), digits in 2..=3_u8) {
+            let mut sum = Histogram::default();
+            for part in &parts {
+                sum.add(&of(part, digits));
+            }
+            prop_assert_eq!(sum, of(&parts.concat(), digits));
         }
 
         #[test]

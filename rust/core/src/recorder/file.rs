@@ -6,12 +6,12 @@ use crate::arena::{Cells, PAGE};
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::histogram::{Histogram, Layout};
-use crate::metrics::Outcome;
 use crate::runs::RunTable;
 use crate::series::SeriesTable;
 use crate::snapshot::Snapshot;
 use crate::stops::stop;
 use std::path::Path;
+use std::sync::OnceLock;
 
 /// The first cell: "LANGMETR".
 const MAGIC: u64 = u64::from_le_bytes(*b"LANGMETR");
@@ -111,6 +111,13 @@ impl Recorder {
     /// Beside a recorder that counts on, each figure is read for itself: an event may be in one and not yet in another. No
     /// figure falls from one reading to the next.
     pub fn read_file(path: &Path, dead: bool) -> Result<Snapshot, Error> {
+        let mut snapshot = Snapshot::default();
+        Self::add_file(&mut snapshot, path, dead)?;
+        Ok(snapshot)
+    }
+
+    /// Adds the same to a sum; nothing of it where that fails.
+    pub fn add_file(sum: &mut Snapshot, path: &Path, dead: bool) -> Result<(), Error> {
         let name = || path.display().to_string();
         let wrong = |why: &str| Error::File { path: name(), why: why.to_owned() };
         let cells = Cells::of_file(path, HEADER).map_err(|error| match error.kind() {
@@ -135,7 +142,11 @@ impl Recorder {
             return Err(wrong("truncated: it is shorter than its header says"));
         }
         stop!(FileChecked);
-        Ok(recorder.read_shared(dead))
+        recorder.add_shared(sum, dead);
+        if dead {
+            recorder.add_deferred(sum);
+        }
+        Ok(())
     }
 
     /// The recorder whose cells these are; None where its layout is another.
@@ -160,24 +171,6 @@ impl Recorder {
         Some(Self { id, ..places.recorder(cells, settings, layouts, clock) })
     }
 
-    fn read_shared(&self, dead: bool) -> Snapshot {
-        let mut snapshot = self.snapshot_of_file();
-        if dead {
-            for data in snapshot.series.values_mut() {
-                // They are of the time before its end, which would last for ever in a sum.
-                data.windows.clear();
-                let calls = u64::try_from(std::mem::take(&mut data.in_flight)).unwrap_or(0);
-                if let Some(counter) = data.counters.get_mut(Outcome::Abandoned as usize) {
-                    *counter = counter.saturating_add(calls);
-                }
-            }
-            snapshot.in_flight = 0;
-            self.add_deferred(&mut snapshot);
-            snapshot.series.retain(|_, data| !data.is_zero());
-        }
-        snapshot
-    }
-
     /// Adds the durations that waited for the end of a snapshot when the process died.
     fn add_deferred(&self, snapshot: &mut Snapshot) {
         for (id, measure, micros) in self.deferred_durations() {
@@ -192,14 +185,17 @@ impl Recorder {
     }
 }
 
-/// The id of this boot of the machine; zeros where the system does not tell.
+/// The id of this boot of the machine; zeros where the system does not tell. It is read once.
 fn boot() -> [u64; 2] {
-    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
-    let half = |range: std::ops::Range<usize>| {
-        digits.get(range).and_then(|part| u64::from_str_radix(part, 16).ok()).unwrap_or(0)
-    };
-    [half(0..16), half(16..32)]
+    static BOOT_ID: OnceLock<[u64; 2]> = OnceLock::new();
+    *BOOT_ID.get_or_init(|| {
+        let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
+        let half = |range: std::ops::Range<usize>| {
+            digits.get(range).and_then(|part| u64::from_str_radix(part, 16).ok()).unwrap_or(0)
+        };
+        [half(0..16), half(16..32)]
+    })
 }
 
 #[cfg(test)]
@@ -207,6 +203,7 @@ mod tests {
     use super::*;
     use crate::arena::is_held;
     use crate::metrics::Measure;
+    use crate::metrics::Outcome;
     use crate::recorder::{Begin, End};
     use crate::runs::RunKey;
     use crate::series::{Kind, LabelSet};

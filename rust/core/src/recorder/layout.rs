@@ -15,8 +15,10 @@ use crate::window::Window;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 
-// A series: counters of phase 0 | what is known of it | counters of phase 1 | windows | histograms, without buckets |
-// figures of attempts at defects, what entered and what left.
+// A series: counters of phase 0 | what is known of it | counters of phase 1 | which slots of its windows were used |
+// histograms, without buckets | figures of attempts at defects, what entered and what left. The slots of its windows lie
+// apart, behind the blocks of all series: most of their pages are not read, and a reader of a file would map them with the
+// rest.
 pub(super) const COUNTER_CELLS: usize = 64;
 pub(super) const HOME: usize = COUNTERS;
 pub(super) const ALIAS: usize = COUNTERS + 1;
@@ -30,6 +32,9 @@ pub(super) const CALLS_HOME: usize = COUNTERS + 6;
 /// Of the row `other` of a label: the rows that this label has.
 pub(super) const ROWS: usize = COUNTERS + 7;
 const _: () = assert!(ROWS < COUNTER_CELLS, "a series' counters outgrew their cells");
+
+/// Where the histograms of a series begin in its block.
+const HISTOGRAMS: usize = COUNTER_CELLS * 2 + Window::USED;
 
 // The header of the file, empty without one: see `file`. Then that of the arena.
 pub(super) const FILE: usize = 64;
@@ -65,6 +70,7 @@ pub(super) struct Places {
     deferred: usize,
     pool_header: usize,
     blocks: usize,
+    windows: usize,
     stride: usize,
     tallies: usize,
     pool: usize,
@@ -81,7 +87,7 @@ impl Places {
     pub(super) fn new(slots: usize, max_runs: u64, layout: Layout, coarse: Layout) -> Self {
         let precise = histogram::Recorder::cells(layout).saturating_mul(PRECISE);
         let rest = histogram::Recorder::cells(coarse).saturating_mul(MEASURES - PRECISE);
-        let tallies = (COUNTER_CELLS * 2).saturating_add(Window::CELLS).saturating_add(precise).saturating_add(rest);
+        let tallies = HISTOGRAMS.saturating_add(precise).saturating_add(rest);
         let stride = tallies.saturating_add(TALLIES * 2).next_multiple_of(8);
         let series = HEADER;
         let money = series.saturating_add(SeriesTable::cells(slots)).next_multiple_of(8);
@@ -89,7 +95,8 @@ impl Places {
         let pool_header = deferred.saturating_add(DEFERRED + DEFERRED_CELLS);
         let blocks = pool_header.saturating_add(Pool::HEADER).next_multiple_of(PAGE);
         let series_and_others = slots.saturating_add(Kind::ALL.len());
-        let pool = blocks.saturating_add(series_and_others.saturating_mul(stride)).next_multiple_of(PAGE);
+        let windows = blocks.saturating_add(series_and_others.saturating_mul(stride)).next_multiple_of(PAGE);
+        let pool = windows.saturating_add(series_and_others.saturating_mul(Window::SLOTS)).next_multiple_of(PAGE);
         let rooms = rooms(series_and_others, layout, coarse);
         let shared = pool.saturating_add(Pool::block_cells(rooms)).next_multiple_of(PAGE);
         let runs = shared;
@@ -103,6 +110,7 @@ impl Places {
             deferred,
             pool_header,
             blocks,
+            windows,
             stride,
             tallies,
             pool,
@@ -118,7 +126,16 @@ impl Places {
     /// Hash of what a reader of the shared part has to know as its writer did.
     #[cfg_attr(not(target_os = "linux"), allow(dead_code))] // `file` uses it
     pub(super) fn hash(&self) -> u64 {
-        let blocks = [self.slots, self.series, self.money, self.deferred, self.pool_header, self.blocks, self.pool];
+        let blocks = [
+            self.slots,
+            self.series,
+            self.money,
+            self.deferred,
+            self.pool_header,
+            self.blocks,
+            self.windows,
+            self.pool,
+        ];
         let sizes = [self.stride, self.tallies, self.rooms, self.shared, COUNTER_CELLS, Window::CELLS, PAGE, LINE];
         let mut text = format!("{blocks:?} {sizes:?}");
         let names = Outcome::ALL.iter().map(|x| x.name()).chain(Counter::ALL.iter().map(|x| x.name()));
@@ -140,6 +157,7 @@ impl Places {
     ) -> Recorder {
         let series = self.slots.saturating_add(Kind::ALL.len());
         let blocks = Region::at(SERIES_REGION, self.blocks, self.stride, series, PIECE);
+        let blocks = blocks.beside(self.windows, Window::SLOTS);
         Recorder {
             cells,
             id: identity(),
@@ -155,6 +173,7 @@ impl Places {
             pool: Pool::apart(self.pool_header, self.pool, self.rooms),
             money: Window::at(self.money),
             blocks: self.blocks,
+            windows: self.windows,
             series_blocks: blocks,
             stride: self.stride,
             tallies: self.tallies,
@@ -188,7 +207,8 @@ impl Recorder {
     }
 
     pub(super) const fn window(&self, id: SeriesId) -> Window {
-        Window::at(self.block(id).wrapping_add(COUNTER_CELLS * 2))
+        let slots = self.windows.wrapping_add(id.wrapping_mul(Window::SLOTS));
+        Window::apart(slots, self.block(id).wrapping_add(COUNTER_CELLS * 2))
     }
 
     /// Where what entered a figure of attempts is counted; what left it follows.
@@ -197,7 +217,7 @@ impl Recorder {
     }
 
     pub(super) fn histogram(&self, id: SeriesId, measure: Measure) -> histogram::Recorder {
-        let first = self.block(id).wrapping_add(COUNTER_CELLS * 2).wrapping_add(Window::CELLS);
+        let first = self.block(id).wrapping_add(HISTOGRAMS);
         let precise = histogram::Recorder::cells(self.layout);
         if let Some(n) = measure.precise() {
             return histogram::Recorder::at(self.layout, first.wrapping_add(n.wrapping_mul(precise)), self.pool);
@@ -225,6 +245,6 @@ mod tests {
     fn at_the_defaults_the_arena_is_128_mb_of_address_space() {
         let settings = Settings::default();
         let recorder = Recorder::new(settings, Clock::Manual(ManualClock::default())).expect("the defaults");
-        assert_eq!(recorder.cells.len() * 8, 127_821_184);
+        assert_eq!(recorder.cells.len() * 8, 127_886_720);
     }
 }

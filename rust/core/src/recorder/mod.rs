@@ -20,13 +20,13 @@ use crate::arena::{Cells, Phaser, Region};
 use crate::budget::Budgets;
 use crate::clock::Clock;
 use crate::defects::Book;
-use crate::histogram::{Histogram, Layout, Pool};
+use crate::histogram::{Layout, Pool};
 use crate::metrics::{Counter, Dropped, Measure, Outcome};
 use crate::pipeline::Spans;
 use crate::runs::RunTable;
 use crate::series::{Kind, SeriesId, SeriesTable};
 use crate::window::Window;
-use layout::{ALL_IN_FLIGHT, COUNTER_CELLS, DROPPED, GENERATION, HEADER, MEASURED, STARTED};
+use layout::{ALL_IN_FLIGHT, COUNTER_CELLS, DROPPED, GENERATION, HEADER, STARTED};
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -82,6 +82,7 @@ pub struct Recorder {
     pool: Pool,
     money: Window,
     blocks: usize,
+    windows: usize,
     stride: usize,
     /// Where figures of attempts lie in the block of a series.
     tallies: usize,
@@ -99,12 +100,6 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// What a measure of a series has recorded so far.
-    fn measured(&self, id: SeriesId, measure: Measure) -> Option<Histogram> {
-        let measured = self.cells.get(self.block(id).wrapping_add(MEASURED));
-        (measured >> measure as usize & 1 == 1).then(|| self.histogram(id, measure).snapshot(&self.cells))
-    }
-
     fn resolve(&self, kind: Kind, a: &str, b: &str) -> SeriesId {
         self.series(kind, a, b).id
     }

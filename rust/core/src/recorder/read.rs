@@ -1,21 +1,52 @@
 //! What goes out: snapshots, and what is asked between them.
 
 use super::defects::AttemptFigures;
-use super::layout::{ALIAS, ALL_PEAK, CALLS_HOME, COUNTER_CELLS, DROPPED, GENERATION, HOME, IN_FLIGHT, PEAK, STARTED};
+use super::layout::{
+    ALIAS, ALL_PEAK, CALLS_HOME, COUNTER_CELLS, DROPPED, GENERATION, HOME, IN_FLIGHT, MEASURED, PEAK, STARTED,
+};
 use super::{AskedSeries, Pulse, Recorder, Requested, Series};
 use crate::arena::Phase;
-use crate::metrics::{COUNTERS, Counter, Dropped, Measure, OUTCOMES};
+use crate::histogram::{Histogram, Reader};
+use crate::metrics::{COUNTERS, Counter, Dropped, Measure, OUTCOMES, Outcome};
 use crate::runs::{RunKey, Streaming};
 use crate::series::{Kind, LabelSet, SeriesId};
-use crate::snapshot::{Origin, SeriesData, Snapshot, WindowCounts};
+use crate::snapshot::{Origin, SeriesData, Snapshot, WindowCounts, add_windows, window_counts};
 use crate::stops::stop;
 use crate::window::{Counts, WINDOWS};
-use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// Counters of one phase, by series, ascending.
 type Banks = [(SeriesId, [u64; COUNTERS])];
+
+/// What a series has counted that another may show.
+struct Part {
+    gaps: Option<Histogram>,
+    in_flight: i64,
+    peak: u64,
+}
+
+/// What a reading of all series is of.
+struct Reading<'a> {
+    now: u64,
+    started: u64,
+    /// The counters of phase 1 before it began; None to read them as they are.
+    second: Option<&'a Banks>,
+    /// The process has ended: its calls in flight are abandoned, and its windows are over.
+    dead: bool,
+}
+
+impl Reading<'_> {
+    /// Adds calls in flight, and the most there were at once, to the series that shows them.
+    fn add_calls(&self, row: &mut SeriesData, in_flight: i64, peak: u64) {
+        row.peak = row.peak.max(peak);
+        if !self.dead {
+            row.in_flight = row.in_flight.saturating_add(in_flight);
+        } else if let Some(abandoned) = row.counters.get_mut(Outcome::Abandoned as usize) {
+            *abandoned = abandoned.saturating_add(u64::try_from(in_flight).unwrap_or(0));
+        }
+    }
+}
 
 /// Those that are full stay so.
 fn added(a: &[u64; COUNTERS], b: &[u64; COUNTERS]) -> [u64; COUNTERS] {
@@ -40,13 +71,14 @@ impl Recorder {
         self.whole(now, in_flight, series, figures)
     }
 
-    /// Everything in the file of another process, each figure read for itself.
+    /// Adds everything in the file of another process to a sum, each figure read for itself; `dead` as of `read_file`.
     #[cfg(all(target_os = "linux", not(any(loom, miri))))]
-    pub(super) fn snapshot_of_file(&self) -> Snapshot {
+    pub(super) fn add_shared(&self, sum: &mut Snapshot, dead: bool) {
         let now = self.clock.now();
         let figures = self.tallies_of_attempts();
-        let series = self.all_series(now, self.cells.get(STARTED), None);
-        self.whole(now, self.cells.get(super::layout::ALL_IN_FLIGHT), series, figures)
+        self.add_series(&mut sum.series, &Reading { now, started: self.cells.get(STARTED), second: None, dead });
+        let in_flight = if dead { 0 } else { self.cells.get(super::layout::ALL_IN_FLIGHT) };
+        sum.add(&self.whole(now, in_flight, BTreeMap::new(), figures));
     }
 
     /// Which recorder this is, and how often its process was forked.
@@ -114,9 +146,15 @@ impl Recorder {
         series
     }
 
-    /// All series. `second`: the counters of phase 1 before it began; None to read them as they are.
     fn all_series(&self, now: u64, started: u64, second: Option<&Banks>) -> BTreeMap<LabelSet, SeriesData> {
-        let mut series: BTreeMap<_, SeriesData> = BTreeMap::new();
+        let mut series = BTreeMap::new();
+        self.add_series(&mut series, &Reading { now, started, second, dead: false });
+        series
+    }
+
+    /// Adds all series to a sum. Nothing is made for a series but its names: a directory has thousands of them.
+    fn add_series(&self, sum: &mut BTreeMap<LabelSet, SeriesData>, reading: &Reading<'_>) {
+        let mut reader = Reader::default();
         for id in self.series.ids(&self.cells) {
             let Some(labels) = self.series.labels(&self.cells, id) else {
                 continue;
@@ -125,71 +163,74 @@ impl Recorder {
                 let cell = self.cells.get(self.block(id).wrapping_add(what));
                 usize::try_from(cell).ok().and_then(|n| n.checked_sub(1))
             };
-            if let Some(home) = noted(HOME).and_then(|home| self.series.labels(&self.cells, home))
-                && let Some(gaps) = self.measured(id, Measure::Gap)
-            {
-                series.entry(home).or_default().add_to(Measure::Gap, gaps);
-            }
-            let mut data = self.read(id, labels.kind, now, started, second);
+            let kind = labels.kind;
+            let row = sum.entry(labels).or_default();
+            let home = noted(HOME);
+            let Part { gaps, in_flight, peak } = self.add_one(row, id, (kind, home.is_some()), reading, &mut reader);
+            stop!(SeriesRead);
             match noted(CALLS_HOME) {
                 // Which model these calls are of is not known yet.
-                None => data.peak = u64::try_from(data.in_flight).unwrap_or(0),
+                None => reading.add_calls(row, in_flight, u64::try_from(in_flight).unwrap_or(0)),
                 Some(home) if home != id => {
                     if let Some(home) = self.series.labels(&self.cells, home) {
-                        let there = series.entry(home).or_default();
-                        there.in_flight = there.in_flight.saturating_add(std::mem::take(&mut data.in_flight));
-                        there.peak = there.peak.max(std::mem::take(&mut data.peak));
+                        reading.add_calls(sum.entry(home).or_default(), in_flight, peak);
                     }
                 }
-                Some(_) => {}
+                Some(_) => reading.add_calls(row, in_flight, peak),
             }
-            stop!(SeriesRead);
-            match series.entry(labels) {
-                Entry::Vacant(free) => drop(free.insert(data)),
-                // What is there is little, its gaps for one: it is added to the rest, which is not copied then.
-                Entry::Occupied(mut there) => {
-                    let little = std::mem::replace(there.get_mut(), data);
-                    there.get_mut().add(&little);
-                }
+            if let Some(gaps) = gaps
+                && let Some(home) = home.and_then(|home| self.series.labels(&self.cells, home))
+            {
+                sum.entry(home).or_default().add_to(Measure::Gap, gaps);
             }
         }
-        series.retain(|_, data| !data.is_zero());
-        series
+        sum.retain(|_, data| !data.is_zero());
     }
 
-    /// All of a series but its gaps. Distributions first: then none is ever ahead of its counters, not even where a
-    /// snapshot has not waited for a writer.
-    fn read(&self, id: SeriesId, kind: Kind, now: u64, started: u64, second: Option<&Banks>) -> SeriesData {
-        let mut data = SeriesData::default();
-        for measure in Measure::ALL.iter().filter(|measure| **measure != Measure::Gap) {
-            if let Some(histogram) = self.measured(id, *measure) {
-                data.add_to(*measure, histogram);
-            }
-        }
-        if kind == Kind::Model {
-            let block = self.block(id);
-            data.in_flight = self.cells.get(block.wrapping_add(IN_FLIGHT)).cast_signed();
-            data.peak = self.cells.get(block.wrapping_add(PEAK));
-        }
-        data.counters = match second {
+    /// Adds all of a series but what another may show; `has_home`: it is known which one shows its gaps. Distributions first:
+    /// then none is ever ahead of its counters, not even where a snapshot has not waited for a writer.
+    fn add_one(
+        &self,
+        row: &mut SeriesData,
+        id: SeriesId,
+        (kind, has_home): (Kind, bool),
+        reading: &Reading<'_>,
+        reader: &mut Reader,
+    ) -> Part {
+        let block = self.block(id);
+        let unread = if has_home { 0 } else { 1 << Measure::Gap as usize };
+        let measured = self.cells.get(block.wrapping_add(MEASURED)) & !unread;
+        let histograms = Measure::ALL.iter().filter(|measure| measured >> **measure as usize & 1 == 1);
+        let histograms = histograms.map(|measure| (*measure, self.histogram(id, *measure)));
+        let mut gaps = None;
+        reader.read(&self.cells, histograms, |measure, histogram| match measure {
+            Measure::Gap => gaps = Some(histogram),
+            _ => row.add_to(measure, histogram),
+        });
+        let of_model = |what: usize| if kind == Kind::Model { self.cells.get(block.wrapping_add(what)) } else { 0 };
+        let (in_flight, peak) = (of_model(IN_FLIGHT).cast_signed(), of_model(PEAK));
+        let counters = match reading.second {
             None => self.counters(id),
             Some(second) => {
                 let of = second.binary_search_by_key(&id, |(id, _)| *id).ok().and_then(|i| second.get(i));
                 of.map_or_else(|| self.bank(id, 0), |(_, second)| added(&self.bank(id, 0), second))
             }
         };
-        if kind.counts_calls() {
-            let lived = now.saturating_sub(started);
-            let most = data.window_counts();
-            let row = |(seconds, mut counts): (&u64, Counts)| {
+        row.counters = added(&row.counters, &counters);
+        // Those of a dead process are of the time before its end, which would last for ever in a sum.
+        if kind.counts_calls() && !reading.dead {
+            let lived = reading.now.saturating_sub(reading.started);
+            let most = window_counts(&counters);
+            let mut sums = self.window(id).sums(&self.cells, reading.now).into_iter();
+            let windows = WINDOWS.map(|seconds| {
+                let mut counts: Counts = sums.next().unwrap_or_default();
                 // Counted while this was read.
                 counts.iter_mut().zip(most).for_each(|(n, most)| *n = most.min(*n));
-                let covered = lived.min(seconds.saturating_mul(1_000_000_000));
-                WindowCounts { seconds: *seconds, covered, counts }
-            };
-            data.windows = WINDOWS.iter().zip(self.window(id).sums(&self.cells, now)).map(row).collect();
+                WindowCounts { seconds, covered: lived.min(seconds.saturating_mul(1_000_000_000)), counts }
+            });
+            add_windows(&mut row.windows, &windows);
         }
-        data
+        Part { gaps, in_flight, peak }
     }
 
     fn bank(&self, id: SeriesId, phase: Phase) -> [u64; COUNTERS] {
