@@ -149,7 +149,7 @@ impl Recorder {
         histogram
     }
 
-    /// The number of a block and its lines, as far as a reader sees it.
+    /// Returns the number of a block and its lines, as a reader sees them.
     fn known(self, cells: &Cells, block: usize) -> u64 {
         let (cell, shift) = self.number(block);
         cells.observe(cell) >> shift & ((1 << HALF) - 1)
