@@ -225,11 +225,12 @@ def _component(kind: str, attribute: str) -> str:
 def _tokens(kind: str) -> str:
     """Return a query for tokens per second of a kind, in either generation."""
     is_of_kind = f'{_TYPE}="{kind}"'
-    older = _rate(semconv.TOKENS, is_of_kind)
-    if kind in ("input", "output"):
-        older = _rate(semconv.TOKEN_USAGE, is_of_kind, suffix="_sum")
     newer = next(_rate(counter) for counter, own, _ in semconv.USAGE if own == kind)
-    return f"(sum({older}) or sum({newer}))"
+    older = f"sum({_rate(semconv.TOKENS, is_of_kind)})"
+    if kind in ("input", "output"):
+        native = f"histogram_sum(sum({_rate(semconv.TOKEN_USAGE, is_of_kind)}))"
+        older = f"{native} or sum({_rate(semconv.TOKEN_USAGE, is_of_kind, suffix='_sum')})"
+    return f"({older} or sum({newer}))"
 
 
 # --- Grafana's form -------------------------------------------------------------------------------
