@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -150,6 +151,20 @@ def test_a_room_is_of_a_size_to_read() -> None:
         if lines > MAX_LINES or (lines < MIN_LINES and not name.endswith("__init__.py"))
     }
     assert set(odd) == set(EXCEPTIONS), odd
+
+
+def test_a_room_of_rust_is_of_a_size_to_read() -> None:
+    """It has at most 450 lines, tests apart: they come last, or are files of their own."""
+    sizes = {}
+    for path in (Path(__file__).parents[1] / "rust").glob("*/src/**/*.rs"):
+        room, *_ = re.split(
+            r"^#\[cfg\(.*test.*\)\]\nmod \w+ \{", path.read_text(encoding="utf-8"), flags=re.M
+        )
+        sizes[path.as_posix()] = room.count("\n")
+    tests = ("tests.rs", "loom_tests.rs")
+    large = {name for name, lines in sizes.items() if lines > MAX_LINES}
+    assert sizes
+    assert {name for name in large if not name.endswith(tests)} == set()
 
 
 def _loaded_by(code: str) -> set[str]:

@@ -1,3 +1,4 @@
+use super::period::SECOND;
 use super::*;
 use loom::sync::Arc;
 use loom::thread;

@@ -1,11 +1,13 @@
 //! Budgets: amounts spent and reserved, against a limit for a calendar period.
 
+mod leases;
 #[cfg(all(test, loom))]
 mod loom_tests;
 mod period;
 mod terms;
 #[cfg(all(test, not(loom)))]
 mod tests;
+mod thresholds;
 
 pub use period::Period;
 pub use terms::{
@@ -14,7 +16,6 @@ pub use terms::{
 
 use crate::arena::Cells;
 use crate::error::Error;
-use period::SECOND;
 
 /// Budgets of a recorder: one bit each.
 pub const MAX_BUDGETS: usize = 64;
@@ -118,14 +119,6 @@ impl Budgets {
         Ok(budget)
     }
 
-    fn judge_by(self, cells: &Cells, budget: usize, limit: u64, thresholds: &[u64]) {
-        for i in 0..MAX_THRESHOLDS {
-            let at = thresholds.get(i).copied().unwrap_or(0);
-            cells.set(self.cell(budget, THRESHOLDS).wrapping_add(i), at);
-        }
-        cells.publish(self.cell(budget, LIMIT), limit);
-    }
-
     /// Returns unit, period and whether it blocks; None when there is no such budget.
     #[inline]
     #[allow(clippy::cast_possible_truncation)] // a byte
@@ -192,37 +185,6 @@ impl Budgets {
         self.terms(cells, budget).map_or(0, |(unit, ..)| self.amount(cells, budget, unit, asked))
     }
 
-    /// Judges a reservation that was just made by a clock that is read after it: a process that was stopped in between may
-    /// have lost the lease. Then nothing stays reserved.
-    #[inline]
-    pub fn confirm(self, cells: &Cells, asked: &Reservation, now: impl Fn() -> u64) -> Result<(), (usize, Why)> {
-        for budget in bits(asked.budgets) {
-            let until = cells.get(self.cell(budget, LEASED_UNTIL));
-            let blocks = matches!(self.terms(cells, budget), Some((_, _, true)));
-            if until != u64::MAX && blocks && now() >= until {
-                self.release(cells, asked);
-                return Err((budget, Why::Full));
-            }
-        }
-        Ok(())
-    }
-
-    /// Sets the slice that a process leases of a budget: the most of what is spent and reserved since it was opened, and
-    /// when the lease ends. Returns what is spent, and what is spent and reserved together, read after that; what is
-    /// reserved already stays. `began` is when the period began: prices that come late for calls before it change nothing.
-    pub fn lease(self, cells: &Cells, budget: usize, limit: u64, until: u64, began: u64) -> Option<(u64, u64)> {
-        self.terms(cells, budget)?;
-        cells.maximum(self.cell(budget, RESET), began);
-        cells.publish(self.cell(budget, LIMIT), limit);
-        // After the limit: a thread that sees the new lease sees its slice.
-        cells.publish(self.cell(budget, LEASED_UNTIL), until);
-        let spent = cells.observe(self.cell(budget, SPENT));
-        // A reservation that this does not see comes after it, and sees the limit.
-        let committed = cells.add_acquire_release(self.cell(budget, COMMITTED), 0);
-        let base = cells.observe(self.cell(budget, BASE));
-        Some((spent.saturating_sub(base), committed.saturating_sub(base)))
-    }
-
     #[inline]
     fn amount(self, cells: &Cells, budget: usize, unit: Unit, held: &Reservation) -> u64 {
         match unit {
@@ -237,24 +199,6 @@ impl Budgets {
     fn without_price(self, cells: &Cells, budget: usize, cost: u64) -> u64 {
         let charge = cells.get(self.cell(budget, WITHOUT_PRICE));
         if cost == UNPRICED && charge != Unpriced::Block.cell() { charge } else { 0 }
-    }
-
-    /// The threshold at the limit counts as crossed by the first refusal: what is left may be too little for every call.
-    #[cold]
-    pub fn refused(self, cells: &Cells, budget: usize, why: Why) -> Refused {
-        let mut crossed = Crossed::new();
-        if why == Why::Full {
-            let epoch = cells.observe(self.cell(budget, EPOCH));
-            let limit = cells.get(self.cell(budget, LIMIT));
-            for i in 0..MAX_THRESHOLDS {
-                let at = cells.get(self.cell(budget, THRESHOLDS).wrapping_add(i));
-                // Unused thresholds are 0, as an empty slice is.
-                if at == limit && at > 0 {
-                    self.fire(cells, budget, i, epoch, &mut crossed);
-                }
-            }
-        }
-        Refused { budget, why, crossed }
     }
 
     #[inline]
@@ -385,74 +329,6 @@ impl Budgets {
                 Err(found) => before = found,
             }
         }
-    }
-
-    #[inline]
-    fn fire_up_to(self, cells: &Cells, budget: usize, spent: u64, epoch: u64, crossed: &mut Crossed) {
-        for i in 0..MAX_THRESHOLDS {
-            let at = cells.get(self.cell(budget, THRESHOLDS).wrapping_add(i));
-            if at == 0 || at > spent {
-                break;
-            }
-            self.fire(cells, budget, i, epoch, crossed);
-        }
-    }
-
-    /// Crosses a threshold once a period and epoch.
-    fn fire(self, cells: &Cells, budget: usize, threshold: usize, epoch: u64, crossed: &mut Crossed) {
-        let (tag, cell, bit) = (self.tag(cells, budget, epoch), self.cell(budget, FIRED), 1_u64 << threshold);
-        let mut old = cells.get(cell);
-        loop {
-            let of = old >> FIRED_BITS;
-            if of > tag || (of == tag && old & bit != 0) {
-                return;
-            }
-            let so_far = if of == tag { old } else { tag << FIRED_BITS };
-            match cells.exchange(cell, old, so_far | bit) {
-                Ok(()) => return crossed.push((budget, threshold)),
-                Err(found) => old = found,
-            }
-        }
-    }
-
-    /// Returns the minute in which the period ends, and the epoch.
-    fn tag(self, cells: &Cells, budget: usize, epoch: u64) -> u64 {
-        let minute = cells.get(self.cell(budget, ENDS)) / (60 * SECOND);
-        minute << EPOCH_BITS | epoch & ((1 << EPOCH_BITS) - 1)
-    }
-
-    /// Sets another limit and thresholds. A threshold that is no longer reached can be crossed again; one that was crossed
-    /// and is still reached stays crossed. Returns those that are reached now and were not before.
-    pub fn set_limit(
-        self,
-        cells: &Cells,
-        budget: usize,
-        limit: u64,
-        thresholds: &[u64],
-        now: u64,
-    ) -> Result<Crossed, Error> {
-        check(limit, thresholds)?;
-        let mut crossed = Crossed::new();
-        let Some((_, period, _)) = self.terms(cells, budget) else { return Ok(crossed) };
-        self.roll(cells, budget, period, now);
-        self.judge_by(cells, budget, limit, thresholds);
-        let fired = self.cell(budget, FIRED);
-        let before = cells.observe(self.cell(budget, EPOCH));
-        let (old, epoch) = (self.tag(cells, budget, before), before.wrapping_add(1));
-        let reached = thresholds.iter().take_while(|at| **at <= self.spent(cells, budget)).count();
-        let mut bits = cells.get(fired);
-        while bits >> FIRED_BITS == old {
-            let stay = bits & (1_u64 << reached).wrapping_sub(1);
-            match cells.exchange(fired, bits, self.tag(cells, budget, epoch) << FIRED_BITS | stay) {
-                Ok(()) => break,
-                Err(other) => bits = other,
-            }
-        }
-        // After that: earlier, no thread fires a threshold that has been crossed.
-        cells.add_release(self.cell(budget, EPOCH), 1);
-        let spent = self.spent(cells, budget);
-        self.fire_up_to(cells, budget, spent, epoch, &mut crossed);
-        Ok(crossed)
     }
 
     fn spent(self, cells: &Cells, budget: usize) -> u64 {

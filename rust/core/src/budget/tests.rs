@@ -1,4 +1,5 @@
 use super::period::DAY;
+use super::period::SECOND;
 use super::*;
 use proptest::prelude::*;
 use std::sync::Arc;

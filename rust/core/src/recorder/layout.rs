@@ -1,13 +1,13 @@
 //! Where everything lies in the arena.
 
 use super::{Recorder, Settings, identity};
-use crate::arena::{Cells, LINE, PAGE, Phaser, Region};
+use crate::arena::{Cells, PAGE, Phaser, Region};
 use crate::budget::Budgets;
 use crate::clock::Clock;
-use crate::defects::{TALLIES, Tally, stable_hash};
+use crate::defects::{TALLIES, Tally};
 use crate::error::Error;
 use crate::histogram::{self, Layout, Pool};
-use crate::metrics::{COUNTERS, Counter, Dropped, MEASURES, Measure, Outcome, PRECISE};
+use crate::metrics::{COUNTERS, Dropped, MEASURES, Measure, PRECISE};
 use crate::pipeline::Spans;
 use crate::runs::RunTable;
 use crate::series::{Kind, SeriesId, SeriesTable};
@@ -76,6 +76,7 @@ pub(super) struct Places {
     pool: usize,
     rooms: usize,
     /// The end of what a file may back.
+    #[cfg(all(target_os = "linux", not(any(loom, miri))))]
     shared: usize,
     runs: usize,
     budgets: usize,
@@ -115,6 +116,7 @@ impl Places {
             tallies,
             pool,
             rooms,
+            #[cfg(all(target_os = "linux", not(any(loom, miri))))]
             shared,
             runs,
             budgets,
@@ -124,8 +126,12 @@ impl Places {
     }
 
     /// Hash of what a reader of the shared part has to know as its writer did.
-    #[cfg_attr(not(target_os = "linux"), allow(dead_code))] // `file` uses it
+    #[cfg(all(target_os = "linux", not(any(loom, miri))))]
     pub(super) fn hash(&self) -> u64 {
+        use crate::arena::LINE;
+        use crate::defects::stable_hash;
+        use crate::metrics::{Counter, Outcome};
+
         let blocks = [
             self.slots,
             self.series,
@@ -174,10 +180,13 @@ impl Places {
             money: Window::at(self.money),
             blocks: self.blocks,
             windows: self.windows,
+            #[cfg(all(target_os = "linux", not(any(loom, miri))))]
             series_blocks: blocks,
             stride: self.stride,
             tallies: self.tallies,
+            #[cfg(all(target_os = "linux", not(any(loom, miri))))]
             shared: self.shared,
+            #[cfg(all(target_os = "linux", not(any(loom, miri))))]
             settings,
             book: Mutex::default(),
             tracked: AtomicBool::new(false),

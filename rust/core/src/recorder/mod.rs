@@ -16,7 +16,7 @@ mod start;
 pub use defects::{AttemptFigures, Receipt};
 pub use events::{AskedSeries, Begin, Demand, End, FixPulse, Price, Pulse, Repriced, Requested, Series};
 
-use crate::arena::{Cells, Phaser, Region};
+use crate::arena::{Cells, Phaser};
 use crate::budget::Budgets;
 use crate::clock::Clock;
 use crate::defects::Book;
@@ -86,12 +86,12 @@ pub struct Recorder {
     stride: usize,
     /// Where figures of attempts lie in the block of a series.
     tallies: usize,
-    #[cfg_attr(not(target_os = "linux"), allow(dead_code))] // `file` uses it
-    series_blocks: Region,
+    #[cfg(all(target_os = "linux", not(any(loom, miri))))]
+    series_blocks: crate::arena::Region,
     /// The end of what a file may back.
-    #[cfg_attr(not(target_os = "linux"), allow(dead_code))] // `file` uses it
+    #[cfg(all(target_os = "linux", not(any(loom, miri))))]
     shared: usize,
-    #[cfg_attr(not(target_os = "linux"), allow(dead_code))] // `file` uses it
+    #[cfg(all(target_os = "linux", not(any(loom, miri))))]
     settings: Settings,
     /// Attempts at defects; see `defects`.
     book: Mutex<Book>,

@@ -1,11 +1,16 @@
 //! The snapshot as plain data: merge, subtract, encode, decode.
 
+mod windows;
+
+pub use windows::WindowCounts;
+pub(crate) use windows::{add_windows, window_counts};
+
 use crate::defects::{TALLIES, tally_name};
 use crate::error::Error;
 use crate::histogram::Histogram;
 use crate::metrics::{COUNTERS, MEASURES, Measure};
 use crate::series::{Kind, LabelSet};
-use crate::window::{Counts, WINDOWS};
+use crate::window::WINDOWS;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -68,17 +73,6 @@ pub struct Anomaly {
     pub calls_before: u64,
     /// Number of calls behind `after`.
     pub calls_after: u64,
-}
-
-/// Counts of one sliding window.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct WindowCounts {
-    /// Its length in seconds.
-    pub seconds: u64,
-    /// Nanoseconds of it during which the recorder existed.
-    pub covered: u64,
-    /// Requests, input tokens, output tokens, errors.
-    pub counts: Counts,
 }
 
 /// Figures of attempts at defects by position: what entered each, and what left it.
@@ -217,29 +211,6 @@ impl SeriesData {
 
 fn of(tallies: &Tallies, tally: u16) -> (u64, u64) {
     tallies.get(&tally).copied().unwrap_or_default()
-}
-
-/// What a window counts of counters: requests (all outcomes), input, output, errors.
-pub(crate) fn window_counts(counters: &[u64; COUNTERS]) -> Counts {
-    let sum = |cells: &[u64]| cells.iter().fold(0_u64, |s, n| s.saturating_add(*n));
-    let [ok, error, cancelled, abandoned, interrupted, cache_hit, input, output, ..] = *counters;
-    [sum(&[ok, error, cancelled, abandoned, interrupted, cache_hit]), input, output, error]
-}
-
-/// Adds the counts; the time covered is the longer of the two.
-pub(crate) fn add_windows(to: &mut Vec<WindowCounts>, others: &[WindowCounts]) {
-    for other in others {
-        let at = to.partition_point(|window| window.seconds < other.seconds);
-        match to.get_mut(at) {
-            Some(window) if window.seconds == other.seconds => {
-                window.covered = window.covered.max(other.covered);
-                for (sum, n) in window.counts.iter_mut().zip(other.counts) {
-                    *sum = sum.saturating_add(n);
-                }
-            }
-            _ => to.insert(at, *other),
-        }
-    }
 }
 
 /// Everything that a recorder had counted at one moment, or a sum or difference of such.
