@@ -321,6 +321,48 @@ def test_workers_of_multiprocessing_are_in_the_report(program: Program, method: 
     assert not list(program.temporary.iterdir())
 
 
+SHARING = """
+import multiprocessing, sys, time
+
+def spend(most):
+    from langchain_core.language_models.fake_chat_models import FakeListChatModel
+    from langmeter import BudgetExceeded
+    made = 0
+    while made < most:
+        try:
+            FakeListChatModel(responses=["hello"]).invoke("hi")
+            made += 1
+        except BudgetExceeded as refusal:
+            if refusal.reason == "limit":
+                return
+            time.sleep(0.05)
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context(sys.argv[1])
+    # The first four end before the budget does: what they have not spent is there for the others.
+    for most in (5, 1000):
+        workers = [context.Process(target=spend, args=(most,)) for _ in range(4)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are metered on Linux")
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_workers_share_the_budget_of_the_run(program: Program, method: str) -> None:
+    """Eight workers make exactly as many calls as the limit."""
+    done = program.run(
+        f"import sys\nsys.argv[1:] = [{method!r}]\n{SHARING}", "--budget", "calls=50,action=block"
+    )
+    assert done.returncode == 0, done.stderr
+    totals = program.snapshot.totals
+    assert (totals.calls, totals.errors) == (50, 0)
+    assert "8 workers" in done.stderr
+    assert not list(program.temporary.iterdir())
+
+
 @POSIX
 def test_forked_children_are_in_the_report_however_they_end(program: Program) -> None:
     """By the last line, `os._exit`, an exception, SIGTERM, and SIGKILL: none loses a call."""

@@ -35,8 +35,9 @@ def at_fork(
         )
 
 
-#: Functions of `at_worker_end`.
+#: Functions of `at_worker_end`, and those of them that `multiprocessing` knows.
 _at_worker_end: Final[list[Callable[[], object]]] = []
+_registered: Final[list[Callable[[], object]]] = []
 
 
 def at_worker_end(function: Callable[[], object]) -> None:
@@ -45,9 +46,18 @@ def at_worker_end(function: Callable[[], object]) -> None:
     Such a child ends without `atexit` if it was forked, and forgets finalizers as it begins.
     """
     _at_worker_end.append(function)
+    _register()  # a worker imports before it begins
     processes = sys.modules.get("multiprocessing.process")
     if processes is not None and processes.parent_process() is not None:
         _finalize(function)
+
+
+def _register() -> None:
+    util = sys.modules.get("multiprocessing.util")
+    if util is not None:
+        for function in _at_worker_end[len(_registered) :]:
+            util.register_after_fork(function, _finalize)
+            _registered.append(function)
 
 
 def _finalize(function: Callable[[], object]) -> None:
@@ -56,10 +66,4 @@ def _finalize(function: Callable[[], object]) -> None:
     Finalize(None, function, exitpriority=100)
 
 
-def _after_fork() -> None:
-    util = sys.modules.get("multiprocessing.util")
-    for function in _at_worker_end if util is not None else ():
-        util.register_after_fork(function, _finalize)  # type: ignore[union-attr]
-
-
-at_fork(after_in_child=_after_fork)
+at_fork(after_in_child=_register)

@@ -85,7 +85,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         default=[],
         metavar="LIMIT",
         help='a limit: "usd=5,per=day,action=block", "tokens=1000000,model=gpt-4o*", '
-        '"calls=100,scope.team=search"; each process has it for itself; may be repeated',
+        '"calls=100,scope.team=search"; on Linux one for all processes of the run; may be repeated',
     )
     parser.add_argument("--config", metavar="FILE", help="settings, .toml")
     parser.set_defaults(parser=parser)

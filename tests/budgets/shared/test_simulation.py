@@ -130,7 +130,9 @@ class Fleet(RuleBasedStateMachine):
     def leave(self, process: Process) -> None:
         """A process ends."""
         if process in self.alive:
-            process.lease.leave()
+            if process.lease.leave():
+                holding = self.store.account.holdings.get(process.lease._holder, Holding())
+                assert holding.slice == holding.reserved
             self.alive.remove(process)
 
     @rule(seconds=st.sampled_from([0.2, 1, 10, 35, 700]))

@@ -2,7 +2,8 @@
 
 `python workers.py PROCESSES THREADS SECONDS WORDS…`: each process makes calls in its threads until
 a call is refused, or for so many seconds, and prints a line with the number of calls, of refusals
-for want of a store, and what it spent. WORDS are keywords of `Budget`, as JSON; besides them
+for want of a store, and what it spent; before it a line with "!" and each fraction of the limit
+that it was told as crossed. WORDS are keywords of `Budget`, as JSON; besides them
 
 - `patient`: it goes on until a call is refused in another period than the first refused one;
 - `lease`: seconds of the lease, in the place of the constant;
@@ -26,6 +27,7 @@ from langchain_core.messages import AIMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 
 from langmeter import Budget, BudgetExceeded, Meter
+from langmeter._base.delivery import notices
 from langmeter.budgets import budget as budgets
 from langmeter.budgets.shared import Terms, lease, sqlite
 from langmeter.prices import PriceBook
@@ -57,7 +59,9 @@ def work(threads: int, seconds: float, words: dict[str, Any]) -> str:
     if path := words.pop("clock", None):
         for module in (lease, sqlite):
             vars(module)["time"] = lambda: time.time() + float(Path(path).read_text())
-    budget = Budget(action="block", at=(), **words)
+    told: list[float] = []
+    words = {"at": (), "on_threshold": lambda event: told.append(event.fraction), **words}
+    budget = Budget(action="block", **words)
     meter = Meter(prices=PriceBook({"acme/*": {"input": 1000, "output": 1000}}), budgets=[budget])
     model, end = Model(), time.monotonic() + seconds
     made, lost = [0] * threads, [0] * threads
@@ -85,7 +89,16 @@ def work(threads: int, seconds: float, words: dict[str, Any]) -> str:
         worker.start()
     for worker in workers:
         worker.join()
-    return json.dumps([sum(made), sum(lost), str(meter.cost.total_cost or 0)])
+    notices.flush(30)
+    lines = [f"!{fraction}" for fraction in told]
+    return "\n".join([*lines, json.dumps([sum(made), sum(lost), str(meter.cost.total_cost or 0)])])
+
+
+def spend(calls: int, words: dict[str, Any]) -> None:
+    """Make calls, and end without a word; for `multiprocessing`."""
+    meter = Meter(prices=None, budgets=[Budget(action="block", **words)])
+    for _ in range(calls):
+        Model().invoke("?", config={"callbacks": [meter]})
 
 
 def main(processes: int, threads: int, seconds: float, words: dict[str, Any]) -> None:

@@ -269,6 +269,7 @@ class Lease:
         held = self._units(in_use) - used if terms.blocking else 0
         keep = max(self._units(limit) - used, held) if terms.blocking else 0
         need = max(self._units(in_use + amount) - used - keep, 1) if amount else 0
+        want = MOST if amount else 0 if leave else self._target()
         for _ in range(3):
             shows = round(now / 1e6 + self._offset)
             begins, ends = period(terms.per, terms.zone, shows)
@@ -279,7 +280,7 @@ class Lease:
                 held,
                 keep,
                 need,
-                (MOST if amount else self._target()) if terms.blocking else 0,
+                want if terms.blocking else 0,
                 begins,
                 ends,
                 terms.at,

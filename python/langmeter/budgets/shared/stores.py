@@ -63,10 +63,11 @@ def _allowed(store: str) -> str:
 
 def _without_login(store: str) -> str:
     """Return a text that was to be an address, without what may be a password in it."""
-    scheme, _, rest = store.partition(":")
-    if "@" not in store:
-        return store
-    return f"{'' if '@' in scheme else scheme}://***@{rest.partition('?')[0].rpartition('@')[2]}"
+    text = store.partition("?")[0]
+    if "@" not in text:
+        return text
+    scheme, _, rest = text.partition(":")
+    return f"{'' if '@' in scheme else scheme}://***@{rest.rpartition('@')[2]}"
 
 
 def open_store(url: str, mode: int = 0o600) -> Store:
