@@ -267,7 +267,8 @@ def test_copies_of_a_budget_have_its_terms(tmp_path: Path) -> None:
         budget.set_limit(8)
         copies = deepcopy(budget), pickle.loads(pickle.dumps(budget))
         for number, copy in enumerate(copies, 2):
-            assert copy._setting()[2:] == budget._setting()[2:]
+            for name in ("unit", "per", "scope", "action", "store", "time_zone"):
+                assert getattr(copy, name) == getattr(budget, name)
             second = Meter(prices=None, budgets=[copy])
             Model().invoke("?", config={"callbacks": [second]})
             renewals.shared.tick()
