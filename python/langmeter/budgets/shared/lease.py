@@ -106,7 +106,7 @@ class Lease:
         self._reserved = self._slice = 0
         self._headroom = self._used = self._share = 0
         self._reply: Reply | None = None
-        self._joins = self.failed = self._short = False
+        self._joins = self.failed = self._short = self._asked = False
         self._until = self._paused = self._renewed = 0
         self._said = False
         self._recorder.lease(self._position, self._known * self._terms.scale, 0, 0)
@@ -181,7 +181,7 @@ class Lease:
     def leave(self) -> bool:
         """Report what was spent and give back what is not reserved; False without the store."""
         spent = self._recorder.standing(self._position)[0]
-        if self._reply is None and self._units(spent) == self._known:
+        if not self._asked and self._units(spent) == self._known:
             return True
         return self._try(leave=True)
 
@@ -291,6 +291,7 @@ class Lease:
                 hold=round(terms.hold * 1000),
                 **change,
             )
+            self._asked = True  # a reply that is lost may have given something
             reply = self._store.renew(terms.key, request, timeout)
             self._offset = reply.now - now / 1e6
             if isinstance(reply, Reply):
