@@ -7,6 +7,7 @@ mod clock;
 mod convert;
 mod distribution;
 mod error;
+mod fields;
 mod files;
 mod hooks;
 mod imports;

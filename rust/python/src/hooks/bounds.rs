@@ -5,10 +5,11 @@
 //! Unicode. One that rewrites the text before it looks at it can: that of Claude 2 (NFKC) for 252 ligatures and their
 //! like, U+FDFA the worst with 15 tokens for 3 bytes.
 
+use crate::fields::dict_of;
 use crate::response::keys::USUAL;
 use crate::response::metadata::inside;
 use crate::response::usage::{self, Modifiers};
-use pyo3::exceptions::PyException;
+use pyo3::exceptions::{PyException, PyTypeError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
@@ -195,7 +196,7 @@ pub fn input(prompts: &Bound<'_, PyAny>) -> PyResult<u64> {
 /// The bound of a message, by its fields. Not by attribute: pydantic takes 6 µs to say that a message has no tool calls.
 fn message<'py>(message: &Bound<'py, PyAny>) -> PyResult<u64> {
     let py = message.py();
-    let fields = message.getattr(intern!(py, "__dict__"))?.cast_into::<PyDict>()?;
+    let fields = dict_of(message).ok_or_else(|| PyTypeError::new_err("a message without fields"))?;
     let field = |name: &Bound<'py, PyString>| fields.as_any().get_item(name);
     let content = field(intern!(py, "content"))?;
     let content = match content.cast_exact::<PyString>() {

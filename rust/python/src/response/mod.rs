@@ -9,6 +9,7 @@ mod searches;
 pub mod usage;
 pub mod words;
 
+use crate::fields::Fields;
 use billed::Billed;
 use langmeter_core::{Counter, Usage};
 use metadata::{Metadata, Raws};
@@ -44,28 +45,6 @@ pub struct Reading<'py> {
     pub file_searches: u64,
 }
 
-/// Attributes of a message, of which four are read. They stand in its `__dict__`: asking for that takes 510 instructions
-/// and looking up one of them 175, `getattr` 360 for each, because a pydantic class has a `__getattr__`. So a response
-/// and a candidate, of which two attributes are read, are asked by `getattr`.
-struct Fields<'a, 'py> {
-    object: &'a Bound<'py, PyAny>,
-    dict: Option<Bound<'py, PyDict>>,
-}
-
-impl<'a, 'py> Fields<'a, 'py> {
-    fn of(object: &'a Bound<'py, PyAny>) -> PyResult<Self> {
-        let dict = object.getattr_opt(intern!(object.py(), "__dict__"))?;
-        Ok(Self { object, dict: dict.and_then(|dict| dict.cast_into::<PyDict>().ok()) })
-    }
-
-    fn get(&self, name: &Bound<'py, PyString>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        match self.dict.as_ref().map_or(Ok(None), |dict| dict.get_item(name))? {
-            Some(value) => Ok(Some(value)),
-            None => self.object.getattr_opt(name),
-        }
-    }
-}
-
 /// None when the response is for the careful reader.
 pub fn read<'py>(response: &Bound<'py, PyAny>) -> PyResult<Option<Reading<'py>>> {
     match look(response) {
@@ -80,7 +59,8 @@ pub fn read<'py>(response: &Bound<'py, PyAny>) -> PyResult<Option<Reading<'py>>>
 #[allow(clippy::too_many_lines)] // one thing after the other, as `read_any` of the careful reader
 fn look<'py>(response: &Bound<'py, PyAny>) -> Read<Reading<'py>> {
     let py = response.py();
-    let prompts = response.getattr(intern!(py, "generations"))?;
+    let answer = Fields::of(response.clone());
+    let prompts = answer.get(intern!(py, "generations"))?.ok_or(Stop::Careful)?;
     let prompts = prompts.cast_exact::<PyList>().map_err(|_| Stop::Careful)?;
     if prompts.len() != 1 {
         return Err(Stop::Careful);
@@ -90,7 +70,7 @@ fn look<'py>(response: &Bound<'py, PyAny>) -> Read<Reading<'py>> {
     if candidates.is_empty() {
         return Err(Stop::Careful);
     }
-    let whole = response.getattr_opt(intern!(py, "llm_output"))?.filter(|whole| !whole.is_none());
+    let whole = answer.get(intern!(py, "llm_output"))?.filter(|whole| !whole.is_none());
     let whole = match &whole {
         Some(whole) => Some(whole.cast::<PyDict>().map_err(|_| Stop::Careful)?),
         None => None,
@@ -115,14 +95,15 @@ fn look<'py>(response: &Bound<'py, PyAny>) -> Read<Reading<'py>> {
         if candidate.cast::<PyDict>().is_ok() {
             return Err(Stop::Careful);
         }
-        let message = candidate.getattr_opt(intern!(py, "message"))?.filter(|message| !message.is_none());
-        let info = candidate.getattr_opt(intern!(py, "generation_info"))?;
+        let candidate = Fields::of(candidate);
+        let message = candidate.get(intern!(py, "message"))?.filter(|message| !message.is_none());
+        let info = candidate.get(intern!(py, "generation_info"))?;
         let (mut meta, mut figures) = (None, None);
         if let Some(message) = &message {
             if message.cast::<PyDict>().is_ok() {
                 return Err(Stop::Careful);
             }
-            let fields = Fields::of(message)?;
+            let fields = Fields::of(message.clone());
             meta = fields.get(intern!(py, "response_metadata"))?;
             figures = fields.get(intern!(py, "usage_metadata"))?;
             let mut seen = Searches::default();

@@ -2,6 +2,7 @@
 //! role chunks, usage-only chunks, signatures and the end marker are not. `on_llm_new_token` and
 //! `on_stream_event` tell the same answer in different words, which mean the same here.
 
+use crate::fields::{Fields, dict_of};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString};
@@ -98,9 +99,8 @@ impl<'py> Event<'_, 'py> {
         let Ok(text) = token.cast::<PyString>() else { return Ok(None) };
         let Some(chunk) = chunk else { return Ok(Some(text)) };
         let py = text.py();
-        let Some(message) = chunk.getattr_opt(intern!(py, "message"))? else { return Ok(Some(text)) };
-        let fields = message.getattr_opt(intern!(py, "__dict__"))?;
-        let Some(Ok(fields)) = fields.as_ref().map(Bound::cast::<PyDict>) else { return Ok(None) };
+        let Some(message) = Fields::of((*chunk).clone()).get(intern!(py, "message"))? else { return Ok(Some(text)) };
+        let Some(fields) = dict_of(&message) else { return Ok(None) };
         let empty = |name| -> PyResult<bool> {
             fields.get_item(name)?.map_or(Ok(false), |value| value.is_truthy().map(|full| !full))
         };
@@ -135,40 +135,13 @@ fn text_at<'py>(of: &Bound<'py, PyDict>, key: &Bound<'py, PyString>) -> PyResult
     of.get_item(key)?.map_or(Ok(None), |value| filled(&value))
 }
 
-/// The attributes of a message, which for LangChain's own are in its dict: 15 ns instead of 30 for each.
-struct Fields<'py> {
-    of: Bound<'py, PyAny>,
-    dict: Option<Bound<'py, PyDict>>,
-}
-
-impl<'py> Fields<'py> {
-    fn new(of: Bound<'py, PyAny>) -> PyResult<Self> {
-        let dict = of.getattr_opt(intern!(of.py(), "__dict__"))?;
-        Ok(Self { dict: dict.and_then(|dict| dict.cast_into().ok()), of })
-    }
-
-    fn get(&self, name: &Bound<'py, PyString>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        if let Some(dict) = &self.dict
-            && let Some(found) = dict.get_item(name)?
-        {
-            return Ok(Some(found));
-        }
-        self.of.getattr_opt(name)
-    }
-
-    fn list(&self, name: &Bound<'py, PyString>) -> PyResult<Option<Bound<'py, PyList>>> {
-        let list = self.get(name)?.and_then(|list| list.cast_into::<PyList>().ok());
-        Ok(list.filter(|list| !list.is_empty()))
-    }
-}
-
 fn walk_token<'py>(token: &Bound<'py, PyAny>, chunk: Option<&Bound<'py, PyAny>>, show: &mut Show<'_, 'py>) -> Walk {
     let py = token.py();
     let message = match chunk {
-        Some(chunk) => chunk.getattr_opt(intern!(py, "message"))?.filter(|m| !m.is_none()),
+        Some(chunk) => Fields::of(chunk.clone()).get(intern!(py, "message"))?.filter(|m| !m.is_none()),
         None => None,
     };
-    let message = message.map(Fields::new).transpose()?;
+    let message = message.map(Fields::of);
     // Clients hand in the text alone of a chunk whose content is blocks, "" where they are reasoning.
     let blocks = match &message {
         Some(message) => message.list(intern!(py, "content"))?,
@@ -195,7 +168,7 @@ fn walk_token<'py>(token: &Bound<'py, PyAny>, chunk: Option<&Bound<'py, PyAny>>,
 
 /// Tool-call deltas, and the reasoning of some providers, come beside the content.
 fn walk_message<'py>(message: &Fields<'py>, show: &mut Show<'_, 'py>) -> Walk {
-    let py = message.of.py();
+    let py = message.py();
     if let Some(calls) = message.list(intern!(py, "tool_call_chunks"))? {
         for call in calls.iter() {
             if let Ok(call) = call.cast::<PyDict>() {
