@@ -5,6 +5,8 @@ PYTHON ?= python3
 # Another Python beside this one: make PYTHON=python3.13 VENV=.venv-3.13 suite
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Of the time of the whole suite its processes wait a quarter, for each other and for timeouts.
+WORKERS ?= $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) * 3 / 2)))
 UV := VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv
 # Tests start Python again hundreds of times; without bytecode each loads LangChain in 5 s instead of 1.
 export UV_COMPILE_BYTECODE := 1
@@ -24,10 +26,10 @@ test: test-rust kills loom test-python ## run every test
 
 test-python: bytecode ## run the tests of the Python package, with coverage
 	-@[ -d target/tools/faketime ] || $(MAKE) target/tools/faketime
-	$(BIN)/python -m pytest -n auto --dist worksteal --cov --cov-report=term --durations=20
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --cov --cov-report=term --durations=20
 
 suite: bytecode ## run the tests of the Python package, without coverage
-	$(BIN)/python -m pytest -n auto --dist worksteal --no-cov
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --no-cov
 
 # The processes that tests start write none: one that may write little would leave half a file.
 bytecode: $(VENV)/native
