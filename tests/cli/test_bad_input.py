@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -55,3 +57,28 @@ def test_bad_input_is_refused(
     assert "Traceback" not in output.err
     assert output.out == ""
     assert not (tmp_path / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "history some.db",
+        "history import some.db FILE",
+        "fold EMPTY --history some.db",
+        "alerts check --rule 'calls > 1' --history some.db",
+        "report some.db",
+    ],
+)
+def test_a_command_names_the_extra_that_it_lacks(command: str, file: str, tmp_path: Path) -> None:
+    """Without SQLAlchemy each command that reads a history says what to install."""
+    (tmp_path / "EMPTY").mkdir()
+    (tmp_path / "some.db").write_bytes(b"SQLite format 3\0" + bytes(84))
+    words = [file if word == "FILE" else word for word in shlex.split(command)]
+    code = "import sys; sys.modules['sqlalchemy'] = None; from langmeter.cli import main; "
+    program = f"{code}sys.exit(main.main({words!r}))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=False, capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].endswith('a history needs pip install "langmeter[history]"')
+    assert "Traceback" not in done.stderr

@@ -8,6 +8,8 @@ anything. What stands in an HTML comment is run too, but no reader of the page s
 
 from __future__ import annotations
 
+import ast
+import builtins
 import os
 import re
 import shlex
@@ -38,12 +40,31 @@ class Page:
     def __init__(self, name: str) -> None:
         text = (ROOT / name).read_text(encoding="utf8")
         self.blocks = [Block(*parts) for parts in _BLOCK.findall(text)]
-        #: The blocks that a reader sees.
-        self.visible = [Block(*parts) for parts in _BLOCK.findall(_COMMENT.sub("", text))]
+        #: What a reader sees, and the blocks in it.
+        self.text = _COMMENT.sub("", text)
+        self.visible = [Block(*parts) for parts in _BLOCK.findall(self.text)]
 
     def program(self) -> str:
         """Its Python blocks, one after the other."""
         return "\n".join(block.text for block in self.blocks if block.language == "python")
+
+    def unexplained(self, public: set[str]) -> set[str]:
+        """Names that its visible Python uses and does not bind, and that no text in backticks has.
+
+        A text does not explain a public name: that is to be imported.
+        """
+        text = _BLOCK.sub("", self.text)
+        words = {
+            word for code in re.findall(r"`([^`]+)`", text) for word in re.findall(r"\w+", code)
+        }
+        names: set[str] = set()
+        bound = set(dir(builtins))
+        for block in self.visible:
+            if block.language == "python":
+                used, new = _names(block.text)
+                bound |= new
+                names |= used - bound
+        return names - (words - public)
 
     def promised(self) -> list[str]:
         """Lines that its Python prints: after the `#` of a `print`, and in `text` blocks."""
@@ -75,6 +96,22 @@ class Page:
         for block in self.blocks:
             if block.file:
                 (where / block.file).write_text(block.text, encoding="utf8")
+
+
+def _names(code: str) -> tuple[set[str], set[str]]:
+    """Return the names that code reads, and those that it binds, in whatever scope."""
+    used, bound = set(), set()
+    for node in ast.walk(ast.parse(code)):
+        match node:
+            case ast.Name(id=name, ctx=ast.Load()):
+                used.add(name)
+            case ast.Name(id=name) | ast.arg(arg=name) | ast.ExceptHandler(name=str(name)):
+                bound.add(name)
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+                bound.add(node.name)
+            case ast.alias():
+                bound.add((node.asname or node.name).split(".")[0])
+    return used, bound
 
 
 def run(command: str, where: Path) -> subprocess.CompletedProcess[str]:

@@ -50,7 +50,7 @@ def replayed(
         ConfigError: a moment is not one.
         SourceError: the database does not answer, or is not a history.
     """
-    from langmeter.history.query import History
+    from langmeter.history import History
 
     engine = Engine(rules, interval=_STEP)
     alerts: list[Alert] = []

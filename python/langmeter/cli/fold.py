@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
         waiting = len(unwritten(options.directory))
     except OSError as error:
         options.parser.error(f"cannot fold {name}: {output.reason(error)}")
-    except LangmeterError as error:
+    except (LangmeterError, ImportError) as error:
         options.parser.error(printable(error))
     if folding.busy:
         output.complain(f"langmeter fold: another process has been folding for {_TIMEOUT:g} s")

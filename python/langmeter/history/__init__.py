@@ -21,4 +21,5 @@ __all__ = ["Excerpt", "History", "HistoryOptions", "Row", "Rows"]
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import_module(f"{__name__}.schema")  # names the extra where it is not installed
     return getattr(import_module(f"{__name__}.query"), name)
