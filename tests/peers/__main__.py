@@ -42,6 +42,7 @@ EXPLAINED: Final = {
     "clamped": "tests without a provider end within the first bucket of a histogram",
     "duplicate_start": "suites that fix uuid4 use one run id for several runs at once",
     "duplicate_end": "those runs end once each",
+    "runs_orphaned": "a reader that raises cancels its agent; LangChain ends no model call then",
     "shared_run_id": "langchain-core tests a parent and a child with one run id",
     "warnings": "a warning of one kind is logged ten times, then counted",
     "end_without_start": "langchain#39633: an inline handler hides on_llm_start of async texts",
