@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import threading
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -20,6 +21,7 @@ from langmeter.history import History, schema
 from langmeter.history.store import Store
 from tests.support.histories import difference, row
 from tests.support.pages import ROOT
+from tests.support.waiting import eventually
 
 #: A database that the first version wrote, as text.
 FIRST = ROOT / "tests/history/v0001.sql"
@@ -119,8 +121,6 @@ def test_a_database_of_the_first_version_is_read(tmp_path: Path) -> None:
 
 def test_two_that_begin_at_once_make_one_history(url: str) -> None:
     """The first writings of two processes wait for each other."""
-    import threading
-
     failures: list[BaseException] = []
 
     def begin(name: str) -> None:
@@ -136,6 +136,29 @@ def test_two_that_begin_at_once_make_one_history(url: str) -> None:
         thread.join()
     assert failures == []
     assert History(url).snapshot().totals.calls == 4
+
+
+def test_a_first_writing_waits_for_another_that_makes_the_file(tmp_path: Path) -> None:
+    """SQLite itself fails at once where a file that is written switches to its write-ahead log."""
+    file = tmp_path / "metrics.db"
+    failures: list[BaseException] = []
+
+    def begin() -> None:
+        try:
+            Store(file, timeout=60).append([row(difference(86_400, 86_460))])
+        except BaseException as error:
+            failures.append(error)
+
+    other = sqlite3.connect(file, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    thread = threading.Thread(target=begin)
+    thread.start()
+    assert not eventually(lambda: not thread.is_alive(), 0.2)
+    other.execute("COMMIT")
+    thread.join()
+    other.close()
+    assert failures == []
+    assert History(file).snapshot().totals.calls == 1
 
 
 @pytest.mark.parametrize(

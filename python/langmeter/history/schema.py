@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any, Final
 
 from langmeter._base.check import refusal
@@ -226,8 +227,22 @@ def _begin(connection: sql.Connection) -> None:
     if not connection.get_execution_options().get("langmeter_write"):
         connection.exec_driver_sql("BEGIN")
         return
-    if connection.exec_driver_sql("PRAGMA journal_mode").scalar() != "wal":
-        connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+    _write_ahead(connection)
     # Without a sync at each commit: a power cut may cost the last rows, never the database.
     connection.exec_driver_sql("PRAGMA synchronous = NORMAL")
     connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _write_ahead(connection: sql.Connection) -> None:
+    """Switch a new SQLite file to its write-ahead log; wait for others, which SQLite does not.
+
+    It fails at once where two connections switch at the same time, whatever their timeout.
+    """
+    until = monotonic() + connection.exec_driver_sql("PRAGMA busy_timeout").scalar_one() / 1000
+    while connection.exec_driver_sql("PRAGMA journal_mode").scalar() != "wal":
+        try:
+            connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+        except sql.exc.OperationalError as error:
+            if "locked" not in str(error.orig) or monotonic() > until:
+                raise
+            sleep(0.005)
