@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import sys
 import time as clocks
 from contextlib import closing, suppress
 from dataclasses import fields
@@ -26,7 +27,6 @@ _PAUSE: Final = 0.004
 _PAGES: Final = 1000
 #: Milliseconds by which the clock of the machine differs from the time that passed: it was set.
 _STEP: Final = 100
-_BOOTTIME: Final[int | None] = getattr(clocks, "CLOCK_BOOTTIME", None)
 _ROW: Final = attrgetter(*(each.name for each in fields(Holding)))
 _NAMES: Final = tuple(each.name for each in fields(Account) if each.name != "holdings")
 #: Connections of a parent process: a forked child must not even close them.
@@ -147,7 +147,9 @@ def _identity(path: str) -> tuple[int, int] | None:
 
 def _passed() -> int:
     """Return milliseconds since the machine started, sleep included where the system says so."""
-    return int(1000 * (monotonic() if _BOOTTIME is None else clocks.clock_gettime(_BOOTTIME)))
+    if sys.platform == "linux":
+        return int(1000 * clocks.clock_gettime(clocks.CLOCK_BOOTTIME))
+    return int(1000 * monotonic())
 
 
 def _written(account: Account, now: int, passed: int) -> str:
