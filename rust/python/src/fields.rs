@@ -6,8 +6,8 @@ use pyo3::types::{PyDict, PyList, PyString};
 
 /// Attributes of an object, which for pydantic's are in its dict.
 ///
-/// Taking the dict and looking up a name are 40 and 60 instructions. `getattr` takes 360, because a pydantic class has a
-/// `__getattr__`, and 510 for `__dict__`, whose slot it asks first.
+/// `getattr` asks the class first, and a pydantic class has a `__getattr__`: 360 instructions for a field, and 510 for
+/// `__dict__` (callgrind). The dict is taken without that.
 pub struct Fields<'py> {
     object: Bound<'py, PyAny>,
     dict: Option<Bound<'py, PyDict>>,
@@ -41,7 +41,7 @@ impl<'py> Fields<'py> {
 
 /// The dict of an object itself; None where it has none.
 #[inline]
-#[allow(unsafe_code)] // PyO3 has no safe form of it
+// PyO3 has no safe form of it.
 pub fn dict_of<'py>(object: &Bound<'py, PyAny>) -> Option<Bound<'py, PyDict>> {
     let py = object.py();
     // SAFETY: the object is alive, and `py` attached. A new reference is returned, or null with an exception set.
