@@ -10,6 +10,7 @@ WORKERS ?= $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) * 3 / 2)))
 UV := VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv
 # Tests start Python again hundreds of times; without bytecode each loads LangChain in 5 s instead of 1.
 export UV_COMPILE_BYTECODE := 1
+HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 MSRV := $(shell sed -n 's/^rust-version = "\(.*\)"/\1.0/p' Cargo.toml)
 RUST := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
 
@@ -86,7 +87,8 @@ e2e: $(VENV)/native $(VENV)/node $(VENV)/browser ## run the tests against real s
 peers: $(VENV)/native ## run LangChain's own tests with a meter installed
 	$(BIN)/python -m tests.peers
 
-bench: $(VENV)/bench valgrind ## print every speed that the pages claim
+# Of a native module as wheels have it.
+bench: $(VENV)/bench $(VENV)/profiled valgrind ## print every speed that the pages claim
 	cargo bench --locked --package langmeter-core
 	$(BIN)/python -m benches
 
@@ -94,6 +96,7 @@ bench: $(VENV)/bench valgrind ## print every speed that the pages claim
 bench-smoke: $(VENV)/bench ## run each benchmark once, without judging times
 	cargo bench --locked --package langmeter-core -- --test
 	$(BIN)/python -m benches --smoke
+	$(BIN)/python -m benches.training --smoke
 
 # Instructions inside the native module, which no neighbour on the machine disturbs.
 gates: $(VENV)/native valgrind ## hold instruction counts to the measured ones
@@ -113,9 +116,9 @@ lint: $(VENV)/native $(VENV)/lint platforms ## check style and types
 	$(BIN)/python .ci/words.py
 	git ls-files '*.py' '*.pyi' '*.rs' '*.md' '*.toml' | xargs $(BIN)/codespell
 
-# Some five minutes of two cores. zig links for the glibc of manylinux2014 whatever this machine's is.
+# Some eight minutes of two cores. zig links for the glibc of manylinux2014 whatever this machine's is.
 wheels: $(VENV)/release ## build wheels (Linux, x86_64 and aarch64) and the source distribution in dist/
-	-$(MAKE) target/tools/advancecomp
+	-$(MAKE) --keep-going target/tools/advancecomp target/profiled/langmeter.profdata
 	.ci/wheels
 
 # The wheel of aarch64 runs by qemu in Debian's Python; where these cannot be had it is only read.
@@ -210,6 +213,19 @@ $(VENV)/packages: pyproject.toml $(BIN)/uv
 $(VENV)/native: $(VENV)/packages $(RUST)
 	VIRTUAL_ENV=$(CURDIR)/$(VENV) PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/maturin develop --quiet --release --locked --uv --extras demo
 	@touch $@
+
+# What wheels are built by; where it cannot be had, a build goes on without.
+target/profiled/langmeter.profdata: $(RUST) benches/training.py .ci/profile | $(VENV)/native
+	.ci/profile
+
+# Built by the profile, as a wheel is. By --target alone the names of its functions are those of the profile.
+$(VENV)/profiled: $(VENV)/native benches/training.py
+	-$(MAKE) target/profiled/langmeter.profdata
+	@if [ -f target/profiled/langmeter.profdata ]; then \
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) PATH="$(CURDIR)/$(BIN):$$PATH" RUSTFLAGS=-Cprofile-use=$(CURDIR)/target/profiled/langmeter.profdata \
+		$(BIN)/maturin develop --quiet --release --locked --uv --extras demo --target $(HOST) --target-dir target/profiled/build; \
+	else echo "no profile: what is measured is slower than a wheel"; fi
+	@touch $(VENV)/native $@
 
 $(VENV)/lint: $(VENV)/packages
 	$(UV) pip install --quiet --group lint

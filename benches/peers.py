@@ -99,7 +99,7 @@ def _empty() -> Peer:
     return Peer(EMPTY, [Empty()])
 
 
-def _meter() -> Peer:
+def ours() -> Peer:
     meter = Meter()
     # Priced from the first call on: an unpriced call would be cheaper.
     meter.cost.prices.warm(wait=True)
@@ -214,7 +214,7 @@ def _langfuse() -> Peer:
 _MAKERS: tuple[Callable[[], Peer], ...] = (
     _none,
     _empty,
-    _meter,
+    ours,
     _usage,
     _naive,
     _prometheus,
