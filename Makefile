@@ -10,6 +10,9 @@ WORKERS ?= $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) * 3 / 2)))
 UV := VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv
 # Tests start Python again hundreds of times; without bytecode each loads LangChain in 5 s instead of 1.
 export UV_COMPILE_BYTECODE := 1
+# Nor does an environment that forbids to write bytecode hold here: pytest would rewrite the assertions of 781 modules
+# in each of its processes, which takes 5 s of CPU each.
+export PYTHONDONTWRITEBYTECODE :=
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 MSRV := $(shell sed -n 's/^rust-version = "\(.*\)"/\1.0/p' Cargo.toml)
 RUST := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
@@ -42,7 +45,7 @@ matrix: $(BIN)/uv ## run the tests on every Python and langchain-core supported
 
 # No coverage, fewer examples, no real clients, no processes.
 quick: bytecode ## run the tests of the Python package that need seconds
-	$(BIN)/python -m pytest -n auto --dist worksteal --no-cov --ignore=tests/clients --ignore=tests/e2e \
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --no-cov --ignore=tests/clients --ignore=tests/e2e \
 		-m "not clients and not process and not slow" --hypothesis-profile=quick
 
 test-rust: ## run the tests of the Rust core
