@@ -1,7 +1,8 @@
 """What several tests need.
 
 Nothing here imports langmeter while it is loaded: pytest-xdist's workers start to watch coverage
-only afterwards.
+only afterwards. Nor LangChain: the process that hands out the tests needs none of it, and its start
+holds up the workers.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, settings
-from langchain_core.tracers.context import _configure_hooks
 
 if TYPE_CHECKING:
     from langmeter.prices import PriceBook
@@ -146,4 +146,6 @@ def _nothing_installed() -> Iterator[None]:
 @pytest.fixture
 def hooks() -> list[Any]:
     """LangChain's list of configure hooks."""
+    from langchain_core.tracers.context import _configure_hooks
+
     return _configure_hooks
