@@ -6,9 +6,9 @@ import json
 from decimal import Decimal
 
 import pytest
+import scipy
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest, fisher_exact
 
 from langmeter import Snapshot
 from langmeter.analysis import compare, defects
@@ -29,7 +29,7 @@ def rows_of(snapshot: Snapshot) -> dict[str, ModelFixes]:
 def test_the_interval_is_wilsons(fixed: int, closed: int) -> None:
     """The 99 % interval of a row is scipy's Wilson interval of its defects."""
     (row,) = defects(tried([("large", fixed, closed)])).rows
-    wilson = binomtest(fixed, closed).proportion_ci(0.99, method="wilson")
+    wilson = scipy.stats.binomtest(fixed, closed).proportion_ci(0.99, method="wilson")
     assert row.interval == pytest.approx((wilson.low, wilson.high))
 
 
@@ -194,7 +194,7 @@ def test_a_lower_success_rate_is_worse_by_fishers_test() -> None:
     base, now = tried([("large", 45, 50)]), tried([("large", 28, 50)])
     (row,) = (row for row in compare(base, now).rows if row.metric == "success_rate")
     assert (row.name, row.verdict, row.calls) == ("leak/high by acme/large", "worse", (50, 50))
-    less = fisher_exact([[28, 22], [45, 5]], alternative="less").pvalue
+    less = scipy.stats.fisher_exact([[28, 22], [45, 5]], alternative="less").pvalue
     assert row.raw_p == pytest.approx(2 * less)
     (up,) = (row for row in compare(now, base).rows if row.metric == "success_rate")
     assert up.verdict == "better"

@@ -10,9 +10,9 @@ from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
+import scipy
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import optimize, stats
 
 from langmeter._core import Sample
 from langmeter.analysis.regression import significance as ours
@@ -37,8 +37,8 @@ def histogram(sample: Sequence[int]) -> Sample:
 def test_binomial_tails_are_those_of_scipy(n: int, q: float, part: float) -> None:
     """Both tails to ten digits, and never less than nothing."""
     law, k = binomial(n, q), round(part * n)
-    assert law.at_most(k) == pytest.approx(stats.binom.cdf(k, n, q), rel=1e-8, abs=1e-30)
-    assert law.at_least(k) == pytest.approx(stats.binom.sf(k - 1, n, q), rel=1e-8, abs=1e-30)
+    assert law.at_most(k) == pytest.approx(scipy.stats.binom.cdf(k, n, q), rel=1e-8, abs=1e-30)
+    assert law.at_least(k) == pytest.approx(scipy.stats.binom.sf(k - 1, n, q), rel=1e-8, abs=1e-30)
 
 
 @QUICK
@@ -48,7 +48,7 @@ def test_hypergeometric_tails_are_those_of_scipy(n: int, m: int, data: st.DataOb
     marked = data.draw(st.integers(0, n + m))
     law = hypergeometric(marked, n, m)
     k = data.draw(st.integers(law.low, law.high))
-    scipys = stats.hypergeom(n + m, marked, m)
+    scipys = scipy.stats.hypergeom(n + m, marked, m)
     assert law.at_most(k) == pytest.approx(scipys.cdf(k), rel=1e-8, abs=1e-30)
     assert law.at_least(k) == pytest.approx(scipys.sf(k - 1), rel=1e-8, abs=1e-30)
 
@@ -57,7 +57,7 @@ def test_ten_million_coins_are_summed_as_exactly() -> None:
     """The greatest sample is not a special case."""
     n, k = 10_000_000, 5_003_000
     law = binomial(n, 0.5)
-    assert law.at_least(k) == pytest.approx(stats.binom.sf(k - 1, n, 0.5), rel=1e-8)
+    assert law.at_least(k) == pytest.approx(scipy.stats.binom.sf(k - 1, n, 0.5), rel=1e-8)
     assert law.at_least(0) == law.at_most(n) == 1.0
     # Far out a tail is not summed, but is never taken for smaller than it is.
     assert 0.0 < law.at_most(10) < 1e-39
@@ -89,10 +89,10 @@ def brute_quantile_p(base: Sequence[int], now: Sequence[int], q: float) -> float
     between = [(a + b) / 2 for a, b in pairwise(candidates)]
     worst = 0.0
     for c in [candidates[0] - 1, *candidates, *between, candidates[-1] + 1]:
-        u = stats.binom.sf(sum(x < c for x in base) - 1, len(base), q)
-        v = stats.binom.cdf(sum(y <= c for y in now), len(now), q)
+        u = scipy.stats.binom.sf(sum(x < c for x in base) - 1, len(base), q)
+        v = scipy.stats.binom.cdf(sum(y <= c for y in now), len(now), q)
         worst = max(worst, u * v)
-    return float(stats.norm.sf(math.sqrt(2) * stats.norm.isf(math.sqrt(worst))))
+    return float(scipy.stats.norm.sf(math.sqrt(2) * scipy.stats.norm.isf(math.sqrt(worst))))
 
 
 @QUICK
@@ -152,10 +152,10 @@ def test_no_test_of_durations_exceeds_its_level(n: int, m: int) -> None:
 @pytest.mark.parametrize("q", [0.25, 0.5, 0.9])
 def test_the_test_of_quantiles_holds_its_level_over_every_order(n: int, m: int, q: float) -> None:
     """The part of all orders of n and m values whose p is at most α is at most α."""
-    below = [float(p) for p in stats.binom.sf(range(-1, n), n, q)]
-    above = [float(p) for p in stats.binom.cdf(range(m + 1), m, q)]
+    below = [float(p) for p in scipy.stats.binom.sf(range(-1, n), n, q)]
+    above = [float(p) for p in scipy.stats.binom.cdf(range(m + 1), m, q)]
     for alpha in (0.001, 0.025, 0.05, 0.1):
-        most = float(stats.norm.sf(stats.norm.isf(alpha) / math.sqrt(2)) ** 2)
+        most = float(scipy.stats.norm.sf(scipy.stats.norm.isf(alpha) / math.sqrt(2)) ** 2)
         # Of all ways to a cell: the part that never came to a cell of greater product.
         row = [0.0] * (m + 1)
         for i in range(n + 1):
@@ -172,14 +172,14 @@ def test_the_test_of_quantiles_holds_its_level_for_unequal_densities(
     alpha: float, ratio: float
 ) -> None:
     """In the limit of large samples, where the standard error of one is `ratio` of the other's."""
-    most = 2 * stats.norm.logsf(stats.norm.isf(alpha) / math.sqrt(2))
+    most = 2 * scipy.stats.norm.logsf(scipy.stats.norm.isf(alpha) / math.sqrt(2))
     split = np.linspace(-8, 8, 2001)
 
     def left(apart: float) -> float:
-        favour = stats.norm.logsf(apart - ratio * split) + stats.norm.logsf(split)
+        favour = scipy.stats.norm.logsf(apart - ratio * split) + scipy.stats.norm.logsf(split)
         return float(np.max(favour) - most)
 
-    refused = stats.norm.sf(optimize.brentq(left, -5, 20) / math.hypot(1, ratio))
+    refused = scipy.stats.norm.sf(scipy.optimize.brentq(left, -5, 20) / math.hypot(1, ratio))
     assert refused <= alpha * 1.001
     if ratio == 1.0:
         assert refused == pytest.approx(alpha, rel=1e-3)
@@ -232,8 +232,8 @@ def test_without_ties_ks_is_scipys(seed: int, n: int, m: int) -> None:
     pool = random.Random(seed).sample(range(1, 10_000), n + m)
     base, now = pool[:n], pool[n:]
     found = ours.ks_test(histogram(base), histogram(now))
-    up = stats.ks_2samp(base, now, alternative="greater", method="exact")
-    down = stats.ks_2samp(base, now, alternative="less", method="exact")
+    up = scipy.stats.ks_2samp(base, now, alternative="greater", method="exact")
+    down = scipy.stats.ks_2samp(base, now, alternative="less", method="exact")
     assert found.tails.increase == pytest.approx(up.pvalue, rel=1e-6)
     assert found.tails.decrease == pytest.approx(down.pvalue, rel=1e-6)
     assert abs(found.after - found.before) == pytest.approx(max(up.statistic, down.statistic))
@@ -274,7 +274,7 @@ def test_the_limit_of_ks_errs_to_the_careful_side(n: int, m: int, shift: float) 
     now = [round(1e9 * rng.gauss(10 + shift, 1)) for _ in range(m)]
     assert n * m > ours.KS_EXACT
     found = ours.ks_test(histogram(base), histogram(now)).tails.increase
-    exact = stats.ks_2samp(base, now, alternative="greater", method="exact").pvalue
+    exact = scipy.stats.ks_2samp(base, now, alternative="greater", method="exact").pvalue
     assert exact <= found < 1.5 * exact
 
 
@@ -299,8 +299,10 @@ def test_shares_are_compared_by_fishers_exact_test(n: int, m: int, data: st.Data
     x, y = data.draw(st.integers(0, n)), data.draw(st.integers(0, m))
     table = [[y, m - y], [x, n - x]]
     found = ours.share_test(x, n, y, m)
-    assert found.increase == pytest.approx(stats.fisher_exact(table, "greater").pvalue, rel=1e-6)
-    assert found.decrease == pytest.approx(stats.fisher_exact(table, "less").pvalue, rel=1e-6)
+    assert found.increase == pytest.approx(
+        scipy.stats.fisher_exact(table, "greater").pvalue, rel=1e-6
+    )
+    assert found.decrease == pytest.approx(scipy.stats.fisher_exact(table, "less").pvalue, rel=1e-6)
 
 
 def test_the_interval_of_two_shares_is_newcombes() -> None:
@@ -317,8 +319,8 @@ def test_the_interval_of_two_shares_is_of_scipys_wilson_intervals(
     """Their distances from the shares add as squares."""
     x, y = data.draw(st.integers(0, n)), data.draw(st.integers(0, m))
     a, b = x / n, y / m
-    before = stats.binomtest(x, n).proportion_ci(0.9, "wilson")
-    after = stats.binomtest(y, m).proportion_ci(0.9, "wilson")
+    before = scipy.stats.binomtest(x, n).proportion_ci(0.9, "wilson")
+    after = scipy.stats.binomtest(y, m).proportion_ci(0.9, "wilson")
     found = ours.share_interval(x, n, y, m, 0.1)
     assert found[0] == pytest.approx(b - a - math.hypot(b - after.low, before.high - a), abs=1e-7)
     assert found[1] == pytest.approx(b - a + math.hypot(after.high - b, a - before.low), abs=1e-7)
@@ -332,11 +334,11 @@ def test_rates_are_compared_given_their_sum(x: int, y: int, n: int, m: int) -> N
     if not x + y:
         assert found == (1.0, 1.0)
         return
-    up = stats.binomtest(y, x + y, m / (n + m), "greater")
-    down = stats.binomtest(y, x + y, m / (n + m), "less")
+    up = scipy.stats.binomtest(y, x + y, m / (n + m), "greater")
+    down = scipy.stats.binomtest(y, x + y, m / (n + m), "less")
     assert found.increase == pytest.approx(up.pvalue, rel=1e-6)
     assert found.decrease == pytest.approx(down.pvalue, rel=1e-6)
-    part = stats.binomtest(y, x + y).proportion_ci(0.95, "exact")
+    part = scipy.stats.binomtest(y, x + y).proportion_ci(0.95, "exact")
     low, high = ours.rate_interval(x, n, y, m, 0.05)
     assert low == pytest.approx(part.low / (1 - part.low) * n / m, rel=1e-6, abs=1e-12)
     expected = part.high / (1 - part.high) * n / m if part.high < 1 else math.inf

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy
 from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.callbacks import adispatch_custom_event, dispatch_custom_event
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableLambda
 from pydantic import BaseModel
-from scipy.stats import binomtest
 
 from langmeter import Meter, Snapshot, _core
 from langmeter.defects import OUTCOMES, SOURCES, DefectOptions, Fix, read_fix
@@ -380,7 +380,7 @@ def test_rates_and_intervals_are_those_of_scipy_and_numpy(results: list[tuple[in
         clusters.setdefault(defect, []).append(right)
     k = np.array([sum(each) for each in clusters.values()], float)
     m = np.array([len(each) for each in clusters.values()], float)
-    exact = binomtest(int((k > 0).sum()), len(k)).proportion_ci(0.95, method="wilson")
+    exact = scipy.stats.binomtest(int((k > 0).sum()), len(k)).proportion_ci(0.95, method="wilson")
     assert row.interval == pytest.approx((exact.low, exact.high), abs=1e-9)
     rate, n = k.sum() / m.sum(), len(k)
     assert row.attempt_rate == pytest.approx(rate)

@@ -8,11 +8,10 @@ import logging
 import threading
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import ref
 
 import pytest
-from langchain_anthropic import ChatAnthropic
 from langchain_core.callbacks import BaseCallbackHandler, CallbackManager
 from langchain_core.language_models import BaseChatModel, FakeListLLM
 from langchain_core.runnables import RunnableLambda, RunnableParallel
@@ -26,6 +25,9 @@ from langmeter.testing.simulator import Choice, Reply, Text
 from langmeter.testing.simulator.server import Server
 from tests.support.models import chat_model
 
+if TYPE_CHECKING:
+    from langchain_anthropic import ChatAnthropic
+
 
 def gpt(service: Server | None = None, model: str = "gpt-4o-mini", **settings: Any) -> ChatOpenAI:
     url = "http://127.0.0.1:1/v1" if service is None else service.url
@@ -33,6 +35,8 @@ def gpt(service: Server | None = None, model: str = "gpt-4o-mini", **settings: A
 
 
 def claude(service: Server, **settings: Any) -> ChatAnthropic:
+    from langchain_anthropic import ChatAnthropic
+
     return ChatAnthropic(  # type: ignore[call-arg]
         model="claude-haiku-4-5",
         base_url=service.root,

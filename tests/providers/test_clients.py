@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from langchain.agents import create_agent
-from langchain_anthropic import ChatAnthropic
 from langchain_core.language_models import BaseChatModel
 from langchain_core.tools import tool
 from langchain_google_genai import ChatGoogleGenerativeAI
@@ -37,6 +36,8 @@ def gpt(service: Server, fault: str = "ok", **more: Any) -> BaseChatModel:
 
 
 def claude(service: Server, fault: str = "ok", **more: Any) -> BaseChatModel:
+    from langchain_anthropic import ChatAnthropic
+
     return ChatAnthropic(
         model_name="claude-haiku-4-5",
         base_url=service.root,

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import anthropic
 import httpx
 import httpx2
 import openai
@@ -16,6 +15,9 @@ from langchain_core.exceptions import OutputParserException
 
 from langmeter import BudgetExceeded
 from langmeter.runnables.providers.failures import Kind, kind_of, retry_after
+
+if TYPE_CHECKING:
+    import anthropic
 
 NOW = datetime(2026, 11, 26, 12, 0, tzinfo=UTC)
 
@@ -37,6 +39,8 @@ def _anthropic(status: int, message: str) -> anthropic.APIStatusError:
     request = httpx.Request("POST", "http://service/v1")
     body = {"type": "error", "error": {"type": "invalid_request_error", "message": message}}
     response = httpx.Response(status, json=body, request=request)
+    import anthropic
+
     client = anthropic.Anthropic(api_key="x")
     return client._make_status_error(message, body=body, response=response)  # type: ignore[arg-type]
 

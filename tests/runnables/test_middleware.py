@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from langchain.agents import create_agent
 from langchain.agents.middleware import ModelFallbackMiddleware
-from langchain_anthropic import ChatAnthropic
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage
 from langchain_core.tools import tool
@@ -84,6 +83,8 @@ REFUSED = Reply((), status=500)
 
 
 def _models(service: Server) -> list[Any]:
+    from langchain_anthropic import ChatAnthropic
+
     return [
         ChatOpenAI(model="gpt-4o-mini", base_url=service.url, api_key="any", max_retries=0),  # type: ignore[arg-type]
         ChatAnthropic(  # type: ignore[call-arg]
