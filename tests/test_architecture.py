@@ -167,6 +167,18 @@ def test_a_room_of_rust_is_of_a_size_to_read() -> None:
     assert {name for name in large if not name.endswith(tests)} == set()
 
 
+def test_a_file_of_tests_is_of_a_size_to_read() -> None:
+    """It has at most 450 lines, and one idea; a file with more is named here."""
+    tests = Path(__file__).parent
+    sizes = {path.relative_to(tests).as_posix(): path for path in tests.rglob("*.py")}
+    large = {
+        name
+        for name, path in sizes.items()
+        if path.read_text(encoding="utf-8").count("\n") > MAX_LINES
+    }
+    assert large == {"cli/test_run.py"}
+
+
 def _loaded_by(code: str) -> set[str]:
     script = f"import sys\n{code}\nprint(*sys.modules)"
     result = subprocess.run(

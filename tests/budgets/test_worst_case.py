@@ -20,8 +20,8 @@ from langmeter import Budget, BudgetExceeded, Meter
 from langmeter._core import call_bounds, chat_overhead, count_tokens, input_bound
 from langmeter.prices import PriceBook
 from langmeter.usage.estimate import TokenEstimator
-from tests.budgets.test_budget import Priced
 from tests.core.test_tokenizer import ATOMS, RUNS, SAMPLES
+from tests.support.priced import Priced
 
 
 def _beside(params: Any) -> int:

@@ -6,23 +6,19 @@ import gc
 import os
 import threading
 import weakref
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from langmeter import ConfigError, Meter, Snapshot, TokenCountingCallback
 from langmeter._base.delivery import notices
-from tests.support.models import chat_model
+from tests.support.models import call
 from tests.support.waiting import eventually
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 NEVER = 86_400.0
-
-
-def call(meter: Any, times: int = 1) -> None:
-    model = chat_model()
-    for _ in range(times):
-        model.invoke("hello", config={"callbacks": [meter]})
 
 
 def count(differences: list[Snapshot]) -> int:

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from langchain_anthropic import ChatAnthropic
-from langchain_core.language_models import BaseChatModel
 from langchain_openai import ChatOpenAI
 
 from langmeter import Meter
 from langmeter.streaming import StreamEvent, StreamFailure, StreamResult, ToolCall
 from langmeter.testing.simulator import MODELS, Choice, Reply, Text, Thought, ToolUse
-from langmeter.testing.simulator.server import Server
+from tests.support.streamed import lost
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from langchain_core.language_models import BaseChatModel
+
+    from langmeter.testing.simulator.server import Server
 
 pytestmark = pytest.mark.clients
 
@@ -24,11 +29,6 @@ TEXT = ("It ", "is é", "!")
 THOUGHT = ("let me ", "see")
 ARGS = ('{"city":', ' "Oslo"}')
 CALLS = (ToolCall("call_1", "weather", "".join(ARGS)),)
-
-
-def lost(handler: Any) -> dict[str, int]:
-    """What was dropped; a run without a provider is so fast that its figures may be clamped."""
-    return {k: n for k, n in handler.snapshot().dropped.items() if k != "clamped"}
 
 
 #: What the simulator says; chat completions leave the reasoning out.

@@ -1,70 +1,24 @@
-"""Attempts at defects, by blocks and by metadata, on real chains, graphs, tasks and threads."""
+"""Attempts at defects, by blocks, on real chains, tasks and threads."""
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
-import operator
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from decimal import Decimal
-from typing import Annotated, Any, TypedDict
+from typing import Any
 
 import pytest
 from langchain_core.caches import InMemoryCache
 from langchain_core.exceptions import OutputParserException
-from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
-from langchain_core.output_parsers import JsonOutputParser
-from langchain_core.runnables import Runnable, RunnableLambda
-from langchain_core.tools import tool
-from langgraph.graph import START, StateGraph
+from langchain_core.runnables import RunnableLambda
 
 from langmeter import Budget, BudgetExceeded, DefectAnalysisCallback, Meter, PriceBook, Snapshot
 from langmeter.errors import ConfigError
-from langmeter.snapshot import DefectStats
 from langmeter.testing import ManualClock
 from tests.support.models import chat_model
-
-PRICES = {
-    "openai/small": {"input": "1", "output": "2"},
-    "openai/large": {"input": 10, "output": 20},
-}
-#: What a call costs: 100 input tokens and 40 output tokens.
-SMALL, LARGE = Decimal("0.00018"), Decimal("0.0018")
-
-
-def model(name: str = "small", **more: Any) -> GenericFakeChatModel:
-    """A priced model that answers at once."""
-    llm = chat_model(metadata={"model_name": name, "model_provider": "openai"}, **more)
-    llm.metadata = {"ls_provider": "openai", "ls_model_name": name}
-    return llm
-
-
-def failing(error: BaseException) -> Runnable[Any, Any]:
-    """A step that raises."""
-
-    def fail(value: Any) -> Any:
-        raise error
-
-    return RunnableLambda(fail)
-
-
-@pytest.fixture
-def meter() -> Meter:
-    """A meter with prices of its own."""
-    return Meter(prices=PriceBook(PRICES))
-
-
-def only(snapshot: Snapshot) -> DefectStats:
-    """The one row there is."""
-    [row] = snapshot.defects.values()
-    return row
-
-
-def outcomes(row: DefectStats) -> dict[str, int]:
-    """Outcomes that are not 0."""
-    return {name: n for name, n in row.outcomes.items() if n}
+from tests.support.repairs import LARGE, PRICES, SMALL, failing, model, only, outcomes
 
 
 def test_a_block_counts_the_calls_in_it_under_the_model_that_answered(meter: Meter) -> None:
@@ -142,108 +96,6 @@ def test_nested_blocks_count_to_the_innermost(meter: Meter) -> None:
     assert calls == {"A": 2, "B": 2}
 
 
-class State(TypedDict):
-    """What the graph keeps."""
-
-    log: Annotated[list[Any], operator.add]
-
-
-@tool
-def search(query: str) -> str:
-    """Search."""
-    return query
-
-
-def graph(llm: Runnable[Any, Any]) -> Any:
-    """Two nodes that ask the model, one of which calls a tool."""
-
-    def ask(state: State) -> dict[str, Any]:
-        return {"log": [llm.invoke("q").content]}
-
-    def look(state: State) -> dict[str, Any]:
-        return {"log": [search.invoke({"query": "q"}), llm.invoke("q").content]}
-
-    built = StateGraph(State)
-    built.add_node("ask", ask)
-    built.add_node("look", look)
-    built.add_edge(START, "ask")
-    built.add_edge("ask", "look")
-    return built.compile()
-
-
-@pytest.mark.parametrize("shape", ["model", "chain", "graph", "fallbacks"])
-@pytest.mark.parametrize("way", ["invoke", "stream", "ainvoke", "astream"])
-async def test_metadata_marks_one_attempt_however_deep_the_calls_are(
-    meter: Meter, shape: str, way: str
-) -> None:
-    """The outermost run that has `defect_id` is the attempt; below it LangChain hands it down."""
-    llm = model()
-    pipeline, calls, failed = {
-        "model": (llm, 1, 0),
-        "chain": (RunnableLambda(lambda q: q) | llm | (lambda m: m.content), 1, 0),
-        "graph": (graph(llm), 2, 0),
-        "fallbacks": ((failing(ValueError("down")) | llm).with_fallbacks([llm]), 1, 0),
-    }[shape]
-    given: Any = {"log": []} if shape == "graph" else "q"
-    config: Any = {
-        "callbacks": [meter],
-        "metadata": {"defect_id": "D1", "type": "LEAK", "severity": "low", "number": 2},
-    }
-    if way == "invoke":
-        pipeline.invoke(given, config=config)
-    elif way == "stream":
-        list(pipeline.stream(given, config=config))
-    elif way == "ainvoke":
-        await pipeline.ainvoke(given, config=config)
-    else:
-        async for _ in pipeline.astream(given, config=config):
-            pass
-    snapshot = meter.snapshot()
-    assert list(snapshot.defects) == [("LEAK", "openai", "small", "low")]
-    row = only(snapshot)
-    assert (row.attempts, row.calls.calls, row.calls.errors) == (1, calls, failed)
-    assert row.tool_calls == (1 if shape == "graph" else 0)
-    # The second attempt at a defect that was first tried elsewhere.
-    assert (row.defects, row.outcomes["unverified"]) == (0, 1)
-
-
-def test_marks_of_a_batch_are_an_attempt_each(meter: Meter) -> None:
-    """A batch whose inputs have one defect's metadata makes an attempt of each input."""
-    chain = RunnableLambda(lambda q: q) | model()
-    chain.batch(["a", "b", "c"], config={"callbacks": [meter], "metadata": {"defect_id": "D"}})
-    row = only(meter.snapshot())
-    assert (row.attempts, row.calls.calls, row.defects) == (3, 3, 1)
-
-
-def test_other_keys_alone_mark_nothing_and_keys_can_be_renamed() -> None:
-    """Without `defect_id` a `severity` in the metadata is some other program's."""
-    from langmeter.defects import DefectOptions
-
-    options = DefectOptions(keys={"defect_id": "bug", "type": "checker"})
-    meter = Meter(prices=PriceBook(PRICES), defects=options)
-    llm = model()
-    for metadata in (
-        {"type": "X", "severity": "high"},
-        {"defect_id": "D"},
-        {"bug": "D", "checker": "LEAK", "severity": 3},
-    ):
-        llm.invoke("q", config={"callbacks": [meter], "metadata": metadata})
-    assert list(meter.snapshot().defects) == [("LEAK", "openai", "small", "3")]
-
-
-def test_a_mark_in_a_block_of_the_same_defect_is_the_block_and_of_another_one_its_own(
-    meter: Meter,
-) -> None:
-    """`defect_id` in the metadata and a block around it are one attempt if the ids agree."""
-    llm = model()
-    with meter.defects.attempt("D1", type="block"):
-        for defect in ("D1", "D2"):
-            metadata = {"defect_id": defect, "type": "mark"}
-            llm.invoke("q", config={"callbacks": [meter], "metadata": metadata})
-    calls = {key[0]: row.calls.calls for key, row in meter.snapshot().defects.items()}
-    assert calls == {"block": 1, "mark": 1}
-
-
 def test_an_attempt_without_a_call_has_a_row_without_a_model(meter: Meter) -> None:
     """It was asked, and nothing answered."""
     with meter.defects.attempt("D", type="LEAK", severity="high"):
@@ -294,21 +146,6 @@ def test_a_call_that_a_budget_refuses_is_infrastructure() -> None:
     rows = meter.snapshot().defects
     assert outcomes(rows["", "openai", "small", ""]) == {"unverified": 1}
     assert outcomes(rows["", "", "", ""]) == {"infrastructure": 1}
-
-
-def test_a_parser_in_a_marked_chain_makes_it_unparsable(meter: Meter) -> None:
-    """The answer came, so the call costs; it is a failure of the model."""
-    chain = model(content="sorry, I cannot") | JsonOutputParser()
-    with pytest.raises(OutputParserException):
-        chain.invoke("q", config={"callbacks": [meter], "metadata": {"defect_id": "D"}})
-    row = only(meter.snapshot())
-    assert (outcomes(row), row.closed, row.cost, row.wasted) == (
-        {"unparsable": 1},
-        1,
-        SMALL,
-        SMALL,
-    )
-    assert (row.funnel["answered"], row.funnel["parsed"]) == (1, 0)
 
 
 def test_the_recommended_candidate_decides_the_model_and_all_the_cost_goes_there(
@@ -382,27 +219,6 @@ def test_an_end_after_the_block_still_counts_to_it(meter: Meter) -> None:
         future.result()
     row = meter.snapshot().defects["T", "", "", ""]
     assert (row.attempts, row.fixed, row.calls.calls, row.cost) == (1, 1, 1, SMALL)
-
-
-async def test_a_marked_run_that_a_timeout_cancels_is_closed_when_it_is_reaped() -> None:
-    """LangChain sends no end of it; its calls count as they ended."""
-    clock = ManualClock()
-    meter = Meter(prices=PriceBook(PRICES), clock=clock, max_run_age=60)
-
-    async def hang(message: Any) -> Any:
-        await asyncio.Event().wait()
-
-    chain = model() | RunnableLambda(hang)
-    config: Any = {"callbacks": [meter], "metadata": {"defect_id": "D", "type": "T"}}
-    task = asyncio.create_task(chain.ainvoke("q", config=config))
-    while not meter.snapshot().totals.calls:
-        await asyncio.sleep(0)
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
-    clock.advance(61)
-    row = only(meter.snapshot())
-    assert (outcomes(row), row.cost) == ({"infrastructure": 1}, SMALL)
 
 
 def test_time_and_attempts_to_the_first_fix() -> None:

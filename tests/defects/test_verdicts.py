@@ -1,4 +1,4 @@
-"""Verdicts on attempts: by strength, late, repeated, by receipt, and read from outputs."""
+"""Verdicts on attempts: by strength, late, repeated and by receipt."""
 
 from __future__ import annotations
 
@@ -8,42 +8,18 @@ import multiprocessing
 import os
 from typing import Any
 
-import numpy as np
 import pytest
-import scipy
 from hypothesis import given
 from hypothesis import strategies as st
-from langchain_core.callbacks import adispatch_custom_event, dispatch_custom_event
-from langchain_core.messages import AIMessage
-from langchain_core.runnables import RunnableLambda
-from pydantic import BaseModel
 
 from langmeter import Meter, Snapshot, _core
-from langmeter.defects import OUTCOMES, SOURCES, DefectOptions, Fix, read_fix
+from langmeter.defects import OUTCOMES, SOURCES, Fix
 from langmeter.errors import ConfigError
-from langmeter.snapshot import DefectStats
 from langmeter.testing import ManualClock
 from tests.support.laws import examples
+from tests.support.repairs import attempted, only, outcomes
 
 SCORED = [name for name in OUTCOMES if name not in ("infrastructure", "unscored", "unverified")]
-
-
-def attempted(meter: Meter, defect: str = "D", **about: Any) -> Any:
-    """An attempt that has ended without a call."""
-    with meter.defects.attempt(defect, **about) as attempt:
-        pass
-    return attempt
-
-
-def only(snapshot: Snapshot) -> DefectStats:
-    """The one row there is."""
-    [row] = snapshot.defects.values()
-    return row
-
-
-def outcomes(row: DefectStats) -> dict[str, int]:
-    """Outcomes that are not 0."""
-    return {name: n for name, n in row.outcomes.items() if n}
 
 
 def test_the_closed_set_of_outcomes_and_sources() -> None:
@@ -222,202 +198,6 @@ def test_wrong_verdicts_are_named(wrong: dict[str, Any], message: str) -> None:
         meter.defects.record(attempt.id, given_.pop("outcome"), **given_)
     with pytest.raises(TypeError, match=r"id_or_receipt must be attempt.id or attempt.receipt"):
         meter.defects.record(3, "fixed")  # type: ignore[arg-type]
-
-
-class Candidate(BaseModel):
-    """A proposed change."""
-
-    fix_code: str
-    line_ranges: list[dict[str, int]]
-    confidence: float = 0.5
-
-
-class Answer(BaseModel):
-    """What a fix generator returns."""
-
-    fix_candidates: list[Candidate]
-    recommended_fix_index: int = 0
-    success: bool | None = None
-    confidence: float | None = None
-
-
-CANDIDATES = [
-    {"fix_code": "a", "line_ranges": [{"start": 1, "end": 2}], "confidence": 0.8},
-    {"fix_code": "b", "line_ranges": []},
-]
-
-
-@pytest.mark.parametrize(
-    ("output", "fix"),
-    [
-        ({"success": True, "confidence": 0.9}, Fix("fixed", None, 0.9)),
-        ({"success": False}, Fix("failed")),
-        ({"fix_candidates": []}, Fix("empty")),
-        ({"fix_candidates": [], "success": False}, Fix("empty")),
-        (
-            {"fix_candidates": CANDIDATES, "recommended_fix_index": 0},
-            Fix(None, None, 0.8, 2, 0),
-        ),
-        (
-            {"fix_candidates": CANDIDATES, "recommended_fix_index": 7, "confidence": "high"},
-            Fix(None, None, None, 2, None),
-        ),
-        ({"answer": 3}, Fix("unparsable")),
-        ("not JSON", Fix("unparsable")),
-        ("[1, 2]", Fix("unparsable")),
-        (b"\xff\xfe", Fix("unparsable")),
-        (None, Fix("unparsable")),
-        ('```json\n{"success": true}\n```', Fix("fixed")),
-        (AIMessage('{"success": true}'), Fix("fixed")),
-        (
-            Answer(fix_candidates=[Candidate(fix_code="x", line_ranges=[])], confidence=0.25),
-            Fix(None, None, 0.25, 1, 0),
-        ),
-    ],
-)
-def test_answers_of_fix_generators_are_read(output: Any, fix: Fix) -> None:
-    """Pydantic models, mappings, JSON and messages."""
-    assert read_fix(output) == fix
-
-
-def test_the_output_of_a_marked_chain_is_its_verdict() -> None:
-    """The weakest one: any other says otherwise. What the reader raises is counted."""
-    meter = Meter(defects=DefectOptions(outcome=read_fix))
-    config: Any = {"callbacks": [meter]}
-
-    def ask(output: Any, **metadata: Any) -> None:
-        chain = RunnableLambda(lambda q: output) | RunnableLambda(lambda q: q)
-        chain.invoke("q", config={**config, "metadata": metadata})  # type: ignore[arg-type]
-
-    ask({"fix_candidates": CANDIDATES, "recommended_fix_index": 1}, defect_id="D1")
-    ask({"success": True}, defect_id="D2")
-    ask("sorry", defect_id="D3")
-    ask("no mark")
-    row = only(meter.snapshot())
-    assert outcomes(row) == {"unverified": 1, "fixed": 1, "unparsable": 1}
-    assert (row.candidates, row.funnel["parsed"], row.funnel["applied"]) == (2, 1, 0)
-
-    def broken(output: Any) -> Any:
-        raise ValueError("broken")
-
-    meter = Meter(defects=DefectOptions(outcome=broken))
-    config = {"callbacks": [meter]}
-    ask("x", defect_id="D1")
-    snapshot = meter.snapshot()
-    assert (outcomes(only(snapshot)), snapshot.dropped) == (
-        {"unverified": 1},
-        {"callback_errors": 1},
-    )
-
-
-async def test_a_custom_event_judges_the_attempt_around_it() -> None:
-    """In a marked chain and in a block; outside of both it counts a fix as before."""
-    meter = Meter()
-
-    def judge(data: Any) -> Any:
-        dispatch_custom_event("langmeter.fix", data)
-        return data
-
-    async def ajudge(data: Any) -> Any:
-        await adispatch_custom_event("langmeter.fix", data)
-        return data
-
-    config: Any = {"callbacks": [meter]}
-    marked: Any = {**config, "metadata": {"defect_id": "D1"}}
-    RunnableLambda(judge).invoke({"success": True, "score": 0.5}, config=marked)
-    await RunnableLambda(ajudge).ainvoke({"outcome": "regressed", "source": "tests"}, config=marked)
-    with meter.defects.attempt("D2"):
-        RunnableLambda(judge).invoke({"success": False}, config=config)
-    RunnableLambda(judge).invoke({"success": True, "kind": "syntax"}, config=config)
-    snapshot = meter.snapshot()
-    assert outcomes(only(snapshot)) == {"fixed": 1, "regressed": 1, "failed": 1}
-    assert snapshot.components["fix", "syntax"].calls == 1
-    assert meter.defects.success_rate == pytest.approx(2 / 3)
-    assert not snapshot.dropped
-
-
-def test_stated_confidence_never_makes_a_fix_and_is_compared_with_the_results() -> None:
-    """Brier score and bins against numpy, from 30 stated confidences on."""
-    meter = Meter()
-    random = np.random.default_rng(3)
-    stated = random.uniform(0, 1, 40)
-    fixed = random.uniform(0, 1, 40) < stated
-    for n, (confidence, right) in enumerate(zip(stated, fixed, strict=True)):
-        with meter.defects.attempt(f"D{n}") as attempt:
-            attempt.candidate(0, recommended=True, confidence=float(confidence))
-        assert only(meter.snapshot()).fixed == int(fixed[:n].sum())
-        if n == 29:
-            assert only(meter.snapshot()).brier is None
-            assert only(meter.snapshot()).reliability == ()
-        if right:
-            attempt.succeeded()
-        else:
-            attempt.failed()
-    row = only(meter.snapshot())
-    assert row.stated == 40
-    assert row.brier == pytest.approx(np.mean((stated - fixed) ** 2), abs=1e-6)
-    tenths = np.minimum((stated.astype(np.float32) * 10).astype(int), 9)
-    expected = [
-        (int((tenths == t).sum()), stated[tenths == t].mean(), fixed[tenths == t].mean())
-        for t in range(10)
-        if (tenths == t).any()
-    ]
-    got = [(bin_.count, bin_.confidence, bin_.fixed) for bin_ in row.reliability]
-    assert got == [pytest.approx(each, abs=1e-5) for each in expected]
-
-
-@examples(40)
-@given(st.lists(st.tuples(st.integers(0, 7), st.booleans()), min_size=1, max_size=40))
-def test_rates_and_intervals_are_those_of_scipy_and_numpy(results: list[tuple[int, bool]]) -> None:
-    """Wilson's by defect, the clustered one by the residuals of each defect."""
-    meter = Meter()
-    for defect, right in results:
-        attempt = attempted(meter, f"D{defect}")
-        meter.defects.record(attempt.id, "fixed" if right else "failed")
-    row = only(meter.snapshot())
-    clusters: dict[int, list[bool]] = {}
-    for defect, right in results:
-        clusters.setdefault(defect, []).append(right)
-    k = np.array([sum(each) for each in clusters.values()], float)
-    m = np.array([len(each) for each in clusters.values()], float)
-    exact = scipy.stats.binomtest(int((k > 0).sum()), len(k)).proportion_ci(0.95, method="wilson")
-    assert row.interval == pytest.approx((exact.low, exact.high), abs=1e-9)
-    rate, n = k.sum() / m.sum(), len(k)
-    assert row.attempt_rate == pytest.approx(rate)
-    residuals = k - rate * m
-    if n > 1 and (residuals**2).sum() > 1e-6:
-        error = math.sqrt(n / (n - 1) * (residuals**2).sum()) / m.sum()
-        low, high = rate - 1.959964 * error, rate + 1.959964 * error
-        assert row.attempt_interval == pytest.approx((max(0, low), min(1, high)), abs=1e-6)
-    else:
-        assert row.attempt_interval[0] < row.attempt_interval[1]
-
-
-@examples(30)
-@given(st.lists(st.lists(st.booleans(), min_size=1, max_size=6), min_size=1, max_size=8))
-def test_pass_at_k_is_the_share_of_subsets_with_a_right_candidate(
-    attempts: list[list[bool]],
-) -> None:
-    """By counting every subset of k candidates."""
-    from itertools import combinations
-
-    meter = Meter()
-    for n, rights in enumerate(attempts):
-        with meter.defects.attempt(f"D{n}") as attempt:
-            for index, right in enumerate(rights):
-                candidate = attempt.candidate(index)
-                candidate.succeeded() if right else candidate.failed()
-    row = only(meter.snapshot())
-    for k in (1, 2, 3):
-        subsets = [list(combinations(rights, k)) for rights in attempts if len(rights) >= k]
-        for measure, holds in ((row.pass_at, any), (row.pass_all, all)):
-            if subsets:
-                expected = np.mean([np.mean([holds(s) for s in each]) for each in subsets])
-                assert measure(k) == pytest.approx(expected)
-            else:
-                assert math.isnan(measure(k))
-    with pytest.raises(ValueError, match="k must be a whole number from 1 to 16, got 0"):
-        row.pass_at(0)
 
 
 def test_a_snapshot_that_contradicts_its_figures_of_attempts_is_refused() -> None:

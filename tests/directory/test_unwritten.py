@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
+from tests.support.models import call
+
 pytest.importorskip("sqlalchemy")
+
+from typing import TYPE_CHECKING
 
 from langmeter import Meter
 from langmeter.cli.main import main
@@ -22,14 +24,12 @@ from langmeter.history import History, HistoryOptions
 from langmeter.history.recovery import recover_all
 from langmeter.history.store import Store
 from tests.support.arenas import forked, killed
-from tests.support.models import chat_model
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="files of recorders are Linux's")
-
-
-def call(meter: Meter, times: int) -> None:
-    for _ in range(times):
-        chat_model().invoke("hi", config={"callbacks": [meter]})
 
 
 def dead_worker(directory: Path, work: Callable[[], Meter]) -> None:

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 import math
 import threading
-import urllib.error
-import urllib.request
-from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -17,17 +11,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from prometheus_client import CollectorRegistry, Counter, generate_latest
-from prometheus_client.metrics_core import Metric
-from prometheus_client.openmetrics import exposition as openmetrics
-from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
-from prometheus_client.parser import text_string_to_metric_families as parse_text
 from prometheus_client.utils import floatToGoString
 
-from langmeter import ConfigError, Meter, Snapshot, sources
+from langmeter import ConfigError, Snapshot, sources
 from langmeter.exporters import prometheus, semconv
 from langmeter.exporters.buckets import cumulative
-from tests.support.models import chat_model
+from tests.support.exposition import samples_of, scraped
 from tests.support.simulated import calls
 from tests.support.traffic import EPOCH, Traffic
 
@@ -38,6 +27,8 @@ CALL = {
     "gen_ai_request_model": "gpt-4o",
     "gen_ai_response_model": "gpt-4o",
 }
+
+
 FAILED = {"error_type": "RateLimitError 429"}
 MODEL = {name: text for name, text in CALL.items() if name != "gen_ai_operation_name"}
 
@@ -48,29 +39,6 @@ def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(sources.TOKEN, raising=False)
 
 
-@pytest.fixture(scope="module")
-def snapshot() -> Snapshot:
-    return Traffic().everything().snapshot()
-
-
-def _samples(families: Iterable[Metric]) -> dict[tuple[str, frozenset[Any]], float]:
-    samples: dict[tuple[str, frozenset[Any]], float] = {}
-    for family in families:
-        for sample in family.samples:
-            key = (sample.name, frozenset(sample.labels.items()))
-            assert key not in samples, f"twice: {key}"
-            samples[key] = sample.value
-    return samples
-
-
-def _read(source: Any, form: str = "text", **settings: Any) -> dict[Any, float]:
-    registry = CollectorRegistry()
-    registry.register(prometheus.collector(source, **settings))
-    if form == "text":
-        return _samples(parse_text(generate_latest(registry).decode()))
-    return _samples(parse_openmetrics(openmetrics.generate_latest(registry).decode()))
-
-
 def _value(samples: dict[Any, float], name: str, **labels: str) -> float:
     return samples[name, frozenset(labels.items())]
 
@@ -78,7 +46,7 @@ def _value(samples: dict[Any, float], name: str, **labels: str) -> float:
 @pytest.mark.parametrize("form", ["text", "openmetrics"])
 def test_every_figure_of_a_model_is_that_of_the_snapshot(snapshot: Snapshot, form: str) -> None:
     """The official parsers of both text forms read calls, tokens, money and durations."""
-    samples = _read(snapshot, form)
+    samples = scraped(snapshot, form)
     for (provider, model), stats in snapshot.models.items():
         own = {
             "gen_ai_provider_name": provider,
@@ -109,7 +77,7 @@ def test_every_figure_of_a_model_is_that_of_the_snapshot(snapshot: Snapshot, for
 
 def test_begin_of_counters_is_said(snapshot: Snapshot) -> None:
     """`_created` is the begin of the recorder, so that a restart is not a loss of spend."""
-    samples = _read(snapshot, "openmetrics")
+    samples = scraped(snapshot, "openmetrics")
     assert snapshot.started_at is not None
     begin = snapshot.started_at.timestamp()
     assert begin > EPOCH
@@ -122,20 +90,20 @@ def test_begin_of_counters_is_said(snapshot: Snapshot) -> None:
 
 def test_zero_is_sent_and_unknown_is_not() -> None:
     """A free model costs 0, an unpriced one has no cost, and nothing dropped is 0."""
-    samples = _read(calls([1.0], cost=0))
+    samples = scraped(calls([1.0], cost=0))
     model = {**MODEL}
     assert _value(samples, "langmeter_cost_usd_total", **model) == 0
     assert _value(samples, "langmeter_unpriced_calls", **model) == 0
     assert _value(samples, "langmeter_calls_total", **model, langmeter_outcome="error") == 0
     assert _value(samples, "langmeter_dropped_total", langmeter_reason="hook_errors") == 0
-    unpriced = _read(calls([1.0], cost=None))
+    unpriced = scraped(calls([1.0], cost=None))
     assert not any(name == "langmeter_cost_usd_total" for name, _ in unpriced)
     assert _value(unpriced, "langmeter_unpriced_calls", **model) == 1
 
 
 def test_labels_components_and_defects_have_families(snapshot: Snapshot) -> None:
     """Money by team, durations of components, and attempts at defects are exported."""
-    samples = _read(snapshot)
+    samples = scraped(snapshot)
     team = {"langmeter_label_key": "team", "langmeter_label_value": "checkout"}
     cost = snapshot.labels["team", "checkout"].cost
     assert cost
@@ -159,7 +127,7 @@ def test_names_survive_whatever_is_in_them(form: str) -> None:
     traffic, weird = Traffic(), 'we"ird\n\\{}=, é 日本'
     for provider, model in (("", ""), ("", "gpt"), ("acme", ""), ("acme", "a/b"), (weird, weird)):
         traffic.call(provider, model, error=f"Error {weird}")
-    samples = _read(traffic, form)
+    samples = scraped(traffic, form)
     errors = [dict(labels) for name, labels in samples if name == "langmeter_errors_total"]
     assert {each["error_type"] for each in errors} == {f"Error {weird}"}
     assert {
@@ -175,7 +143,7 @@ def test_names_survive_whatever_is_in_them(form: str) -> None:
 
 def test_the_newer_conventions_count_unknown_usage_as_zero(snapshot: Snapshot) -> None:
     """Inference has its own names; tokens without a stated modality are `unknown`, never text."""
-    samples = _read(snapshot, conventions="latest")
+    samples = scraped(snapshot, conventions="latest")
     name = "gen_ai_client_inference_usage_input_tokens_total"
     silent = {**CALL, "gen_ai_provider_name": "acme", "gen_ai_token_modality": "unknown"}
     silent |= dict.fromkeys(("gen_ai_request_model", "gen_ai_response_model"), "silent-1")
@@ -199,9 +167,9 @@ def test_the_environment_chooses_the_conventions(
 ) -> None:
     """`OTEL_SEMCONV_STABILITY_OPT_IN` is a list; other entries of it change nothing."""
     monkeypatch.setenv(semconv.OPT_IN, "http/dup, gen_ai_latest_experimental")
-    assert any(name.startswith("gen_ai_client_inference") for name, _ in _read(snapshot))
+    assert any(name.startswith("gen_ai_client_inference") for name, _ in scraped(snapshot))
     monkeypatch.setenv(semconv.OPT_IN, "http")
-    assert any(name.startswith("gen_ai_client_operation") for name, _ in _read(snapshot))
+    assert any(name.startswith("gen_ai_client_operation") for name, _ in scraped(snapshot))
     with pytest.raises(ConfigError, match="conventions must be one of 'released', 'latest'"):
         prometheus.collector(snapshot, conventions="newest")  # type: ignore[arg-type]
 
@@ -231,7 +199,7 @@ def test_tokens_by_call_are_a_histogram_of_their_own_bounds(numbers: list[tuple[
     traffic = Traffic()
     for read, written in numbers:
         traffic.call(tokens=(read, written))
-    samples = _read(traffic.snapshot())
+    samples = scraped(traffic.snapshot())
     for place, kind in enumerate(("input", "output")):
         tokens = np.array([each[place] for each in numbers])
         tokens = tokens[tokens > 0]
@@ -262,7 +230,7 @@ def test_durations_of_failures_are_those_of_their_errors() -> None:
     assert snapshot.models["openai", "gpt-4o"].failed_latency.count == 3
     assert snapshot.components["tool", "search"].failed_latency.count == 3
     tool = {"gen_ai_operation_name": "execute_tool", "gen_ai_tool_name": "search"}
-    samples = _read(snapshot, conventions="latest")
+    samples = scraped(snapshot, conventions="latest")
     for name, own in (("client_inference", CALL), ("execute_tool", tool)):
         total = f"gen_ai_{name}_duration_seconds_sum"
         assert _value(samples, total, **own) == pytest.approx(1, rel=0.001)
@@ -270,7 +238,7 @@ def test_durations_of_failures_are_those_of_their_errors() -> None:
         for error, seconds in by_error.items():
             failed = _value(samples, total, **own, error_type=error)
             assert failed == pytest.approx(seconds, rel=0.001)
-    unnamed = _read(calls([1.0, 3.0], errors=1))
+    unnamed = scraped(calls([1.0, 3.0], errors=1))
     other = _value(unnamed, f"{DURATION}_sum", **CALL, error_type="_OTHER")
     assert other == pytest.approx(1, rel=0.001)
 
@@ -294,7 +262,7 @@ def test_durations_that_returned_never_go_back_beside_threads() -> None:
     try:
         last: dict[Any, float] = {}
         for _ in range(200):
-            samples = _samples(iter(exporter.collect()))
+            samples = samples_of(iter(exporter.collect()))
             for key, value in last.items():
                 if key[0].startswith(DURATION):
                     assert samples[key] >= value, key
@@ -311,7 +279,7 @@ def test_no_attribute_is_of_one_request() -> None:
     few, many = Traffic(), Traffic()
     few.everything(20)
     many.everything(2000)
-    assert set(_read(few.snapshot())) == set(_read(many.snapshot()))
+    assert set(scraped(few.snapshot())) == set(scraped(many.snapshot()))
 
 
 def test_counters_never_go_back() -> None:
@@ -322,170 +290,11 @@ def test_counters_never_go_back() -> None:
     for round_ in range(5):
         traffic.call(error="TimeoutError" if round_ % 2 else None, audio=round_)
         traffic.defect(f"D{round_}", "failed")
-        samples = _samples(iter(exporter.collect()))
+        samples = samples_of(iter(exporter.collect()))
         for key, value in last.items():
             if key[0].endswith(("_total", "_bucket", "_count", "_sum", "_created")):
                 assert samples[key] >= value, key
         last = samples
-
-
-def test_a_source_that_is_away_costs_the_host_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    """The metrics of the host itself are served; the log says what is missing."""
-    registry = CollectorRegistry(auto_describe=True)
-    Counter("own", "Of the host.", registry=registry)
-    registry.register(prometheus.collector("http://127.0.0.1:1/snapshot.json"))
-    assert caplog.messages == []
-    assert {name for name, _ in _samples(parse_text(generate_latest(registry).decode()))} == {
-        "own_total",
-        "own_created",
-    }
-    assert "cannot be read: Connection refused" in caplog.messages[0]
-
-
-# --- pages ----------------------------------------------------------------------------------------
-
-
-def _get(url: str, **headers: str) -> tuple[int, dict[str, str], bytes]:
-    names = {name.replace("_", "-"): value for name, value in headers.items()}
-    request = urllib.request.Request(url, headers=names)
-    try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            return answer.status, dict(answer.headers), answer.read()
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, dict(error.headers), error.read()
-
-
-def test_a_server_serves_metrics_and_the_snapshot(snapshot: Snapshot) -> None:
-    """`langmeter.sources` reads `/snapshot.json` back without loss."""
-    with prometheus.start(0, snapshot) as server:
-        assert server.url == f"http://127.0.0.1:{server.port}"
-        status, headers, body = _get(f"{server.url}/metrics")
-        assert (status, headers["Content-Type"][:10]) == (200, "text/plain")
-        assert _samples(parse_text(body.decode())) == _read(snapshot)
-        accept = "application/openmetrics-text;version=1.0.0,text/plain;q=0.5"
-        _, headers, body = _get(f"{server.url}/metrics", Accept=accept)
-        assert headers["Content-Type"].startswith("application/openmetrics-text")
-        assert body.endswith(b"# EOF\n")
-        assert sources.read(f"{server.url}/snapshot.json") == snapshot
-        assert _get(f"{server.url}/other")[0] == 404
-    with pytest.raises(OSError, match="refused"):
-        urllib.request.urlopen(f"{server.url}/metrics", timeout=1)
-
-
-def test_a_token_guards_the_pages(snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the token there is neither page; `LANGMETER_TOKEN` serves both sides."""
-    with prometheus.start(0, snapshot, token="s3cret") as server:
-        url = f"{server.url}/snapshot.json"
-        assert _get(url)[0] == 401
-        assert _get(url, Authorization="Bearer other")[0] == 401
-        assert _get(url, Authorization="Basic s3cret")[0] == 401
-        assert _get(f"{server.url}/metrics")[1]["WWW-Authenticate"] == "Bearer"
-        assert _get(url, Authorization="bearer s3cret")[0] == 200
-        monkeypatch.setenv(sources.TOKEN, "s3cret")
-        assert sources.read(url) == snapshot
-    with prometheus.start(0, snapshot) as server:
-        assert _get(f"{server.url}/metrics")[0] == 401
-    with prometheus.start(0, snapshot, token="") as server:
-        assert _get(f"{server.url}/metrics")[0] == 200
-
-
-def test_a_source_that_is_away_is_an_unavailable_page() -> None:
-    """The scrape fails, with a status and without a traceback."""
-    with prometheus.start(0, "http://127.0.0.1:1/snapshot.json") as server:
-        assert _get(f"{server.url}/metrics")[0] == 503
-
-
-def test_arguments_are_refused_with_a_remedy(snapshot: Snapshot) -> None:
-    """Each error names the argument."""
-    for call, message in (
-        (lambda: prometheus.start(-1, snapshot), "port must be a whole number"),
-        (lambda: prometheus.start(0, snapshot, native_schema=8), "native_schema must be one of 3"),
-        (lambda: prometheus.asgi_app(7), "source must be a meter"),  # type: ignore[arg-type]
-    ):
-        with pytest.raises(ConfigError, match=message):
-            call()
-
-
-def test_a_history_serves_the_sum_of_many_processes(tmp_path: Path) -> None:
-    """Workers behind one port write a history, and one page has all of them."""
-    database = tmp_path / "metrics.db"
-    for _ in range(3):
-        meter = Meter(history=database, prices=False)
-        chat_model().invoke("x", config={"callbacks": [meter]})
-        assert meter.close() is None
-    samples = _read(database)
-    calls = [value for (name, labels), value in samples.items() if name == "langmeter_calls_total"]
-    assert sum(calls) == 3
-
-
-async def _request(app: Any, path: str, method: str = "GET", root: str = "") -> tuple[int, bytes]:
-    messages: list[dict[str, Any]] = []
-    scope = {"type": "http", "method": method, "path": path, "root_path": root, "headers": []}
-
-    async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": b"", "more_body": False}
-
-    async def send(message: dict[str, Any]) -> None:
-        messages.append(message)
-
-    await app(scope, receive, send)
-    return messages[0]["status"], b"".join(each.get("body", b"") for each in messages[1:])
-
-
-async def test_an_asgi_application_serves_the_pages(snapshot: Snapshot) -> None:
-    """Alone or mounted under a path, in any ASGI server."""
-    app = prometheus.asgi_app(snapshot)
-    for path, root in (("/metrics", ""), ("/meter/metrics", "/meter"), ("/metrics/", "/metrics")):
-        status, body = await _request(app, path, root=root)
-        assert status == 200
-        assert _samples(parse_text(body.decode())) == _read(snapshot)
-    status, body = await _request(app, "/snapshot.json")
-    assert (status, Snapshot.from_dict(json.loads(body))) == (200, snapshot)
-    assert await _request(app, "/metrics", "HEAD") == (200, b"")
-    assert (await _request(app, "/metrics", "POST"))[0] == 405
-    for path in ("/favicon.ico", "/users/metrics", "/metrics/snapshot.json"):
-        assert (await _request(app, path))[0] == 404
-
-
-async def test_an_asgi_application_closes_websockets(snapshot: Snapshot) -> None:
-    """Mounted at "/", it is what answers those that no route takes."""
-    messages: list[Any] = []
-
-    async def receive() -> dict[str, Any]:
-        return {"type": "websocket.connect"}
-
-    async def send(message: Any) -> None:
-        messages.append(message)
-
-    await prometheus.asgi_app(snapshot)({"type": "websocket", "path": "/"}, receive, send)
-    assert messages == [{"type": "websocket.close"}]
-
-
-async def test_an_asgi_application_answers_its_lifespan(snapshot: Snapshot) -> None:
-    """A server that runs it alone starts and ends without a warning."""
-    events = iter(["lifespan.startup", "lifespan.shutdown"])
-    sent: list[str] = []
-
-    async def receive() -> dict[str, Any]:
-        return {"type": next(events)}
-
-    async def send(message: dict[str, Any]) -> None:
-        sent.append(message["type"])
-
-    await prometheus.asgi_app(snapshot)({"type": "lifespan"}, receive, send)  # type: ignore[arg-type]
-    assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
-
-
-def test_pages_are_read_while_calls_go_on() -> None:
-    """Scrapes from several threads each see whole families."""
-    meter = Meter()
-    app = prometheus.asgi_app(meter)
-
-    async def scrape() -> list[tuple[int, bytes]]:
-        return await asyncio.gather(*(_request(app, "/metrics") for _ in range(20)))
-
-    assert {status for status, _ in asyncio.run(scrape())} == {200}
 
 
 def test_classic_and_exact_quantiles_differ_by_a_bucket(snapshot: Snapshot) -> None:

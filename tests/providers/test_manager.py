@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import random
-import threading
-import time
 import warnings
 from contextlib import suppress
 from typing import Any
 from uuid import uuid4
 
 import pytest
-from langchain.agents import create_agent
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.exceptions import OutputParserException
-from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
+from langchain_core.messages import HumanMessage, SystemMessage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
-from langchain_core.tools import tool
-from pydantic import BaseModel
 
 from langmeter import ConfigError, HealthOptions, Meter, NoProviderError, ProviderManager
 from langmeter.runnables.providers.decisions import OBSTACLES, WHYS
 from tests.support.chats import ScriptedChat, refusal
+from tests.support.routed import BROKEN, pair
 from tests.support.versions import needs_profiles, needs_stream_events
-
-BROKEN = ConnectionResetError("gone")
 
 
 class Starts(BaseCallbackHandler):
@@ -50,14 +43,6 @@ class Starts(BaseCallbackHandler):
 
     def on_chain_start(self, *args: Any, **kwargs: Any) -> None:
         self.events.append("chain")
-
-
-def pair(*script: Any, meter: Meter | None = None, **settings: Any) -> Any:
-    """A manager of two models of which the first one has a script, and both models."""
-    first = ScriptedChat(text="first", model="small", script=list(script))
-    second = ScriptedChat(text="second", model="large")
-    manager = ProviderManager({"nim": first, "openai": second}, meter=meter, **settings)
-    return manager, first, second
 
 
 async def every_way(manager: ProviderManager, config: Any) -> list[str]:
@@ -138,238 +123,11 @@ def test_what_the_caller_stops_is_no_failure_and_goes_nowhere_else() -> None:
         assert manager.explain().states["nim"] == "ready"
 
 
-def test_a_provider_without_a_valid_key_is_not_called_again() -> None:
-    """Until it is enabled."""
-    manager, first, _ = pair(refusal(401))
-    assert [manager.invoke("hello").content for _ in range(3)] == ["second"] * 3
-    assert len(first.calls) == 1
-    assert manager.explain().states == {"nim": "disabled", "openai": "ready"}
-    manager.enable("nim")
-    assert manager.invoke("hello").content == "first"
-
-
-def test_a_circuit_opens_and_one_probe_closes_it() -> None:
-    """Five failures in a row open it; while it is open its provider costs no time."""
-    options = HealthOptions(open_seconds=0.05)
-    manager, first, _ = pair(*[BROKEN] * 5, health=options)
-    for _ in range(7):
-        assert manager.invoke("hello").content == "second"
-    assert len(first.calls) == 5
-    assert manager.explain().states["nim"] == "open"
-    assert manager.explain().last[-1].obstacles == {"nim": "open"}
-    time.sleep(0.06)
-    assert manager.explain().states["nim"] == "half-open"
-    assert manager.invoke("hello").content == "first"
-    assert manager.decisions["nim", "probe"] == 1
-    assert manager.explain().states["nim"] == "ready"
-
-
-def test_too_many_requests_are_honoured_at_once() -> None:
-    """The time comes from the response; the meter has an error, the circuit no failure."""
-    manager, first, _ = pair(refusal(429, retry_after="3600"))
-    assert manager.invoke("hello").content == "second"
-    assert manager.invoke("hello").content == "second"
-    assert len(first.calls) == 1
-    assert manager.explain().states["nim"] == "throttled"
-    assert manager._router.providers["nim"].circuit.recent == (0, 0)
-
-
-def test_bad_requests_open_no_circuit() -> None:
-    """However often they come."""
-    manager, first, _ = pair(*[refusal(400)] * 30)
-    for _ in range(30):
-        assert manager.invoke("hello").content == "second"
-    assert len(first.calls) == 30
-    assert manager.explain().states["nim"] == "ready"
-
-
-async def test_when_all_are_away_a_call_waits_for_the_first_to_return() -> None:
-    """Sync and async; also where the response said how long."""
-    for use_async in (False, True):
-        # A busy machine may be at the second provider for longer than the first one is away.
-        for milliseconds in (60, 1_000, 20_000):
-            manager, first, second = pair(refusal(429, retry_after_ms=f"{milliseconds}"), wait=60.0)
-            second.script.append(refusal(429, retry_after_ms="50000"))
-            began = time.monotonic()
-            answer = await manager.ainvoke("hello") if use_async else manager.invoke("hello")
-            assert answer.content == "first"
-            assert time.monotonic() - began >= milliseconds / 1000
-            assert len(first.calls) == 2
-            if ("", "wait") in manager.decisions:
-                break
-        assert manager.decisions["", "wait"] == 1
-
-
-def test_a_call_does_not_wait_beyond_its_deadline() -> None:
-    """It fails at once, with the obstacles and the time."""
-    manager, _, second = pair(refusal(429, retry_after="100"), wait=50.0)
-    second.script.append(refusal(401))
-    with pytest.raises(type(refusal(401))):
-        manager.invoke("hello")
-    began = time.monotonic()
-    with pytest.raises(NoProviderError, match=r"nim: throttled, openai: disabled.*wait=") as caught:
-        manager.invoke("hello")
-    assert time.monotonic() - began < 5
-    assert caught.value.obstacles == {"nim": "throttled", "openai": "disabled"}
-    assert caught.value.returns_in == pytest.approx(100, abs=5)
-    assert manager.decisions["", "none"] == 2
-
-
-def test_a_bad_request_does_not_wait_for_a_provider_that_is_away() -> None:
-    """It fails at once, with the error of the provider that read it."""
-    manager, first, second = pair(refusal(429, retry_after="5"), wait=10.0)
-    manager.invoke("hello")
-    second.script.append(refusal(400))
-    began = time.monotonic()
-    with pytest.raises(type(refusal(400))):
-        manager.invoke("hello")
-    assert time.monotonic() - began < 4
-    assert len(first.calls) == 1
-
-
-@pytest.mark.parametrize("policy", ["priority", "healthiest", "fastest"])
-def test_threads_on_flapping_providers_are_counted_exactly(policy: str) -> None:
-    """What models were called, what the meter counted and what was decided are the same."""
-    rng = random.Random(7)
-    faults = [BROKEN, refusal(429, retry_after_ms="5"), refusal(400), refusal(500)]
-    models: dict[str, Any] = {name: ScriptedChat(model=name) for name in ("p1", "p2", "p3")}
-    for model in models.values():
-        model.script[:] = [rng.choice(faults) if rng.random() < 0.4 else "x" for _ in range(300)]
-    meter = Meter()
-    health = HealthOptions(open_seconds=0.02)
-    manager = ProviderManager(models, meter=meter, policy=policy, health=health, refresh=0.02)
-    ends: list[str] = []
-
-    def work() -> None:
-        for _ in range(50):
-            try:
-                ends.append(manager.invoke("hello").content)
-            except Exception as error:
-                ends.append(type(error).__name__)
-
-    threads = [threading.Thread(target=work) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(ends) == 400
-    calls = {name: len(model.calls) for name, model in models.items()}
-    rows = meter.snapshot().models.items()
-    assert {model: stats.calls for (_, model), stats in rows} == {
-        k: n for k, n in calls.items() if n
-    }
-    decided = dict.fromkeys(models, 0)
-    for (name, _), count in manager.decisions.items():
-        if name:
-            decided[name] += count
-    assert decided == calls
-
-
 def test_a_batch_is_routed_call_by_call() -> None:
     """One bad call of twenty goes to the other provider; the order of the answers stays."""
     manager, _, _ = pair(BROKEN)
     answers = manager.batch([str(n) for n in range(20)], {"max_concurrency": 4})
     assert sorted(answer.content for answer in answers) == ["first"] * 19 + ["second"]
-
-
-class Verdict(BaseModel):
-    """A verdict."""
-
-    severity: str
-
-
-def _verdict(severity: str) -> AIMessage:
-    call = {"name": "Verdict", "args": {"severity": severity}, "id": "1"}
-    return AIMessage("", tool_calls=[call])
-
-
-@tool
-def look(where: str) -> str:
-    """Look somewhere."""
-    return f"nothing at {where}"
-
-
-@needs_profiles
-def test_tools_are_bound_to_each_provider_in_its_own_way() -> None:
-    """The fallback has them as well, and a provider that takes none is left out."""
-    manager, first, second = pair(BROKEN)
-    bound = manager.bind_tools([look], tool_choice="any")
-    assert bound.invoke("hello").content == "second"
-    for model in (first, second):
-        _, kwargs = model.calls[0]
-        assert kwargs["tools"][0]["function"]["name"] == "look"
-        assert kwargs["tool_choice"] == "any"
-    assert manager.invoke("hello").content == "first"
-    assert "tools" not in first.calls[-1][1]
-    first.tools = False
-    bound = manager.bind_tools([look])
-    assert bound.invoke("hello").content == "second"
-    assert bound.explain().last[-1].obstacles == {"nim": "tools"}
-    second.profile = {"tool_calling": False}
-    with pytest.raises(NotImplementedError):
-        manager.bind_tools([look])
-
-
-async def test_generated_answers_have_the_tools_too() -> None:
-    """`generate` of a manager with tools is that of the provider's model with its tools."""
-    manager, first, _ = pair()
-    bound = manager.bind_tools([look])
-    bound.generate([[HumanMessage("hello")]])
-    await bound.agenerate([[HumanMessage("hello")]])
-    names = [kwargs["tools"][0]["function"]["name"] for _, kwargs in first.calls]
-    assert names == ["look", "look"]
-
-
-async def test_a_schema_is_bound_to_each_provider_and_falls_back() -> None:
-    """Also where an answer cannot be parsed, which its provider is not blamed for."""
-    manager, first, second = pair()
-    parsed = ChatPromptTemplate.from_template("{q}") | manager.with_structured_output(Verdict)
-    for use_async in (False, True):
-        first.script[:] = [BROKEN, AIMessage("", tool_calls=[{**_call(), "args": {"x": 1}}])]
-        second.script[:] = [_verdict("high"), _verdict("low")]
-        answers = [
-            await parsed.ainvoke({"q": "?"}) if use_async else parsed.invoke({"q": "?"})
-            for _ in range(2)
-        ]
-        assert answers == [Verdict(severity="high"), Verdict(severity="low")]
-    assert manager._router.providers["nim"].circuit.recent == (2, 2)
-    streamed = list(manager.with_structured_output(Verdict).stream("?"))
-    assert streamed == [] or streamed[-1] is None  # the scripted answer calls no tool
-
-
-def _call() -> Any:
-    return {"name": "Verdict", "args": {}, "id": "1"}
-
-
-async def test_an_agent_takes_a_manager() -> None:
-    """Its model calls fall back one by one, with their tools, sync and async."""
-    for use_async in (False, True):
-        meter = Meter()
-        manager, first, second = pair(BROKEN, meter=meter)
-        wish = AIMessage("", tool_calls=[{"name": "look", "args": {"where": "x"}, "id": "1"}])
-        second.script.append(wish)
-        agent = create_agent(manager, [look])
-        question = {"messages": [("user", "look at x")]}
-        state = await agent.ainvoke(question) if use_async else agent.invoke(question)  # type: ignore[call-overload]
-        kinds = [message.type for message in state["messages"]]
-        assert kinds == ["human", "ai", "tool", "ai"]
-        assert state["messages"][-1].content == "first"
-        models = meter.snapshot().models
-        assert {key: stats.calls for key, stats in models.items()} == {
-            ("nim", "small"): 2,
-            ("openai", "large"): 1,
-        }
-        assert len(first.calls) == 2
-
-
-def test_an_agent_with_a_schema_takes_a_manager() -> None:
-    """The schema is a tool of whichever provider answers."""
-    manager, first, second = pair()
-    first.script[:] = [BROKEN, _verdict("high")]
-    second.script[:] = [_verdict("high")]
-    agent = create_agent(manager, [], response_format=Verdict)
-    state = agent.invoke({"messages": [("user", "how bad?")]})  # type: ignore[call-overload]
-    assert state["structured_response"] == Verdict(severity="high")
 
 
 def test_what_belongs_to_the_manager_goes_with_its_calls() -> None:

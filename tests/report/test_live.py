@@ -1,81 +1,36 @@
-"""The live page: its feed, what its events say, and its pages over a real connection."""
+"""The live page: figures, budgets, alerts and charts in its events."""
 
 from __future__ import annotations
 
-import asyncio
-import http.client
-import json
-import threading
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from decimal import Decimal
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from langmeter import ConfigError, Meter, Snapshot
+from langmeter import Meter, Snapshot
 from langmeter._base.text import format_count, format_duration, format_usd
-from langmeter.report import live
 from langmeter.report.live import view
-from langmeter.report.live.feed import MAX_WAITING, Feed, Reading, moving
 from langmeter.report.live.past import SPAN, Past
-from langmeter.report.live.site import SPANS
-from langmeter.report.live.view import View
 from langmeter.snapshot import (
     AlertState,
     BudgetState,
     CircuitState,
     DecisionState,
-    OriginState,
-    State,
     StreamState,
 )
-from tests.support.days import Day, write_history
+from tests.support.days import Day
+from tests.support.live import NOW, event, read, with_state
 from tests.support.models import chat_model
 from tests.support.traffic import Traffic
 
-NOW = datetime(2026, 11, 27, 4, 30, tzinfo=UTC)
-
-
-def event(data: bytes) -> tuple[str, Any]:
-    """Name and data of an event."""
-    first, second = data.decode().strip().split("\n")
-    return first.removeprefix("event: "), json.loads(second.removeprefix("data: "))
+if TYPE_CHECKING:
+    from langmeter.report.live.view import View
 
 
 def cells(shown: View) -> Any:
     """What a frame has."""
     return event(shown.frame)[1]
-
-
-def with_state(snapshot: Snapshot, *parts: Any, at: datetime = NOW) -> Snapshot:
-    """A snapshot with this state."""
-    names = {
-        BudgetState: "budgets",
-        CircuitState: "circuits",
-        DecisionState: "decisions",
-        AlertState: "alerts",
-        StreamState: "streams",
-    }
-    listed: dict[str, list[Any]] = {}
-    for part in parts:
-        listed.setdefault(names[type(part)], []).append(part)
-    lists: Any = {name: tuple(each) for name, each in listed.items()}
-    return Snapshot(
-        snapshot._native, State((OriginState("a", round(at.timestamp()) * 10**9, **lists),))
-    )
-
-
-def read(*snapshots: Snapshot, every: float = 1.0) -> View:
-    """The view of the last of snapshots that were read one after the other."""
-    past = Past()
-    for number, snapshot in enumerate(snapshots):
-        past.add(NOW.timestamp() + every * (number - len(snapshots) + 1), snapshot)
-    return view.live(snapshots[-1], past, NOW)
-
-
-# --- what is shown ----------------------------------------------------------------------------
 
 
 def test_every_cell_is_the_figure_of_the_snapshot() -> None:
@@ -223,9 +178,6 @@ def _past(snapshot: Snapshot) -> Past:
     return past
 
 
-# --- charts -----------------------------------------------------------------------------------
-
-
 def test_charts_go_back_a_quarter_of_an_hour() -> None:
     """Points older than that are let go; where nothing was read a line has a gap."""
     past, snapshot = Past(), Traffic().everything(2).snapshot()
@@ -266,249 +218,6 @@ def test_a_process_that_was_started_again_begins_anew() -> None:
     """The figures of another recorder stand for themselves."""
     first, second = Traffic().everything(9).snapshot(), Traffic(seed=2).everything(1).snapshot()
     assert dict(read(first, second).tiles) == dict(read(second).tiles)
-
-
-# --- the feed ---------------------------------------------------------------------------------
-
-
-class Source:
-    """Counts its readings, and fails when told to."""
-
-    def __init__(self) -> None:
-        self.readings, self.error = 0, ""
-        self.traffic = Traffic().everything(3)
-
-    def snapshot(self) -> Snapshot:
-        self.readings += 1
-        if self.error:
-            raise OSError(self.error)
-        return self.traffic.snapshot()
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Wait for a condition."""
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.005)
-
-
-async def test_one_reading_serves_all_viewers() -> None:
-    """Readings do not grow with viewers, begin with the first and end with the last of them."""
-    source = Source()
-    feed = moving(source)
-    feed._every = 0.02
-    viewers = [feed.join() for _ in range(20)]
-    streams = [viewer.events() for viewer in viewers]
-    first = [event(await anext(stream)) for stream in streams]
-    assert {name for name, _ in first} == {"whole"}
-    assert source.readings <= 3
-    second = [event(await anext(stream)) for stream in streams]
-    assert {name for name, _ in second} == {"frame"}
-    late = feed.join()
-    assert event(await anext(late.events()))[0] == "whole"
-    for viewer in (*viewers, late):
-        feed.leave(viewer)
-    assert feed.viewers == 0
-    await asyncio.sleep(0.1)  # a reading that had begun may end
-    readings = source.readings
-    await asyncio.sleep(0.1)
-    assert source.readings == readings
-    again = feed.join()
-    assert event(await anext(again.events()))[0] == "whole"
-    feed.leave(again)
-
-
-async def test_a_slow_viewer_gets_the_newest_page() -> None:
-    """What waits for it is bounded; the others get every frame."""
-    source = Source()
-    feed = moving(source)
-    feed._every = 0.0
-    slow, quick = feed.join(), feed.join()
-    stream = quick.events()
-    for _ in range(4 * MAX_WAITING):
-        await anext(stream)
-    assert slow._events.qsize() <= MAX_WAITING
-    latest = event(await anext(slow.events()))
-    assert latest[0] == "whole"
-    for viewer in (slow, quick):
-        feed.leave(viewer)
-
-
-async def test_viewers_hear_of_a_source_that_does_not_answer() -> None:
-    """They get the reason, and the figures again once it answers."""
-    source = Source()
-    feed = moving(source)
-    feed._every = 0.02
-    viewer = feed.join()
-    stream = viewer.events()
-    await anext(stream)
-    source.error = "no route\nto host"
-    name, data = event(await anext(stream))
-    while name == "frame":
-        name, data = event(await anext(stream))
-    assert (name, data) == ("problem", {"text": "no route\\nto host"})
-    source.error = ""
-    while name == "problem":
-        name, data = event(await anext(stream))
-    assert data["tables"]["models"]
-    feed.close()
-    assert [each async for each in stream] == []
-    feed.leave(viewer)
-
-
-async def test_a_change_of_lines_or_tables_sends_the_page_again() -> None:
-    """A frame fits the page that it follows."""
-    traffic = Traffic()
-    traffic.call(team="search")
-    past, source = Past(), traffic
-    views = []
-    for second in range(3):
-        past.add(float(second), source.snapshot())
-        views.append(view.live(source.snapshot(), past, NOW))
-        traffic.call(team="checkout", priced=second > 0)
-    assert views[0].shape == views[1].shape
-    feed = Feed(iter([*views[:2], read(with_state(traffic.snapshot(), _budget()))]).__next__, 0.01)
-    viewer = feed.join()
-    stream = viewer.events()
-    assert [event(await anext(stream))[0] for _ in range(3)] == ["whole", "frame", "whole"]
-    feed.leave(viewer)
-
-
-def _budget() -> BudgetState:
-    return BudgetState("all", "calls", "day", 1, 0, 9, None)
-
-
-def test_a_source_is_read_once_a_second() -> None:
-    """Whoever asks within a second gets the same snapshot: pages, scrapes, threads."""
-    source, now = Source(), [0.0]
-    reading = Reading(source, lambda: now[0])
-    threads = [threading.Thread(target=reading.snapshot) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert reading.snapshot() is reading.snapshot()
-    assert source.readings == 1
-    now[0] = 1.0
-    reading.snapshot()
-    assert source.readings == 2
-
-
-# --- over a connection ------------------------------------------------------------------------
-
-
-@pytest.fixture
-def meter() -> Meter:
-    """A meter with a call whose prompt and answer are secret."""
-    meter = Meter(labels=("team",))
-    config: Any = {"callbacks": [meter], "metadata": {"team": "search"}}
-    chat_model(content="the secret answer").invoke("the secret prompt", config=config)
-    return meter
-
-
-def fetch(server: live.LiveServer, path: str) -> tuple[int, str]:
-    """Status and text of a page."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
-    connection.request("GET", path)
-    answer = connection.getresponse()
-    text = answer.read().decode()
-    connection.close()
-    return answer.status, text
-
-
-def events(server: live.LiveServer, path: str = "/events") -> Iterator[tuple[str, Any]]:
-    """Events as they come."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
-    connection.request("GET", path)
-    answer = connection.getresponse()
-    assert answer.headers["content-type"].startswith("text/event-stream")
-    lines: list[bytes] = []
-    try:
-        for line in answer:
-            lines.append(line)
-            if line == b"\n":
-                if lines[0].startswith(b"event"):
-                    yield event(b"".join(lines))
-                lines = []
-    finally:
-        connection.close()
-
-
-def test_it_serves_a_meter(meter: Meter) -> None:
-    """The page, its events, metrics and the snapshot come from one port; no prompt is in them."""
-    with live.start(meter, 0, title="<Prod>") as server:
-        status, page = fetch(server, "/")
-        assert status == 200
-        assert "<h1>&lt;Prod&gt;</h1>" in page
-        stream = events(server)
-        name, whole = next(stream)
-        assert name == "whole"
-        assert whole["tables"]["models"][0][0] == "genericfakechatmodel/fake-1"
-        assert next(stream)[0] == "frame"
-        snapshot = fetch(server, "/snapshot.json")[1]
-        assert Snapshot.from_json(snapshot).totals.calls == 1
-        metrics = fetch(server, "/metrics")[1]
-        assert "gen_ai_client_operation_duration" in metrics
-        for path in ("/assets/page.js", "/assets/page.css", "/assets/icon.svg"):
-            assert fetch(server, path)[0] == 200
-        assert fetch(server, "/assets/..%2fview.py")[0] == 404
-        assert fetch(server, "/events?span=7d")[0] == 400
-        assert fetch(server, "/?span=7d")[0] == 400
-        assert "secret" not in page + snapshot + metrics + json.dumps(whole)
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
-        connection.request("HEAD", "/events")
-        head = connection.getresponse()
-        assert (head.status, head.read()) == (200, b"")
-        connection.request("GET", "/assets/icon.svg")  # the answer before had an end
-        assert connection.getresponse().read().startswith(b"<svg")
-        connection.close()
-        site = server._site
-        assert site.feeds[""].viewers == 1
-        stream.close()  # type: ignore[attr-defined]
-        asyncio.run(until(lambda: not site.feeds[""].viewers))
-    server.close()
-
-
-def test_a_server_ends_with_viewers(meter: Meter) -> None:
-    """Closing sends viewers away; nothing waits for them."""
-    server = live.start(meter, 0)
-    stream = events(server)
-    next(stream)
-    server.close()
-    assert all(name == "frame" for name, _ in stream)
-    with pytest.raises(ConnectionRefusedError):
-        fetch(server, "/")
-
-
-def test_it_serves_spans_of_a_history(tmp_path: Path) -> None:
-    """A history has links to spans, lines by time, and the sums of the span."""
-    counted = write_history(tmp_path / "metrics.db", Day(3), range(90), 4)
-    with live.start(tmp_path / "metrics.db", 0) as server:
-        page = fetch(server, "/?span=all")[1]
-        assert all(f'href="?span={name}"' in page for name in SPANS)
-        assert page.count('aria-current="page"') == 1
-        name, whole = next(events(server, "/events?span=all"))
-        assert name == "whole"
-        assert dict(whole["tiles"])["Calls"] == format_count(counted.totals.calls)
-        assert {row[0]: row[5] for row in whole["tables"]["providers"]} == {
-            name: format_count(stats.calls) for name, stats in counted.by("provider").items()
-        }
-        assert set(whole["charts"]) == {"calls", "tokens", "spending", "durations"}
-        empty = next(events(server, "/events?span=1h"))[1]
-        assert empty["tables"]["models"] == []
-
-
-def test_bad_arguments_are_refused(tmp_path: Path) -> None:
-    """They raise before anything listens."""
-    for source, settings in (
-        (Snapshot(), {"port": 70_000}),
-        (Snapshot(), {"host": "0.0.0.0", "token": ""}),
-        (3, {}),
-    ):
-        with pytest.raises(ConfigError):
-            live.start(source, **{"port": 0, **settings})  # type: ignore[arg-type]
-    with live.start(Snapshot(), 0) as server, pytest.raises(OSError, match="use"):
-        live.start(Snapshot(), server.port)
 
 
 def test_streams_of_a_meter_are_in_flight() -> None:

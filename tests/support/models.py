@@ -28,3 +28,10 @@ def chat_model(**response: Any) -> GenericFakeChatModel:
     # Not a generator: two threads may take the next one at once.
     fresh = map(methodcaller("model_copy", deep=True), repeat(message))
     return GenericFakeChatModel(messages=fresh, **response)
+
+
+def call(meter: Any, times: int = 1) -> None:
+    """Call a model `times` times, with the meter as its handler."""
+    model = chat_model()
+    for _ in range(times):
+        model.invoke("hello", config={"callbacks": [meter]})

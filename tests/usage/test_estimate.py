@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import logging
 import os
-import sys
 import uuid
-from collections.abc import AsyncIterator
 from decimal import Decimal
-from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from langchain_core.embeddings import DeterministicFakeEmbedding
@@ -26,44 +20,18 @@ from langchain_core.messages import (
     ToolMessage,
 )
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, Generation, LLMResult
-from langchain_openai import ChatOpenAI
 
-from langmeter import CompositeCallback, ConfigError, Meter, TokenCountingCallback, track_embeddings
-from langmeter._core import count_tokens
-from langmeter.prices import PriceBook
+from langmeter import CompositeCallback, Meter, TokenCountingCallback, track_embeddings
 from langmeter.snapshot import Tokens
-from langmeter.testing.simulator import Raw
-from langmeter.testing.simulator.server import Server
 from langmeter.usage.estimate import TokenEstimator
-from langmeter.usage.token_counters import counters_of, own_counter, ratio_of, rough_counter
+from tests.support.counted import client, o200k, tokens, words
 from tests.support.models import chat_model
 
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
-def o200k(text: str) -> int:
-    """As tiktoken counts: another test holds the native counter to it."""
-    return count_tokens(text, "o200k_base")
-
-
-def words(text: str) -> int:
-    """A counter that is easy to foresee."""
-    return len(text.split())
-
-
-def tokens(meter: Any) -> Tokens:
-    """Of all models."""
-    return meter.snapshot().totals.tokens
-
-
-def client(service: Server, fate: str = "ok", **settings: Any) -> ChatOpenAI:
-    """The real client of a proxy: usage of streams is off by default."""
-    return ChatOpenAI(
-        model=settings.pop("model", "gpt-4o-mini"),
-        base_url=service.url,
-        api_key=lambda: "any",
-        max_retries=0,
-        default_headers={"x-simulate": fate},
-        **settings,
-    )
+    from langmeter.prices import PriceBook
+    from langmeter.testing.simulator.server import Server
 
 
 def test_a_stream_without_usage_is_what_the_service_would_have_billed(service: Server) -> None:
@@ -213,79 +181,6 @@ def test_chats_have_the_overhead_of_the_openai_cookbook() -> None:
     assert TokenEstimator().input("openai", "gpt-4o", [messages]) == expected
 
 
-#: The example of OpenAI's cookbook, "How to count tokens with tiktoken", section 7.
-WEATHER: dict[str, Any] = {
-    "type": "function",
-    "function": {
-        "name": "get_current_weather",
-        "description": "Get the current weather in a given location",
-        "parameters": {
-            "type": "object",
-            "properties": {
-                "location": {
-                    "type": "string",
-                    "description": "The city and state, e.g. San Francisco, CA",
-                },
-                "unit": {
-                    "type": "string",
-                    "description": "The unit of temperature to return",
-                    "enum": ["celsius", "fahrenheit"],
-                },
-            },
-            "required": ["location"],
-        },
-    },
-}
-ABOUT_WEATHER = [
-    SystemMessage("You are a helpful assistant that can answer to questions about the weather."),
-    HumanMessage("What's the weather like in San Francisco?"),
-]
-
-
-@pytest.mark.parametrize(
-    ("model", "billed"),
-    [("gpt-3.5-turbo", 105), ("gpt-4", 105), ("gpt-4o", 101), ("gpt-4o-mini", 101)],
-)
-def test_tools_cost_what_the_api_billed_in_the_cookbook(model: str, billed: int) -> None:
-    """The counts that OpenAI's cookbook prints beside those of its API, which are the same."""
-    assert TokenEstimator().input("openai", model, [ABOUT_WEATHER], [WEATHER]) == billed
-
-
-def test_definitions_of_every_shape_are_counted() -> None:
-    """Those of the Responses API like those of chats, nested ones, and of others as JSON."""
-
-    def of(tools: Any, model: str = "gpt-4o") -> int:
-        return TokenEstimator().input("", model, [], tools)
-
-    flat = {"type": "function", **WEATHER["function"]}
-    assert of([flat]) == of([WEATHER])
-    assert of([WEATHER, WEATHER]) == 2 * of([WEATHER]) - 12
-    inner = WEATHER["function"]["parameters"]
-    nested = {"function": {"name": "f", "parameters": {"properties": {"x": inner}}}}
-    listed = {"function": {"name": "f", "parameters": {"properties": {"x": {"items": inner}}}}}
-    plain = {"function": {"name": "f", "parameters": inner}}
-    assert of([nested]) == of([plain]) + 3 + 3 + o200k("x:object:")
-    assert of([listed]) == of([plain]) + 3 + 3 + o200k("x::")
-    bare = {"function": {"name": "f", "description": None, "parameters": {"properties": {"x": 5}}}}
-    assert of([bare]) == 12 + 7 + o200k("f:") + 3 + 3 + o200k("x::")
-    search = {"type": "web_search"}
-    assert of([search]) == 12 + 7 + o200k('{"type":"web_search"}')
-    assert of([WEATHER], "llama-3") == o200k(json.dumps(WEATHER, separators=(",", ":")))
-    assert of([5, None]) == of("tools") == of(None) == of([]) == 0
-
-
-def test_tools_of_a_stream_without_usage_are_in_its_estimate(service: Server) -> None:
-    """What the cookbook says of the definitions, more than the same call without them."""
-    counts = []
-    for model in (client(service), client(service).bind_tools([WEATHER])):
-        meter = Meter()
-        list(model.stream(ABOUT_WEATHER, config={"callbacks": [meter]}))
-        counts.append(tokens(meter).input)
-        assert not meter._services.prompts
-    assert counts[1] == 101
-    assert counts[1] - counts[0] == 101 - TokenEstimator().input("", "gpt-4o-mini", [ABOUT_WEATHER])
-
-
 def result(message: AIMessage) -> LLMResult:
     """As the end hook gets it."""
     kind: Any = ChatGenerationChunk if isinstance(message, AIMessageChunk) else ChatGeneration
@@ -373,156 +268,6 @@ def test_estimates_are_priced(prices: PriceBook) -> None:
     assert stats.cost == Decimal(8 * 2 + 3 * 10) / 10**6
 
 
-def test_a_counter_that_fails_is_counted_and_ends_the_call(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    """It raises, counts below 0 or in halves: no estimate, one warning, a call that is ok."""
-
-    def broken(text: str) -> int:
-        raise OSError(text)
-
-    bad: list[Any] = [
-        broken,
-        lambda text: -1,
-        lambda text: 1.5,
-        lambda text: "many",
-        lambda text: 1 << 60,
-    ]
-    for counter in bad:
-        meter = Meter(token_counters={"fake": counter})
-        chat_model(usage=None).invoke("hi", config={"callbacks": [meter]})
-        snapshot = meter.snapshot()
-        assert snapshot.dropped["hook_errors"] == 1
-        assert (snapshot.totals.outcomes["ok"], snapshot.totals.tokens) == (1, Tokens())
-    assert "token_counter failed" in caplog.text
-
-
-def test_the_longest_beginning_of_the_name_wins() -> None:
-    """With or without the provider and what else stands before the name."""
-    named = counters_of(
-        {
-            name: (lambda text, n=n: n)
-            for n, name in enumerate(
-                ["Claude", "claude-3", "nvidia_nim/meta/llama", "aws.bedrock/"]
-            )
-        }
-    )
-    for provider, model, expected in (
-        ("anthropic", "claude-sonnet-4-5", 0),
-        ("anthropic", "claude-3-haiku", 1),
-        ("gcp.vertex_ai", "us.anthropic.claude-3-haiku", 1),
-        ("openrouter", "anthropic/claude-sonnet-4", 0),
-        ("nvidia_nim", "meta/llama-3.1-70b-instruct", 2),
-        ("groq", "meta/llama-3.1-70b-instruct", None),
-        ("aws.bedrock", "amazon.nova-lite-v1:0", 3),
-        ("openai", "my-claude", None),
-    ):
-        counter = own_counter(named, provider, model)
-        assert (None if counter is None else counter("")) == expected, model
-
-
-@pytest.mark.parametrize(
-    ("ratio", "names"),
-    [
-        (
-            1.19,
-            "claude-3-5-sonnet-20241022 claude-sonnet-4-20250514 claude-v2:1 "
-            "anthropic.claude-opus-4-6-v1:0 anthropic/claude-sonnet-4.5",
-        ),
-        (
-            1.53,
-            "claude-opus-4-7 claude-opus-4.8 claude-sonnet-5 us.anthropic.claude-opus-4-10-v1:0",
-        ),
-        (
-            1.25,
-            "open-mixtral-8x7b mistral:7b mistral-large-2407 mistral-small-2409 codestral-22b "
-            "mistral.mistral-large-2402-v1:0",
-        ),
-        (
-            1.06,
-            "mistral-small-latest open-mistral-nemo-2407 ministral-8b pixtral-12b "
-            "magistral-medium-2506 mistral-small-24b-instruct-2501",
-        ),
-        (1.04, "deepseek-chat deepseek-ai/DeepSeek-R1"),
-        (1.02, "qwen2.5-72b Qwen/Qwen3-32B qwen-max qwen/qwen3-235b-a22b"),
-        (1.09, "qwen3.5-397b-a17b"),
-        (1.0, "meta/llama-3.1-70b-instruct gemini-2.5-pro command-r mistake x"),
-    ],
-)
-def test_models_without_a_public_vocabulary_have_the_ratio_of_their_family(
-    ratio: float, names: str
-) -> None:
-    """Over o200k_base, by the name of the model alone."""
-    text = "A histogram counts values by range. " * 40
-    for name in names.split():
-        assert ratio_of(name) == ratio, name
-        assert rough_counter(name)(text) == round(ratio * o200k(text))
-
-
-def test_a_vocabulary_of_hugging_face_is_loaded_by_its_path(tmp_path: Path) -> None:
-    """It counts without the special tokens of its template."""
-    tokenizers = pytest.importorskip("tokenizers")
-    vocabulary = {"[UNK]": 0, "one": 1, "two": 2, "[BOS]": 3}
-    made = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="[UNK]"))
-    made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
-    made.post_processor = tokenizers.processors.TemplateProcessing(
-        single="[BOS] $A", special_tokens=[("[BOS]", 3)]
-    )
-    made.save(str(path := tmp_path / "tokenizer.json"))
-    for source in (path, str(path), os.fspath(path)):
-        meter = TokenCountingCallback(token_counters={"fake": source})
-        assert meter._services.estimator.counter("", "fake-1")("one two three") == 3
-
-
-def test_what_is_no_counter_is_refused_with_the_remedy(tmp_path: Path, monkeypatch: Any) -> None:
-    """When the meter is made, not when a call ends."""
-    (junk := tmp_path / "junk.json").write_text("{}", encoding="utf-8")
-    for sources, says in (
-        ({"llama": junk}, "cannot load .*junk.json"),
-        ({"llama": tmp_path / "absent"}, "cannot load .*absent"),
-        ({"llama": 7}, "must be a function"),
-        ({"": words}, "must be named by the beginning"),
-        ({7: words}, "must be named by the beginning"),
-        ([words], "must be a mapping of models' names"),
-    ):
-        with pytest.raises(ConfigError, match=says):
-            Meter(token_counters=sources)  # type: ignore[arg-type]
-    for module, source in (("tokenizers", "x.json"), ("ctok", "ctok")):
-        monkeypatch.setitem(sys.modules, module, None)
-        with pytest.raises(ConfigError, match=f"pip install {module}"):
-            Meter(token_counters={"claude": source})
-
-
-def test_ctok_counts_claude_where_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the version in the name, without the frame that it puts around a text."""
-    frames = {"3.0": 7, "4.5": 7, "4.7": 11, "5.0": 6}
-    fake: Any = ModuleType("ctok")
-    fake.token_count = lambda text, version: words(text) + frames[version]
-    monkeypatch.setitem(sys.modules, "ctok", fake)
-    offline = TokenEstimator({"claude": "ctok"})
-    for model in ("claude-v2", "claude-sonnet-4-5", "claude-opus-4.7", "claude-sonnet-5-20260101"):
-        assert offline.counter("anthropic", model)("one two three") == 3
-
-
-def test_the_remedy_is_named_once_for_each_model(caplog: pytest.LogCaptureFixture) -> None:
-    """For answers that came whole; a stream that its reader left is not a mistake."""
-    name = f"silent-{uuid.uuid4()}"
-    meter = Meter()
-    for _ in range(2):
-        model = chat_model(metadata={"model_name": name})
-        stream = model.stream("hi", config={"callbacks": [meter]})
-        next(stream)
-        stream.close()  # type: ignore[attr-defined]
-    assert name not in caplog.text
-    for _ in range(3):
-        GenericFakeChatModel(
-            messages=iter([AIMessage("x", response_metadata={"model_name": name})])
-        ).invoke("hi", config={"callbacks": [meter]})
-    told = [r for r in caplog.records if name in r.getMessage() and "usage" in r.getMessage()]
-    assert [record.levelno for record in told] == [logging.WARNING]
-    assert "stream_usage=True" in told[0].getMessage()
-
-
 def test_prompts_of_calls_that_nobody_ends_are_let_go() -> None:
     """The oldest first; the answer of a call whose prompt is gone is counted alone."""
     meter = TokenCountingCallback(token_counters={"m": words})
@@ -586,88 +331,3 @@ def test_the_table_of_a_meter_remembers_a_thousand_models() -> None:
     for number in range(1500):
         offline.counter("", f"model-{number}")
     assert len(offline._known) <= 1024
-
-
-#: The figures of a stream whose beginning, where Anthropic tells the input, was lost.
-CUT: dict[str, Any] = {"input_tokens": 0, "output_tokens": 7, "total_tokens": 7}
-
-
-@pytest.mark.parametrize(
-    "details",
-    [
-        {},
-        {"input_token_details": {"cache_read": 0, "cache_creation": 0}},
-        {"output_token_details": {"reasoning": 2}},
-    ],
-)
-def test_an_answer_to_nothing_has_its_input_estimated(details: Any) -> None:
-    """The provider's output stays, the prompt is counted, and that part alone is marked."""
-    meter = Meter()
-    chat_model(usage={**CUT, **details}, metadata={"model_name": "gpt-4o"}).invoke(
-        "tell me more", config={"callbacks": [meter]}
-    )
-    used = tokens(meter)
-    asked = o200k("tell me more") + 4 + 3
-    assert (used.input, used.output, used.total, used.estimated) == (asked, 7, asked + 7, asked)
-    assert meter.snapshot().dropped == {}
-
-
-def test_an_estimated_input_is_priced_and_a_told_one_kept(prices: PriceBook) -> None:
-    """At 2 and 10 USD per million; nothing is estimated where the input is known, or both are 0."""
-    meter = Meter(prices=prices, token_counters={"fake": words})
-    chat_model(usage=CUT).invoke("a b c", config={"callbacks": [meter]})
-    assert meter.cost.total_cost == (Decimal(3 + 4 + 3) * 2 + 7 * 10) / 10**6
-    for figures in ({**CUT, "input_tokens": 1, "total_tokens": 8}, {**CUT, "output_tokens": 0}):
-        before = tokens(meter).estimated
-        chat_model(usage=figures).invoke("a b c", config={"callbacks": [meter]})
-        assert tokens(meter).estimated == before
-
-
-def test_a_counter_that_fails_leaves_what_the_provider_told() -> None:
-    """The output is there, the failure is counted."""
-    meter = Meter(token_counters={"fake": lambda text: -1})
-    chat_model(usage=CUT).invoke("a b c", config={"callbacks": [meter]})
-    assert (tokens(meter).input, tokens(meter).output, tokens(meter).estimated) == (0, 7, 0)
-    assert meter.snapshot().dropped == {"hook_errors": 1}
-
-
-def test_a_stream_of_anthropic_whose_end_names_no_input_has_it_estimated(service: Server) -> None:
-    """The client drops what `message_start` says, and not every server repeats it at the end."""
-    # Its client takes 3 s of CPU to import, and `make quick` needs none.
-    from langchain_anthropic import ChatAnthropic
-
-    name = "claude-test-4-6"
-    told = {"id": "m", "type": "message", "role": "assistant", "model": name, "content": []}
-    events: list[dict[str, Any]] = [
-        {
-            "type": "message_start",
-            "message": {**told, "usage": {"input_tokens": 12, "output_tokens": 1}},
-        },
-        {
-            "type": "content_block_start",
-            "index": 0,
-            "content_block": {"type": "text", "text": ""},
-        },
-        {
-            "type": "content_block_delta",
-            "index": 0,
-            "delta": {"type": "text_delta", "text": "four"},
-        },
-        {"type": "content_block_stop", "index": 0},
-        {
-            "type": "message_delta",
-            "delta": {"stop_reason": "end_turn", "stop_sequence": None},
-            "usage": {"output_tokens": 3},
-        },
-        {"type": "message_stop"},
-    ]
-    service.script(Raw(events=events))
-    meter = Meter()
-    settings: Any = {"model_name": name, "api_key": "any", "base_url": service.root}
-    chunks = ChatAnthropic(**settings).stream("2 + 2?", {"callbacks": [meter]})
-    assert "".join(str(chunk.text) for chunk in chunks) == "four"
-    stats = meter.snapshot().models["anthropic", name]
-    assert (stats.tokens.output, stats.outcomes["ok"]) == (3, 1)
-    # 1.19 tokens for each of o200k_base, 4 for the message and 3 for the reply.
-    assert stats.tokens.input == stats.tokens.estimated == round(1.19 * o200k("2 + 2?")) + 7
-    assert stats.tokens.total == stats.tokens.input + 3
