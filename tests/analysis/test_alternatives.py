@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import genai_prices
 import pytest
@@ -13,9 +14,6 @@ from langmeter.analysis import advise
 from langmeter.analysis.advice.model_family import is_successor, model_name
 from langmeter.prices import PriceBook
 from tests.support.advice import Traffic, only, own
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 
 def _listed(model: str, usage: Mapping[str, int], provider: str = "openai") -> Decimal:

@@ -7,28 +7,21 @@ import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from langchain_core.caches import InMemoryCache
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import HumanMessage
+from langchain_core.outputs import ChatResult
 from langchain_core.runnables import RunnableLambda
 from langgraph.graph import END, START, MessagesState, StateGraph
 
-from langmeter import (
-    Budget,
-    BudgetExceeded,
-    Meter,
-    TokenCountingCallback,
-)
+from langmeter import Budget, BudgetExceeded, Meter, TokenCountingCallback
 from langmeter._core import input_bound
 from langmeter.budgets import Ledger
 from langmeter.testing import ManualClock
 from tests.support.priced import ACME, Priced, blocking
-
-if TYPE_CHECKING:
-    from langchain_core.outputs import ChatResult
 
 
 def test_a_blocking_budget_refuses_the_call_that_does_not_fit() -> None:

@@ -7,19 +7,17 @@ import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
 
 from langmeter import Budget, BudgetExceeded, CompositeCallback, CostTrackingCallback, Meter
 from langmeter.budgets import worst_case
+from langmeter.budgets.budget import Threshold
 from langmeter.errors import ConfigError
 from langmeter.prices import PriceBook, catalogue
 from tests.support.priced import ACME, Priced
-
-if TYPE_CHECKING:
-    from langmeter.budgets.budget import Threshold
 
 #: "acme/big" has no price; "acme/free" costs nothing, "acme/dear" 1 dollar per 1,000 tokens.
 SOME: Any = {"acme/free": {"input": 0, "output": 0}, "acme/dear": {"input": 1000, "output": 1000}}

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
@@ -20,11 +20,9 @@ from langmeter import (
     TokenCountingCallback,
 )
 from langmeter._base.delivery import notices
+from langmeter.budgets import Threshold
 from langmeter.testing import ManualClock
 from tests.support.priced import ACME, Priced
-
-if TYPE_CHECKING:
-    from langmeter.budgets import Threshold
 
 
 def _crossings(**limit: Any) -> tuple[Budget, list[Threshold], threading.Semaphore]:

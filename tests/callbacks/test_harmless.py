@@ -9,10 +9,7 @@ import pytest
 from langchain_core.language_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage
 
-from langmeter import (
-    PerformanceCallback,
-    TokenCountingCallback,
-)
+from langmeter import PerformanceCallback, TokenCountingCallback
 from langmeter.callbacks.services import Services
 from tests.support.models import chat_model
 

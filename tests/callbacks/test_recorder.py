@@ -11,10 +11,7 @@ from typing import Any
 import pytest
 from langchain_core.messages import HumanMessage
 
-from langmeter import (
-    MeterConfig,
-    TokenCountingCallback,
-)
+from langmeter import MeterConfig, TokenCountingCallback
 from tests.support.models import chat_model
 
 

@@ -6,7 +6,8 @@ import gc
 import os
 import threading
 import weakref
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -14,9 +15,6 @@ from langmeter import ConfigError, Meter, Snapshot, TokenCountingCallback
 from langmeter._base.delivery import notices
 from tests.support.models import call
 from tests.support.waiting import eventually
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 NEVER = 86_400.0
 

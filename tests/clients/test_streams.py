@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from langchain_anthropic import ChatAnthropic
+from langchain_core.language_models import BaseChatModel
 from langchain_openai import ChatOpenAI
 
 from langmeter import Meter
 from langmeter.streaming import StreamEvent, StreamFailure, StreamResult, ToolCall
 from langmeter.testing.simulator import MODELS, Choice, Reply, Text, Thought, ToolUse
+from langmeter.testing.simulator.server import Server
 from tests.support.streamed import lost
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
-
-    from langchain_core.language_models import BaseChatModel
-
-    from langmeter.testing.simulator.server import Server
 
 pytestmark = pytest.mark.clients
 

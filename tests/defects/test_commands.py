@@ -11,12 +11,7 @@ from typing import Any
 
 import pytest
 
-from langmeter.defects.scorers import (
-    Command,
-    Compiles,
-    Limits,
-    score_fix,
-)
+from langmeter.defects.scorers import Command, Compiles, Limits, score_fix
 from tests.support.proposals import GOOD, C, proposal
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,10 +25,6 @@ from langmeter.defects.scorers import (
 )
 from langmeter.errors import ConfigError
 from tests.support.proposals import GOOD, C, proposal, scorer
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from pathlib import Path
 
 
 def test_each_scorer_refuses_what_does_not_apply() -> None:

@@ -12,7 +12,9 @@ from tests.support.models import call
 
 pytest.importorskip("sqlalchemy")
 
-from typing import TYPE_CHECKING
+
+from collections.abc import Callable
+from pathlib import Path
 
 from langmeter import Meter
 from langmeter.cli.main import main
@@ -24,10 +26,6 @@ from langmeter.history import History, HistoryOptions
 from langmeter.history.recovery import recover_all
 from langmeter.history.store import Store
 from tests.support.arenas import forked, killed
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="files of recorders are Linux's")
 

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.e2e.peer import Peer, why_not
+from tests.support import browser as browsers
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 HERE = Path(__file__).parent
 
@@ -31,3 +36,14 @@ def aimock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Peer]:
 def peer(aimock: Peer, request: pytest.FixtureRequest) -> Peer:
     """The peer with a journal for this test alone."""
     return aimock.scoped(request.node.name)
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """The browser."""
+    if reason := browsers.why_not():
+        pytest.skip(reason)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright, browsers.browser(playwright) as started:
+        yield started

@@ -21,7 +21,6 @@ from langmeter.exporters import prometheus
 from langmeter.report import live
 from langmeter.snapshot import Snapshot
 from tests.e2e.conftest import HERE
-from tests.support.browser import browser, why_not
 from tests.support.days import Day, write_history
 from tests.support.load import MODELS, Load
 
@@ -35,17 +34,6 @@ SIZES: dict[str, Any] = {
     "desktop": {"width": 1280, "height": 900},
     "phone": {"width": 390, "height": 844},
 }
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    """The browser."""
-    if reason := why_not():
-        pytest.skip(reason)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright, browser(playwright) as started:
-        yield started
 
 
 @pytest.fixture(scope="module")

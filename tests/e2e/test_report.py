@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,6 @@ import pytest
 
 from langmeter.report.html import report
 from tests.e2e.conftest import HERE
-from tests.support.browser import browser, why_not
 from tests.support.days import Day, traffic, write_history
 
 if TYPE_CHECKING:
@@ -32,17 +30,6 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = folder / "report.html"
     path.write_text(report(folder / "metrics.db", slower.snapshot()), encoding="utf-8")
     return path
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    """The browser."""
-    if reason := why_not():
-        pytest.skip(reason)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright, browser(playwright) as started:
-        yield started
 
 
 class View:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 
+from langmeter import Snapshot
 from tests.support.traffic import Traffic
-
-if TYPE_CHECKING:
-    from langmeter import Snapshot
 
 
 @pytest.fixture(scope="module")

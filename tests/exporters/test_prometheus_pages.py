@@ -6,7 +6,8 @@ import asyncio
 import json
 import urllib.error
 import urllib.request
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter, generate_latest
@@ -16,9 +17,6 @@ from langmeter import ConfigError, Meter, Snapshot, sources
 from langmeter.exporters import prometheus
 from tests.support.exposition import samples_of, scraped
 from tests.support.models import chat_model
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def test_a_source_that_is_away_costs_the_host_nothing(caplog: pytest.LogCaptureFixture) -> None:

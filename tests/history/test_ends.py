@@ -10,7 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -19,9 +19,6 @@ from langmeter.history import HistoryOptions
 from langmeter.history.store import Store
 from tests.support.models import call
 from tests.support.written import NOW, count, run
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _EXIT = """
 import sys

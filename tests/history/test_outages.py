@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import resource
 import sqlite3
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,10 +18,6 @@ from langmeter.history.writer import Writer
 from tests.support.histories import difference
 from tests.support.models import call
 from tests.support.written import NOW, count, run
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from pathlib import Path
 
 
 class Differences:

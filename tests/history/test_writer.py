@@ -5,8 +5,9 @@ from __future__ import annotations
 import gc
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -18,9 +19,6 @@ from langmeter.history.store import Store
 from tests.support.models import call
 from tests.support.waiting import eventually
 from tests.support.written import NOW, count
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 def test_a_meter_writes_at_its_interval_and_at_the_end(url: str) -> None:

@@ -6,25 +6,17 @@ import gc
 import os
 import random
 import weakref
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 import pytest
 
 from langmeter import _core
 from langmeter._base.periodic import PeriodicTasks
-from langmeter.monitors.anomalies import (
-    Anomaly,
-    AnomalyDetector,
-    AnomalyObserver,
-    FixRow,
-    Row,
-)
+from langmeter.monitors.anomalies import Anomaly, AnomalyDetector, AnomalyObserver, FixRow, Row
 from langmeter.snapshot import Snapshot
 from tests.support.changes import BEGIN, TICK, at
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
 
 
 class Sums(NamedTuple):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import random
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -20,9 +21,6 @@ from langmeter.monitors.change_point import (
     Segment,
     Sensitivity,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 
 def decisions(stream: Iterable[float], delta: float, threshold: float, warm_up: int) -> list[int]:

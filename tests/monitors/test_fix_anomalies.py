@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
-from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import pytest
 
 from langmeter import _core
-from langmeter.monitors.anomalies import (
-    Anomaly,
-    AnomalyDetector,
-    FixRow,
-)
+from langmeter.monitors.anomalies import Anomaly, AnomalyDetector, FixRow
 from tests.support.changes import BEGIN, TICK, at
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
 
 
 def fix_rows(*stretches: tuple[int, float, int], seed: int = 0) -> Iterator[FixRow]:

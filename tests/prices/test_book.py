@@ -10,17 +10,14 @@ import sys
 import threading
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal, localcontext
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from langmeter import Budget, Meter
 from langmeter.prices import PriceBook, RateCard, book, usd
 from tests.support.models import chat_model
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
 
 OWN = {"input": 0.9, "output": 1.8}
 

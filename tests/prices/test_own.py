@@ -5,15 +5,12 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from langmeter.prices import PriceBook, catalogue
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
 
 OWN = {"input": 0.9, "output": 1.8}
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from genai_prices.types import (
@@ -29,9 +30,6 @@ from hypothesis import strategies as st
 
 from langmeter.prices import table
 from tests.support.tables import SNAPSHOT, TABLE
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 KEPT = table.from_text("genai-prices", table.to_text(TABLE) or b"")
 PROVIDERS = [provider.id for provider in SNAPSHOT.providers]

@@ -15,11 +15,7 @@ from typing import Any
 import pytest
 from genai_prices import data_snapshot
 from genai_prices.data_snapshot import DataSnapshot
-from genai_prices.types import (
-    ModelInfo,
-    ModelPrice,
-    Provider,
-)
+from genai_prices.types import ModelInfo, ModelPrice, Provider
 
 from langmeter.prices import PriceBook, cache, catalogue, table
 from tests.support.tables import TABLE

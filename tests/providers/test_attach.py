@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import ref
 
 import pytest
@@ -18,11 +18,9 @@ from langmeter import Budget, BudgetExceeded, ConfigError, Meter, PriceBook, att
 from langmeter._core import PROVIDER_KEY
 from langmeter.runnables.models import ModelChanges, names_of
 from langmeter.testing.simulator import Choice, Reply, Text
+from langmeter.testing.simulator.server import Server
 from tests.support.managers import Manager, calls, gpt
 from tests.support.models import chat_model
-
-if TYPE_CHECKING:
-    from langmeter.testing.simulator.server import Server
 
 
 def claude(service: Server, **settings: Any) -> ChatAnthropic:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -12,20 +12,12 @@ from langmeter import Meter, Snapshot
 from langmeter._base.text import format_count, format_duration, format_usd
 from langmeter.report.live import view
 from langmeter.report.live.past import SPAN, Past
-from langmeter.snapshot import (
-    AlertState,
-    BudgetState,
-    CircuitState,
-    DecisionState,
-    StreamState,
-)
+from langmeter.report.live.view import View
+from langmeter.snapshot import AlertState, BudgetState, CircuitState, DecisionState, StreamState
 from tests.support.days import Day
 from tests.support.live import NOW, event, read, with_state
 from tests.support.models import chat_model
 from tests.support.traffic import Traffic
-
-if TYPE_CHECKING:
-    from langmeter.report.live.view import View
 
 
 def cells(shown: View) -> Any:

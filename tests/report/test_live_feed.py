@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import TYPE_CHECKING
 
+from langmeter import Snapshot
 from langmeter.report.live import view
 from langmeter.report.live.feed import MAX_WAITING, Feed, Reading, moving
 from langmeter.report.live.past import Past
-from langmeter.snapshot import (
-    BudgetState,
-)
+from langmeter.snapshot import BudgetState
 from tests.support.live import NOW, event, read, with_state
 from tests.support.traffic import Traffic
-
-if TYPE_CHECKING:
-    from langmeter import Snapshot
 
 
 class Source:

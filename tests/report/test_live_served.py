@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,10 +17,6 @@ from langmeter.report import live
 from langmeter.report.live.site import SPANS
 from tests.support.days import Day, write_history
 from tests.support.live import event
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 
 async def until(condition: Callable[[], object]) -> None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from langmeter import (
-    Meter,
-)
+from langmeter import Meter
 
 
 @pytest.fixture

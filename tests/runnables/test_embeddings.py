@@ -14,11 +14,7 @@ from langchain_core.vectorstores import InMemoryVectorStore
 from pydantic import BaseModel, ConfigDict
 
 import langmeter
-from langmeter import (
-    CostTrackingCallback,
-    Meter,
-    track_embeddings,
-)
+from langmeter import CostTrackingCallback, Meter, track_embeddings
 from langmeter.callbacks.services import Services
 from langmeter.prices import PriceBook
 from tests.support.counted import words

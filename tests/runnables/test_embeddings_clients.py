@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 import openai
 import pytest
 from langchain_core.embeddings import DeterministicFakeEmbedding, Embeddings
 from langchain_openai import AzureOpenAIEmbeddings, OpenAIEmbeddings
 
-from langmeter import (
-    Meter,
-    track_embeddings,
-)
+from langmeter import Meter, track_embeddings
 from langmeter.prices import PriceBook
 from langmeter.testing.simulator import Reply
+from langmeter.testing.simulator.server import Server
 from tests.support.embeddings import Broken, fake
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from langmeter.testing.simulator.server import Server
 
 
 def _class(name: str, **attributes: Any) -> Embeddings:

@@ -7,7 +7,8 @@ import gc
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 import pytest
@@ -15,19 +16,8 @@ from langchain_core.messages import AIMessageChunk
 from langchain_core.runnables import Runnable, RunnableLambda
 from langgraph.errors import GraphInterrupt
 
-from langmeter import (
-    Budget,
-    BudgetExceeded,
-    ConfigError,
-    Meter,
-    StreamDiverged,
-    restart_of,
-    resume,
-)
+from langmeter import Budget, BudgetExceeded, ConfigError, Meter, StreamDiverged, restart_of, resume
 from tests.support.scripted import BOTH, BROKEN, Recorder, Scripted, collect, texts
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
 
 
 async def ask(runnable: Runnable[Any, Any], how: str, *args: Any, **kwargs: Any) -> Any:

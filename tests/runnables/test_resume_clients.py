@@ -4,31 +4,16 @@ from __future__ import annotations
 
 from functools import reduce
 from operator import add
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from langchain_openai import ChatOpenAI
 
-from langmeter import (
-    Meter,
-    StreamTruncated,
-    restart_of,
-    resume,
-)
-from langmeter.testing.simulator import (
-    MODELS,
-    Choice,
-    Reply,
-    Simulator,
-    Text,
-    Thought,
-    ToolUse,
-)
+from langmeter import Meter, StreamTruncated, restart_of, resume
+from langmeter.testing.simulator import MODELS, Choice, Reply, Simulator, Text, Thought, ToolUse
+from langmeter.testing.simulator.reply import Part
+from langmeter.testing.simulator.server import Server
 from tests.support.scripted import BOTH, Recorder, collect, texts
-
-if TYPE_CHECKING:
-    from langmeter.testing.simulator.reply import Part
-    from langmeter.testing.simulator.server import Server
 
 HELLO = Text(("Hel", "lo"))
 

@@ -11,11 +11,7 @@ from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import Runnable
 from langgraph.graph import END, START, MessagesState, StateGraph
 
-from langmeter import (
-    ConfigError,
-    restart_of,
-    resume,
-)
+from langmeter import ConfigError, restart_of, resume
 from tests.support.scripted import BOTH, BROKEN, Recorder, Scripted, collect, texts
 
 

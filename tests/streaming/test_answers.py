@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from langchain_core.messages import AIMessageChunk
@@ -12,11 +12,9 @@ from langchain_core.outputs import ChatGenerationChunk, LLMResult
 
 from langmeter import Meter, StreamingCallback
 from langmeter._base.failures import status_of
+from langmeter.streaming import StreamFailure, StreamResult
 from langmeter.testing import ManualClock
 from tests.support.streamed import Heard, Run, call, lost
-
-if TYPE_CHECKING:
-    from langmeter.streaming import StreamFailure, StreamResult
 
 
 @pytest.mark.parametrize(

@@ -7,17 +7,14 @@ import gc
 import threading
 import uuid
 import weakref
-from typing import TYPE_CHECKING
 
 import pytest
 
 from langmeter import StreamingCallback
+from langmeter.streaming import StreamEvent
 from tests.support.listened import ANSWER, PIECES, astream, stream
 from tests.support.models import chat_model
 from tests.support.streamed import lost
-
-if TYPE_CHECKING:
-    from langmeter.streaming import StreamEvent
 
 
 def test_events_are_read_in_another_thread() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
-from typing import TYPE_CHECKING
+import uuid
 
 import pytest
 
@@ -12,9 +12,6 @@ from langmeter import StreamingCallback
 from langmeter.streaming import Collect, StreamEvent, StreamFailure, StreamResult
 from langmeter.testing import ManualClock
 from tests.support.streamed import Heard, Run, call, lost
-
-if TYPE_CHECKING:
-    import uuid
 
 
 def test_abandoned_streams_are_told_and_do_not_leak() -> None:

@@ -7,8 +7,9 @@ import logging
 import threading
 import time
 import uuid
+from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -19,9 +20,6 @@ from langmeter.streaming import StreamEvent, StreamResult
 from tests.support.listened import ANSWER, PIECES, astream, stream
 from tests.support.models import chat_model
 from tests.support.streamed import lost
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 def until(condition: Any) -> None:

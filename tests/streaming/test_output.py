@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from langchain_core.outputs import GenerationChunk
 
 from langmeter.streaming import ToolCall
 from tests.support.streamed import Heard, Run, call, lost
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 OUTPUT: list[tuple[str, Any, dict[str, Any], list[tuple[str, str]]]] = [
     ("a text", "hi", {}, [("text", "hi")]),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 import os
 import weakref
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
@@ -19,9 +20,6 @@ from langmeter.streaming import Collect
 from tests.support.models import chat_model
 from tests.support.streamed import Heard, Run, lost
 from tests.support.versions import needs_stream_events
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 def test_parts_of_a_composite_share_their_listeners() -> None:

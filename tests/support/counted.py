@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from langchain_openai import ChatOpenAI
 
 from langmeter._core import count_tokens
-
-if TYPE_CHECKING:
-    from langmeter.snapshot import Tokens
-    from langmeter.testing.simulator.server import Server
+from langmeter.snapshot import Tokens
+from langmeter.testing.simulator.server import Server
 
 
 def o200k(text: str) -> int:

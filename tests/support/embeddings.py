@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 from langchain_core.embeddings import DeterministicFakeEmbedding, Embeddings
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 TEXTS = ["one two three", "four five"]
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import uuid
+from typing import Any
 
+from langmeter import StreamingCallback
 from tests.support.models import chat_model
-
-if TYPE_CHECKING:
-    import uuid
-
-    from langmeter import StreamingCallback
 
 ANSWER = "alpha beta gamma"
 PIECES = ["alpha", " ", "beta", " ", "gamma"]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from langmeter import Snapshot
 from langmeter.report.live import view
 from langmeter.report.live.past import Past
+from langmeter.report.live.view import View
 from langmeter.snapshot import (
     AlertState,
     BudgetState,
@@ -18,9 +19,6 @@ from langmeter.snapshot import (
     State,
     StreamState,
 )
-
-if TYPE_CHECKING:
-    from langmeter.report.live.view import View
 
 NOW = datetime(2026, 11, 27, 4, 30, tzinfo=UTC)
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from langchain_openai import ChatOpenAI
 
-if TYPE_CHECKING:
-    from langmeter import Meter
-    from langmeter.testing.simulator.server import Server
+from langmeter import Meter
+from langmeter.testing.simulator.server import Server
 
 
 def gpt(service: Server | None = None, model: str = "gpt-4o-mini", **settings: Any) -> ChatOpenAI:

@@ -8,10 +8,7 @@ from langchain_core.language_models.fake_chat_models import FakeListChatModel
 from langchain_core.messages import AIMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 
-from langmeter import (
-    Budget,
-    Meter,
-)
+from langmeter import Budget, Meter
 from langmeter.prices import PriceBook
 
 

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 from langmeter.defects import Fix
-from langmeter.defects.scorers import (
-    Proposal,
-)
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from langmeter.defects.scorers import Proposal
 
 C = "int f(int *p)\n{\n    return *p;\n}\n"
 GOOD = "    return p ? *p : 0;"

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.runnables import Runnable, RunnableLambda
 
-from langmeter import Snapshot
+from langmeter import Meter, Snapshot
 from langmeter.snapshot import DefectStats
 from tests.support.models import chat_model
-
-if TYPE_CHECKING:
-    from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
-
-    from langmeter import Meter, Snapshot
-    from langmeter.snapshot import DefectStats
 
 PRICES = {
     "openai/small": {"input": "1", "output": "2"},

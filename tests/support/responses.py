@@ -5,10 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from langchain_core.messages import AIMessage
-from langchain_core.outputs import (
-    ChatGeneration,
-    LLMResult,
-)
+from langchain_core.outputs import ChatGeneration, LLMResult
 
 from langmeter.usage import Usage, read
 

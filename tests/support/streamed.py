@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, LLMResult
 
 from langmeter import StreamingCallback
-
-if TYPE_CHECKING:
-    from langmeter.streaming import StreamEvent, StreamFailure, StreamResult
+from langmeter.streaming import StreamEvent, StreamFailure, StreamResult
 
 METADATA = {"ls_provider": "p", "ls_model_name": "m"}
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from langchain_openai import ChatOpenAI
@@ -16,11 +16,9 @@ from langchain_openai import ChatOpenAI
 from langmeter import Meter, TokenCountingCallback
 from langmeter.prices import PriceBook
 from langmeter.testing.simulator import Raw
+from langmeter.testing.simulator.server import Server
 from langmeter.usage import Usage, read
 from tests.support.beside import priced
-
-if TYPE_CHECKING:
-    from langmeter.testing.simulator.server import Server
 
 Events = list[dict[str, Any]]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import uuid
+from collections.abc import AsyncIterator
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from langchain_core.embeddings import DeterministicFakeEmbedding
@@ -22,16 +23,12 @@ from langchain_core.messages import (
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, Generation, LLMResult
 
 from langmeter import CompositeCallback, Meter, TokenCountingCallback, track_embeddings
+from langmeter.prices import PriceBook
 from langmeter.snapshot import Tokens
+from langmeter.testing.simulator.server import Server
 from langmeter.usage.estimate import TokenEstimator
 from tests.support.counted import client, o200k, tokens, words
 from tests.support.models import chat_model
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from langmeter.prices import PriceBook
-    from langmeter.testing.simulator.server import Server
 
 
 def test_a_stream_without_usage_is_what_the_service_would_have_billed(service: Server) -> None:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from langmeter import Meter
+from langmeter.prices import PriceBook
 from langmeter.testing.simulator import Raw
+from langmeter.testing.simulator.server import Server
 from tests.support.counted import o200k, tokens, words
 from tests.support.models import chat_model
-
-if TYPE_CHECKING:
-    from langmeter.prices import PriceBook
-    from langmeter.testing.simulator.server import Server
 
 #: The figures of a stream whose beginning, where Anthropic tells the input, was lost.
 CUT: dict[str, Any] = {"input_tokens": 0, "output_tokens": 7, "total_tokens": 7}

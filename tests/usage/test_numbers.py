@@ -6,9 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from langchain_core.outputs import (
-    LLMResult,
-)
+from langchain_core.outputs import LLMResult
 
 from langmeter.usage import NOTHING, Usage, read
 from tests.support.responses import RAW_OPENAI, chat, figures

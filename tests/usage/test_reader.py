@@ -7,11 +7,7 @@ from typing import Any
 
 import pytest
 from langchain_core.messages import AIMessageChunk
-from langchain_core.outputs import (
-    ChatGenerationChunk,
-    Generation,
-    LLMResult,
-)
+from langchain_core.outputs import ChatGenerationChunk, Generation, LLMResult
 
 from langmeter import _core
 from langmeter.usage import Reading, Usage, read

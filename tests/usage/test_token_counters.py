@@ -6,14 +6,13 @@ import logging
 import os
 import sys
 import uuid
+from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
-from langchain_core.messages import (
-    AIMessage,
-)
+from langchain_core.messages import AIMessage
 
 from langmeter import ConfigError, Meter, TokenCountingCallback
 from langmeter.snapshot import Tokens
@@ -21,9 +20,6 @@ from langmeter.usage.estimate import TokenEstimator
 from langmeter.usage.token_counters import counters_of, own_counter, ratio_of, rough_counter
 from tests.support.counted import o200k, words
 from tests.support.models import chat_model
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def test_a_counter_that_fails_is_counted_and_ends_the_call(

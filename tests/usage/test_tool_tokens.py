@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
-from langchain_core.messages import (
-    HumanMessage,
-    SystemMessage,
-)
+from langchain_core.messages import HumanMessage, SystemMessage
 
 from langmeter import Meter
+from langmeter.testing.simulator.server import Server
 from langmeter.usage.estimate import TokenEstimator
 from tests.support.counted import client, o200k, tokens
-
-if TYPE_CHECKING:
-    from langmeter.testing.simulator.server import Server
 
 #: The example of OpenAI's cookbook, "How to count tokens with tiktoken", section 7.
 WEATHER: dict[str, Any] = {
