@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 import pytest
@@ -21,6 +21,9 @@ from langmeter.testing.simulator import Choice, Reply, Text
 from langmeter.testing.simulator.server import Server
 from tests.support.managers import Manager, calls, gpt
 from tests.support.models import chat_model
+
+if TYPE_CHECKING:
+    from langchain_anthropic import ChatAnthropic
 
 
 def claude(service: Server, **settings: Any) -> ChatAnthropic:
