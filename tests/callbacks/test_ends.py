@@ -135,7 +135,7 @@ async def test_a_cancelled_ainvoke_is_abandoned_with_its_ancestor() -> None:
 
 
 async def test_a_bare_cancelled_ainvoke_is_abandoned_by_age() -> None:
-    """With no ancestor, time tells."""
+    """Without an ancestor that ends, a run is abandoned once it is older than `max_run_age`."""
     clock = ManualClock()
     meter = Meter(max_run_age=0.5, clock=clock)
     for _ in range(20):

@@ -212,7 +212,7 @@ def test_an_interrupt_is_no_failure_and_its_resume_a_run() -> None:
 
 
 async def test_an_interrupt_of_an_async_graph() -> None:
-    """As the sync one."""
+    """An interrupt of an async graph counts as that of a sync one."""
     meter = Meter()
 
     async def ask(state: State) -> State:

@@ -104,7 +104,7 @@ def test_figures_of_a_label_are_those_of_its_calls(prices: PriceBook) -> None:
     ],
 )
 def test_any_value_is_a_label(prices: PriceBook, value: Any, shown: str) -> None:
-    """By its text."""
+    """A value that is not a text counts by its text."""
     for meter in meters(prices, labels=("team",)):
         invoke(meter, team=value)
         assert list(meter.snapshot().labels) == [("team", shown)]

@@ -87,7 +87,7 @@ MetricT = TypeVar("MetricT", bound=_Named)
 
 @dataclass(frozen=True, slots=True)
 class Condition(Generic[MetricT]):
-    """What is read, and what it is held against.
+    """Metric of a condition, and the threshold that it is compared with.
 
     Attributes:
         metric: the metric.

@@ -1,4 +1,4 @@
-"""What is limited: US dollars, tokens or calls, by period and scope."""
+"""Budgets: limits of US dollars, tokens or calls, by period and scope."""
 
 from __future__ import annotations
 
@@ -218,7 +218,7 @@ class Budget:
 
     @property
     def remaining(self) -> Amount:
-        """Neither spent nor reserved; never below 0."""
+        """Part of the limit that is neither spent nor reserved, at least 0."""
         spent, reserved, _, _, _, limit = self._status()
         return self._shown(max(0, limit - spent - reserved))
 
@@ -379,12 +379,12 @@ class Budget:
 
 
 def unit_name(unit: str) -> str:
-    """As it stands in messages."""
+    """Return the unit as messages show it."""
     return "USD" if unit == "usd" else unit
 
 
 def shown(amount: Amount) -> str:
-    """As it stands in messages: without exponent or trailing zeros."""
+    """Return the number as messages show it, without exponent or trailing zeros."""
     return plain(Decimal(amount))
 
 

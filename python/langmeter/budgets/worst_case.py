@@ -1,4 +1,4 @@
-"""What is asked once of a model: which budgets cover its calls, and what they cost at worst."""
+"""Worst case of calls, computed once a model: the budgets that cover them, and their cost."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ _RANGES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Sensitivity:
-    """What is a change. Lengths are in spreads, the standard deviation of a batch.
+    """Definition of a change. Lengths are in standard deviations of a batch.
 
     Attributes:
         delta: half the change that is found soonest; less than it is never found.
@@ -188,7 +188,7 @@ class ChangeDetector:
         raise NotImplementedError
 
     def _unit(self, calls: float) -> float:
-        """What is known beforehand of the standard deviation of a batch of so many calls."""
+        """Return the prior of the standard deviation of a batch with this number of calls."""
         raise NotImplementedError
 
     def update(self, begin: int, calls: int, total: float) -> Change | None:

@@ -85,7 +85,7 @@ class _RateCard(NamedTuple):
     scale: int
     """Parts of a pico-dollar the rates are counted in; 1 for nearly all models."""
     provider: str
-    """Who charges: the catalogue's provider id, or ours for own prices."""
+    """Provider that charges: the catalogue's id, or langmeter's for own prices."""
     model: str
     """The model the price is listed under, not the name that was asked for."""
     source: str
@@ -111,7 +111,7 @@ class RateCard(_RateCard):
 
     @cached_property
     def native(self) -> _core.RateCard:
-        """The same rates, for the arithmetic."""
+        """Return these rates for the native arithmetic."""
         bands = [(band.above, band[1:]) for band in self.bands]
         return _core.RateCard(bands, self.scale, self.valid_from, self.valid_until)
 

@@ -67,12 +67,12 @@ class WholeNumbers:
 
     @property
     def distribution(self) -> Distribution:
-        """The same with microseconds in place of the numbers."""
+        """Distribution of the counts, each as a number of microseconds."""
         return self._micros
 
     @property
     def count(self) -> int:
-        """How many there are."""
+        """Number of values."""
         return self._micros.count
 
     @property
@@ -127,7 +127,7 @@ class Rate:
 
     @property
     def per_minute(self) -> Rate:
-        """The same by the minute: `rate.per_minute.requests`."""
+        """Rates per minute instead of per second: `rate.per_minute.requests`."""
         per_second = (self.requests, self.input_tokens, self.output_tokens, self.errors)
         return Rate(self.window, self.covered, *(60 * n for n in per_second))
 

@@ -134,7 +134,7 @@ class Partial(NamedTuple):
         return bool(self.text or self.reasoning or self.calls)
 
     def fields(self) -> dict[str, Any]:
-        """As the fields that answers and failures share."""
+        """Return the fields that answers and failures share."""
         return {
             "text": self.text,
             "reasoning": self.reasoning,

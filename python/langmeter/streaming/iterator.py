@@ -61,7 +61,7 @@ class EventIterator:
         self.end()
 
     async def aclose(self) -> None:
-        """As `close`."""
+        """Close the iterator, as `close` does."""
         self.close()
 
     def _wake(self) -> None:

@@ -1,4 +1,4 @@
-"""Who listens to the streams of a handler, and what became of each stream."""
+"""Listeners of a handler's streams, and the results of these streams."""
 
 from __future__ import annotations
 

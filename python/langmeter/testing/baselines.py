@@ -21,7 +21,7 @@ class Metered(Protocol):
     """A Meter, or one of its callbacks."""
 
     def snapshot(self) -> Snapshot:
-        """What was metered."""
+        """Snapshot of what the test metered."""
 
 
 class Baselines:

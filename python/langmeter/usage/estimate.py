@@ -65,7 +65,7 @@ class TokenEstimator:
         self._known.clear()
 
     def counter(self, provider: str, model: str) -> TokenCounter:
-        """Who counts for a model: the user's, tiktoken's vocabulary, or a ratio over o200k_base."""
+        """Counter of a model: the user's, tiktoken's vocabulary, or a ratio over o200k_base."""
         count = self._known.get((provider, model))
         if count is None:
             if len(self._known) >= _MAX_KNOWN:

@@ -31,7 +31,7 @@ def text(mapping: Any, *keys: str) -> str:
 def requested(
     metadata: Any, invocation_params: Any = None, serialized: Any = None
 ) -> tuple[str, str]:
-    """Who and what a call asks for: `(provider, model)`, each "" when nothing tells.
+    """Return the `(provider, model)` that a call requests, each "" if it is not known.
 
     Takes what the start hooks get, in any state. The class of the client names the provider; for
     clients whose protocol others speak (ChatOpenAI, ChatAnthropic, ChatGoogleGenerativeAI) a known

@@ -1,4 +1,4 @@
-"""Who counts the tokens of a text without a network: by the name of the model.
+"""Counters of the tokens of a text, without a network, by the name of the model.
 
 OpenAI's vocabularies are in the native core and exact. For a model without a public one the count
 of o200k_base is multiplied by what that model's tokens measure against it on the same texts:

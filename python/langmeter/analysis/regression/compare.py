@@ -144,7 +144,7 @@ def _check_places(base: Snapshot, now: Snapshot, rules: tuple[Rule, ...]) -> Non
 def _measures(
     subject: _Subject, rules: tuple[Rule, ...]
 ) -> Iterator[tuple[Measure, tuple[Rule, ...]]]:
-    """What is compared of a subject, each with the rules that cover it."""
+    """Metrics that are compared for a subject, each with the rules that cover it."""
     about = [rule for rule in rules if rule.covers(subject.kind, subject.name)]
     named = {rule.measure.name: rule.measure for rule in about}
     for name, measure in {**{m.name: m for m in usual(subject.base)}, **named}.items():

@@ -74,7 +74,7 @@ SORTS: Final[dict[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What is shown of one reading.
+    """Figures that one reading shows.
 
     Attributes:
         at: moment of the snapshot, UTC; None for an empty one.

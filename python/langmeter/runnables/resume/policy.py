@@ -70,12 +70,12 @@ class Attempts:
 
     @property
     def tag(self) -> str | None:
-        """Of the attempt at hand, as `with_retry` has it."""
+        """Tag of the current attempt, as `with_retry` writes it; None for the first."""
         return f"{_core.RETRY_TAG}{len(self._notes) + 1}" if self._notes else None
 
     @property
     def event_data(self) -> dict[str, Any]:
-        """What `on_custom_event` is told of a restart."""
+        """Data of the custom event that reports a restart."""
         return {"attempt": len(self._notes) + 1, "error": type(self._cause).__name__}
 
     def pause(self) -> float:
@@ -117,7 +117,7 @@ class FirstTokenProbe(BaseCallbackHandler):
         self.token = False
 
     def join(self, manager: Manager) -> Manager:
-        """The same manager, which tells this one as well."""
+        """Add this handler to a manager, and return the manager."""
         manager.add_handler(self)
         return manager
 

@@ -57,7 +57,7 @@ def restart_of(chunk: Any) -> Restart | None:
 
 
 class _Cursor:
-    """What was given at one place of an answer, and how far a replay has said it again."""
+    """Text already delivered for one field of an answer, and how much of it a replay has repeated."""
 
     __slots__ = ("at", "given", "parts")
 
@@ -162,7 +162,7 @@ class ReplayMerger:
         return self._diverged(self._withheld) if self._unreplayed else []
 
     def pop_restart(self) -> dict[str, Any] | None:
-        """What is to be told of a new answer; once, None when there is nothing."""
+        """Return the event data of a new answer once; None if there is none."""
         restart, self._restart = self._restart, None
         return restart and restart._asdict()
 
@@ -249,7 +249,7 @@ class ReplayMerger:
         return [type(chunk)(**fields)]
 
     def _new(self, path: _Path, piece: Any) -> Any:
-        """What is new of characters or items at their place. Raises _Diverged."""
+        """Return the characters or items that are new. Raises _Diverged."""
         cursor = self._cursors.get(path)
         if cursor is None:
             cursor = self._cursors[path] = _Cursor("" if isinstance(piece, str) else [])
@@ -267,7 +267,7 @@ class ReplayMerger:
         return piece
 
     def _rest(self, path: _Path, value: Any) -> Any:
-        """What is new of a text, of a list of blocks or of a block; falsy when nothing is."""
+        """Return what is new of a text, a list of blocks or a block; falsy if nothing is."""
         if not value:
             return value
         if isinstance(value, str):

@@ -223,7 +223,7 @@ class Resumed(Runnable[Input, Output]):
                     try:
                         out = merger.end() if chunk is _END else merger.take(chunk)
                     except StreamDiverged as error:
-                        # Never; but it reports the break before.
+                        # Never restarts; the call adds notes on the earlier breaks.
                         attempts.should_restart(error, begun=True)
                         raise
                     if data := merger.pop_restart():
@@ -266,7 +266,7 @@ class Resumed(Runnable[Input, Output]):
                     try:
                         out = merger.end() if chunk is _END else merger.take(chunk)
                     except StreamDiverged as error:
-                        # Never; but it reports the break before.
+                        # Never restarts; the call adds notes on the earlier breaks.
                         attempts.should_restart(error, begun=True)
                         raise
                     if data := merger.pop_restart():
@@ -287,7 +287,7 @@ class Resumed(Runnable[Input, Output]):
 
 
 async def _next(stream: AsyncIterator[Any]) -> Any:
-    """As `next` with a default."""
+    """Return the next chunk, or `_END`."""
     try:
         return await anext(stream)
     except StopAsyncIteration:
