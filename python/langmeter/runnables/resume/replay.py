@@ -57,7 +57,7 @@ def restart_of(chunk: Any) -> Restart | None:
 
 
 class _Cursor:
-    """Text already delivered for one field of an answer, and how much of it a replay has repeated."""
+    """Text delivered for one field of an answer, and how much of it a replay has repeated."""
 
     __slots__ = ("at", "given", "parts")
 
