@@ -36,6 +36,7 @@ __all__ = [
     "OUTCOMES",
     "PROVIDER_KEY",
     "RETRY_TAG",
+    "SEARCH_TOOLS",
     "SEPARATOR",
     "SNAPSHOT_FORMAT",
     "STANDARD_TIERS",
@@ -44,6 +45,7 @@ __all__ = [
     "TALLIES",
     "TIERS",
     "TIER_PARTS",
+    "TOOL_TIMES",
     "TOO_LONG",
     "USAGE_KEYS",
     "USAGE_LIMIT",
@@ -96,6 +98,10 @@ STANDARD_TIERS: Final[tuple[str, ...]]
 USUAL_MODIFIERS: Final[tuple[str, ...]]
 #: Where metadata hold usage, and say why an answer ended; which reasons mean that it was too long.
 USAGE_PLACES: Final[tuple[str, ...]]
+#: Searches in the web among what providers count of their tools, in lower case.
+SEARCH_TOOLS: Final[tuple[str, ...]]
+#: Where the mapping of one tool says how often it was called.
+TOOL_TIMES: Final[tuple[str, ...]]
 FINISH_REASONS: Final[tuple[str, ...]]
 TOO_LONG: Final[tuple[str, ...]]
 USAGE_LIMIT: Final[int]

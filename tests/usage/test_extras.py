@@ -31,6 +31,9 @@ def grounding(*queries: str) -> dict[str, Any]:
 
 
 CAMEL = {"groundingMetadata": {"webSearchQueries": ["a", "b"]}}
+IMAGES = {"grounding_metadata": {"image_search_queries": ["a"], "web_search_queries": ["a"]}}
+POSTS = {"web_search_calls": 2, "x_search_calls": 1, "code_interpreter_calls": 5}
+SHOUTED = {"SERVER_SIDE_TOOL_WEB_SEARCH": 2, "SERVER_SIDE_TOOL_X_SEARCH": 1}
 SEARCHED = {"type": "search", "index": 0, "arguments": '{"query": "a"}', "output": "x"}
 
 
@@ -54,6 +57,16 @@ SEARCHED = {"type": "search", "index": 0, "arguments": '{"query": "a"}', "output
         (answer({}, executed_tools=[SEARCHED, {"type": "python"}, SEARCHED]), 2),
         (answer({}, tool_outputs=[{"type": "web_search_call", "id": "1"}]), 1),
         (answer({}, content=[{"type": "web_search_call", "status": "completed"}]), 1),
+        (answer({"token_usage": {**RAW, "num_sources_used": 4}}), 4),
+        (answer({"token_usage": {**RAW, "server_side_tool_usage_details": POSTS}}), 3),
+        (answer({"token_usage": {**RAW, "server_side_tool_usage": SHOUTED}}), 3),
+        (answer({"token_usage": {**RAW, "connectors": {"web_search": 2, "other": 1}}}), 2),
+        (answer({"usage": {**RAW, "tool_usage": {"web_search": {"num_requests": 3}}}}), 3),
+        (answer({"token_usage": {**RAW, "prompt_tokens_details": {"web_search_requests": 2}}}), 2),
+        (answer({"model_name": "gemini-3-pro-image", **IMAGES}), 2),
+        (answer({"executed_tools": [SEARCHED, {"type": "python"}]}), 1),
+        (answer({"output": [{"type": "web_search_call", "action": {"type": "search"}}]}), 1),
+        (answer({"tool_outputs": [{"type": "x_search_call"}]}), 1),
     ],
     ids=[
         *("gemini-3", "camel-case", "twice", "gemini-2", "gemini-2-none", "gemini-none"),
@@ -67,6 +80,8 @@ SEARCHED = {"type": "search", "index": 0, "arguments": '{"query": "a"}', "output
             "items-v0",
             "no-action",
         ),
+        *("xai-sources", "xai-posts", "xai-enum", "mistral", "aws", "litellm", "gemini-images"),
+        *("tools-in-metadata", "items-in-metadata", "outputs-in-metadata"),
     ],
 )
 def test_searches_are_found_wherever_a_provider_writes_them(response: Any, searches: int) -> None:
@@ -105,6 +120,14 @@ def test_a_failed_call_in_langchains_words_is_told_by_its_result() -> None:
         ),
         ({"token_usage": {**RAW, "search_context_size": "high"}}, "search_context_size=high"),
         ({"token_usage": {**RAW, "search_context_size": "low"}}, ""),
+        ({"search_context_size": "high"}, "search_context_size=high"),
+        ({"speed": "fast", "inference_geo": "global"}, "fast"),
+        ({"inference_geo": "us"}, "inference_geo=us"),
+        ({"serviceTier": "flex"}, "flex"),
+        ({"serviceTier": "", "trafficType": "ON_DEMAND_FLEX"}, "flex"),
+        ({"usage_metadata": {**RAW, "serviceTier": "SERVICE_TIER_FLEX"}}, "flex"),
+        ({"usage_metadata": {**RAW, "service_tier": "ServiceTier.UNSPECIFIED"}}, ""),
+        ({"traffic_type": "TRAFFIC_TYPE_UNSPECIFIED"}, ""),
     ],
 )
 def test_modifiers_of_price_of_other_providers_are_read(meta: dict[str, Any], tier: str) -> None:
@@ -127,6 +150,72 @@ def test_what_a_clients_details_lack_is_taken_part_by_part() -> None:
     usage = both(answer({"token_usage": raw}, figures))
     assert (usage.cache_read, usage.cache_write, usage.image_input) == (5, 4, 2)
     assert (usage.reasoning, usage.audio_output) == (3, 1)
+
+
+CACHED = {**RAW, "prompt_tokens_details": {"cached_tokens": 4}, "service_tier": "flex"}
+THOUGHT = {**RAW, "completion_tokens_details": {"reasoning_tokens": 3}}
+OTHER_SUMS = {**CACHED, "prompt_tokens": 30}
+
+
+@pytest.mark.parametrize(
+    ("meta", "info", "whole", "parts"),
+    [
+        ({"token_usage": RAW, "usage": CACHED}, None, None, (4, 0, "flex")),
+        ({"token_usage": RAW}, {"usage": THOUGHT}, None, (0, 3, "")),
+        ({"token_usage": RAW}, None, {"token_usage": CACHED}, (4, 0, "flex")),
+        ({"token_usage": THOUGHT}, {"usage": RAW}, {"usage": CACHED}, (4, 3, "flex")),
+        ({"token_usage": RAW}, None, {"usage": THOUGHT, "service_tier": "flex"}, (0, 3, "flex")),
+        ({"usage": {**RAW, "speed": "fast"}}, {"token_usage": CACHED}, {}, (4, 0, "both")),
+        ({"token_usage": RAW}, None, {"token_usage": OTHER_SUMS}, (0, 0, "")),
+        ({"token_usage": RAW}, {"usage": OTHER_SUMS}, {"model_name": "m"}, (0, 0, "")),
+    ],
+)
+@pytest.mark.parametrize("figures", [FIGURES, None])
+def test_a_part_is_taken_from_whichever_source_has_it(
+    figures: Any, meta: Any, info: Any, whole: Any, parts: tuple[int, int, str]
+) -> None:
+    """Sources of other sums are those of another call, e.g. of a whole batch."""
+    response = answer(meta, figures)
+    response.generations[0][0].generation_info = info
+    response.llm_output = whole
+    cached, thought, tier = parts
+    tier = "service_tier=flex;speed=fast" if tier == "both" else tier
+    assert both(response) == Usage(10, 5, 15, cache_read=cached, reasoning=thought, tier=tier)
+
+
+@pytest.mark.parametrize(
+    ("raw", "usage"),
+    [
+        ({**RAW, "prompt_token_details": {"cached_tokens": 4}}, Usage(10, 5, 15, cache_read=4)),
+        (
+            {
+                **{"promptTokenCount": 10, "responseTokenCount": 5, "totalTokenCount": 15},
+                "responseTokensDetails": [{"modality": "AUDIO", "tokenCount": 2}],
+            },
+            Usage(10, 5, 15, audio_output=2),
+        ),
+        (
+            {
+                **{"inputTokenCount": 10, "outputTokenCount": 5},
+                **{"cacheReadInputTokenCount": 4, "cacheWriteInputTokenCount": 6},
+            },
+            Usage(20, 5, 25, cache_read=4, cache_write=6),
+        ),
+    ],
+    ids=["mistral", "gemini-live", "bedrock"],
+)
+def test_counts_have_a_place_under_every_word_of_a_provider(raw: Any, usage: Usage) -> None:
+    """Mistral's other word for details, Gemini's for live answers, Bedrock's metrics."""
+    assert both(answer({"usage": raw}, None)) == usage
+
+
+def test_cohere_counts_its_tokens_one_mapping_deeper() -> None:
+    """Beside the units that it bills."""
+    raw = {
+        "billed_units": {"input_tokens": 8, "output_tokens": 5},
+        "tokens": {"input_tokens": 10, "output_tokens": 5},
+    }
+    assert read(answer({"usage": raw}, None)).usage == Usage(10, 5, 15)
 
 
 def test_parts_come_from_llm_output_where_the_messages_have_none() -> None:

@@ -86,8 +86,10 @@ def tier_name(value: Any) -> str:
     """Return a service tier in lower case; "" for the default one and for what is not a name."""
     if not isinstance(value, str):
         return ""
-    # Vertex AI's words: TrafficType.ON_DEMAND, ON_DEMAND_PRIORITY.
-    name = value.strip().lower().removeprefix("traffictype.").removeprefix("on_demand_")
+    name = value.strip().lower()
+    # Google's words: TrafficType.ON_DEMAND, ON_DEMAND_PRIORITY, SERVICE_TIER_FLEX.
+    for prefix in ("traffictype.", "servicetier.", "service_tier_", "on_demand_"):
+        name = name.removeprefix(prefix)
     return "" if name in STANDARD else name
 
 
@@ -156,7 +158,7 @@ def from_mapping(raw: Raw, parser: NumberParser) -> Mapped | None:
         cached_audio=cached["audio"],
         cached_image=cached["image"],
         citation=citation,
-        web_searches=_searches(get("tools"), parser) or count(get("searches")),
+        web_searches=_searches(get("tools"), parser) or count(get("searches")) or into["searches"],
     )
     # Perplexity's deep research: neither its reasoning nor its citations are in its output.
     extra = citation + (apart if citation or apart > outputs else 0)
@@ -206,9 +208,14 @@ def _add_lifetimes(parts: dict[str, int], lifetimes: Any, parser: NumberParser) 
 
 
 def _searches(tools: Any, parser: NumberParser) -> int:
-    """Return web searches: of Anthropic and OpenRouter, of xAI, of Perplexity's agent API."""
-    requests = entry(tools, "web_search_requests", "web_search_calls")
-    return parser.count(requests) or parser.count(entry(entry(tools, "search_web"), "invocation"))
+    """Return the web searches among the calls of tools, whoever counts them."""
+    if not isinstance(tools, dict):
+        return 0
+    return sum(
+        parser.count(entry(calls, *_core.TOOL_TIMES) if isinstance(calls, dict) else calls)
+        for tool, calls in tools.items()
+        if isinstance(tool, str) and tool.lower() in _core.SEARCH_TOOLS
+    )
 
 
 def _iterations(iterations: Any, parser: NumberParser) -> tuple[Usage, ...]:
@@ -268,7 +275,7 @@ def billed(raw: Mapping[Any, Any], parser: NumberParser) -> Decimal | None:
     return None if amount is None else amount.scaleb(-_TICKS)
 
 
-def searches(content: Any, extra: Any) -> tuple[int, int]:
+def searches(content: Any, extra: Any = None) -> tuple[int, int]:
     """Return the searches that a message shows: in the web, and in stored files.
 
     `content` is its content, `extra` its `additional_kwargs`. OpenAI bills the actions of type
@@ -286,7 +293,7 @@ def searches(content: Any, extra: Any) -> tuple[int, int]:
     web = files = 0
     for block in blocks:
         kind = block.get("type")
-        if kind == "web_search_call":
+        if kind in ("web_search_call", "x_search_call"):
             web += block.get("status") != "failed" and _is_search(block.get("action"))
         elif kind == "file_search_call":
             files += block.get("status") != "failed"
@@ -312,7 +319,17 @@ def _executed(tools: Any) -> int:
     """Return the web searches among Groq's `executed_tools`."""
     if not isinstance(tools, list):
         return 0
-    return sum(entry(tool, "type") in ("search", "web_search", "browser_search") for tool in tools)
+    kinds = (entry(tool, "type") for tool in tools)
+    return sum(isinstance(kind, str) and kind in _SEARCHES for kind in kinds)
+
+
+_SEARCHES: Final = frozenset(("search", "web_search", "browser_search", "browser.search"))
+
+
+_QUERIES: Final = (
+    ("web_search_queries", "webSearchQueries"),
+    ("image_search_queries", "imageSearchQueries"),
+)
 
 
 def grounded(metadata: Any, model: str) -> int:
@@ -320,11 +337,12 @@ def grounded(metadata: Any, model: str) -> int:
 
     Each query is billed, but a grounded answer as one up to Gemini 2.
     """
-    distinct: set[str] = set()
+    distinct: set[tuple[str, str]] = set()
     for item in metadata if isinstance(metadata, list) else (metadata,):
-        queries = entry(item, "web_search_queries", "webSearchQueries")
-        if isinstance(queries, list):
-            distinct.update(query for query in queries if isinstance(query, str) and query)
+        for keys in _QUERIES:
+            queries = entry(item, *keys)
+            if isinstance(queries, list):
+                distinct.update((keys[0], q) for q in queries if isinstance(q, str) and q)
     by_answer = any(name in model for name in ("gemini-1", "gemini-2"))
     return min(len(distinct), 1) if by_answer else len(distinct)
 

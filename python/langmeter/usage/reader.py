@@ -37,6 +37,7 @@ from langmeter.usage.types import NOTHING, Reading, Usage
 _ECHOES: Final = frozenset(("bedrock", "bedrock_converse"))
 
 _MODEL: Final = ("model_name", "model", "model_id")
+_COPIED: Final = ("token_usage", "usage")
 # A shorter name is not taken for a repetition of itself.
 _SHORTEST: Final = 4
 
@@ -99,9 +100,17 @@ def read_any(response: Any) -> Reading:
             metadata += [m for m in (meta, info) if isinstance(m, dict)]
             seen = searches(_field(message, "content"), _field(message, "additional_kwargs"))
             web, files = max(web, seen[0]), max(files, seen[1])
+            for place in (meta, info):
+                items = searches(entry(place, "output"))
+                outputs = searches(None, place)
+                web = max(web, items[0] + outputs[0])
+                files = max(files, items[1] + outputs[1])
             here = [*_raws(meta), *_raws(info)]
-            sources = (meta,) if here or not own else (meta, llm_output)
-            here = here or own
+            # LangChain mostly copies llm_output into the metadata of the message.
+            repeated = here and any(entry(llm_output, key) is here[0] for key in _COPIED)
+            more_of_call = [] if repeated else [r for r in own if all(r is not h for h in here)]
+            sources = (meta, llm_output) if more_of_call else (meta,)
+            here += more_of_call
             raws += here
             if usage is None:
                 usage, more, modifiers = _usage(figures, here, sources, parser)
@@ -180,26 +189,39 @@ def _usage(
 ) -> tuple[Usage | None, tuple[Usage, ...], Modifiers]:
     """Return LangChain's figures, completed by the provider's own; one of the two if one is there.
 
-    With them what is billed beside them, and the modifiers of the price that figures, usage and
-    metadata name.
+    What the first of the provider's own lacks too is taken from its others, where these are of the
+    same sums. With them what is billed beside them, and the modifiers of the price that figures,
+    usage and metadata name.
     """
     usage, named = None, Modifiers()
     beside: tuple[Usage, ...] = ()
     if isinstance(figures, dict) and (mapped := from_mapping(figures, parser)) is not None:
         usage, named = mapped.usage, mapped.modifiers
+    first: Usage | None = None
+    extra = 0
     for raw in raws:
         mapped = from_mapping(raw, parser)
-        if mapped is not None:
-            usage = mapped.usage if usage is None else fill_from_raw(usage, mapped.usage)
-            output, total = usage.output + mapped.extra, usage.total + mapped.extra
-            usage, beside = usage._replace(output=output, total=total), mapped.beside
-            named = named | mapped.modifiers
-            break
+        if mapped is None or (first is not None and mapped.usage[:2] != first[:2]):
+            continue
+        first = first or mapped.usage
+        usage = mapped.usage if usage is None else fill_from_raw(usage, mapped.usage)
+        extra, beside = extra or mapped.extra, beside or mapped.beside
+        named = named | mapped.modifiers
+    if usage is not None and extra:
+        usage = usage._replace(output=usage.output + extra, total=usage.total + extra)
     for meta in metadata:
         tier = entry(meta, "service_tier") or entry(entry(meta, "serviceTier"), "type")
+        if not tier and isinstance(text := entry(meta, "serviceTier"), str):
+            tier = text
         tier = tier or entry(meta, "traffic_type") or entry(meta, "trafficType")
         latency = entry(entry(meta, "performanceConfig"), "latency")
-        named = named | Modifiers(tier=tier_name(tier), latency=modifier(latency))
+        named = named | Modifiers(
+            tier=tier_name(tier),
+            speed=modifier(entry(meta, "speed")),
+            region=modifier(entry(meta, "inference_geo")),
+            latency=modifier(latency),
+            context=modifier(entry(meta, "search_context_size")),
+        )
     return usage, beside, named
 
 
@@ -208,7 +230,9 @@ def _raws(source: Any) -> Iterator[Raw]:
     for key in _core.USAGE_PLACES:
         raw = _field(source, key)
         if raw and isinstance(raw, dict):
-            yield raw
+            # Cohere counts its tokens one mapping deeper, beside those that it bills.
+            deeper = entry(raw, "tokens") if MARKS.isdisjoint(raw) else None
+            yield deeper if deeper and isinstance(deeper, dict) else raw
     if isinstance(source, dict) and not MARKS.isdisjoint(source):
         yield source  # Ollama writes the counts straight into generation_info
 

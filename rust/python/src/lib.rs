@@ -107,6 +107,8 @@ fn usage_words(m: &Bound<'_, PyModule>) -> PyResult<()> {
         ("STANDARD_TIERS", response::keys::STANDARD),
         ("USUAL_MODIFIERS", response::keys::USUAL),
         ("USAGE_PLACES", response::keys::PLACES),
+        ("SEARCH_TOOLS", response::keys::SEARCH_TOOLS),
+        ("TOOL_TIMES", response::keys::TIMES),
         ("FINISH_REASONS", response::keys::REASONS),
         ("TOO_LONG", response::keys::TOO_LONG),
     ] {

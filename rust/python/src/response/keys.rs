@@ -48,29 +48,34 @@ words! {
         Input = "input": "input_tokens" | "prompt_tokens" | "prompt_token_count" | "promptTokenCount" | "inputTokens"
             | "inputTokenCount" | "input_token_count" | "prompt_eval_count";
         Output = "output": "output_tokens" | "completion_tokens" | "candidates_token_count" | "candidatesTokenCount"
-            | "outputTokens" | "outputTokenCount" | "generated_token_count" | "eval_count";
+            | "outputTokens" | "outputTokenCount" | "generated_token_count" | "eval_count" | "response_token_count"
+            | "responseTokenCount";
         Total = "total": "total_tokens" | "total_token_count" | "totalTokenCount" | "totalTokens";
         // Anthropic and Bedrock: beside the input.
-        ReadBeside = "read_beside": "cache_read_input_tokens" | "cacheReadInputTokens";
+        ReadBeside = "read_beside":
+            "cache_read_input_tokens" | "cacheReadInputTokens" | "cacheReadInputTokenCount";
         WriteBeside = "write_beside":
-            "cache_creation_input_tokens" | "cacheWriteInputTokens" | "cache_write_input_tokens";
+            "cache_creation_input_tokens" | "cacheWriteInputTokens" | "cacheWriteInputTokenCount"
+            | "cache_write_input_tokens";
         // Mistral, Moonshot, DeepSeek and Google: within the input.
         ReadWithin = "read_within": "num_cached_tokens" | "cached_tokens" | "prompt_cache_hit_tokens"
             | "cached_content_token_count" | "cachedContentTokenCount";
         // Google: beside the input and beside the output.
         ToolPrompt = "tool_prompt": "tool_use_prompt_token_count" | "toolUsePromptTokenCount";
         Thoughts = "thoughts": "thoughts_token_count" | "thoughtsTokenCount";
-        // Perplexity: in no details.
+        // Perplexity: in no details; xAI bills the sources of a live search.
         Reasoning = "reasoning": "reasoning_tokens";
         Citation = "citation": "citation_tokens";
-        Searches = "searches": "num_search_queries";
+        Searches = "searches": "num_search_queries" | "num_sources_used";
         // From here on no numbers.
-        Into = "into": "input_token_details" | "prompt_tokens_details" | "input_tokens_details" | "promptTokensDetails";
+        Into = "into": "input_token_details" | "prompt_tokens_details" | "input_tokens_details" | "prompt_token_details"
+            | "promptTokensDetails";
         OutOf = "out_of": "output_token_details" | "completion_tokens_details" | "output_tokens_details"
-            | "candidates_tokens_details" | "candidatesTokensDetails";
+            | "candidates_tokens_details" | "candidatesTokensDetails" | "response_tokens_details" | "responseTokensDetails";
         Cached = "cached": "cache_tokens_details" | "cacheTokensDetails";
         Lifetimes = "lifetimes": "cache_creation" | "cacheDetails";
-        Tools = "tools": "server_tool_use" | "server_side_tool_usage_details" | "tool_calls_details";
+        Tools = "tools": "server_tool_use" | "server_side_tool_usage_details" | "server_side_tool_usage"
+            | "tool_calls_details" | "tool_usage" | "connectors";
         Iterations = "iterations": "iterations";
         Tier = "tier": "service_tier" | "serviceTier" | "traffic_type" | "trafficType";
         Speed = "speed": "speed";
@@ -92,6 +97,8 @@ words! {
         Image = "image": "image" | "image_tokens";
         Video = "video": "video" | "video_tokens";
         Cached = "cached": "cached_tokens_details";
+        // LiteLLM puts them here.
+        Searches = "searches": "web_search_requests";
     }
 }
 
@@ -110,13 +117,30 @@ words! {
 pub const TIERS: &[&str] = &["flex", "priority", "batch", "scale"];
 
 /// Words for the default service tier.
-pub const STANDARD: &[&str] = &["", "default", "standard", "auto", "on_demand", "standard_only"];
+pub const STANDARD: &[&str] =
+    &["", "default", "standard", "auto", "on_demand", "standard_only", "unspecified", "traffic_type_unspecified"];
 
 /// Reasons for which an answer ends at the limit of its length.
 pub const TOO_LONG: &[&str] = &["length", "model_length", "max_tokens", "MAX_TOKENS", "max_output_tokens"];
 
 /// Where the metadata of a message say why it ended.
 pub const REASONS: &[&str] = &["finish_reason", "stop_reason", "done_reason", "stopReason"];
+
+/// Searches in the web among what providers count of their tools, whatever the case: Anthropic, `OpenRouter`, xAI,
+/// Mistral. xAI bills a search among posts as one in the web.
+pub const SEARCH_TOOLS: &[&str] = &[
+    "web_search_requests",
+    "web_search_calls",
+    "x_search_calls",
+    "server_side_tool_web_search",
+    "server_side_tool_x_search",
+    "web_search",
+    "web_search_premium",
+    "search_web",
+];
+
+/// Where the mapping of one tool says how often it was called.
+pub const TIMES: &[&str] = &["invocation", "num_requests"];
 
 /// Figures from here on are refused: no call uses a million million tokens, and sums have 64 bits.
 pub const LIMIT: u64 = 1 << 40;

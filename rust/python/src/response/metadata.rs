@@ -19,6 +19,10 @@ pub struct Raws<'py> {
 }
 
 impl<'py> Raws<'py> {
+    fn len(&self) -> usize {
+        usize::from(self.first.is_some()) + self.others.len()
+    }
+
     fn push(&mut self, raw: Bound<'py, PyDict>) {
         if self.first.is_none() {
             self.first = Some(raw);
@@ -43,7 +47,11 @@ pub struct Metadata<'py> {
     /// Of Vertex AI.
     traffic: Option<Bound<'py, PyAny>>,
     performance: Option<Bound<'py, PyAny>>,
+    /// Speed, region, size of a search.
+    others: [Option<Bound<'py, PyAny>>; 3],
     pub grounding: [Option<Bound<'py, PyAny>>; 2],
+    /// Output items, tools that were called.
+    pub items: [Option<Bound<'py, PyAny>>; 3],
     incomplete: Option<Bound<'py, PyAny>>,
     pub truncated: bool,
     pub searches: u64,
@@ -60,6 +68,8 @@ enum Key {
     TierOfAws,
     Traffic,
     Performance,
+    Other(usize),
+    Items(usize),
     Grounding(usize),
     Searches,
     Incomplete,
@@ -69,7 +79,7 @@ enum Key {
 }
 
 impl Key {
-    const WORDS: [&str; 15] = [
+    const WORDS: [&str; 21] = [
         "model_provider",
         "model_name",
         "model",
@@ -81,6 +91,12 @@ impl Key {
         "traffic_type",
         "trafficType",
         "performanceConfig",
+        "speed",
+        "inference_geo",
+        "search_context_size",
+        "output",
+        "tool_outputs",
+        "executed_tools",
         "grounding_metadata",
         "groundingMetadata",
         "num_search_queries",
@@ -99,6 +115,12 @@ impl Key {
             "serviceTier" => Self::TierOfAws,
             "traffic_type" | "trafficType" => Self::Traffic,
             "performanceConfig" => Self::Performance,
+            "speed" => Self::Other(0),
+            "inference_geo" => Self::Other(1),
+            "search_context_size" => Self::Other(2),
+            "output" => Self::Items(0),
+            "tool_outputs" => Self::Items(1),
+            "executed_tools" => Self::Items(2),
             "grounding_metadata" => Self::Grounding(0),
             "groundingMetadata" => Self::Grounding(1),
             // Perplexity's, which its client takes out of the usage.
@@ -141,6 +163,8 @@ impl<'py> Metadata<'py> {
                 Some(Key::TierOfAws) => metadata.tier_of_aws = Some(value),
                 Some(Key::Traffic) => metadata.traffic = Some(value),
                 Some(Key::Performance) => metadata.performance = Some(value),
+                Some(Key::Other(place)) => metadata.others[place] = Some(value),
+                Some(Key::Items(place)) => metadata.items[place] = Some(value),
                 Some(Key::Grounding(place)) => metadata.grounding[place] = Some(value),
                 Some(Key::Searches) => metadata.searches = usage::number(&value)?,
                 Some(Key::Incomplete) => metadata.incomplete = Some(value),
@@ -167,12 +191,16 @@ impl<'py> Metadata<'py> {
         }
     }
 
-    /// The same from metadata that are read again.
-    pub fn raws(&self, meta: &Bound<'py, PyDict>, to: &mut Raws<'py>) {
-        self.raws.iter().flatten().for_each(|raw| to.push(raw.clone()));
-        if self.itself {
-            to.push(meta.clone());
-        }
+    /// The same from metadata that are read again, without what is there already; whether there was more.
+    pub fn raws(&self, meta: &Bound<'py, PyDict>, to: &mut Raws<'py>) -> bool {
+        let before = to.len();
+        let itself = self.itself.then_some(meta);
+        self.raws.iter().flatten().chain(itself).for_each(|raw| {
+            if !to.first.iter().chain(&to.others).any(|known| known.is(raw)) {
+                to.push(raw.clone());
+            }
+        });
+        to.len() > before
     }
 
     pub fn model(&mut self) -> Option<Bound<'py, PyString>> {
@@ -182,19 +210,32 @@ impl<'py> Metadata<'py> {
     pub fn modifiers(&self) -> Read<Modifiers> {
         let mut modifiers = Modifiers::default();
         match &self.tier {
-            Some(tier) if tier.cast::<PyString>().is_ok_and(|tier| tier.len().is_ok_and(|n| n > 0)) => {
+            Some(tier) if tier.cast::<PyString>().is_ok_and(not_empty) => {
                 modifiers.set(|named| &mut named.tier, usage::tier(tier)?);
             }
             Some(tier) if tier.cast::<PyString>().is_err() && !tier.is_none() => return Err(Stop::Careful),
             _ => {
                 let traffic = self.traffic.as_ref().filter(|traffic| !traffic.is_none());
-                if let Some(name) = inside(self.tier_of_aws.as_ref(), "type")?.or_else(|| traffic.cloned()) {
+                // A mapping of Bedrock, a text of Google.
+                let text = self.tier_of_aws.clone().filter(|tier| tier.cast::<PyString>().is_ok_and(not_empty));
+                let named = inside(self.tier_of_aws.as_ref(), "type")?.or(text);
+                if let Some(name) = named.or_else(|| traffic.cloned()) {
                     modifiers.set(|named| &mut named.tier, usage::tier(&name)?);
                 }
             }
         }
         if let Some(latency) = inside(self.performance.as_ref(), "latency")? {
             modifiers.set(|named| &mut named.latency, usage::modifier(&latency, USUAL)?);
+        }
+        let [speed, region, context] = &self.others;
+        if let Some(speed) = speed {
+            modifiers.set(|named| &mut named.speed, usage::modifier(speed, USUAL)?);
+        }
+        if let Some(region) = region {
+            modifiers.set(|named| &mut named.region, usage::modifier(region, USUAL)?);
+        }
+        if let Some(context) = context {
+            modifiers.set(|named| &mut named.context, usage::modifier(context, USUAL)?);
         }
         Ok(modifiers)
     }
@@ -210,7 +251,11 @@ pub fn inside<'py>(of: Option<&Bound<'py, PyAny>>, key: &str) -> PyResult<Option
 
 /// A text that is not empty.
 fn filled(value: Bound<'_, PyAny>) -> Option<Bound<'_, PyString>> {
-    value.cast_into::<PyString>().ok().filter(|text| text.len().is_ok_and(|n| n > 0))
+    value.cast_into::<PyString>().ok().filter(not_empty)
+}
+
+fn not_empty(text: &Bound<'_, PyString>) -> bool {
+    text.len().is_ok_and(|n| n > 0)
 }
 
 fn too_long(reason: &Bound<'_, PyAny>) -> Read<bool> {

@@ -45,6 +45,13 @@ pub struct Reading<'py> {
     pub file_searches: u64,
 }
 
+impl Reading<'_> {
+    fn saw(&mut self, seen: &Searches) {
+        self.web_searches = self.web_searches.max(seen.web);
+        self.file_searches = self.file_searches.max(seen.files);
+    }
+}
+
 /// None when the response is for the careful reader.
 pub fn read<'py>(response: &Bound<'py, PyAny>) -> PyResult<Option<Reading<'py>>> {
     match look(response) {
@@ -113,8 +120,7 @@ fn look<'py>(response: &Bound<'py, PyAny>) -> Read<Reading<'py>> {
             if let Some(extra) = fields.get(intern!(py, "additional_kwargs"))? {
                 seen.in_extra(&extra)?;
             }
-            reading.web_searches = reading.web_searches.max(seen.web);
-            reading.file_searches = reading.file_searches.max(seen.files);
+            reading.saw(&seen);
         }
         let mut raws = Raws::default();
         let mut cost = None;
@@ -130,6 +136,11 @@ fn look<'py>(response: &Bound<'py, PyAny>) -> Read<Reading<'py>> {
             reading.model = reading.model.or_else(|| metadata.model());
             reading.truncated |= metadata.truncated;
             reading.web_searches = reading.web_searches.max(metadata.searches);
+            if metadata.items.iter().any(Option::is_some) {
+                let mut seen = Searches::default();
+                seen.in_metadata(&metadata.items)?;
+                reading.saw(&seen);
+            }
             grounding.extend(metadata.grounding.iter_mut().filter_map(Option::take));
             metadata.take_raws(source, &mut raws);
             if place == 0 && reading.usage.is_none() {
@@ -137,15 +148,14 @@ fn look<'py>(response: &Bound<'py, PyAny>) -> Read<Reading<'py>> {
                 named = metadata.modifiers()?;
             }
         }
-        if raws.first.is_none()
-            && let Some(whole) = whole
+        if let Some(whole) = whole
+            && !repeats(whole, raws.first.as_ref())?
         {
             let metadata = match &mut of_whole {
                 Some(metadata) => metadata,
                 None => of_whole.insert(Metadata::of(whole)?),
             };
-            metadata.raws(whole, &mut raws);
-            if raws.first.is_some() {
+            if metadata.raws(whole, &mut raws) {
                 named.complete(metadata.modifiers()?);
             }
         }
@@ -180,7 +190,8 @@ fn look<'py>(response: &Bound<'py, PyAny>) -> Read<Reading<'py>> {
                 cost = billed::billed(raw.get_item(usd)?.as_ref(), raw.get_item(ticks)?.as_ref())?;
             }
             let mut marks = Modifiers::default();
-            reading.usage = joined(figures, first, &mut marks);
+            let others = raws.others.iter().map(usage::mapping).collect::<Read<Vec<_>>>()?;
+            reading.usage = joined(figures, first, others, &mut marks);
             marks.complete(named);
             modifiers.complete(marks);
             if cost.is_some() && reading.billed.is_some() {
@@ -207,7 +218,14 @@ fn look<'py>(response: &Bound<'py, PyAny>) -> Read<Reading<'py>> {
 }
 
 /// LangChain's figures, completed by the provider's own; one of the two if one is there.
-fn joined(figures: Option<Mapped>, raw: Option<Mapped>, marks: &mut Modifiers) -> Option<Usage> {
+///
+/// What the first of the provider's own lacks too is taken from its others, where these are of the same sums.
+fn joined(
+    figures: Option<Mapped>,
+    raw: Option<Mapped>,
+    others: Vec<Option<Mapped>>,
+    marks: &mut Modifiers,
+) -> Option<Usage> {
     let mut usage = None;
     if let Some(figures) = figures {
         *marks = figures.modifiers;
@@ -216,11 +234,29 @@ fn joined(figures: Option<Mapped>, raw: Option<Mapped>, marks: &mut Modifiers) -
     if let Some(raw) = raw {
         marks.complete(raw.modifiers);
         let mut joined = usage.map_or(raw.usage, |figures| completed(figures, &raw.usage));
-        joined[Counter::Output as usize] += raw.extra;
-        joined[Counter::Total as usize] += raw.extra;
+        let mut extra = raw.extra;
+        for other in others.into_iter().flatten().filter(|other| other.usage[..2] == raw.usage[..2]) {
+            marks.complete(other.modifiers);
+            joined = completed(joined, &other.usage);
+            extra = if extra == 0 { other.extra } else { extra };
+        }
+        joined[Counter::Output as usize] += extra;
+        joined[Counter::Total as usize] += extra;
         usage = Some(joined);
     }
     usage
+}
+
+/// Whether `llm_output` holds the very usage that stands in the message, as LangChain mostly copies it there.
+fn repeats(whole: &Bound<'_, PyDict>, first: Option<&Bound<'_, PyDict>>) -> PyResult<bool> {
+    let Some(first) = first else { return Ok(false) };
+    let py = whole.py();
+    for place in [intern!(py, "token_usage"), intern!(py, "usage")] {
+        if whole.get_item(place)?.is_some_and(|raw| raw.is(first)) {
+            return Ok(true);
+        }
+    }
+    Ok(whole.is_empty())
 }
 
 /// A usage with every count that it lacks taken from another source of the same call.

@@ -47,15 +47,35 @@ impl Searches {
         if let Some(outputs) = extra.get_item(intern!(py, "tool_outputs"))? {
             self.in_blocks(&outputs)?;
         }
-        if let Some(tools) = extra.get_item(intern!(py, "executed_tools"))?
-            && let Ok(tools) = tools.cast::<PyList>()
-        {
-            for tool in tools.iter() {
-                let Ok(tool) = tool.cast::<PyDict>() else { continue };
-                let Some(kind) = text(tool, intern!(py, "type"))? else { continue };
-                let kind = kind.to_str().map_err(|_| Stop::Careful)?;
-                self.web += u64::from(matches!(kind, "search" | "web_search" | "browser_search"));
-            }
+        if let Some(tools) = extra.get_item(intern!(py, "executed_tools"))? {
+            self.in_tools(&tools)?;
+        }
+        Ok(())
+    }
+
+    /// What metadata hold of them, where a client leaves them there.
+    pub fn in_metadata(&mut self, items: &[Option<Bound<'_, PyAny>>; 3]) -> Read<()> {
+        let [output, outputs, tools] = items;
+        if let Some(output) = output {
+            self.in_blocks(output)?;
+        }
+        if let Some(outputs) = outputs {
+            self.in_blocks(outputs)?;
+        }
+        if let Some(tools) = tools {
+            self.in_tools(tools)?;
+        }
+        Ok(())
+    }
+
+    fn in_tools(&mut self, tools: &Bound<'_, PyAny>) -> Read<()> {
+        let Ok(tools) = tools.cast::<PyList>() else { return Ok(()) };
+        let kind = intern!(tools.py(), "type");
+        for tool in tools.iter() {
+            let Ok(tool) = tool.cast::<PyDict>() else { continue };
+            let Some(kind) = text(tool, kind)? else { continue };
+            let kind = kind.to_str().map_err(|_| Stop::Careful)?;
+            self.web += u64::from(matches!(kind, "search" | "web_search" | "browser_search" | "browser.search"));
         }
         Ok(())
     }
@@ -65,7 +85,7 @@ impl Searches {
         let Some(kind) = text(block, intern!(py, "type"))? else { return Ok(()) };
         let status = intern!(py, "status");
         match kind.to_str().map_err(|_| Stop::Careful)? {
-            "web_search_call" => {
+            "web_search_call" | "x_search_call" => {
                 let searched = !is(block, status, "failed")? && is_search(block, intern!(py, "action"))?;
                 self.web += u64::from(searched);
             }
@@ -128,18 +148,23 @@ pub fn grounded(metadata: &Bound<'_, PyAny>, model: &str) -> Read<u64> {
         return Ok(0);
     }
     let metadata = metadata.cast::<PyDict>().map_err(|_| Stop::Careful)?;
-    let keys = [intern!(py, "web_search_queries"), intern!(py, "webSearchQueries")];
-    let Some(queries) = entry(metadata, &keys)? else { return Ok(0) };
-    let Ok(queries) = queries.cast::<PyList>() else { return Ok(0) };
-    let mut distinct: Vec<String> = Vec::new();
-    for query in queries.iter() {
-        let Ok(query) = query.cast::<PyString>() else { continue };
-        let query = query.to_str().map_err(|_| Stop::Careful)?;
-        if !query.is_empty() && !distinct.iter().any(|known| known == query) {
-            distinct.push(query.to_owned());
+    let mut count = 0_u64;
+    for keys in [
+        [intern!(py, "web_search_queries"), intern!(py, "webSearchQueries")],
+        [intern!(py, "image_search_queries"), intern!(py, "imageSearchQueries")],
+    ] {
+        let Some(queries) = entry(metadata, &keys)? else { continue };
+        let Ok(queries) = queries.cast::<PyList>() else { continue };
+        let mut distinct: Vec<String> = Vec::new();
+        for query in queries.iter() {
+            let Ok(query) = query.cast::<PyString>() else { continue };
+            let query = query.to_str().map_err(|_| Stop::Careful)?;
+            if !query.is_empty() && !distinct.iter().any(|known| known == query) {
+                distinct.push(query.to_owned());
+            }
         }
+        count += u64::try_from(distinct.len()).unwrap_or(u64::MAX);
     }
     let by_answer = model.contains("gemini-1") || model.contains("gemini-2");
-    let count = u64::try_from(distinct.len()).unwrap_or(u64::MAX);
     Ok(if by_answer { count.min(1) } else { count })
 }

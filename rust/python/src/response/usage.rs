@@ -1,7 +1,7 @@
 //! One mapping of usage, whoever wrote it. `langmeter.usage.provider_formats` is the same for what is not a plain
 //! number, and a test holds the two to each other.
 
-use crate::response::keys::{Field, LIMIT, Part, STANDARD, TierPart, USUAL, tier_part};
+use crate::response::keys::{Field, LIMIT, Part, SEARCH_TOOLS, STANDARD, TIMES, TierPart, USUAL, tier_part};
 use langmeter_core::{Counter, Usage};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -155,10 +155,13 @@ pub fn modifier(value: &Bound<'_, PyAny>, usual: &[&str]) -> Read<String> {
     Ok(if usual.contains(&name.as_str()) { String::new() } else { name })
 }
 
-/// A service tier in lower case; "" for the default one. Vertex AI writes `TrafficType.ON_DEMAND_PRIORITY`.
+/// A service tier in lower case; "" for the default one. Google writes `SERVICE_TIER_FLEX`, Vertex AI
+/// `TrafficType.ON_DEMAND_PRIORITY`.
 pub fn tier(value: &Bound<'_, PyAny>) -> Read<String> {
     let name = modifier(value, STANDARD)?;
     let bare = name.strip_prefix("traffictype.").unwrap_or(&name);
+    let bare = bare.strip_prefix("servicetier.").unwrap_or(bare);
+    let bare = bare.strip_prefix("service_tier_").unwrap_or(bare);
     let bare = bare.strip_prefix("on_demand_").unwrap_or(bare);
     if bare.len() == name.len() {
         return Ok(name);
@@ -312,7 +315,10 @@ pub fn mapping(raw: &Bound<'_, PyDict>) -> Read<Option<Mapped>> {
         (Counter::CachedAudio, cached.get(Part::Audio)),
         (Counter::CachedImage, cached.get(Part::Image)),
         (Counter::Citation, citation),
-        (Counter::WebSearches, either(searches(other(Field::Tools))?, n(Field::Searches))),
+        (
+            Counter::WebSearches,
+            either(searches(other(Field::Tools))?, either(n(Field::Searches), into.get(Part::Searches))),
+        ),
     ] {
         usage[counter as usize] = count;
     }
@@ -371,22 +377,28 @@ fn add_lifetimes(parts: &mut Parts<'_>, lifetimes: &Bound<'_, PyAny>) -> Read<()
     Ok(())
 }
 
-/// Web searches: of Anthropic and `OpenRouter`, of xAI, of Perplexity's agent API.
+/// Web searches among the calls of tools, whoever counts them.
 fn searches(tools: Option<&Bound<'_, PyAny>>) -> Read<u64> {
     let Some(Ok(tools)) = tools.map(|tools| tools.cast::<PyDict>()) else { return Ok(0) };
-    let py = tools.py();
-    let keys = [intern!(py, "web_search_requests"), intern!(py, "web_search_calls")];
-    let count = entry(tools, &keys)?.map_or(Ok(0), |count| number(&count))?;
-    if count > 0 {
-        return Ok(count);
+    let mut count = 0;
+    for (key, value) in tools.iter() {
+        let Ok(key) = key.cast::<PyString>() else { continue };
+        let Ok(key) = key.to_str() else { continue };
+        if !SEARCH_TOOLS.iter().any(|tool| key.eq_ignore_ascii_case(tool)) {
+            continue;
+        }
+        let Ok(tool) = value.cast::<PyDict>() else {
+            count += number(&value)?;
+            continue;
+        };
+        for times in TIMES {
+            if let Some(times) = tool.get_item(times)?.filter(|times| !times.is_none()) {
+                count += number(&times)?;
+                break;
+            }
+        }
     }
-    match tools.get_item(intern!(py, "search_web"))? {
-        Some(searched) => match searched.cast::<PyDict>() {
-            Ok(searched) => searched.get_item(intern!(py, "invocation"))?.map_or(Ok(0), |count| number(&count)),
-            Err(_) => Ok(0),
-        },
-        None => Ok(0),
-    }
+    Ok(count)
 }
 
 /// Whether Claude used more than its answer: compaction is in no sum, messages are in all. An iteration that names a
