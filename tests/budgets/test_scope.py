@@ -66,20 +66,26 @@ def calls_made(budget: Budget, meter: Any, *, streamed: bool = False, **settings
 @pytest.mark.parametrize(
     ("metered", "names"),
     [
-        ("openai", ["openai", "OpenAI", "openai-codex", "text-completion-openai"]),
+        (
+            "openai",
+            ["openai", "Open AI", "langchain-openai", "openai-codex", "text-completion-openai"],
+        ),
         ("azure.ai.openai", ["azure", "azure_openai", "azurechatopenai", "azure-openai", "azure*"]),
         ("azure.ai.inference", ["azure_ai"]),
         (
             "aws.bedrock",
             ["amazon_bedrock", "bedrock", "bedrock_converse", "aws", "anthropic-bedrock"],
         ),
-        ("gcp.gemini", ["google_genai", "google", "gemini", "gcp.*"]),
+        ("gcp.gemini", ["google_genai", "google-genai", "google", "gemini", "gcp.*"]),
+        ("gcp.gemini", ["langchain_google_genai", "Google AI Studio", "google_ai_studio"]),
         ("gcp.vertex_ai", ["google_vertexai", "vertexai", "vertex_ai", "google_anthropic_vertex"]),
-        ("mistral_ai", ["mistralai", "mistral"]),
+        ("gcp.vertex_ai", ["Vertex AI", "vertex", "vertex-ai", "langchain-google-vertexai"]),
+        ("together", ["together", "Together AI", "together.ai", "langchain_together"]),
+        ("mistral_ai", ["mistralai", "mistral", "Mistral AI", "mistral-ai"]),
         ("x_ai", ["xai", "x-ai", " XAI "]),
         ("moonshot_ai", ["moonshot", "moonshotai", "moonshot_ai"]),
         ("nvidia_nim", ["nvidia", "NVIDIA", "nim", "nvidia-ai-endpoints"]),
-        ("ollama", ["ollama", "Ollama"]),
+        ("ollama", ["ollama", "Ollama", "langchain-ollama"]),
     ],
 )
 def test_a_provider_is_covered_by_every_name_that_it_has(metered: str, names: list[str]) -> None:

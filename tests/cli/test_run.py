@@ -105,7 +105,12 @@ WAITS = {
 @POSIX
 @pytest.mark.parametrize(
     ("name", "wait"),
-    [("SIGTERM", wait) for wait in WAITS] + [("SIGHUP", "asleep"), ("SIGHUP", "in a loop")],
+    [
+        *(("SIGTERM", wait) for wait in WAITS),
+        *(("SIGHUP", "asleep"), ("SIGHUP", "in a loop"), ("SIGQUIT", "asleep")),
+        *(("SIGUSR1", "in a loop"), ("SIGUSR2", "asleep"), ("SIGXCPU", "asleep")),
+        *(("SIGALRM", "in a loop"), ("SIGVTALRM", "asleep"), ("SIGPROF", "asleep")),
+    ],
 )
 def test_a_signal_that_ends_the_program_does_not_end_the_report(
     program: Program, name: str, wait: str

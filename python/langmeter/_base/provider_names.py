@@ -30,10 +30,12 @@ PROVIDER_NAMES: Final[dict[str, str]] = {
     "fireworks_ai-embedding-models": "fireworks",
     "gemini": "gcp.gemini",
     "google": "gcp.gemini",
+    "google_ai_studio": "gcp.gemini",
     "google_genai": "gcp.gemini",
     "googlegenerativeai": "gcp.gemini",
     "google_vertexai": "gcp.vertex_ai",
     "google_anthropic_vertex": "gcp.vertex_ai",
+    "vertex": "gcp.vertex_ai",
     "vertex_ai": "gcp.vertex_ai",
     "vertexai": "gcp.vertex_ai",
     "ibm": "ibm.watsonx.ai",
@@ -120,7 +122,28 @@ def provider_name(name: str) -> str:
     plain = name.strip().lower()
     if plain.startswith("vertex_ai-"):  # LiteLLM: one name for each family of models
         return "gcp.vertex_ai"
-    return PROVIDER_NAMES.get(plain, plain)
+    return PROVIDER_NAMES.get(plain) or _BY_LETTERS.get(_letters(plain), plain)
+
+
+def _letters(name: str) -> str:
+    """Return a name without what packages, classes and people put between its words."""
+    return "".join(filter(str.isalnum, name)).removeprefix("langchain")
+
+
+_OURS: Final = (
+    *("anthropic", "cerebras", "cohere", "databricks", "deepseek", "fireworks", "groq"),
+    *("huggingface", "ollama", "openai", "openrouter", "perplexity", "together"),
+)
+#: Our names by their letters alone: "google-genai", "Together AI", "langchain-mistralai".
+_BY_LETTERS: Final = {
+    _letters(name): ours
+    for names in (
+        PROVIDER_NAMES,
+        {ours: ours for ours in PROVIDER_NAMES.values()},
+        dict(zip(_OURS, _OURS, strict=True)),
+    )
+    for name, ours in names.items()
+}
 
 
 def catalogue_id(provider: str) -> str:

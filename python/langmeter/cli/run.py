@@ -68,7 +68,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="run a Python script or module with every LangChain call metered",
         description="Run a Python script or module with every LangChain call metered, in its "
         "threads and in the processes that it forks or starts by multiprocessing; print the report "
-        "to standard error when it ends, also by SIGTERM or SIGHUP.",
+        "to standard error when it ends, also by SIGTERM or another signal.",
     )
     parser.add_argument("--json", metavar="FILE", help="also write the snapshot to FILE")
     parser.add_argument(

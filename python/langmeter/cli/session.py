@@ -1,9 +1,10 @@
 """What `langmeter run` does beside the program: its meter, its workers, and the report at the end.
 
 The report is written however the process ends: by its last line or an exception, by `os._exit`, by
-SIGTERM or SIGHUP. On Linux a worker (a process that the program forks, or starts by
-`multiprocessing`) is metered too: all of them count into a temporary directory, which the first
-process reads in the end. A worker that is killed loses nothing.
+a signal that ends a process by default (SIGTERM, SIGHUP, SIGALRM…). On Linux a worker (a process
+that the program forks, or starts by `multiprocessing`) is metered too: all of them count into a
+temporary directory, which the first process reads in the end. A worker that is killed loses
+nothing.
 """
 
 from __future__ import annotations
@@ -31,9 +32,15 @@ if TYPE_CHECKING:
     from langmeter.meter import Meter
     from langmeter.snapshot import Snapshot
 
-#: Signals that end a process without a word, and are sent to ask it to.
+#: Signals that end a process without a word: those that are sent to ask it to, then alarms and the
+#: limit of processor time. Not those of a fault (SIGSEGV, SIGABRT…), after which no code is to run.
 _SIGNALS: Final = tuple(
-    getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)
+    getattr(signal, name)
+    for name in (
+        *("SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2"),
+        *("SIGALRM", "SIGVTALRM", "SIGPROF", "SIGXCPU"),
+    )
+    if hasattr(signal, name)
 )
 #: Seconds that a signal waits for the report. Its thread may need a lock that the interrupted code
 #: holds.
