@@ -31,6 +31,7 @@ from tests.support.steps import is_killed_at, steps_of
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="files of recorders are Linux's"),
+    pytest.mark.alone,
     pytest.mark.process,
     pytest.mark.slow,
 ]
