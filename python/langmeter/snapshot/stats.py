@@ -229,7 +229,10 @@ class CallStats(SeriesCounts):
 
     @property
     def recovered(self) -> int:
-        """Failed calls that a later one under the same parent made good: a retry, a fallback."""
+        """Failures that a later call under the same parent made good: a retry, a fallback.
+
+        Several attempts in a row that fail before it are one failure, of the last one's model.
+        """
         return self._count("recovered")
 
     @property
