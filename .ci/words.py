@@ -28,6 +28,8 @@ _PHRASES = {
     r"\bby and by\b|\bwhatsoever\b|\bwithout favour\b|\bbeyond all sense\b": "a plain word",
     r"\bnothing at all\b|\bat its will\b|\bof a sudden\b": "a plain word",
 }
+#: How no docstring of the package begins.
+_BEGINNING = re.compile(r'"""(?:What|That|As|Who|Whose|How|Which)\b')
 #: Words of a phrase may stand on two lines of a comment or of a page.
 _GAP = r"\s+(?:(?:#:?|//[/!]?)\s+)?"
 _RULES = [
@@ -58,6 +60,10 @@ def _paths(arguments: list[str]) -> list[Path]:
 def _phrases(path: Path, text: str) -> Iterator[tuple[int, str]]:
     if path.name == "glossary.md":
         text = _QUOTED.sub("", text)
+    if path.is_relative_to(ROOT / "python"):
+        for match in _BEGINNING.finditer(text):
+            line = text.count("\n", 0, match.start()) + 1
+            yield line, f"{match.group()!r}: begin with a verb or the noun that is defined"
     for pattern, advice in _RULES:
         for match in pattern.finditer(text):
             line = text.count("\n", 0, match.start()) + 1

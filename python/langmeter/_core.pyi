@@ -369,7 +369,7 @@ class Attempts:
 
 @final
 class Demands:
-    """What calls ask of the budgets of one meter: which of them they belong to, their worst case.
+    """Demands of calls on the budgets of one meter: those they belong to, their worst case.
 
     Args:
         conditions: of each budget, the keys of its scope that look at the run, and their texts;
@@ -495,7 +495,7 @@ class Recorder:
         """Of 60, 300 and 900 seconds: (seconds, ns covered, nano-dollars)."""
 
     def requested(self, run_id: UUID) -> tuple[str, str, float, int, int, bool, float, int] | None:
-        """What a model run in flight asked for.
+        """Return the model, estimate and limits that a run in flight asked for.
 
         Provider, model, its start in Unix seconds, its budgets' bits, its labels as `repriced`
         takes them, whether budgets took it for a call without a price, now in Unix seconds, and the
@@ -753,7 +753,7 @@ class SeriesStats:
 
     @property
     def rates(self) -> list[tuple[int, int, int, int, int, int]]:
-        """As `Snapshot.windows`, of this model alone; empty for components."""
+        """Windows of this model, in the form of `Snapshot.windows`; empty for components."""
 
     @property
     def in_flight(self) -> int:
@@ -851,7 +851,7 @@ class Cards:
 
 @final
 class RateCard:
-    """What one model costs, in whole pico-dollars, and from when to when (Unix seconds)."""
+    """The rates of one model in whole pico-dollars, and when they hold (Unix seconds)."""
 
     def __new__(
         cls,
@@ -874,7 +874,7 @@ class RateCard:
 
 @type_check_only
 class Services(Protocol):
-    """What Rust calls of `langmeter.callbacks.services.Services`, and nothing else of Python's.
+    """The methods of `langmeter.callbacks.services.Services` that Rust calls, and no others.
 
     With `StreamSink` ten methods; a test holds the names in the Rust sources to these.
     """
@@ -916,7 +916,7 @@ class Services(Protocol):
 
 @type_check_only
 class StreamSink(Protocol):
-    """What Rust calls of `langmeter.streaming.Streams`."""
+    """The methods of `langmeter.streaming.Streams` that Rust calls."""
 
     def on_text(self, text: str) -> None:
         """A piece of an answer's text came."""
@@ -1024,7 +1024,7 @@ class Streams:
         """Bits: 1 keep the texts, 2 tell each event, 4 tell each text, 8 wait for each end."""
 
     def _take(self, recorder: Recorder, run_id: UUID) -> tuple[Any, ...] | None:
-        """What a run that ends has said, which is forgotten; None when it is not in flight.
+        """Take what a run that ends has said; None when it is not in flight.
 
         (provider, model, text, reasoning, [(id, name, args)], pieces, seconds to the first of them,
         seconds since the start, cut).
@@ -1046,7 +1046,7 @@ _Read: TypeAlias = tuple[
 ]
 
 def read_response(response: Any) -> _Read | None:
-    """What a response says of its call; None where the careful reader has to look.
+    """Return the reading of a response; None where the careful reader has to look.
 
     Counts of the usage, tier, LangChain's name of the provider, model, cache hit, billed (a decimal
     number in USD), shared, truncated, queue (nanoseconds), web searches, file searches: see

@@ -66,14 +66,14 @@ class Call:
 
     @property
     def pipeline(self) -> str:
-        """Which of the pipelines: "answer", or one of those for clients that give up."""
+        """Name of the pipeline: "answer", or one of those for clients that give up."""
         if not self.gives_up:
             return "answer"
         return "wait" if self.way == "ainvoke" else "glance"
 
     @property
     def question(self) -> dict[str, Any]:
-        """What the pipeline is asked; no two calls ask the same."""
+        """Return the question of a call; no two calls ask the same."""
         term = tuple(GLOSSARY)[self.number % len(GLOSSARY)]
         return {"term": term, "question": f"Question {self.number}: what is a {term}, in short?"}
 
@@ -274,7 +274,7 @@ def _chains(url: str, client: Any, async_client: Any) -> Mapping[tuple[str, str]
 
     @tool
     def glossary(term: str) -> str:
-        """What the glossary says about a term."""
+        """Look up a term in the glossary."""
         return GLOSSARY[term]
 
     prompt = ChatPromptTemplate.from_messages(
@@ -375,7 +375,7 @@ def _check(snapshot: Snapshot, truth: Truth, gave_up: int, out: TextIO) -> bool:
 
 
 def _differences(snapshot: Snapshot, truth: Truth, gave_up: int) -> Iterator[str]:
-    """What the meter and the service do not agree about, one line each."""
+    """Return the figures in which meter and service differ, one line each."""
     from langmeter.snapshot import Tokens
 
     stats = snapshot.models

@@ -118,7 +118,7 @@ class BudgetExceeded(LangmeterError):  # noqa: N818 (the field's name for it)
         self.reason = reason
 
     def __str__(self) -> str:
-        """What happened and what helps."""
+        """The message: what happened, and the remedy."""
         if self.reason == "unpriced":
             return (
                 f"the budget {self.budget!r} refuses calls of a model without a price; give it one "
@@ -171,7 +171,7 @@ class StreamDiverged(LangmeterError):  # noqa: N818 (what happened, as BudgetExc
         self.discarded_characters = discarded_characters
 
     def __str__(self) -> str:
-        """What happened and what helps."""
+        """The message: what happened, and the remedy."""
         return (
             f"attempt {self.attempt} gives another answer than the {self.discarded_characters} "
             "characters already handed on; set temperature=0 and a seed on the model, or take "
@@ -191,7 +191,7 @@ class StreamTruncated(LangmeterError):  # noqa: N818
         self.attempt = attempt
 
     def __str__(self) -> str:
-        """What happened and what helps."""
+        """The message: what happened, and the remedy."""
         return (
             f"attempt {self.attempt} ended without a finish reason; "
             "leave out require_finish if this model never sends one"
@@ -212,7 +212,7 @@ class NoProviderError(LangmeterError):
         self.returns_in = None if returns_in is None or returns_in == float("inf") else returns_in
 
     def __str__(self) -> str:
-        """What happened and what helps."""
+        """The message: what happened, and the remedy."""
         reasons = ", ".join(f"{name}: {why}" for name, why in self.obstacles.items())
         if self.returns_in is not None:
             remedy = f"the first returns in {self.returns_in:.0f} s: wait longer with wait=…"

@@ -24,7 +24,7 @@ _installed: dict[str, Meter] = {}
 
 
 class _Installed:
-    """What LangChain takes for a context variable whose value every thread sees.
+    """A stand-in for a context variable, whose value every thread sees.
 
     A ContextVar shows every thread its default alone, and that is fixed when it is made.
     """
@@ -45,7 +45,7 @@ class _Installed:
 
 
 class _Scope:
-    """What LangChain takes for a context variable: the n-th of the scopes around this code.
+    """A stand-in for a context variable: the n-th of the scopes around this code.
 
     One variable names one handler, but a scope in a scope reports to both. LangChain adds a handler
     unless that very handler is there already, so nothing is counted twice.

@@ -134,7 +134,7 @@ def test_time_that_no_tree_accounts_for_is_said() -> None:
         pipeline_runs=2,
     )
     assert unattributed(part) == 3.0
-    assert "not told: 3.00 s (30.0%) of pipelines too large to follow" in text(part)
+    assert "unattributed: 3.00 s (30.0%) of pipelines too large to follow" in text(part)
     assert "not told" not in text(PIPELINE)
 
 

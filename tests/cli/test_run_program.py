@@ -11,6 +11,7 @@ import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -276,10 +277,9 @@ def test_without_a_search_path_of_its_own(
     program.write_text("")
     before = list(sys.path)
 
-    class Flags:
-        safe_path = True
-
-    monkeypatch.setattr(sys, "flags", Flags)
+    # The rest too: what is imported meanwhile asks for it.
+    rest = {name: getattr(sys.flags, name) for name in dir(sys.flags) if name[0] != "_"}
+    monkeypatch.setattr(sys, "flags", SimpleNamespace(**{**rest, "safe_path": True}))
     cli.main(["run", str(program)])
     assert sys.path == before
 

@@ -192,17 +192,17 @@ def test_the_report_says_what_people_ask() -> None:
         "changed: latency of p/m, 800 ms to 1.20 s, at 1970-01-01 00:01:00 UTC",
         "unpriced: 2 calls of 2 models; ask `langmeter prices MODEL`, or set own prices in a "
         "PriceBook",
-        "of the cost, for calls that gave no answer: error $0.000000000005000, "
+        "spent on failed and cancelled calls: error $0.000000000005000, "
         "cancelled $0.000000000009000",
         "billed, as providers say: $1.000 for 1 call",
         "estimated: 10 of 232 tokens; no provider told them",
         "saved by the response cache: 111 tokens",
         "in flight: 1, at most 1",
-        "neither ok nor error: cache_hit 1, cancelled 1",
-        "made again: 1 call for $0.00000000007000",
+        "other outcomes: cache_hit 1, cancelled 1",
+        "retried: 1 call for $0.00000000007000",
         "recovered by a retry or a fallback: 1 call",
         "truncated at the limit of their length: 1 answer",
-        "streams that stopped for long: 1 time",
+        "stalls of streams: 1",
         "dropped: usage_refused 2",
     ]
     assert max(map(len, text.splitlines())) <= 120

@@ -23,7 +23,7 @@ def test_str_is_the_table(snapshot: Snapshot) -> None:
     assert "total      5       1" in text
     assert "chain chain" in text
     assert "in flight: 1" in text
-    assert "neither ok nor error: cancelled 1" in text
+    assert "other outcomes: cancelled 1" in text
     assert "dropped: hook_errors 2" in text
     assert max(map(len, text.splitlines())) <= 120
     assert repr(snapshot.totals) == "<ModelStats total: 5 calls, 1 error, 420 tokens>"

@@ -1,4 +1,4 @@
-"""What looks at a recorder every few seconds, for as long as both are needed."""
+"""Observers, which look at a recorder every few seconds while both are needed."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ class RecorderObserver(Generic[RecorderT]):
 
     @property
     def changes(self) -> Sequence[Any]:
-        """What it found for snapshots, as `Recorder.snapshot` takes it."""
+        """Return its findings for snapshots, as `Recorder.snapshot` takes them."""
         return ()
 
     @property
     def seconds(self) -> float:
-        """How often it looks."""
+        """Seconds between two looks."""
         return self._seconds
 
     def start(self) -> None:

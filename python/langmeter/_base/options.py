@@ -30,7 +30,7 @@ _BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What an option may be.
+    """The range of an option.
 
     Attributes:
         check: called with the name and a value given by keyword; returns the value to use, or

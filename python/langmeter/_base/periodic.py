@@ -1,4 +1,4 @@
-"""What has to be done every few seconds: one daemon thread for the whole process, while needed.
+"""Periodic work: one daemon thread for the whole process, while needed.
 
 A task is a bound method whose object is held weakly: when the object goes, so does the task, and
 with the last task the thread. All tasks share the thread, so they have to be short; a user's

@@ -84,7 +84,7 @@ class Alert:
 
     @property
     def look_at(self) -> str:
-        """What to look at next."""
+        """The advice: what to look at next."""
         return _NEXT.get(self.metric.partition(".")[0], "snapshot.table(): all figures")
 
     def title(self) -> str:

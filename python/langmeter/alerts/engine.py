@@ -40,7 +40,7 @@ Key = tuple[str, ...]
 
 
 class _Reading(NamedTuple):
-    """What a rule reads of a group: the figure, and how it stands to the two thresholds."""
+    """The reading of a rule in a group: the figure, beside its two thresholds."""
 
     value: float
     calls: int

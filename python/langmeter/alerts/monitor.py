@@ -34,7 +34,7 @@ _TURN: Final = 5.0
 
 
 class Differences(Protocol):
-    """What a monitor judges."""
+    """A source that a monitor judges."""
 
     def take(self) -> Snapshot | None:
         """Return what was counted since the last call; None where its recorder has gone."""
@@ -45,7 +45,7 @@ class Differences(Protocol):
 
 
 class Leases(Protocol):
-    """What decides which process judges a rule: a history, or a directory."""
+    """The arbiter of which process judges a rule: a history, or a directory."""
 
     def hold(self, titles: Iterable[str], now: float) -> dict[str, list[dict[str, Any]]]:
         """Take or keep rules; returns the states of the alerts of those that are held."""
@@ -133,7 +133,7 @@ class AlertMonitor:
 
     @property
     def dead_letters(self) -> Mapping[str, int]:
-        """How many alerts each sink did not accept."""
+        """Number of alerts that were not accepted, by sink."""
         return {sink.name: sink.dead_letters for sink in self._sinks.each}
 
     def flush(self, timeout: float) -> bool:

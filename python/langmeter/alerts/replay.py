@@ -1,4 +1,4 @@
-"""What rules would have done: a history played back through the engine."""
+"""Replay of a history through the engine: the alerts that rules would have given."""
 
 from __future__ import annotations
 

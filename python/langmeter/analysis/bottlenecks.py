@@ -173,8 +173,8 @@ def _notes(snapshot: Snapshot, found: tuple[Bottleneck, ...]) -> Iterable[str]:
     missing = unattributed(snapshot)
     if missing > _UNSEEN * snapshot.pipeline_seconds:
         yield (
-            f"not told: {format_duration(missing)} ({missing / snapshot.pipeline_seconds:.1%}) of "
-            "pipelines too large to follow"
+            f"unattributed: {format_duration(missing)} "
+            f"({missing / snapshot.pipeline_seconds:.1%}) of pipelines too large to follow"
         )
 
 

@@ -1,4 +1,4 @@
-"""Which model fixes which defects: rates with intervals, the better model, the cost frontier.
+"""Models by the defects they fix: rates with intervals, the better model, the cost frontier.
 
 Models are compared among rows of one defect type and severity: over several, a model would seem
 better for being given the easier defects.
@@ -114,7 +114,7 @@ class ModelFixes:
 
 @dataclass(frozen=True, slots=True)
 class FixReport:
-    """Which model fixes which defects; `print` gives the tables.
+    """Models by the defects they fix; `print` gives the tables.
 
     Attributes:
         rows: by defect type and severity, the greatest success rate first.

@@ -229,11 +229,11 @@ class Budget:
 
     @property
     def renewals_in_calls(self) -> int:
-        """How often a call of this process waited for the store of a shared budget."""
+        """Number of calls of this process that waited for the store of a shared budget."""
         return 0 if self._lease is None else self._lease.renewals_in_calls
 
     def projected(self) -> Amount | None:
-        """What will be spent when this period ends, if it goes on as since it began.
+        """The amount spent at the end of this period if it goes on as since it began.
 
         Since the first call, in the period in which that came. None for `per="total"`.
         """

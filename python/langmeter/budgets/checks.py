@@ -95,7 +95,7 @@ def checked_unpriced(name: str, unpriced: Any) -> Any:
 
 
 def charge(unpriced: Any, unit: str) -> int:
-    """What a call without a price counts as: pico-dollars, or 0 and `_BLOCKED` for the words."""
+    """Return the pico-dollars of a call without a price, or 0 and `_BLOCKED` for the words."""
     if unpriced == "allow":
         return 0
     if unit != "usd":

@@ -30,7 +30,7 @@ Band: TypeAlias = tuple[int, Rates]
 
 
 class Plans:
-    """What the native `Demands` asks about a model; it keeps the answers."""
+    """Answers about a model for the native `Demands`, which keeps them."""
 
     def __init__(self, budgets: Sequence[Budget], prices: PriceBook | None) -> None:
         self._budgets = budgets

@@ -1,4 +1,4 @@
-"""What every handler is: thin hooks over the services that it shares.
+"""The base of handlers: thin hooks over the services that they share.
 
 Most hooks are native objects in the `__dict__` of the handler (`_core.HOOKS`). A hook here declares
 what LangChain sends by keyword, because an undeclared one costs a dict (200 ns), and keeps
@@ -40,7 +40,7 @@ _DECISIONS = find_spec("langchain_core.decisions") is not None
 
 
 class Share(TypedDict, total=False):
-    """What a handler adds to the services that it shares; see `Services`."""
+    """The part of the services that a handler adds; see `Services`."""
 
     prices: PriceBook
     ledger: Ledger

@@ -128,7 +128,7 @@ class CompositeCallback(ComponentCallback):
 
     @property
     def handlers(self) -> tuple[BaseCallbackHandler, ...]:
-        """What it has at this moment: foreign handlers, and langmeter's where they are recorded."""
+        """The handlers at this moment: foreign ones, and langmeter's where they are recorded."""
         before, after = self._foreign
         first, last = (tuple(each.handler for each in part) for part in (before, after))
         return (*first, *self._parts, *last)

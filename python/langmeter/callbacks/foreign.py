@@ -32,7 +32,7 @@ _MAX_RUNS: Final = 65_536
 
 @dataclass(frozen=True, slots=True)
 class HandlerStatus:
-    """How a handler of a composite is doing.
+    """The state of a handler of a composite.
 
     Attributes:
         name: class of the handler.

@@ -1,4 +1,4 @@
-"""What the handlers of one recorder share: one object, which joined handlers are all given."""
+"""Services: one object, shared by the joined handlers of a recorder."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _in_event_loop() -> bool:
 
 
 class Services(_core.ServicesBase):
-    """What the handlers of one recorder share.
+    """Services that the handlers of one recorder share.
 
     The native base holds what a call needs: recorder, prompts of runs in flight, streams, labels.
     The methods of the protocol `_core.Services` are called from there.
@@ -210,7 +210,7 @@ class Services(_core.ServicesBase):
 
     @property
     def observers(self) -> tuple[RecorderObserver[Any], ...]:
-        """What polls the recorder, from the first model call on."""
+        """Observers that poll the recorder, from the first model call on."""
         observers: tuple[RecorderObserver[Any], ...] = vars(self).get("_observers", ())
         return observers
 

@@ -163,7 +163,7 @@ class StreamingView(View):
         return self.snapshot().totals.longest_gap
 
     def output_tokens_per_second(self, q: float = 0.5) -> float:
-        """How fast streams write, at quantile `q` of them; nan before the first.
+        """Output tokens a second of streams at quantile `q`; nan before the first.
 
         By the tokens of the final usage. Raises ValueError outside [0, 1].
         """

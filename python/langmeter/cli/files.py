@@ -1,4 +1,4 @@
-"""What commands are given by name: sources of snapshots, and files of prices."""
+"""Arguments of commands by name: sources of snapshots, and files of prices."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `langmeter run` does beside the program: its meter, its workers, and the report at the end.
+"""The session of `langmeter run`: its meter, its workers, and the report at the end.
 
 The report is written however the process ends: by its last line or an exception, by `os._exit`, by
 a signal that ends a process by default (SIGTERM, SIGHUP, SIGALRM…). On Linux a worker (a process
@@ -381,7 +381,7 @@ def _die(number: int) -> None:
 def _handing(
     original: Callable[[str], dict[str, Any]], folder: str, settings: MeterSettings
 ) -> Callable[[str], dict[str, Any]]:
-    """What `multiprocessing` hands to a worker that it starts afresh, and ours with it."""
+    """Return what `multiprocessing` hands to a worker that it starts afresh, and ours with it."""
 
     def get_preparation_data(name: str) -> dict[str, Any]:
         return {**original(name), "langmeter": _Join(folder, settings)}

@@ -24,7 +24,7 @@ _MAX_INDEX: Final = (1 << _core.INDEX_BITS) - 2
 
 
 class Books(Protocol):
-    """What attempts need of the services of their handler."""
+    """The services of a handler that attempts need."""
 
     @property
     def attempts(self) -> _core.Attempts:

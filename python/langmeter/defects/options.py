@@ -38,7 +38,7 @@ _KEYS: Final = ruled(
 
 @dataclass(frozen=True)
 class DefectOptions:
-    """How attempts at defects are found and judged.
+    """Settings of how attempts at defects are found and judged.
 
     Attributes:
         keys: what the metadata of a run calls `defect_id`, `type`, `severity`, `language`,

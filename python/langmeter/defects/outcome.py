@@ -18,7 +18,7 @@ SOURCES: Final = _core.FIX_SOURCES
 
 @dataclass(frozen=True)
 class Fix:
-    """What an answer says about a fix.
+    """The verdict of an answer about a fix.
 
     Attributes:
         outcome: one of `OUTCOMES`; None without a verdict.

@@ -27,7 +27,7 @@ _UNFINISHED_FOR: Final = 60.0
 
 
 class Folding(NamedTuple):
-    """What a folding did.
+    """The result of a folding.
 
     Attributes:
         folded: files of ended processes whose figures were added to those of the retired.

@@ -1,4 +1,4 @@
-"""What a process does in its directory: a file to count into, room ahead of need, the dead."""
+"""Upkeep of a directory: a file to count into, room ahead of need, files of the dead."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a process that was killed had not written to its history: kept until another writes it.
+"""Rows that a killed process had not written to its history, kept until another does.
 
 Before each row is appended, `PID-RANDOM.written` gets that row and what was counted up to its end:
 whether the row is in the database, only that can tell. When the file of the dead is folded,

@@ -90,7 +90,7 @@ def _rows() -> dict[str, list[_Panel]]:
             _Panel(
                 "Retries, cut answers, silent streams",
                 "reqps",
-                "Calls made again, answers at the limit of their length, streams that stopped.",
+                "Retried calls, answers at the limit of their length, stalls of streams.",
                 {
                     "retried": f"sum({_rate(semconv.RETRIED)})",
                     "truncated": f"sum({_rate(semconv.TRUNCATED)})",

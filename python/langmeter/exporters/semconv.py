@@ -223,13 +223,13 @@ ERRORS: Final = _count(
 )
 COST: Final = _count("langmeter.cost.usd", "{USD}", "Cost of priced calls, US dollars.")
 RETRIED_COST: Final = _count(
-    "langmeter.retried.cost.usd", "{USD}", "Cost of calls that were made again, US dollars."
+    "langmeter.retried.cost.usd", "{USD}", "Cost of retried calls, US dollars."
 )
-RETRIED: Final = _count("langmeter.retried.calls", "{call}", "Calls that were made again.")
+RETRIED: Final = _count("langmeter.retried.calls", "{call}", "Retried calls.")
 TRUNCATED: Final = _count(
     "langmeter.truncated.calls", "{call}", "Answers that ended at the limit of their length."
 )
-STALLS: Final = _count("langmeter.stream.stalls", "{stall}", "Times that a stream stopped.")
+STALLS: Final = _count("langmeter.stream.stalls", "{stall}", "Stalls of streams.")
 #: Kinds of tokens that the conventions of a generation do not count.
 TOKENS: Final = _count(
     "langmeter.tokens",

@@ -87,7 +87,7 @@ class HistoryOptions:
 
     @property
     def keep(self) -> tuple[float | None, float | None, float | None]:
-        """How long rows are kept by level, seconds; None for ever."""
+        """Seconds that rows are kept, by level; None for ever."""
         lengths = (self.keep_intervals, self.keep_hours, self.keep_days)
         return tuple(  # type: ignore[return-value]
             None if length is None else seconds_of("keep", length) for length in lengths

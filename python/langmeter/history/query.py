@@ -70,7 +70,7 @@ class Rows(tuple[Row, ...]):
 
 
 class History:
-    """What meters wrote to a database, as figures by time.
+    """The database of a history, read as figures by time.
 
     It only reads, except that the tables of an older langmeter are brought forward.
 

@@ -20,7 +20,7 @@ _BOTH: Final = ("host", "version", "process", "number", "started", "ended", "sna
 
 
 class Recovery:
-    """What a writer leaves in the directory, and takes from it.
+    """Rows that a writer leaves in the directory, and takes from it.
 
     Args:
         directory: the directory.

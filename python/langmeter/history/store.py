@@ -1,4 +1,4 @@
-"""What is done in the database of a history: append, roll up, delete, read.
+"""Operations on the database of a history: append, roll up, delete, read.
 
 Each is one transaction. An interval is appended once, however often it is tried; it becomes part of
 its hour and its day once, because the same statement marks it and reads it.

@@ -211,7 +211,7 @@ def _test(name: tuple[str, str], track: _Track, now: int) -> Iterator[Anomaly]:
 
 
 class ObservedRecorder(observer.ObservedRecorder, Protocol):
-    """What is asked of a recorder."""
+    """The methods of a recorder that are called."""
 
     def pulse(self) -> Iterable[tuple[str, str, int, int, int, int, int]]:
         """Rows, with the latencies in nanoseconds."""

@@ -65,7 +65,7 @@ STALL_AFTER: Final = real(
 
 
 class ObservedRecorder(observer.ObservedRecorder, Protocol):
-    """What is asked of a recorder."""
+    """The methods of a recorder that are called."""
 
     def silent(self, silence: float) -> Iterable[tuple[int, str, str, int, int, int]]:
         """Runs that have sent tokens, but none for so many seconds.
@@ -182,7 +182,7 @@ class StallObserver(RecorderObserver[ObservedRecorder]):
 
 
 class _Observed(Protocol):
-    """What is asked of services: their recorder, and what observes it."""
+    """The parts of services that are used: their recorder, and its observers."""
 
     @property
     def recorder(self) -> ObservedRecorder: ...

@@ -1,4 +1,4 @@
-"""What calls cost: `PriceBook` finds a model's `RateCard`, which turns counts into pico-dollars.
+"""Costs of calls: `PriceBook` finds a model's `RateCard`, which turns counts into pico-dollars.
 
 Rooms: `book` (questions and answers) · `card` (rates and arithmetic) · `catalogue` (genai-prices) ·
 `own` and `litellm` (users' prices) · `options` (the setting) · `explain`.

@@ -27,7 +27,7 @@ Moment: TypeAlias = datetime | float
 
 
 class Priced(NamedTuple):
-    """What a price is looked up by.
+    """The key of a price.
 
     Attributes:
         provider: our name of the provider.
@@ -68,7 +68,7 @@ _DEFAULTS: Final = {
 
 
 class PriceBook:
-    """What models cost. Safe to share between threads; nothing here takes a lock.
+    """Prices of models. Safe to share between threads; nothing here takes a lock.
 
     Own prices win over the catalogue (genai-prices), whichever of its names a call is known by; a
     model without a price is `None`, never 0. Making one loads no catalogue: the first question that
@@ -294,7 +294,7 @@ class PriceBook:
         tier: str = "",
         at: Moment | None = None,
     ) -> Explanation:
-        """What a model costs and who says so; `str()` of it is what `langmeter prices` prints."""
+        """Return a model's price and its source; `langmeter prices` prints its `str()`."""
         card = self.card(provider, model, deployment=deployment, tier=tier, at=at)
         variants: tuple[str, ...] = ()
         comment = ""

@@ -101,7 +101,7 @@ class _RateCard(NamedTuple):
     priced: tuple[str, ...] = KINDS
     """Kinds with a price of their own, in the order of `KINDS`."""
     uncounted: tuple[tuple[str, str], ...] = ()
-    """What is charged on top and no token count shows: (catalogue's price key, USD), e.g. audio by
+    """Charges on top that no token count shows: (catalogue's price key, USD), e.g. audio by
     the hour.
     """
 

@@ -1,4 +1,4 @@
-"""What a model costs and why, for people."""
+"""The price of a model and its source, for people."""
 
 from __future__ import annotations
 

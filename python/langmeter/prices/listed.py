@@ -1,4 +1,4 @@
-"""What a model of the catalogue costs: its rates at a moment and in a service tier."""
+"""Prices of the catalogue: a model's rates at a moment and in a service tier."""
 
 from __future__ import annotations
 

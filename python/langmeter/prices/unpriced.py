@@ -67,7 +67,7 @@ class Call(NamedTuple):
 
 
 class _Key(NamedTuple):
-    """What calls have in common that share one price, whichever that will be."""
+    """The key of calls that share one price, whichever that will be."""
 
     names: Priced
     outcome: int

@@ -19,7 +19,7 @@ _KEPT: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a source has counted at one moment.
+    """The figures of a source at one moment.
 
     Attributes:
         snapshot: all of it; of a history, what `recent` is.

@@ -210,7 +210,7 @@ def _listed(places: list[str]) -> str:
 
 
 class _Search:
-    """What was found in an object.
+    """The models that were found in an object.
 
     Attributes:
         models: each with the name of its provider, or "", and its place.

@@ -30,7 +30,7 @@ _ABSENT: Final = object()
 
 
 class Looks(Protocol):
-    """What looks at the objects that methods return."""
+    """Wrappers of methods that look at the objects they return."""
 
     meter: Callback
     is_attached: bool

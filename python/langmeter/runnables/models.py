@@ -1,4 +1,4 @@
-"""What langmeter changes on a model of LangChain, and how it is put back.
+"""Changes to a model of LangChain, and their undoing.
 
 Fields are set in the `__dict__` of the model: that fits frozen models too, and which fields the
 user has set stays as it was.
@@ -26,7 +26,7 @@ _STREAM_USAGE = "stream_usage"
 
 
 class Names(NamedTuple):
-    """How figures and prices name a model.
+    """The names of a model in figures and prices.
 
     Attributes:
         provider, model: as figures have them until a response names the model; "" where unknown.
@@ -88,7 +88,7 @@ def models_in(runnable: object) -> Iterator[Model]:
 
 
 class ModelChanges:
-    """What was set on one model, and what stood there before; holds the model weakly."""
+    """The values set on one model and those before; holds the model weakly."""
 
     __slots__ = ("_fields", "_model")
 

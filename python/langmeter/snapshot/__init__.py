@@ -1,4 +1,4 @@
-"""What was metered up to a moment: immutable, mergeable, and read without asking again.
+"""Snapshots: the figures of a meter up to a moment, immutable and mergeable.
 
 Rooms: `snapshot` (the whole) · `counts`, `stats`, `defect_stats` and `anomaly` (its parts) ·
 `by_label` (rows of labels) · `state` (what is not a sum) · `serialize` and `parse` (as plain

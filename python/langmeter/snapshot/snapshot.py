@@ -1,4 +1,4 @@
-"""What was metered up to a moment: immutable, mergeable, and read without asking again.
+"""Snapshots: the figures of a meter up to a moment, immutable and mergeable.
 
 A snapshot is taken while recorders run on. Every counter in it is exact for some moment between the
 begin and the end of the call; two counters may be of moments a few microseconds apart. Once the
@@ -235,7 +235,7 @@ class Snapshot(Immutable):
 
     @cached_property
     def dropped(self) -> Mapping[str, int]:
-        """What was capped, reaped or refused, by name; empty when nothing was."""
+        """Counts of what was capped, reaped or refused, by name; empty when nothing was."""
         return MappingProxyType(dict(self._native.dropped))
 
     @property

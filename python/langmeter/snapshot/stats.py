@@ -60,7 +60,7 @@ class Immutable:
 
 
 class SeriesCounts(Immutable):
-    """What models, components and totals share: outcomes and the counters under them."""
+    """Figures that models, components and totals share: outcomes and their counters."""
 
     _counters: tuple[int, ...]
 
@@ -69,7 +69,7 @@ class SeriesCounts(Immutable):
 
     @cached_property
     def outcomes(self) -> Mapping[str, int]:
-        """How runs ended: ok, error, cancelled, abandoned, interrupted, cache_hit."""
+        """Runs by outcome: ok, error, cancelled, abandoned, interrupted, cache_hit."""
         return MappingProxyType({name: self._count(name) for name in _core.OUTCOMES})
 
     @cached_property
@@ -219,7 +219,7 @@ class CallStats(SeriesCounts):
 
     @property
     def retried_calls(self) -> int:
-        """Calls that `with_retry` made again, or that were part of what it did again."""
+        """Retried calls: those that `with_retry` repeats, or that were part of what it repeats."""
         return self._count("retried_calls")
 
     @property
@@ -242,7 +242,7 @@ class CallStats(SeriesCounts):
 
     @property
     def stalls(self) -> int:
-        """Times that a stream of these stopped for long."""
+        """Number of stalls of streams."""
         return self._count("stalls")
 
     @property
@@ -282,7 +282,7 @@ class CallStats(SeriesCounts):
 
     @property
     def self_time(self) -> Distribution:
-        """As `latency`: a model call starts no other run."""
+        """Seconds, equal to `latency`: a model call starts no other run."""
         return self.latency
 
     @cached_property
@@ -321,7 +321,7 @@ class CallStats(SeriesCounts):
         return self._distribution("time_per_output_token")
 
     def output_tokens_per_second(self, q: float = 0.5) -> float:
-        """How fast a streamed call writes, at quantile `q` of the calls; nan when none was timed.
+        """Output tokens a second of streamed calls at quantile `q`; nan when none was timed.
 
         By the final usage, because a piece of output may be many tokens. The slowest tenth writes
         at most `output_tokens_per_second(0.1)`. Raises ValueError outside [0, 1].
@@ -333,7 +333,7 @@ class CallStats(SeriesCounts):
 
     @cached_property
     def queue_time(self) -> Distribution:
-        """What the provider says that a call waited before it was worked on, seconds; Groq does."""
+        """Seconds that calls waited in the provider's queue, as it reports them; Groq does."""
         return self._distribution("queue_time")
 
     def __repr__(self) -> str:

@@ -149,7 +149,7 @@ def _money_notes(snapshot: Snapshot) -> Iterable[str]:
     wasted = {outcome: totals.cost_of(outcome) for outcome in ("error", "cancelled")}
     named = ", ".join(f"{outcome} {format_usd(usd)}" for outcome, usd in wasted.items() if usd)
     if named:
-        yield f"of the cost, for calls that gave no answer: {named}"
+        yield f"spent on failed and cancelled calls: {named}"
     if totals.billed is not None:
         billed = format_usd(totals.billed)
         yield f"billed, as providers say: {billed} for {_calls(totals.billed_calls)}"
@@ -167,16 +167,16 @@ def _notes(snapshot: Snapshot) -> Iterable[str]:
     outcomes = totals.outcomes.items()
     others = {name: n for name, n in outcomes if n and name not in ("ok", "error")}
     if others:
-        yield "neither ok nor error: " + _named(others)
+        yield "other outcomes: " + _named(others)
     if totals.retried_calls:
         spent = f" for {format_usd(totals.retried_cost)}" if totals.retried_cost else ""
-        yield f"made again: {_calls(totals.retried_calls)}{spent}"
+        yield f"retried: {_calls(totals.retried_calls)}{spent}"
     if totals.recovered:
         yield f"recovered by a retry or a fallback: {_calls(totals.recovered)}"
     if totals.truncated:
         yield f"truncated at the limit of their length: {plural(totals.truncated, 'answer')}"
     if totals.stalls:
-        yield f"streams that stopped for long: {plural(totals.stalls, 'time')}"
+        yield f"stalls of streams: {totals.stalls:,}"
     dropped = dict(snapshot.dropped)
     ignored = {name: dropped.pop(name) for name in IGNORED if name in dropped}
     if dropped:
@@ -190,7 +190,7 @@ def _calls(n: int) -> str:
 
 
 def _labels(snapshot: Snapshot) -> _Table:
-    """As the models, without what is not measured by label."""
+    """Columns of the table of models, without those that are not measured by label."""
     width = HEADER.index("p99") + 1
     labels = snapshot.label_rows
     lines = [

@@ -1,4 +1,4 @@
-"""What streams say, as they say it and whole, and who is told of it how."""
+"""Contents of streams, piece by piece and whole, and their listeners."""
 
 from langmeter._base.delivery import Queued
 from langmeter.streaming.events import StreamEvent, StreamFailure, StreamResult, ToolCall

@@ -1,4 +1,4 @@
-"""What listeners of streams get: a piece of output, an answer, a failure.
+"""Events for listeners of streams: a piece of output, an answer, a failure.
 
 What a model wrote stands in no `repr`, so that none of it gets into a log by accident.
 """

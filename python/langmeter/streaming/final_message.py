@@ -127,7 +127,7 @@ class _Answer:
 
 
 def response_or_collected(response: Any, partial: Partial | None) -> Any:
-    """What had come of a broken answer: the response, unless only the pieces were kept."""
+    """Return a response, or the pieces that were collected of one that broke off without text."""
     if partial is None or not partial.has_content:
         return response
     message = message_of(response)

@@ -23,7 +23,7 @@ _MOST_BYTES: Final = 1 << 40
 
 @dataclass(frozen=True, slots=True)
 class Collect:
-    """How much of what streams say is kept while they are in flight.
+    """Limits of the text that is kept of streams in flight.
 
     Attributes:
         max_stream_bytes: of one stream, 1 to 2^40; what comes then is cut.
@@ -43,7 +43,7 @@ class Collect:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamOptions:
-    """What listens to streams, and how.
+    """The listeners of streams.
 
     Listeners are plain functions of one argument, or coroutine functions. They are given by keyword
     alone; a file has the rest.

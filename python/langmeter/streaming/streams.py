@@ -128,7 +128,7 @@ class Streams(_core.Streams):
 
     @property
     def recorder(self) -> _core.Recorder | None:
-        """Whose streams these are; None before the first model call."""
+        """The recorder of these streams; None before the first model call."""
         return self._losses[0].recorder
 
     @recorder.setter
@@ -206,7 +206,7 @@ class Streams(_core.Streams):
         return partial if self.collects else partial._replace(calls=[])
 
     def peek(self, run_id: UUID) -> Partial | None:
-        """What a run in flight has said so far."""
+        """Return what a run in flight has said so far."""
         fields = None if self.recorder is None else self._peek(self.recorder, run_id)
         return None if fields is None else self._partial(fields)
 

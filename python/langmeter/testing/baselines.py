@@ -25,7 +25,7 @@ class Metered(Protocol):
 
 
 class Baselines:
-    """What the fixture `langmeter_baseline` is: a folder of snapshots, each under a name."""
+    """The fixture `langmeter_baseline`: a folder of snapshots, each under a name."""
 
     def __init__(self, folder: Path, *, update: bool = False) -> None:
         self.folder = folder

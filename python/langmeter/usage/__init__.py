@@ -1,4 +1,4 @@
-"""What a model call used: any LangChain response into one `Usage`.
+"""Usage of model calls: any LangChain response into one `Usage`.
 
 Pure functions over whatever LangChain hands to a callback; nothing of langchain is imported.
 `read` is for the end of a run, `requested` for its start.

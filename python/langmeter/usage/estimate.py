@@ -1,4 +1,4 @@
-"""What a call used when its provider does not say: the texts, counted here.
+"""Estimated usage, for calls whose provider reports none: the texts, counted here.
 
 A lower bound of what was billed: images, the framing of tool calls and hidden reasoning are not
 guessed at.
@@ -92,7 +92,7 @@ class TokenEstimator:
     def with_input(
         self, provider: str, model: str, prompts: Any, told: Usage, tools: Any = ()
     ) -> Usage:
-        """What a provider told of a call but for its input, which alone is estimated.
+        """Return the reported usage of a call with its input estimated.
 
         Raises as `input`.
         """

@@ -1,4 +1,4 @@
-"""How each provider writes down usage, recognised by its keys.
+"""Formats of usage by provider, recognised by their keys.
 
 One mapping of usage in, one `Usage` out; `reader` knows where in a response such mappings stand.
 The keys themselves are `_core.USAGE_KEYS` and `_core.USAGE_PARTS`, which the native reader uses
@@ -41,7 +41,7 @@ _TICKS: Final = 10
 
 
 class Modifiers(NamedTuple):
-    """What the response names that changes the price; "" is the default of each."""
+    """Modifiers of the price that a response names; "" is the default of each."""
 
     tier: str = ""
     #: Anthropic's `usage.speed`.
@@ -100,7 +100,7 @@ def modifier(value: Any) -> str:
 
 
 class Mapped(NamedTuple):
-    """What one mapping of usage says."""
+    """The reading of one mapping of usage."""
 
     usage: Usage
     #: Output that is in none of its sums.

@@ -1,4 +1,4 @@
-"""What the definitions of tools add to an input, for calls whose provider reports none.
+"""Tokens of tools' definitions, for calls whose provider reports none.
 
 For OpenAI's models by the rule of its cookbook ("How to count tokens with tiktoken", section 7),
 which gives what the API bills for its example: 101 tokens with gpt-4o, 105 with gpt-4. It knows no

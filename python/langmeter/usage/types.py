@@ -12,7 +12,7 @@ LIMIT: Final = _core.USAGE_LIMIT
 
 
 class Usage(NamedTuple):
-    """What one call used, in tokens unless said otherwise. No count is negative or above 8 * LIMIT.
+    """Usage of one call, in tokens unless said otherwise. Counts are 0 to 8 * LIMIT.
 
     `input` includes cache reads and writes, `output` includes reasoning. The parts are the
     provider's own figures: a provider that contradicts itself (more cached tokens than input) is

@@ -1,4 +1,4 @@
-"""What a snapshot says about spending less.
+"""Advice about spending less, from a snapshot.
 
 A snapshot holds sums of calls. What it cannot know is not guessed: a saving is exact for the same
 tokens, or a bound that says so and names what it assumes.
@@ -64,7 +64,7 @@ def _order(found: Finding) -> tuple[bool, Decimal, str]:
 
 
 def _prompt_caching(found: Traffic) -> Iterator[Finding]:
-    """What caching can have saved at most: what repeats is nowhere in a snapshot."""
+    """Return what caching can have saved at most: what repeats is nowhere in a snapshot."""
     card, cost, tokens = found.card, found.cost, found.stats.tokens
     if card is None or cost is None or "cache_read" not in card.priced:
         return
@@ -100,7 +100,7 @@ def _prompt_caching(found: Traffic) -> Iterator[Finding]:
 
 
 def _read_gain(band: Band, found: Traffic) -> int:
-    """What a token read from the cache costs less, at most."""
+    """Return the most that a token read from the cache costs less."""
     tokens = found.stats.tokens
     gains = [band.input - band.cache_read]
     if tokens.audio_input:
@@ -189,7 +189,7 @@ def _reasoning(found: Traffic) -> Iterator[Finding]:
 
 
 def _rates(found: Traffic, card: RateCard, cost: Cost) -> str:
-    """What else is assumed where the traffic was not charged at standard rates."""
+    """Return the assumption for traffic that was not charged at standard rates."""
     standard = found.at(card)
     if standard.low <= cost.low and cost.high <= standard.high:
         return ""

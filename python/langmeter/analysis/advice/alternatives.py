@@ -41,7 +41,7 @@ def named(book: PriceBook, name: str | tuple[str, str], at: Moment | None) -> Ot
 
 
 def compared(found: Traffic, others: Iterable[Other]) -> Iterator[Finding]:
-    """What the models named by the user would have cost, also where that is more."""
+    """Return the costs with the models named by the user, also where they are higher."""
     for other in others:
         card = found.card
         same = card and (card.provider, card.model) == (other.card.provider, other.card.model)

@@ -1,4 +1,4 @@
-"""Which models of a price list are of one family, told from their names alone.
+"""Families of models of a price list, by their names alone.
 
 A name falls into words, sizes (`mini`, `opus`, `70b`), a version and a date. Of one family are
 models with the same words; a size is a choice within it. A part that is not a known size is a

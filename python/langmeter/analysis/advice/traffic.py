@@ -22,7 +22,7 @@ class Cost(NamedTuple):
 
 
 class Traffic(NamedTuple):
-    """What one model was asked for, and what that cost."""
+    """The traffic of one model, and its cost."""
 
     provider: str
     model: str
@@ -30,7 +30,7 @@ class Traffic(NamedTuple):
     card: RateCard | None
     """Its standard rates; None when it has no price."""
     cost: Cost | None
-    """As charged; where not every call was priced, all of it at the standard rates."""
+    """Cost as charged; where not every call was priced, all of it at the standard rates."""
     most_input: int
     """No call had more input tokens than this."""
 
@@ -76,7 +76,7 @@ def used(stats: ModelStats) -> int:
 
 
 def at_band(stats: ModelStats, card: RateCard, band: Band) -> int:
-    """What all calls cost in one band of a card, pico-dollars."""
+    """Return the cost of all calls in one band of a card, pico-dollars."""
     tokens = stats.tokens
     usage = (
         tokens.input,

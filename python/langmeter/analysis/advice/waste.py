@@ -1,4 +1,4 @@
-"""Calls that brought nothing: without an answer, made again, or cut at their limit."""
+"""Wasted calls: failed, retried, or cut at their limit."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def unfinished(found: Traffic) -> Iterator[Finding]:
 
 
 def retried(found: Traffic) -> Iterator[Finding]:
-    """Calls that `with_retry` made again."""
+    """Retried calls."""
     stats = found.stats
     if not stats.retried_calls:
         return

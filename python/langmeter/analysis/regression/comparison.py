@@ -1,4 +1,4 @@
-"""What a comparison of two snapshots found: as data, and as a table for people."""
+"""Results of a comparison of two snapshots, as data and as a table."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Row:
 
     @property
     def change(self) -> float:
-        """How far the figure moved; inf where something came of nothing."""
+        """Change of the figure, relative or in its unit; inf relative to 0."""
         if self.relative:
             return relative_change(self.before, self.after)
         return self.after - self.before
@@ -84,7 +84,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Ruling:
-    """What a rule says of one row.
+    """The verdict of a rule on one row.
 
     Attributes:
         rule: the rule.
@@ -102,7 +102,7 @@ class Ruling:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What changed between two snapshots. `print` gives the table; a failed one is `failed`.
+    """Changes between two snapshots. `print` gives the table; a failed one is `failed`.
 
     Attributes:
         rows: every figure that both have.

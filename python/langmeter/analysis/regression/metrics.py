@@ -1,4 +1,4 @@
-"""How two snapshots are compared by each metric: which test, if any.
+"""Metrics of a comparison, each with its test, if any.
 
 Of the list in `analysis.metrics`: *durations* by their histograms, any quantile and the whole
 distribution; *shares and rates* by their counts. *Sums per call* (tokens, cost) have no test: a

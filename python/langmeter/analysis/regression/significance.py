@@ -25,7 +25,7 @@ _NORMAL: Final = NormalDist()
 
 
 class Tails(NamedTuple):
-    """How probable figures at least as far up, or down, are where nothing changed."""
+    """The p-values of figures at least as far up, or down, where nothing changed."""
 
     increase: float
     decrease: float
@@ -249,7 +249,7 @@ def holm(ps: Sequence[float]) -> list[float]:
 
 
 def testable(floors: Sequence[float], level: float) -> list[bool]:
-    """Which comparisons can be significant at all (Tarone 1990), by the least p each can give.
+    """Return the comparisons that can be significant (Tarone 1990), by their least p.
 
     The rest is left out of the correction. That is sound because a floor tells nothing of how the
     figures fell, only how many there are.

@@ -24,7 +24,7 @@ SHORT: Final = 5_000
 
 
 class Request(NamedTuple):
-    """What a process tells the store, and asks of it.
+    """A request of a process to the store.
 
     Attributes:
         holder: name of the process.
@@ -66,7 +66,7 @@ class Request(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """What the store answers.
+    """The answer of the store.
 
     Attributes:
         now: milliseconds of the store's clock.
@@ -100,7 +100,7 @@ class Stale(NamedTuple):
 
 @dataclass(slots=True)
 class Holding:
-    """What one process has of a budget.
+    """The part of a budget that one process has.
 
     Attributes:
         spent: all that it reported.

@@ -1,4 +1,4 @@
-"""What this process holds of a shared budget: a slice that its own atomics reserve and settle in.
+"""Leases: a slice of a shared budget, which a process reserves and settles in by atomics.
 
 The limit in the recorder is what the process may use since it began: what the store knows to be
 spent, and the slice. It is raised after the store has given something, and lowered before anything

@@ -1,4 +1,4 @@
-"""What a report says: figures of a source, what they mean together, and the parts of its page."""
+"""Contents of a report: figures of a source, their meaning, and the parts of its page."""
 
 from __future__ import annotations
 

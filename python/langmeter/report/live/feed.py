@@ -101,7 +101,7 @@ class Feed:
 
     @property
     def viewers(self) -> int:
-        """How many look."""
+        """Number of pages that are open."""
         return len(self._viewers)
 
     def join(self) -> Viewer:

@@ -59,7 +59,7 @@ class View:
 
     @cached_property
     def shape(self) -> object:
-        """What the cells of two views must have in common, so that one follows the other."""
+        """Return the key that two views must share so that one can follow the other."""
         names = [(each.name, each.header) for _, _, tables, _ in self.groups for each in tables]
         lines = self.lines and (self.lines.models, self.lines.newest().keys())
         return names, lines, self.timeline and self.timeline[0].markup

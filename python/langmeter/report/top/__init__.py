@@ -1,4 +1,4 @@
-"""What a source does at present: a row a model, budgets, circuits, decisions and open alerts.
+"""The present of a source: a row a model, budgets, circuits, decisions and open alerts.
 
 Rooms: `figures` (what is shown, as data) · `text` (as plain text and as one line) · `screen` (a
 terminal, by `rich`).

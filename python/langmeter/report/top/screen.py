@@ -64,7 +64,7 @@ _LEAST: Final = 3
 
 
 class Screen:
-    """What the terminal shows: the last figures, in the order that was chosen.
+    """The screen of the terminal: the last figures, in the order that was chosen.
 
     Args:
         name: of the source.

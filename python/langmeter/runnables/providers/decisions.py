@@ -77,7 +77,7 @@ class Preview(NamedTuple):
 
 
 class Explanation(NamedTuple):
-    """What a manager decided, as `explain()` returns it; `str()` of it is a few lines.
+    """The decision of a manager, as `explain()` returns it; `str()` of it is a few lines.
 
     Attributes:
         policy: its name.
@@ -128,7 +128,7 @@ class DecisionLog:
 
     @property
     def turn(self) -> int:
-        """What `next_turn` returns next."""
+        """The number that `next_turn` returns next."""
         return self._turn
 
     def remember(self, thread: str, provider: str) -> None:

@@ -181,7 +181,7 @@ async def _in_time(stream: AsyncIterator[Any], seconds: float | None) -> Any:
 
 
 class _Joined:
-    """What a caller was given of all attempts at one answer: never the same text twice.
+    """The text that a caller was given over all attempts at one answer, none of it twice.
 
     Chunks of the first attempt are kept as they came. Only when they break off they are read, to be
     compared with those of the next route.

@@ -1,4 +1,4 @@
-"""What an error says about its provider: whether it failed, and until when to leave it alone."""
+"""Reading of errors: whether the provider failed, and until when to leave it alone."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _NOT_THE_PROVIDER: Final = (
 
 
 class Kind(Enum):
-    """What an error means for the health of its provider."""
+    """The meaning of an error for the health of its provider."""
 
     #: It failed: its circuit counts it.
     FAILED = "failed"

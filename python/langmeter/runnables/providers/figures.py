@@ -1,4 +1,4 @@
-"""What a meter knows of each provider, read off the path of calls."""
+"""Figures of each provider by a meter, read off the path of calls."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Rates(NamedTuple):
 
 
 class Figures(NamedTuple):
-    """What was measured of one provider; None where too little was.
+    """Measured figures of one provider; None where too few calls were made.
 
     Attributes:
         latency: p95 of the last minutes, seconds.

@@ -33,7 +33,7 @@ class Order(NamedTuple):
 
 
 class Known(NamedTuple):
-    """What policies look at."""
+    """The figures that policies look at."""
 
     live: LiveFigures
     circuits: Mapping[str, Circuit]

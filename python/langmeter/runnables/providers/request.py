@@ -1,4 +1,4 @@
-"""What a call needs of its provider, read from its input without a copy; and cache marks."""
+"""Needs of a call, read from its input without a copy; and cache marks."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _NO_MARKS: Final[frozenset[str]] = frozenset()
 
 
 class Request(NamedTuple):
-    """What a call needs.
+    """The needs of a call.
 
     Attributes:
         characters: length of the text of the prompt.

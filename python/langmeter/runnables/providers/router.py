@@ -1,4 +1,4 @@
-"""Which providers can take a call, and in which order they are asked."""
+"""The choice of providers for a call, and their order."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ class _Diverged(Exception):  # noqa: N818 (never leaves this room)
 
 
 class ReplayMerger:
-    """What one caller was given over all attempts at one answer.
+    """The chunks that one caller was given over all attempts at one answer.
 
     Answers are compared place by place: the text, the reasoning, the name and arguments of each
     tool call, each content block. Where chunks begin and end makes no difference.
@@ -127,7 +127,7 @@ class ReplayMerger:
         self._shown = sum(len(t.given) for path, t in self._cursors.items() if _visible(path))
 
     def take(self, chunk: Any) -> list[Any]:
-        """What to hand on, now that an attempt has given this chunk.
+        """Return the chunks to hand on after this chunk of an attempt.
 
         Raises:
             TypeError: the chunk is neither a str nor an AIMessageChunk.
@@ -154,7 +154,7 @@ class ReplayMerger:
         return out
 
     def end(self) -> list[Any]:
-        """What to hand on, now that an attempt has ended without an error.
+        """Return the chunks to hand on after an attempt ended without an error.
 
         Raises:
             StreamDiverged: its answer is shorter, and that is not to be signalled.
@@ -319,7 +319,7 @@ class ReplayMerger:
         return rest
 
     def _usage(self, usage: Any) -> dict[str, Any] | None:
-        """What makes the usage that the caller adds up that of this attempt."""
+        """Return the usage that makes the caller's sum that of this attempt."""
         if not usage:
             return None
         self._owed_usage = _sum(self._owed_usage, usage)

@@ -86,7 +86,7 @@ def resume(
 
 
 class Resumed(Runnable[Input, Output]):
-    """What `resume` returns: the runnable it wraps, with restarts."""
+    """A runnable with restarts, as `resume` returns it."""
 
     def __init__(
         self,
@@ -106,12 +106,12 @@ class Resumed(Runnable[Input, Output]):
 
     @property
     def InputType(self) -> Any:  # noqa: N802 (LangChain's name)
-        """That of the wrapped runnable."""
+        """Type of the wrapped runnable."""
         return self.bound.InputType
 
     @property
     def OutputType(self) -> Any:  # noqa: N802 (LangChain's name)
-        """That of the wrapped runnable."""
+        """Type of the wrapped runnable."""
         return self.bound.OutputType
 
     @property

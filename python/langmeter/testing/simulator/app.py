@@ -35,7 +35,7 @@ ROUTES: Mapping[str, Format] = {
 
 
 class Service:
-    """What the routes share: the sampler, the script and the counts.
+    """State that the routes share: the sampler, the script and the counts.
 
     Args:
         traffic: the shape of drawn replies.

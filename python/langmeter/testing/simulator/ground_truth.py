@@ -38,7 +38,7 @@ def total(rows: Iterable[Sent]) -> Sent:
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """What was sent, by dated model name and outcome; pairs that never occurred are absent.
+    """Counts of what was sent, by dated model name and outcome; other pairs are absent.
 
     The tokens of "ok" are those in the usage of complete replies; of "unreported", those that the
     usage would have had; of "broken" and "disconnected", the prompt and the pieces that were sent.

@@ -46,7 +46,7 @@ _ANSWER: Final = (_WORDS[0].strip().capitalize(), *(_WORDS * (LONGEST // len(_WO
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the simulator reads from a request, whichever provider's format it has.
+    """A request as the simulator reads it, whichever provider's format it has.
 
     Args:
         model: the requested name.

@@ -1,4 +1,4 @@
-"""What the formats share: events, the text of prompts, errors in OpenAI's shape."""
+"""Parts of every format: events, the text of prompts, errors in OpenAI's shape."""
 
 from __future__ import annotations
 
