@@ -31,8 +31,10 @@ MEASURED: dict[str, float] = {
     "native call in an attempt": 10_160,
     "native token": 690,
     "collected token": 1_075,
-    "invoke, instructions": 4_575,
-    "invoke, second-level misses": 900,
+    # The largest of four builds by a profile. Python's part of an empty handler's call, which is
+    # subtracted, varies by thousands between builds: its caches go by address.
+    "invoke, instructions": 10_940,
+    "invoke, second-level misses": 1_170,
 }
 #: Operation of the core, what it is, repetitions of the shorter and the longer run.
 _CORE = (
