@@ -28,6 +28,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
         capture_output=True,
         text=True,
         check=False,
+        timeout=600,
     )
     # Of a test that is skipped in there nothing has run, which this one must not hide.
     assert "1 passed" in done.stdout, done.stdout + done.stderr
