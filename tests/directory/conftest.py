@@ -15,8 +15,7 @@ _INNER = "LANGMETER_TEST_ALONE"
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     """Run a test that is marked `alone` in a process of its own.
 
-    A fork takes 20 times as long in a process that has collected every test and run a thousand:
-    600 of them took 90 s, and take 10.
+    A fork takes many times as long in a process that has collected every test and run a thousand.
     """
     if pyfuncitem.get_closest_marker("alone") is None or _INNER in os.environ:
         return None
